@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The interface every engine implements, and the plain data that crosses it. NumPy only, no ROS.
+
+Axes: b batch (worlds side by side), t frames of one step, a action, j joint, h w image.
+"""
+from dataclasses import dataclass, field
+from typing import Optional, Protocol, Sequence, Tuple, Union
+
+from lingbot_world_ros.errors import SpecError
+from lingbot_world_ros.worlds.robot import CameraSpec, JointSpec, RobotSpec
+import numpy as np
+
+
+@dataclass(frozen=True)
+class ActionDim:
+    """One column of an action: a named quantity with unit and limits."""
+
+    name: str
+    unit: str
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class ActionLayout:
+    """Order, units and limits of the columns of an action."""
+
+    dims: Tuple[ActionDim, ...]
+
+    @property
+    def names(self) -> Tuple[str, ...]:
+        """Column names, in order."""
+        return tuple(d.name for d in self.dims)
+
+    @property
+    def low(self) -> np.ndarray:
+        """Lower limits, (a,) float32."""
+        return np.array([d.low for d in self.dims], np.float32)
+
+    @property
+    def high(self) -> np.ndarray:
+        """Upper limits, (a,) float32."""
+        return np.array([d.high for d in self.dims], np.float32)
+
+
+def robot_action_layout(robot: RobotSpec) -> ActionLayout:
+    """
+    Layout of a robot's action: base twist in base_link, then one velocity target per joint.
+
+    :param robot: the robot
+    :return: ``base.linear.x`` [m/s], ``base.angular.z`` [rad/s], ``<joint>.velocity`` [unit/s]
+    """
+    dims = [ActionDim('base.linear.x', 'm/s', robot.linear_low_mps, robot.linear_high_mps),
+            ActionDim('base.angular.z', 'rad/s', -robot.angular_max_radps,
+                      robot.angular_max_radps)]
+    dims += [ActionDim(f'{j.name}.velocity', f'{j.unit}/s', -j.max_speed, j.max_speed)
+             for j in robot.joints]
+    return ActionLayout(tuple(dims))
+
+
+@dataclass(frozen=True)
+class WorldSpec:
+    """What a world is: sizes, rates, layouts; the ROS message of the same name is its copy."""
+
+    engine: str
+    model: str
+    scenes: Tuple[str, ...]
+    robot: RobotSpec
+    action: ActionLayout
+    frame_rate_hz: float = 15.0
+    frames_per_step: int = 1
+    predicted_states: Tuple[str, ...] = ()
+    integrated_states: Tuple[str, ...] = ()
+    has_depth: bool = False
+
+    def __post_init__(self):
+        """Refuse sizes that no engine can run."""
+        if self.frame_rate_hz <= 0:
+            raise SpecError(f'frame_rate_hz={self.frame_rate_hz} must be more than 0.')
+        if self.frames_per_step < 1:
+            raise SpecError(f'frames_per_step={self.frames_per_step} must be at least 1.')
+
+    @property
+    def camera(self) -> CameraSpec:
+        """The camera whose image the engine predicts."""
+        return self.robot.camera
+
+    @property
+    def joints(self) -> Tuple[JointSpec, ...]:
+        """The commanded joints, in order."""
+        return self.robot.joints
+
+    @property
+    def frame_period_ns(self) -> int:
+        """Sim time per frame, nanoseconds."""
+        return int(round(1e9 / self.frame_rate_hz))
+
+    @property
+    def step_dt_s(self) -> float:
+        """Sim time per step, seconds."""
+        return self.frames_per_step / self.frame_rate_hz
+
+
+@dataclass
+class Observation:
+    """
+    What a world shows after a reset (t = 1) or a step (t = frames_per_step).
+
+    Poses are in the scene's own frame (x, y [m], yaw [rad], REP-103), twists in base_link.
+    A predicted quantity carries its uncertainty; ``rgb`` is None when rendering was not asked for.
+    """
+
+    rgb: Optional[np.ndarray]  # (b, t, h, w, 3) uint8
+    base_pose: np.ndarray  # (b, t, 3) float64: x, y [m], yaw [rad, not wrapped]
+    base_twist: np.ndarray  # (b, t, 3) float64: v_x, v_y [m/s], w_z [rad/s]
+    joint_position: np.ndarray  # (b, t, j) float64: rad or m
+    joint_velocity: np.ndarray  # (b, t, j) float64: rad/s or m/s
+    contact: np.ndarray  # (b, t) float32: probability that the base touches something
+    object_pose: np.ndarray  # (b, t, n, 3) float64: x, y, yaw of the movable objects
+    depth_m: Optional[np.ndarray] = None  # (b, t, h, w) float32, metres along the optical axis
+    base_pose_cov: Optional[np.ndarray] = None  # (b, t, 3, 3) float64 of base_pose since reset
+    uncertainty: Optional[np.ndarray] = None  # (b, t) float32: predicted RMS image error, 0..1
+    calibrated: Optional[np.ndarray] = None  # (b, t) bool: uncertainty inside calibrated range
+    extra: dict = field(default_factory=dict)
+
+
+class WorldModel(Protocol):
+    """
+    A batch of worlds that can be reset and stepped.
+
+    Not thread safe: one worker owns an engine. A step either returns a full observation or
+    raises and leaves the state before it untouched.
+    """
+
+    spec: WorldSpec
+
+    def reset(self, scene: str, seed: Union[int, Sequence[int]]) -> Observation:
+        """
+        Start over in a scene.
+
+        :param scene: one of ``spec.scenes``
+        :param seed: start state; one int, or one per world of the batch
+        :return: the first observation, t = 1, at sim time zero
+        :raises SpecError: unknown scene; lists the known ones
+        """
+        ...
+
+    def step(self, actions: np.ndarray, render: bool = True) -> Observation:
+        """
+        Advance one step.
+
+        :param actions: (b, t, a) float32, finite and within ``spec.action`` limits
+        :param render: False skips rgb and depth (state only, fast)
+        :return: the t frames that followed
+        """
+        ...
+
+    def snapshot(self):
+        """Return an opaque copy of the state, to be handed to ``restore``."""
+        ...
+
+    def restore(self, snapshot) -> None:
+        """Go back to a snapshot; later steps give the same bytes as they did after it."""
+        ...
+
+
+def make_world(engine: str, batch_size: int = 1, **options) -> WorldModel:
+    """
+    Build an engine by name.
+
+    :param engine: ``'room'`` (the embedded world) or ``'reference'`` (MuJoCo)
+    :param batch_size: worlds side by side
+    :param options: what the engine's constructor takes beyond that
+    :return: the engine, not yet reset
+    :raises SpecError: unknown engine, or its Python packages are not installed
+    """
+    from lingbot_world_ros.errors import unknown_name
+    try:
+        if engine == 'room':
+            from lingbot_world_ros.models.room.world import RoomWorld
+            return RoomWorld(batch_size=batch_size, **options)
+        if engine == 'reference':
+            from lingbot_world_ros.reference.world import ReferenceWorld
+            return ReferenceWorld(batch_size=batch_size, **options)
+    except ImportError as error:
+        package = {'room': 'openvino', 'reference': 'mujoco'}[engine]
+        raise SpecError(f'Engine {engine!r} needs the Python package {error.name!r}: '
+                        f'pip install {error.name or package}.') from error
+    raise unknown_name('engine', engine, ('room', 'reference'))
