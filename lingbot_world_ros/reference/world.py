@@ -46,7 +46,7 @@ class ReferenceScene:
         self.scene, self.robot = scene, robot
         self.model = mujoco.MjModel.from_xml_string(text, files)
         self.data = mujoco.MjData(self.model)
-        self._renderer = None
+        self._renderers = {}  # supersampling -> its off-screen buffer
         joint = self.model.joint
         self._base = [joint(n).qposadr[0] for n in ('base_x', 'base_y', 'base_yaw')]
         self._arm = [joint(n).qposadr[0] for n in robot.joint_names]
@@ -121,11 +121,11 @@ class ReferenceScene:
         :param supersampling: rendered pixels per image pixel and axis
         :return: rgb (h, w, 3) uint8, depth (h, w) float32 metres along the optical axis
         """
-        if self._renderer is None or self._renderer.supersampling != supersampling:
-            self.close()
-            self._renderer = _Renderer(self.model, self.robot.camera, supersampling)
+        if supersampling not in self._renderers:
+            self._renderers[supersampling] = _Renderer(self.model, self.robot.camera,
+                                                       supersampling)
             _OPEN.add(self)
-        return self._renderer.draw(self.data, groups)
+        return self._renderers[supersampling].draw(self.data, groups)
 
     def arm_mask(self):
         """Pixels where the robot is nearer than everything else, (h, w) bool."""
@@ -134,10 +134,9 @@ class ReferenceScene:
         return with_arm < without - 1e-3
 
     def close(self):
-        """Free the rendering context."""
-        if self._renderer is not None:
-            self._renderer.close()
-            self._renderer = None
+        """Free the rendering contexts."""
+        while self._renderers:
+            self._renderers.popitem()[1].close()
 
 
 class _Renderer:
