@@ -1,0 +1,36 @@
+# Everything on a machine without ROS. In a ROS workspace use colcon (README).
+
+PYTHON ?= python3
+INSTALL = $(PYTHON) tools/install.py
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help venv sim teleop doctor test bench train clean
+
+help:  ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+venv:  ## install into .venv what running needs
+	@$(INSTALL)
+
+sim: venv  ## drive an imagined robot; ARGS="--help" lists what it takes
+	@.venv/bin/lingbot-world sim $(ARGS)
+
+teleop: venv  ## drive it from the keyboard, in a second terminal
+	@.venv/bin/lingbot-world teleop $(ARGS)
+
+doctor: venv  ## check the installation
+	@.venv/bin/lingbot-world doctor $(ARGS)
+
+test:  ## install what tests need and run them; ARGS="-k name" narrows
+	@$(INSTALL) reference test
+	@.venv/bin/python -m pytest $(ARGS)
+
+bench: venv  ## measure frame rate, latency, CPU; writes bench/out/
+	@.venv/bin/lingbot-world bench $(ARGS)
+
+train:  ## install what training needs; docs/training.md has the commands
+	@$(INSTALL) reference train
+
+clean:  ## remove .venv
+	rm -rf .venv

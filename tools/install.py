@@ -1,0 +1,427 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""
+Make ``.venv`` on a machine without ROS: ROS 2 from Python wheels, this package, its messages.
+
+Run it through the Makefile. Every step is skipped when what it depends on has not changed, so
+running it again costs a fraction of a second. Only the standard library is used, in a syntax that
+older Pythons can read, so that an unsupported one gets a sentence instead of a traceback.
+"""
+import argparse
+import ctypes
+import hashlib
+import json
+import os
+from pathlib import Path
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / '.venv'
+PYTHON = VENV / 'bin' / 'python'
+RECORD = VENV / 'installed.json'  # step -> digest of what it was made from
+PYTHONS = ((3, 10), (3, 13))  # oldest and newest CPython with ROS wheels
+BASE = ('ros', 'build', 'run')
+APT_TIMEOUT_S = 180
+INTERFACES = ('package.xml', 'CMakeLists.txt', 'msg', 'interfaces',
+              'requirements/ros.txt', 'requirements/build.txt')
+
+
+class InstallError(Exception):
+    """Something the user can fix; the text says how."""
+
+
+def say(text):
+    """Print one progress line at once."""
+    print(f'[install] {text}', flush=True)
+
+
+def clean_environment():
+    """
+    Drop what another ROS or virtual environment left in the shell.
+
+    :return: environment for the commands below, with ``.venv`` in front
+    """
+    environment = {key: value for key, value in os.environ.items()
+                   if key not in ('PYTHONPATH', 'PYTHONHOME', 'VIRTUAL_ENV', 'COLCON_PREFIX_PATH',
+                                  '_ROS_WHEELS_BOOTSTRAP_COMPLETE')}
+    environment['PATH'] = f'{VENV / "bin"}{os.pathsep}{environment.get("PATH", os.defpath)}'
+    environment['AMENT_PREFIX_PATH'] = environment['CMAKE_PREFIX_PATH'] = str(VENV)
+    environment['COLCON_LOG_PATH'] = str(VENV / 'log')
+    return environment
+
+
+def run(command, timeout_s=None):
+    """
+    Run a command quietly; on a terminal its newest line shows that it lives.
+
+    :param command: list of arguments
+    :param timeout_s: give up after this many seconds, or None
+    :return: exit status and everything it printed
+    """
+    live = sys.stdout.isatty()
+    width = shutil.get_terminal_size().columns - 1
+    lines = []
+    with subprocess.Popen([str(part) for part in command], cwd=ROOT, env=clean_environment(),
+                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, text=True, errors='replace') as process:
+        timer = threading.Timer(timeout_s or threading.TIMEOUT_MAX, process.kill)
+        timer.daemon = True
+        timer.start()
+        for line in process.stdout:
+            lines.append(line)
+            if live and line.strip():
+                print(f'\r\033[K{line.strip()[:width]}', end='', flush=True)
+        timer.cancel()
+    if live:
+        print('\r\033[K', end='', flush=True)
+    return process.returncode, ''.join(lines)
+
+
+def sourced_ros(environ, root=Path('/opt/ros')):
+    """
+    Name the ROS distribution that this shell has sourced.
+
+    :param environ: mapping of environment variables
+    :param root: where distributions are installed
+    :return: its name, or None
+    """
+    distro = environ.get('ROS_DISTRO')
+    return distro if distro and (root / distro).is_dir() else None
+
+
+def check_machine():
+    """
+    Stop early where the wheels cannot work.
+
+    :raises InstallError: if ROS is sourced, the machine has no wheels or the path has spaces
+    """
+    distro = sourced_ros(os.environ)
+    if distro:
+        raise InstallError(
+            f'ROS 2 {distro} is sourced in this shell, so build with colcon instead: in your '
+            'workspace run "rosdep install --from-paths src -y --ignore-src && colcon build '
+            '--packages-select lingbot_world_ros && . install/setup.sh", then "ros2 launch '
+            'lingbot_world_ros sim.launch.py". (Or open a shell that does not source ROS.)')
+    if (platform.system(), platform.machine()) != ('Linux', 'x86_64'):
+        raise InstallError(
+            'ROS 2 wheels exist for Linux x86_64 only, this is '
+            f'{platform.system()} {platform.machine()}: use a ROS 2 workspace and colcon (README).')
+    if ' ' in str(ROOT):
+        raise InstallError(f'Messages cannot be built below a path with spaces, got "{ROOT}": '
+                           'move the checkout.')
+
+
+def apt_install(packages, why, needed=True):
+    """
+    Install system packages where that is allowed, else say which.
+
+    :param packages: Debian package names
+    :param why: what they are for, in words
+    :param needed: if not, go on without them and only say so
+    :raises InstallError: if they are needed and cannot be installed here
+    """
+    command = ['apt-get', 'install', '-y', '--no-install-recommends', *packages]
+    if os.geteuid() == 0 and shutil.which('apt-get'):
+        say(f'Installing {" ".join(packages)} ({why})')
+        if run(command, APT_TIMEOUT_S)[0] == 0:
+            return
+        run(['apt-get', 'update'], APT_TIMEOUT_S)
+        if run(command, APT_TIMEOUT_S)[0] == 0:
+            return
+    message = f'{why} missing: run "sudo apt-get install {" ".join(packages)}", then make again.'
+    if needed:
+        raise InstallError(message)
+    say(message)
+
+
+def python_version(python):
+    """
+    Ask an interpreter for its version.
+
+    :param python: command or path
+    :return: (major, minor), or None if it does not run
+    """
+    code = 'import sys; print(*sys.version_info[:2])'
+    try:
+        answer = subprocess.run([python, '-c', code], stdout=subprocess.PIPE,
+                                stderr=subprocess.DEVNULL, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return tuple(int(number) for number in answer.stdout.split())
+
+
+def find_python():
+    """
+    Choose the interpreter for ``.venv``: the one running this, else a supported one on the path.
+
+    :return: command or path
+    :raises InstallError: if there is none
+    """
+    oldest, newest = PYTHONS
+    if oldest <= sys.version_info[:2] <= newest:
+        return sys.executable
+    for minor in range(newest[1], oldest[1] - 1, -1):
+        if python_version(f'python3.{minor}') == (3, minor):
+            return f'python3.{minor}'
+    raise InstallError(
+        f'Python {platform.python_version()} has no ROS 2 wheels, they exist for 3.{oldest[1]} to '
+        f'3.{newest[1]}: install one of these and run "make PYTHON=python3.{newest[1]} ..." '
+        '(or use a ROS 2 workspace and colcon).')
+
+
+def make_venv():
+    """Create ``.venv`` with pip in it, unless it is there."""
+    if (VENV / 'bin' / 'pip').exists() and PYTHON.exists():
+        return
+    if VENV.exists() and not PYTHON.exists():
+        shutil.rmtree(VENV)  # interrupted, or its interpreter is gone
+    python = find_python()
+    name = 'python{}.{}'.format(*python_version(python))
+    if run([python, '-c', 'import ensurepip, venv'])[0]:
+        apt_install([f'{name}-venv'], 'the venv module of Python is')
+    say(f'Creating .venv with {name}')
+    status, output = run([python, '-m', 'venv', VENV])
+    if status:
+        raise InstallError(f'{tail(output)}{python} -m venv .venv failed: run "sudo apt-get '
+                           f'install {name}-venv", then make again.')
+
+
+def explain_pip(output):
+    """
+    Find the reason in what pip printed.
+
+    :param output: everything pip printed
+    :return: one sentence with the remedy
+    """
+    causes = (
+        (r'No space left', 'the disk is full: free 2 GB, then make again'),
+        (r'name resolution|NewConnectionError|Max retries|timed out|ConnectionError|SSLError',
+         'the Python package registry cannot be reached: check the network, or the proxy and '
+         'index of pip ("pip config list"), then make again'),
+        (r'No matching distribution found for (\S+)',
+         'the registry has no wheel for this machine; there are wheels for CPython 3.10 to 3.13 '
+         'on Linux x86_64 with glibc 2.28 or newer'),
+    )
+    for pattern, text in causes:
+        if re.search(pattern, output):
+            return text
+    return 'read the lines above, then make again'
+
+
+def install_requirements(names, record):
+    """
+    Install the lists of ``requirements/`` that are new or have changed.
+
+    :param names: file names without ``.txt``
+    :param record: step -> digest, updated
+    :raises InstallError: if pip fails
+    """
+    steps = {f'requirements/{name}.txt': digest(f'requirements/{name}.txt') for name in names}
+    missing = [step for step, value in steps.items() if record.get(step) != value]
+    if not missing:
+        return
+    say(f'Installing Python packages: {", ".join(Path(step).stem for step in missing)}')
+    start = time.monotonic()
+    files = [argument for step in missing for argument in ('-r', ROOT / step)]
+    status, output = run([PYTHON, '-m', 'pip', 'install', '--disable-pip-version-check',
+                          '--no-input', *files])
+    if status:
+        raise InstallError(f'{tail(output)}pip failed: {explain_pip(output)}.')
+    record.update({step: steps[step] for step in missing})
+    say(f'Python packages took {time.monotonic() - start:.0f} s')
+
+
+def ask_python(code):
+    """
+    Run a line of Python in ``.venv``.
+
+    :param code: source that prints the answer
+    :return: what it printed
+    """
+    return subprocess.run([str(PYTHON), '-c', code], env=clean_environment(), check=True,
+                          stdout=subprocess.PIPE, text=True).stdout.strip()
+
+
+def check_compiler():
+    """
+    See to a C++ compiler, CMake and the headers of Python.
+
+    :raises InstallError: if one is missing and cannot be installed here
+    """
+    if not shutil.which(os.environ.get('CXX', 'c++')) or not shutil.which('make'):
+        apt_install(['g++', 'make'], 'a C++ compiler and make are')
+    headers = Path(ask_python('import sysconfig; print(sysconfig.get_path("include"))'))
+    if not (headers / 'Python.h').exists():
+        apt_install([f'{headers.name}-dev'], f'the headers of Python ({headers}/Python.h) are')
+    if not shutil.which('cmake', path=clean_environment()['PATH']):
+        say('Installing cmake')
+        status, output = run([PYTHON, '-m', 'pip', 'install', 'cmake'])
+        if status:
+            raise InstallError(f'{tail(output)}No cmake, and pip failed: {explain_pip(output)}.')
+
+
+def rewrite_exports():
+    """Correct the wheels' CMake files, which name folders of the machine that made them."""
+    code = 'import numpy, sysconfig; print(sysconfig.get_path("include"), numpy.get_include())'
+    python_include, numpy_include = ask_python(code).split()
+    foreign = r'/opt/python/cp[^;"/]+/'
+    for path in VENV.glob('share/*/cmake/*.cmake'):
+        text = path.read_text()
+        fixed = re.sub(foreign + r'include/python[0-9.]+', python_include, text)
+        fixed = re.sub(foreign + r'[^;"]*/numpy/[^;"]*include', numpy_include, fixed)
+        if fixed != text:
+            path.write_text(fixed)
+
+
+def build_interfaces(record):
+    """
+    Build the messages with colcon into ``.venv``, where the wheels' libraries are found already.
+
+    :param record: step -> digest, updated
+    :raises InstallError: if the build fails
+    """
+    value = digest(*INTERFACES)
+    if record.get('interfaces') == value:
+        return
+    check_compiler()
+    rewrite_exports()
+    say('Building the messages (about half a minute)')
+    start = time.monotonic()
+    status, output = run([
+        PYTHON, '-m', 'colcon', 'build', '--merge-install', '--symlink-install',
+        '--base-paths', '.', *sorted(ROOT.glob('interfaces/*/')),
+        '--build-base', VENV / 'build', '--install-base', VENV,
+        '--cmake-args', '-DBUILD_TESTING=OFF', f'-DPython3_EXECUTABLE={PYTHON}'])
+    if status:
+        raise InstallError(f'{tail(output)}The messages did not build: see the lines above, the '
+                           f'whole log is in {VENV / "log"}; "make clean" starts over.')
+    record['interfaces'] = value
+    say(f'The messages took {time.monotonic() - start:.0f} s')
+
+
+def link_checkout(record):
+    """Let ``.venv`` import this checkout, and give it the ``lingbot-world`` command."""
+    finder = ROOT / 'tools' / 'lingbot_world_ros_checkout.py'
+    value = digest(finder)
+    if record.get('checkout') == value:
+        return
+    packages = next(VENV.glob('lib/python3*/site-packages'))
+    text = finder.read_text().replace('@SOURCE@', str(ROOT / 'lingbot_world_ros'))
+    (packages / finder.name).write_text(text)
+    (packages / f'{finder.stem}.pth').write_text(f'import {finder.stem}\n')
+    command = VENV / 'bin' / 'lingbot-world'
+    command.write_text('#!/bin/sh\nexec "$(dirname "$0")/python" -m lingbot_world_ros.cli "$@"\n')
+    command.chmod(0o755)
+    record['checkout'] = value
+
+
+def check_rendering():
+    """See to a library that renders without a screen, for the reference world."""
+    for library in ('libEGL.so.1', 'libOSMesa.so.8', 'libOSMesa.so'):
+        try:
+            ctypes.CDLL(library)
+            return
+        except OSError:
+            continue
+    apt_install(['libegl1', 'libgl1', 'libgl1-mesa-dri'],
+                'off-screen rendering for the reference world is', needed=False)
+
+
+def digest(*paths):
+    """
+    Fingerprint files and folders.
+
+    :param paths: relative to the checkout
+    :return: text that changes when a name or a byte does
+    """
+    state = hashlib.sha256()
+    for path in paths:
+        path = ROOT / path
+        for file in sorted(path.rglob('*')) if path.is_dir() else [path]:
+            if file.is_file():
+                state.update(f'{file.relative_to(ROOT)}\0'.encode() + file.read_bytes())
+    return state.hexdigest()
+
+
+def tail(output, lines=30):
+    """
+    Keep the end of a long output.
+
+    :param output: text
+    :param lines: how many lines to keep
+    :return: those lines, ending with a line break
+    """
+    return '\n'.join(output.splitlines()[-lines:]) + '\n'
+
+
+def read_record():
+    """
+    Read what the steps were made from.
+
+    :return: step -> digest; empty for a new ``.venv`` or one made for another checkout
+    """
+    try:
+        record = json.loads(RECORD.read_text())
+    except (OSError, ValueError):
+        return {'checkout_path': str(ROOT)}
+    if record.get('checkout_path') != str(ROOT):
+        say('This .venv was made for another folder: starting over')
+        shutil.rmtree(VENV)
+        return {'checkout_path': str(ROOT)}
+    return record
+
+
+def install(extras):
+    """
+    Bring ``.venv`` up to date, step by step; each step that is done stays done.
+
+    :param extras: names of further lists of ``requirements/``
+    :raises InstallError: if a step fails for a reason the user can fix
+    """
+    start = time.monotonic()
+    check_machine()
+    record = read_record()
+    before = dict(record)
+    make_venv()
+    try:
+        install_requirements([*BASE, *extras], record)
+        build_interfaces(record)
+        link_checkout(record)
+    finally:
+        if record != before:
+            RECORD.write_text(json.dumps(record, indent=1))
+    if 'reference' in extras:
+        check_rendering()
+    if record != before:
+        say(f'Ready after {time.monotonic() - start:.0f} s')
+
+
+def main():
+    """
+    Read the command line and install.
+
+    :return: exit status
+    """
+    parser = argparse.ArgumentParser(description='Make .venv on a machine without ROS.')
+    parser.add_argument('extras', nargs='*', metavar='EXTRA',
+                        help='further lists of requirements/: reference, test, train')
+    arguments = parser.parse_args()
+    try:
+        install(arguments.extras)
+    except InstallError as error:
+        print(f'[install] {error}', file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print('\n[install] Stopped; make again to go on.', file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
