@@ -100,3 +100,10 @@ def test_bootstrap_of_a_ratio_and_of_nothing():
     mean, low, high = metrics.bootstrap_mean([1.0, 2.0, 3.0], weights=[2.0, 4.0, 6.0])
     assert (mean, low, high) == pytest.approx((0.5, 0.5, 0.5))
     assert np.isnan(metrics.bootstrap_mean([np.nan, np.nan])).all()
+
+
+def test_bootstrap_rows_resamples_whole_sequences():
+    a = np.random.default_rng(3).normal(size=(60, 4))
+    b = a + 0.5 * np.random.default_rng(4).normal(size=(60, 4))
+    value, low, high = metrics.bootstrap_rows(metrics.spearman, a, b)
+    assert value == metrics.spearman(a, b) and 0.7 < low < value < high < 0.97

@@ -194,3 +194,22 @@ def bootstrap_mean(values: np.ndarray, seed: int = 0, weights=None, num_draws: i
     means = values[draws].sum(1) / np.maximum(weights[draws].sum(1), 1e-12)
     low, high = np.quantile(means, [0.5 - level / 2, 0.5 + level / 2])
     return float(values.sum() / weights.sum()), float(low), float(high)
+
+
+def bootstrap_rows(statistic, *arrays, seed: int = 0, num_draws: int = 300,
+                   level: float = 0.95) -> tuple:
+    """
+    Any statistic of whole sequences with a percentile bootstrap confidence interval.
+
+    :param statistic: called with the arrays, returns a number
+    :param arrays: (n, ...) each; row i of all of them belongs to sequence i
+    :param seed: of the resampling
+    :param num_draws: bootstrap resamples
+    :param level: confidence level
+    :return: statistic, low, high
+    """
+    rng, count = np.random.default_rng(seed), len(arrays[0])
+    draws = [rng.integers(count, size=count) for _ in range(num_draws)]
+    values = [statistic(*(a[rows] for a in arrays)) for rows in draws]
+    low, high = np.nanquantile(values, [0.5 - level / 2, 0.5 + level / 2])
+    return float(statistic(*arrays)), float(low), float(high)

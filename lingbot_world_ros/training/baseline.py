@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The world model of the textbooks, as a baseline: encoder, MLP dynamics, decoder. Needs torch.
+
+A convolutional encoder squeezes the image into one vector, an MLP moves the vector by the
+action, a convolutional decoder draws the next image. In open loop it sees the first image only.
+Axes: b batch, t frames, z latent, a action, c channel, h w image.
+"""
+from dataclasses import asdict, dataclass
+import json
+
+from lingbot_world_ros.errors import SpecError
+from lingbot_world_ros.worlds.robot import ROBOT
+from lingbot_world_ros.worlds.world_model import Observation, robot_action_layout, WorldSpec
+import numpy as np
+import torch
+from torch import nn, Tensor
+
+STRIDE = 16  # of the encoder
+
+
+@dataclass(frozen=True)
+class TextbookSpec:
+    """Independent sizes; the image must be at least 32 pixels each way."""
+
+    width_px: int = ROBOT.camera.width_px
+    height_px: int = ROBOT.camera.height_px
+    action_dim: int = 7
+    latent_dim: int = 256
+    channels: tuple = (32, 64, 128, 192)
+    squeezed_channels: int = 48
+    hidden_dim: int = 512
+
+    def __post_init__(self):
+        """Refuse images that the encoder would squeeze to nothing."""
+        if min(self.width_px, self.height_px) < 2 * STRIDE:
+            raise SpecError(f'The textbook model needs images of at least {2 * STRIDE} pixels '
+                            f'each way, got {self.width_px}x{self.height_px}.')
+
+    @property
+    def grid(self) -> tuple:
+        """Rows and columns of the coarsest feature map."""
+        return -(-self.height_px // STRIDE), -(-self.width_px // STRIDE)
+
+
+class TextbookModel(nn.Module):
+    """``z[t+1] = z[t] + f(z[t], a[t])``, image = decode(z)."""
+
+    def __init__(self, spec: TextbookSpec):
+        """Build the three parts; actions are scaled by the limits the model remembers."""
+        super().__init__()
+        self.spec = spec
+        flat = spec.squeezed_channels * spec.grid[0] * spec.grid[1]
+        self.encoder = _encoder(spec, flat)
+        self.dynamics = nn.Sequential(
+            nn.Linear(spec.latent_dim + spec.action_dim, spec.hidden_dim), nn.SiLU(),
+            nn.Linear(spec.hidden_dim, spec.hidden_dim), nn.SiLU(),
+            nn.Linear(spec.hidden_dim, spec.latent_dim))
+        self.decoder = _decoder(spec, flat)
+        self.register_buffer('action_scale', torch.ones(spec.action_dim))
+
+    def encode(self, rgb: Tensor) -> Tensor:
+        """
+        Image to latent.
+
+        :param rgb: (b, 3, h, w) float, 0..1
+        :return: (b, z)
+        """
+        bottom, right = (g * STRIDE - s for g, s in zip(self.spec.grid, rgb.shape[-2:]))
+        padded = nn.functional.pad(rgb, (0, right, 0, bottom), mode='replicate')
+        return self.encoder(padded * 2 - 1)
+
+    def advance(self, z: Tensor, action: Tensor) -> Tensor:
+        """
+        Move the latent one frame on.
+
+        :param z: (b, z)
+        :param action: (b, a) in the layout's units
+        :return: (b, z)
+        """
+        return z + self.dynamics(torch.cat([z, action / self.action_scale], -1))
+
+    def decode(self, z: Tensor) -> Tensor:
+        """
+        Latent to image.
+
+        :param z: (b, z)
+        :return: (b, 3, h, w) float, about 0..1
+        """
+        return self.decoder(z)[..., :self.spec.height_px, :self.spec.width_px] + 0.5
+
+    def forward(self, rgb: Tensor, actions: Tensor) -> Tensor:
+        """
+        Imagine from one image; the first returned frame is its reconstruction.
+
+        :param rgb: (b, 3, h, w) float, 0..1
+        :param actions: (b, t, a)
+        :return: (b, t + 1, 3, h, w)
+        """
+        latents = [self.encode(rgb)]
+        for action in actions.unbind(1):
+            latents.append(self.advance(latents[-1], action))
+        latents = torch.stack(latents, 1)
+        return self.decode(latents.flatten(0, 1)).unflatten(0, latents.shape[:2])
+
+
+def _encoder(spec, flat):
+    layers, before = [], 3
+    for channels in spec.channels:
+        layers += [nn.Conv2d(before, channels, 4, 2, 1), nn.GroupNorm(8, channels), nn.SiLU()]
+        before = channels
+    layers += [nn.Conv2d(before, spec.squeezed_channels, 1), nn.Flatten(),
+               nn.Linear(flat, spec.latent_dim)]
+    return nn.Sequential(*layers)
+
+
+def _decoder(spec, flat):
+    before = spec.channels[-1]
+    layers = [nn.Linear(spec.latent_dim, flat),
+              nn.Unflatten(1, (spec.squeezed_channels, *spec.grid)),
+              nn.Conv2d(spec.squeezed_channels, before, 1), nn.SiLU()]
+    for channels in (*spec.channels[-2::-1], spec.channels[0] // 2):
+        layers += [nn.Upsample(scale_factor=2, mode='nearest'),
+                   nn.Conv2d(before, channels, 3, 1, 1), nn.GroupNorm(8, channels), nn.SiLU(),
+                   nn.Conv2d(channels, channels, 3, 1, 1), nn.SiLU()]
+        before = channels
+    return nn.Sequential(*layers, nn.Conv2d(before, 3, 3, 1, 1))
+
+
+def save_textbook(model: TextbookModel, path, info=None) -> None:
+    """
+    Write weights and sizes into one safetensors file.
+
+    :param model: the model
+    :param path: file
+    :param info: JSON-serialisable notes on the training
+    """
+    from safetensors.torch import save_file
+    tensors = {k: v.detach().float().cpu().contiguous() for k, v in model.state_dict().items()}
+    save_file(tensors, str(path), {'spec': json.dumps(asdict(model.spec)),
+                                   'info': json.dumps(info or {})})
+
+
+def load_textbook(path) -> TextbookModel:
+    """
+    Read what ``save_textbook`` wrote.
+
+    :param path: file
+    :return: the model, on the CPU, in evaluation mode
+    :raises SpecError: no such file, or not one of ours
+    """
+    from safetensors import safe_open, SafetensorError
+    try:
+        with safe_open(str(path), 'pt') as file:
+            sizes = json.loads(file.metadata()['spec'])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+        model = TextbookModel(TextbookSpec(**{**sizes, 'channels': tuple(sizes['channels'])}))
+        model.load_state_dict(tensors)
+    except (OSError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        raise SpecError(f'Cannot read the textbook model {path}: {error}. Expected a file that '
+                        'python -m lingbot_world_ros.training.train_baseline wrote.') from error
+    return model.eval()
+
+
+class TextbookWorld:
+    """The baseline as a world to roll out: knows images only, starts from a true one."""
+
+    def __init__(self, path):
+        """
+        Load the weights.
+
+        :param path: safetensors file of ``save_textbook``
+        """
+        self.model = load_textbook(path)
+        self.spec = WorldSpec(engine='textbook', model=str(path), scenes=(), robot=ROBOT,
+                              action=robot_action_layout(ROBOT))
+        self._latent = None
+
+    @torch.inference_mode()
+    def reset_from(self, rgb: np.ndarray) -> Observation:
+        """
+        Start from images.
+
+        :param rgb: (b, h, w, 3) uint8
+        :return: their reconstruction, without any state
+        """
+        image = torch.from_numpy(np.ascontiguousarray(rgb)).permute(0, 3, 1, 2).float() / 255
+        self._latent = self.model.encode(image)
+        return self._observe(True)
+
+    @torch.inference_mode()
+    def step(self, actions: np.ndarray, render: bool = True) -> Observation:
+        """Advance one frame; see ``WorldModel.step``. There is no state to return."""
+        self._latent = self.model.advance(self._latent, torch.from_numpy(
+            np.ascontiguousarray(actions[:, 0], np.float32)))
+        return self._observe(render)
+
+    def _observe(self, render):
+        rgb = None
+        if render:
+            image = self.model.decode(self._latent).clamp(0, 1) * 255 + 0.5
+            rgb = image.to(torch.uint8).permute(0, 2, 3, 1)[:, None].numpy()
+        return Observation(rgb, *[None] * 6)
