@@ -3,6 +3,7 @@
 PYTHON ?= python3
 INSTALL = $(PYTHON) tools/install.py
 ARGS ?=
+EXTRAS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help venv sim teleop doctor test bench train clean
@@ -22,8 +23,8 @@ teleop: venv  ## drive it from the keyboard, in a second terminal
 doctor: venv  ## check the installation
 	@.venv/bin/lingbot-world doctor $(ARGS)
 
-test:  ## install what tests need and run them; ARGS="-k name" narrows
-	@$(INSTALL) reference test
+test:  ## install what tests need and run them; EXTRAS=train adds those that need torch
+	@$(INSTALL) reference test $(EXTRAS)
 	@.venv/bin/python -m pytest $(ARGS)
 
 bench: venv  ## measure frame rate, latency, CPU; writes bench/out/

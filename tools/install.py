@@ -111,7 +111,7 @@ def check_machine():
     if (platform.system(), platform.machine()) != ('Linux', 'x86_64'):
         raise InstallError(
             'ROS 2 wheels exist for Linux x86_64 only, this is '
-            f'{platform.system()} {platform.machine()}: use a ROS 2 workspace and colcon (README).')
+            f'{platform.system()} {platform.machine()}: use a ROS 2 workspace (README).')
     if ' ' in str(ROOT):
         raise InstallError(f'Messages cannot be built below a path with spaces, got "{ROOT}": '
                            'move the checkout.')
@@ -228,7 +228,7 @@ def install_requirements(names, record):
         return
     say(f'Installing Python packages: {", ".join(Path(step).stem for step in missing)}')
     start = time.monotonic()
-    files = [argument for step in missing for argument in ('-r', ROOT / step)]
+    files = [argument for step in steps for argument in ('-r', ROOT / step)]  # solved together
     status, output = run([PYTHON, '-m', 'pip', 'install', '--disable-pip-version-check',
                           '--no-input', *files])
     if status:

@@ -9,6 +9,7 @@ environment. Robot workspaces and plain pip installs hold everything in one fold
 of it.
 """
 import importlib.util
+import os
 from pathlib import Path
 import sys
 
@@ -30,3 +31,4 @@ class CheckoutFinder:
 
 
 sys.meta_path.insert(0, CheckoutFinder)
+os.environ.setdefault('AMENT_PREFIX_PATH', sys.prefix)  # the wheels' ament index, as if sourced

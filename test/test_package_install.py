@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""tools/install.py tells users in a sentence what to do, and does nothing twice."""
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def install():
+    """Load the script as a module."""
+    spec = importlib.util.spec_from_file_location('install', ROOT / 'tools' / 'install.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_sourced_ros_is_named_when_it_is_installed(install, tmp_path):
+    """A ROS_DISTRO that is only a leftover variable does not count."""
+    (tmp_path / 'jazzy').mkdir()
+    assert install.sourced_ros({'ROS_DISTRO': 'jazzy'}, tmp_path) == 'jazzy'
+    assert install.sourced_ros({'ROS_DISTRO': 'humble'}, tmp_path) is None
+    assert install.sourced_ros({}, tmp_path) is None
+
+
+def test_check_machine_sends_a_sourced_shell_to_colcon(install, monkeypatch):
+    """Wheels beside a sourced distribution would load the wrong libraries."""
+    monkeypatch.setattr(install, 'sourced_ros', lambda environ: 'jazzy')
+    with pytest.raises(install.InstallError, match='jazzy is sourced.*colcon build'):
+        install.check_machine()
+
+
+@pytest.mark.parametrize('machine, got', [(('Linux', 'aarch64'), 'Linux aarch64'),
+                                          (('Darwin', 'arm64'), 'Darwin arm64')])
+def test_check_machine_names_an_unsupported_machine(install, monkeypatch, machine, got):
+    """No wheels for it: say so before pip does in its own words."""
+    monkeypatch.setattr(install, 'sourced_ros', lambda environ: None)
+    monkeypatch.setattr(install.platform, 'system', lambda: machine[0])
+    monkeypatch.setattr(install.platform, 'machine', lambda: machine[1])
+    with pytest.raises(install.InstallError, match=got):
+        install.check_machine()
+
+
+def test_find_python_names_the_supported_versions(install, monkeypatch):
+    """Without a fitting interpreter anywhere, the user learns which ones fit."""
+    monkeypatch.setattr(install.sys, 'version_info', (3, 99, 0))
+    monkeypatch.setattr(install, 'python_version', lambda python: None)
+    with pytest.raises(install.InstallError, match=r'3\.10 to 3\.13.*PYTHON='):
+        install.find_python()
+
+
+def test_find_python_takes_a_supported_one_from_the_path(install, monkeypatch):
+    """On a machine whose python3 is too new, another one on the path serves."""
+    monkeypatch.setattr(install.sys, 'version_info', (3, 14, 0))
+    monkeypatch.setattr(install, 'python_version',
+                        lambda python: (3, 12) if python == 'python3.12' else None)
+    assert install.find_python() == 'python3.12'
+
+
+@pytest.mark.parametrize('output, remedy', [
+    ('ERROR: Could not install: [Errno 28] No space left on device', 'free 2 GB'),
+    ('NewConnectionError: [Errno -3] Temporary failure in name resolution', 'check the network'),
+    ('ERROR: No matching distribution found for ros-rclpy', 'CPython 3.10 to 3.13'),
+])
+def test_explain_pip_gives_a_remedy(install, output, remedy):
+    """The reason stands somewhere in pages of output."""
+    assert remedy in install.explain_pip(output)
+
+
+def test_missing_system_packages_are_named_when_not_root(install, monkeypatch, capsys):
+    """Needed ones stop the installation, others are only mentioned."""
+    monkeypatch.setattr(install.os, 'geteuid', lambda: 1000)
+    with pytest.raises(install.InstallError, match='apt-get install g'):
+        install.apt_install(['g++'], 'a C++ compiler is')
+    install.apt_install(['libegl1'], 'off-screen rendering is', needed=False)
+    assert 'apt-get install libegl1' in capsys.readouterr().out
+
+
+def test_digest_changes_with_content_and_name(install, monkeypatch, tmp_path):
+    """What a step was made from decides whether it runs again."""
+    monkeypatch.setattr(install, 'ROOT', tmp_path)
+    (tmp_path / 'msg').mkdir()
+    file = tmp_path / 'msg' / 'A.msg'
+    file.write_text('uint8 a')
+    first = install.digest('msg')
+    assert install.digest('msg') == first
+    file.write_text('uint8 b')
+    second = install.digest('msg')
+    file.rename(file.with_name('B.msg'))
+    assert len({first, second, install.digest('msg')}) == 3
+
+
+def test_run_stops_a_command_that_takes_too_long(install):
+    """A package manager that waits for the network must not hang the installation."""
+    status, output = install.run(['sh', '-c', 'echo started; exec sleep 60'], timeout_s=0.2)
+    assert status != 0
+    assert 'started' in output
