@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Command messages -> plain values for ``actions.commands``, and the messages a sender needs."""
+from array import array
+
+from geometry_msgs.msg import Twist, TwistStamped
+from lingbot_world_ros.sensors.stamps import stamp_to_ns
+from sensor_msgs.msg import JointState
+
+
+def twist_from_msg(msg):
+    """
+    Read a Twist or a TwistStamped.
+
+    :param msg: geometry_msgs/Twist or TwistStamped, in base_link; its stamp is not used
+    :return: linear x, y, z [m/s]; angular x, y, z [rad/s]
+    """
+    twist = getattr(msg, 'twist', msg)
+    linear, angular = twist.linear, twist.angular
+    return (linear.x, linear.y, linear.z), (angular.x, angular.y, angular.z)
+
+
+def twist_to_msg(v_mps: float, w_radps: float, stamped: bool = False):
+    """
+    Write a base velocity.
+
+    :param v_mps: forward
+    :param w_radps: turn, left positive
+    :param stamped: make a TwistStamped (stamp 0: now)
+    :return: geometry_msgs/Twist or TwistStamped
+    """
+    twist = Twist()
+    twist.linear.x, twist.angular.z = float(v_mps), float(w_radps)
+    if not stamped:
+        return twist
+    msg = TwistStamped(twist=twist)
+    msg.header.frame_id = 'base_link'
+    return msg
+
+
+def joint_command_from_msg(msg: JointState):
+    """Return names, positions and velocities (either may be empty) of a JointState."""
+    return msg.name, msg.position, msg.velocity
+
+
+def joint_command_to_msg(names, position=(), velocity=()) -> JointState:
+    """
+    Write a joint command.
+
+    :param names: joints to move
+    :param position: rad or m, one per name, or empty
+    :param velocity: rad/s or m/s, one per name, or empty
+    :return: sensor_msgs/JointState
+    """
+    return JointState(name=list(names), position=array('d', position),
+                      velocity=array('d', velocity))
+
+
+def trajectory_from_msg(msg):
+    """
+    Read a JointTrajectory.
+
+    :param msg: trajectory_msgs/JointTrajectory
+    :return: names; times from start [s]; positions, one list per point; start [ns], 0 for now
+    """
+    times_s = [stamp_to_ns(point.time_from_start) * 1e-9 for point in msg.points]
+    return (msg.joint_names, times_s, [point.positions for point in msg.points],
+            stamp_to_ns(msg.header.stamp))

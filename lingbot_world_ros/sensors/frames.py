@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Frame names and the transforms between them (REP 103, REP 105)."""
+from dataclasses import dataclass
+from typing import Optional
+
+from geometry_msgs.msg import Transform, TransformStamped
+from lingbot_world_ros.sensors.stamps import set_stamp
+from lingbot_world_ros.worlds.robot import CameraSpec, T_LINK_OPTICAL
+import numpy as np
+from tf2_msgs.msg import TFMessage
+
+
+@dataclass(frozen=True)
+class FrameNames:
+    """Names of the tree ``odom -> base_link -> camera_link -> camera_optical_frame``."""
+
+    prefix: str = ''
+
+    @property
+    def odom(self) -> str:
+        """Where the robot was at the last reset; x forward, y left, z up."""
+        return f'{self.prefix}odom'
+
+    @property
+    def base(self) -> str:
+        """On the floor under the base's centre."""
+        return f'{self.prefix}base_link'
+
+    @property
+    def camera(self) -> str:
+        """At the camera, x where it looks."""
+        return f'{self.prefix}camera_link'
+
+    @property
+    def optical(self) -> str:
+        """At the camera, x right, y down, z where it looks."""
+        return f'{self.prefix}camera_optical_frame'
+
+
+def quat_from_matrix(R: np.ndarray) -> np.ndarray:
+    """
+    Turn a rotation matrix into a quaternion.
+
+    :param R: (3, 3) rotation
+    :return: (4,) float64 x, y, z, w with w >= 0
+    """
+    # The largest of the four squared components is the safe one to divide by.
+    trace = np.trace(R)
+    squares = np.array([*(1.0 + 2.0 * np.diag(R) - trace), 1.0 + trace]) / 4.0
+    i = int(np.argmax(squares))
+    q = np.empty(4)
+    if i == 3:
+        q[:3] = [R[2, 1] - R[1, 2], R[0, 2] - R[2, 0], R[1, 0] - R[0, 1]]
+    else:
+        j, k = (i + 1) % 3, (i + 2) % 3
+        q[j], q[k], q[3] = R[j, i] + R[i, j], R[k, i] + R[i, k], R[k, j] - R[j, k]
+    q /= 4.0 * np.sqrt(squares[i])
+    q[i] = np.sqrt(squares[i])
+    return q if q[3] >= 0.0 else -q
+
+
+def matrix_from_quat(quat_xyzw) -> np.ndarray:
+    """
+    Turn a quaternion into a rotation matrix.
+
+    :param quat_xyzw: (4,) of any length but zero
+    :return: (3, 3) float64
+    """
+    x, y, z, w = np.asarray(quat_xyzw, np.float64) / np.linalg.norm(quat_xyzw)
+    return np.array([
+        [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
+        [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
+        [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)]])
+
+
+def transform_to_msg(T: np.ndarray, out: Optional[Transform] = None) -> Transform:
+    """
+    Write a pose.
+
+    :param T: (4, 4) child in parent, metres
+    :param out: message to fill again; None makes one
+    :return: the message
+    """
+    out = out or Transform()
+    move, turn = out.translation, out.rotation
+    move.x, move.y, move.z = T[:3, 3].tolist()
+    turn.x, turn.y, turn.z, turn.w = quat_from_matrix(T[:3, :3]).tolist()
+    return out
+
+
+def transform_from_msg(msg: Transform) -> np.ndarray:
+    """Return a Transform as (4, 4) float64."""
+    T = np.eye(4)
+    turn = msg.rotation
+    T[:3, :3] = matrix_from_quat([turn.x, turn.y, turn.z, turn.w])
+    T[:3, 3] = [msg.translation.x, msg.translation.y, msg.translation.z]
+    return T
+
+
+def pose_since(start_pose, pose) -> np.ndarray:
+    """
+    Express a planar pose in the frame of another.
+
+    :param start_pose: (3,) x, y [m], yaw [rad]
+    :param pose: (3,) in the same frame as ``start_pose``
+    :return: (3,) ``pose`` seen from ``start_pose``, yaw not wrapped
+    """
+    c, s = np.cos(start_pose[2]), np.sin(start_pose[2])
+    dx, dy = pose[0] - start_pose[0], pose[1] - start_pose[1]
+    return np.array([c * dx + s * dy, c * dy - s * dx, pose[2] - start_pose[2]])
+
+
+def base_tf_to_msg(pose_odom, stamp_ns: int, frames: FrameNames,
+                   out: Optional[TFMessage] = None) -> TFMessage:
+    """
+    Write the transform ``odom -> base_link``.
+
+    :param pose_odom: (3,) x, y [m], yaw [rad] of base_link in odom
+    :param stamp_ns: sim time
+    :param frames: frame names
+    :param out: message to fill again; None makes one
+    :return: the message
+    """
+    if out is None:
+        link = TransformStamped(child_frame_id=frames.base)
+        link.header.frame_id = frames.odom
+        out = TFMessage(transforms=[link])
+    link = out.transforms[0]
+    set_stamp(link.header.stamp, stamp_ns)
+    move, turn = link.transform.translation, link.transform.rotation
+    move.x, move.y = float(pose_odom[0]), float(pose_odom[1])
+    turn.z, turn.w = float(np.sin(0.5 * pose_odom[2])), float(np.cos(0.5 * pose_odom[2]))
+    return out
+
+
+def static_tf_to_msg(camera: CameraSpec, stamp_ns: int, frames: FrameNames) -> TFMessage:
+    """
+    Write ``base_link -> camera_link -> camera_optical_frame``.
+
+    :param camera: where the camera is on the robot
+    :param stamp_ns: sim time
+    :param frames: frame names
+    :return: the message, to be latched
+    """
+    chain = ((frames.base, frames.camera, camera.T_base_camera_link),
+             (frames.camera, frames.optical, T_LINK_OPTICAL))
+    links = []
+    for parent, child, T in chain:
+        link = TransformStamped(child_frame_id=child, transform=transform_to_msg(T))
+        link.header.frame_id = parent
+        set_stamp(link.header.stamp, stamp_ns)
+        links.append(link)
+    return TFMessage(transforms=links)

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a world is and how it is doing -> WorldSpec, WorldStatus, diagnostic_msgs."""
+from typing import Optional
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from lingbot_world_ros.actions.commands import CommandSpec
+from lingbot_world_ros.actions.embedding import CameraModel
+from lingbot_world_ros.msg import WorldSpec as WorldSpecMsg, WorldStatus as WorldStatusMsg
+from lingbot_world_ros.sensors.frames import transform_from_msg, transform_to_msg
+from lingbot_world_ros.sensors.stamps import set_stamp
+from lingbot_world_ros.worlds.session import ERROR, PAUSED, PLAYING, SessionStatus, STOPPED
+from lingbot_world_ros.worlds.world_model import ActionDim, ActionLayout, WorldSpec
+import numpy as np
+
+STATES = {STOPPED: WorldStatusMsg.STATE_STOPPED, PLAYING: WorldStatusMsg.STATE_PLAYING,
+          PAUSED: WorldStatusMsg.STATE_PAUSED, ERROR: WorldStatusMsg.STATE_ERROR}
+SLOW_FACTOR = 0.95  # below this share of the asked speed a world counts as slow
+
+
+def world_spec_to_msg(spec: WorldSpec, scene: str, seed: int, stamp_ns: int,
+                      frame_id: str) -> WorldSpecMsg:
+    """
+    Describe a running world.
+
+    :param spec: of the engine
+    :param scene: scene that is loaded
+    :param seed: of the last reset
+    :param stamp_ns: sim time of the reset
+    :param frame_id: base frame
+    :return: the message, to be latched
+    """
+    joints = spec.joints
+    msg = WorldSpecMsg(
+        engine=spec.engine, model=spec.model, scene=scene, scenes=list(spec.scenes), seed=seed,
+        width=spec.camera.width_px, height=spec.camera.height_px, k=spec.camera.k.ravel(),
+        camera_pose=transform_to_msg(spec.camera.T_base_optical), frame_rate=spec.frame_rate_hz,
+        frames_per_step=spec.frames_per_step, step_dt=spec.step_dt_s,
+        action_names=list(spec.action.names), action_units=[d.unit for d in spec.action.dims],
+        action_min=[float(d.low) for d in spec.action.dims],
+        action_max=[float(d.high) for d in spec.action.dims],
+        joint_names=[j.name for j in joints], joint_position_min=[float(j.low) for j in joints],
+        joint_position_max=[float(j.high) for j in joints],
+        predicted_states=list(spec.predicted_states),
+        integrated_states=list(spec.integrated_states), has_depth=spec.has_depth)
+    msg.header.frame_id = frame_id
+    set_stamp(msg.header.stamp, stamp_ns)
+    return msg
+
+
+def command_spec_from_msg(msg: WorldSpecMsg, timeout_s: float) -> CommandSpec:
+    """
+    Read what can be commanded.
+
+    :param msg: description of the world
+    :param timeout_s: wall time after which velocities become zero
+    :return: layout, joints and limits
+    :raises SpecError: a layout that cannot carry the commands
+    """
+    dims = zip(msg.action_names, msg.action_units, msg.action_min, msg.action_max)
+    layout = ActionLayout(tuple(ActionDim(*dim) for dim in dims))
+    return CommandSpec(layout, tuple(msg.joint_names), tuple(msg.joint_position_min),
+                       tuple(msg.joint_position_max), timeout_s)
+
+
+def camera_model_from_msg(msg: WorldSpecMsg) -> CameraModel:
+    """Return the camera a WorldSpec describes."""
+    return CameraModel(msg.width, msg.height, np.array(msg.k).reshape(3, 3),
+                       transform_from_msg(msg.camera_pose))
+
+
+def problem_of(status: SessionStatus) -> str:
+    """Return the newest problem in words, the engine's before the commands'; '' if all is well."""
+    return status.message or status.counts.message
+
+
+def world_status_to_msg(status: SessionStatus,
+                        out: Optional[WorldStatusMsg] = None) -> WorldStatusMsg:
+    """
+    Report how a world is doing.
+
+    :param status: of the session
+    :param out: message to fill again; None makes one
+    :return: the message
+    """
+    out = out or WorldStatusMsg(mode='realtime')
+    set_stamp(out.header.stamp, status.stamp_ns)
+    out.state = STATES[status.state]
+    out.scene, out.seed = status.scene, status.seed
+    out.step, out.frame = status.step, status.frame
+    out.embedding_sequence = status.embedding_sequence
+    out.real_time_factor, out.frame_rate = status.real_time_factor, status.frame_rate_hz
+    out.step_duration, out.command_latency = status.step_duration_s, status.command_latency_s
+    out.uncertainty, out.uncertainty_calibrated = status.uncertainty, status.calibrated
+    out.contact = status.contact
+    out.rejected_commands = status.counts.rejected + status.rejected_embeddings
+    out.clipped_commands = status.counts.clipped
+    out.timed_out_commands = status.counts.timed_out
+    out.late_frames = status.late_frames
+    out.message = problem_of(status)
+    return out
+
+
+def diagnostics_to_msg(status: SessionStatus, spec: WorldSpec, speed: float,
+                       node: str) -> DiagnosticArray:
+    """
+    Report problems in the form robot operators watch.
+
+    :param status: of the session
+    :param spec: of the engine
+    :param speed: asked sim seconds per wall second, 0 for no wish
+    :param node: node name, first part of the entry's name
+    :return: one entry; WARN when slow, uncalibrated or commands were refused; ERROR when stopped
+    """
+    level, message = _verdict(status, speed)
+    values = {
+        'scene': status.scene, 'seed': status.seed, 'state': status.state,
+        'frame rate [Hz]': f'{status.frame_rate_hz:.2f}',
+        'real time factor': f'{status.real_time_factor:.3f}',
+        'step duration [ms]': f'{status.step_duration_s * 1e3:.2f}',
+        'uncertainty': f'{status.uncertainty:.4f}', 'late frames': status.late_frames,
+        'rejected commands': status.counts.rejected + status.rejected_embeddings,
+        'clipped commands': status.counts.clipped,
+        'timed out commands': status.counts.timed_out}
+    entry = DiagnosticStatus(
+        level=level, name=f'{node}: world', message=message,
+        hardware_id=f'{spec.engine} {spec.model}',
+        values=[KeyValue(key=key, value=str(value)) for key, value in values.items()])
+    msg = DiagnosticArray(status=[entry])
+    set_stamp(msg.header.stamp, status.stamp_ns)
+    return msg
+
+
+def _verdict(status, speed):
+    if status.state == ERROR:
+        return DiagnosticStatus.ERROR, status.message
+    if status.state == PLAYING and status.real_time_factor < SLOW_FACTOR * speed:
+        return (DiagnosticStatus.WARN, f'sim time runs at {status.real_time_factor:.2f} of wall '
+                f'time, {speed:g} was asked for: the engine or this machine is too slow')
+    if not status.calibrated:
+        return DiagnosticStatus.WARN, 'the model is less sure than it was ever calibrated for'
+    if problem_of(status):
+        return DiagnosticStatus.WARN, problem_of(status)
+    return DiagnosticStatus.OK, status.state
