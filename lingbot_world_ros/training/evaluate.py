@@ -112,7 +112,8 @@ def evaluate(spec: EvaluationSpec, cache, progress=None) -> tuple:
     scores = _score_sets(spec, rollouts, tell)
     results = summarise(spec, rollouts, scores)
     results['scenes'] = list(world.spec.scenes)
-    results['deterministic'] = determinism(spec.engine, world.spec)
+    results['deterministic'] = determinism(
+        world, make_world(spec.engine, batch_size=spec.batch_size), spec.batch_size)
     if spec.num_trials:
         results['obedience'] = obedience(world, reference, spec.batch_size, spec.num_trials,
                                          lambda n: tell('commands', n))
@@ -310,21 +311,21 @@ def _uncertainty(predicted, error, spec):
             'mean_predicted': _table(predicted, spec), 'mean_true': _table(error, spec)}
 
 
-def determinism(engine: str, spec, num_frames: int = 30) -> dict:
+def determinism(world, fresh, batch_size: int, num_frames: int = 30) -> dict:
     """
-    Roll a fresh world out twice; the second time images are asked for at every frame.
+    Roll two instances of an engine out; one is asked for an image at every frame.
 
-    :param engine: engine name
-    :param spec: its spec
+    :param world: one that was used before
+    :param fresh: another one of the same engine, new
+    :param batch_size: worlds side by side in both
     :param num_frames: length
     :return: whether images and states have the same bytes, and their SHA-256
     """
-    held_out = HeldOutSet(0, spec.scenes, 1, num_frames)
-    commands = held_out.commands(spec)
-    last = (0, num_frames)
+    held_out = HeldOutSet(0, tuple(world.spec.scenes), 1, num_frames)
+    commands = held_out.commands(world.spec)
     digests = []
-    for frames in (last, tuple(range(num_frames + 1))):
-        found = roll_out_set(make_world(engine), 1, held_out, commands, frames)
+    for engine, frames in ((world, (0, num_frames)), (fresh, tuple(range(num_frames + 1)))):
+        found = roll_out_set(engine, batch_size, held_out, commands, frames)
         digest = hashlib.sha256(found.rgb[:, [0, -1]].tobytes())
         for state in (found.base_pose, found.joint_position, found.contact):
             digest.update(state.tobytes())
