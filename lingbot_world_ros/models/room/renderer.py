@@ -1,0 +1,379 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The observation model o = g(s): state of robot and objects -> image, depth, expected error.
+
+Deferred neural rendering. Per scene a learned map (a signed distance grid for where surfaces
+are, three feature planes for what they look like) and a small network per movable object; shared
+by all scenes a convolutional network that draws the arm from its projected kinematics and turns
+features into colour. Camera rays come first: every pixel's ray is traced through the map, so a
+place looks the same whenever it is revisited. Torch, for training and export only.
+
+Axes: b batch, c channel, h w image, n rays, k movable objects, v voxels.
+Source: deferred neural textures (Thies et al. 2019), tri-planes (Chan et al. 2022), sphere
+tracing (Hart 1996), cone start depths (Quilez); no code taken from there.
+"""
+from dataclasses import dataclass
+
+from lingbot_world_ros.worlds.robot import ARM_SEGMENTS, ROBOT
+from lingbot_world_ros.worlds.scenes import get_scene, Scene, WALL_HEIGHT_M
+import numpy as np
+import torch
+from torch import nn, Tensor
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class RendererSpec:
+    """Independent sizes only."""
+
+    voxel_m: float = 0.05
+    margin_m: float = 0.2  # map beyond the room, so that walls have a behind
+    texel_m: float = 0.02
+    plane_channels: int = 10
+    feature_channels: int = 12
+    object_hidden: int = 24
+    width: int = 40  # channels at half resolution
+    width_low: int = 64  # channels at quarter resolution
+    coarse: int = 4  # image pixels per start ray and axis
+    coarse_steps: int = 12
+    fine_steps: int = 5
+
+
+class SceneMap(nn.Module):
+    """
+    What is learned about one scene.
+
+    ``sdf``: (nx, ny, nz) signed distance in metres at voxel corners, positive in free space.
+    ``planes``: feature planes xy, xz, yz, each (1, c, rows, cols).
+    ``objects``: weights of one ray network per movable object.
+    """
+
+    def __init__(self, scene: Scene, spec: RendererSpec):
+        """Start from an empty map of the right size."""
+        super().__init__()
+        self.scene, self.spec = scene, spec
+        extent = np.array([*scene.size_m, WALL_HEIGHT_M])
+        self.low_m = -spec.margin_m
+        self.shape = tuple(int(np.ceil((e + 2 * spec.margin_m) / spec.voxel_m)) + 1
+                           for e in extent)
+        self.sdf = nn.Parameter(torch.full(self.shape, 0.5))
+        self.extent_m = extent + 2 * spec.margin_m
+        cells = [int(np.ceil(e / spec.texel_m)) for e in self.extent_m]
+        c = spec.plane_channels
+        self.planes = nn.ParameterList(
+            [nn.Parameter(0.1 * torch.randn(1, c, cells[j], cells[i]))
+             for i, j in ((0, 1), (0, 2), (1, 2))])
+        k, h = len(scene.movables), spec.object_hidden
+        sizes = ((OBJECT_INPUTS, h), (h, h), (h, 2 + spec.feature_channels))
+        self.objects = nn.ParameterList()
+        for cols, rows in sizes:
+            self.objects.append(nn.Parameter(torch.randn(k, rows, cols) / np.sqrt(cols)))
+            self.objects.append(nn.Parameter(torch.zeros(k, rows, 1)))
+        self.register_buffer('half_size_m', torch.tensor(
+            [m.half_size_m for m in scene.movables], dtype=torch.float32), persistent=False)
+
+    def tensors(self) -> dict:
+        """Return what ``Renderer.forward`` needs, by name; see ``SCENE_TENSORS``."""
+        out = {'atlas': pack_atlas(self.sdf), 'half_size_m': self.half_size_m,
+               'grid': self.sdf.new_tensor([*self.shape, self.low_m, *self.extent_m])}
+        for name, plane in zip(('xy', 'xz', 'yz'), self.planes):
+            out[f'plane_{name}'] = plane
+        for i, weight in enumerate(self.objects):
+            out[f'object_{i}'] = weight
+        return out
+
+
+SCENE_TENSORS = ('atlas', 'grid', 'half_size_m', 'plane_xy', 'plane_xz', 'plane_yz') \
+    + tuple(f'object_{i}' for i in range(6))
+OBJECT_INPUTS = 3 + 3 + 12  # entry and exit point of the box, Fourier features of the entry
+
+
+def pack_atlas(sdf: Tensor) -> Tensor:
+    """
+    Lay the slices of the grid side by side, each together with the next one.
+
+    One bilinear look-up then gives two heights, and trilinear interpolation is one more blend:
+    2-D grid sampling is the fast gather of every CPU runtime, 3-D is not.
+
+    :param sdf: (nx, ny, nz)
+    :return: (1, 2, nx, nz * ny): channel 0 slice z, channel 1 slice z + 1
+    """
+    above = torch.cat([sdf[..., 1:], sdf[..., -1:]], -1)
+    return torch.stack([sdf, above]).permute(0, 1, 3, 2).flatten(2)[None]
+
+
+class Renderer(nn.Module):
+    """Turn poses, joints and object poses into images of a scene given by its map tensors."""
+
+    def __init__(self, spec: RendererSpec = RendererSpec(), robot=ROBOT):
+        """Build the shared network and the constant rays of the robot's camera."""
+        super().__init__()
+        self.spec, self.robot = spec, robot
+        self.autocast = False  # bfloat16 in the convolutions; geometry always stays float32
+        camera = robot.camera
+        self.height, self.width = camera.height_px, camera.width_px
+        self._constant('rays', _pixel_rays(camera, 1))  # 3 n, base axes, optical depth 1
+        self._constant('rays_half', _pixel_rays(camera, 2))
+        self._constant('rays_coarse', _pixel_rays(camera, spec.coarse))
+        self._constant('eye', np.array(camera.position_m))
+        self._constant('optical_from_base', np.linalg.inv(camera.T_base_optical))
+        self._constant('k', camera.k)
+        self._constant('pixels_half', _pixel_centres(camera, 2).T)
+        f, w, low = spec.feature_channels, spec.width, spec.width_low
+        self.shade_in = nn.Conv1d(3 * spec.plane_channels + 1, 48, 1)
+        self.shade_out = nn.Conv1d(48, f, 1)
+        self.arm_in = nn.Conv2d(4 * len(ARM_SEGMENTS), 32, 3, padding=1)
+        self.arm_mid = nn.Conv2d(32, 32, 3, padding=1)
+        self.stem = nn.Conv2d(4 * (f + 1) + (f + 3) + 32, w, 3, padding=1)
+        self.down = nn.Conv2d(w, low, 3, stride=2, padding=1)
+        self.low_a = nn.Conv2d(low, low, 3, padding=1)
+        self.low_b = nn.Conv2d(low, low, 3, padding=1)
+        self.up = nn.Conv2d(low, w, 1)
+        self.top_a = nn.Conv2d(w, w, 3, padding=1)
+        self.top_b = nn.Conv2d(w, w, 3, padding=1)
+        # Per pixel: rgb, depth of what is in front of the map, and whether something is.
+        self.out = nn.Conv2d(w, 4 * 5, 3, padding=1)
+
+    def _constant(self, name, value):
+        self.register_buffer(name, torch.tensor(np.asarray(value), dtype=torch.float32),
+                             persistent=False)
+
+    def forward(self, base_pose: Tensor, joints: Tensor, objects: Tensor, scene: dict):
+        """
+        Render a batch of states of one scene.
+
+        :param base_pose: (b, 3) float32 x, y [m], yaw [rad]
+        :param joints: (b, 5) float32 rad or m
+        :param objects: (b, k, 3) float32 x, y, yaw
+        :param scene: ``SceneMap.tensors()``
+        :return: rgb (b, 3, h, w) about 0..1; depth (b, h, w) metres; probability (b, h, w) that
+            robot or object stand before the map; depth of the map alone (b, h, w)
+        """
+        shape = (base_pose.shape[0], -1, self.height, self.width)
+        static = self.trace(base_pose, scene)  # b n
+        image = torch.cat([self.shade(base_pose, static, scene),
+                           torch.log(static)[:, None]], 1).reshape(shape)
+        image = F.pixel_unshuffle(image, 2)  # b 4c h/2 w/2
+        static = static.reshape(shape)
+        image = torch.cat([image, self.object_maps(base_pose, objects, static, scene)], 1)
+        with torch.autocast(image.device.type, torch.bfloat16, enabled=self.autocast):
+            x = self.cnn(image, self.arm_maps(joints))
+        x = F.pixel_shuffle(x.float(), 2)  # b 5 h w
+        front = torch.sigmoid(x[:, 4:])
+        depth = static + front * (F.softplus(x[:, 3:4]) - static)
+        return x[:, :3], depth[:, 0], front[:, 0], static[:, 0]
+
+    def _eye(self, base_pose):
+        """Camera position x, y in the scene frame, each (b, 1), and cosine, sine of the yaw."""
+        c, s = torch.cos(base_pose[:, 2:3]), torch.sin(base_pose[:, 2:3])
+        return (base_pose[:, 0:1] + c * self.eye[0] - s * self.eye[1],
+                base_pose[:, 1:2] + s * self.eye[0] + c * self.eye[1], c, s)
+
+    def _grid_rays(self, base_pose, rays, grid):
+        """Origin and direction of rays in voxels, one (b, 1 or n) tensor per axis."""
+        ex, ey, c, s = self._eye(base_pose)
+        scale = (grid[:3] - 1.0) / grid[4:7]
+        rx, ry, rz = rays
+        low = grid[3]
+        origin = ((ex - low) * scale[0], (ey - low) * scale[1], (self.eye[2] - low) * scale[2])
+        return origin, ((c * rx - s * ry) * scale[0], (s * rx + c * ry) * scale[1],
+                        (rz * scale[2])[None])
+
+    def trace(self, base_pose: Tensor, scene: dict) -> Tensor:
+        """
+        Sphere-trace every pixel's ray: cones first, then rays from where the cones stop.
+
+        :param base_pose: (b, 3)
+        :param scene: map tensors
+        :return: (b, n) optical depth of the first surface, metres; differentiable in the map
+            through the last step
+        """
+        spec, b = self.spec, base_pose.shape[0]
+        with torch.no_grad():
+            length = self.rays_coarse.norm(dim=0)
+            # Half the diagonal of a block of pixels, as a radius per metre of depth.
+            spread = 0.5 * spec.coarse * np.sqrt(2.0) / float(self.k[0, 0])
+            beam = self._grid_rays(base_pose, self.rays_coarse, scene['grid'])
+            depth = torch.full_like(length, 0.25).expand(b, -1)
+            for _ in range(spec.coarse_steps):
+                free = sample_sdf(*beam, depth, scene) - spread * depth
+                depth = depth + free.clamp_min(0.0) / (length + spread)
+            h, w = self.height // spec.coarse, self.width // spec.coarse
+            depth = F.interpolate(depth.reshape(b, 1, h, w), scale_factor=float(spec.coarse),
+                                  mode='nearest').reshape(b, -1)
+        length = self.rays.norm(dim=0)
+        beam = self._grid_rays(base_pose, self.rays, scene['grid'])
+        with torch.no_grad():
+            for _ in range(spec.fine_steps):
+                depth = depth + sample_sdf(*beam, depth, scene) / length
+        return (depth + sample_sdf(*beam, depth, scene) / length).clamp(0.05, 20.0)
+
+    def shade(self, base_pose: Tensor, depth: Tensor, scene: dict) -> Tensor:
+        """
+        Look up and decode the map's features where the rays end.
+
+        :param base_pose: (b, 3)
+        :param depth: (b, n) optical depth; also tells how large a pixel is there
+        :param scene: map tensors
+        :return: (b, c, n)
+        """
+        ex, ey, c, s = self._eye(base_pose)
+        rx, ry, rz = self.rays
+        low, extent = scene['grid'][3], scene['grid'][4:7]
+        x = (ex - low + depth * (c * rx - s * ry)) * (2.0 / extent[0]) - 1.0
+        y = (ey - low + depth * (s * rx + c * ry)) * (2.0 / extent[1]) - 1.0
+        z = (self.eye[2] - low + depth * rz) * (2.0 / extent[2]) - 1.0
+        found = [_lookup(scene[f'plane_{name}'], u, v)
+                 for name, u, v in (('xy', x, y), ('xz', x, z), ('yz', y, z))]
+        found.append(torch.log(depth)[:, None])
+        return self.shade_out(F.relu(self.shade_in(torch.cat(found, 1))))
+
+    def object_maps(self, base_pose, objects, static, scene) -> Tensor:
+        """
+        Evaluate each movable object's ray network and lay them over each other by depth.
+
+        :param base_pose: (b, 3)
+        :param objects: (b, k, 3)
+        :param static: (b, 1, h, w) depth of the map
+        :param scene: map tensors
+        :return: (b, c + 3, h/2, w/2): blended features, coverage, ray length inside the nearest
+            box (a smooth edge measure), log depth
+        """
+        ex, ey, cb, sb = self._eye(base_pose)
+        yaw = objects[..., 2]
+        c, s = torch.cos(yaw), torch.sin(yaw)  # b k
+        cr, sr = cb * c + sb * s, sb * c - cb * s  # of base yaw - object yaw
+        dx, dy = ex - objects[..., 0], ey - objects[..., 1]
+        size = scene['half_size_m'].T  # 3 k
+        # Eye and rays in each object's box, where the box is -1..1 on every axis: b k 1, b k n.
+        rx, ry, rz = self.rays_half
+        eye = [((c * dx + s * dy) / size[0])[..., None], ((c * dy - s * dx) / size[1])[..., None],
+               ((self.eye[2] - size[2]) / size[2])[None, :, None]]
+        cr, sr = cr[..., None], sr[..., None]
+        ray = [(cr * rx - sr * ry) / size[0][:, None], (sr * rx + cr * ry) / size[1][:, None],
+               (rz / size[2][:, None])[None]]
+        inverse = [1.0 / torch.where(r.abs() < 1e-5, torch.full_like(r, 1e-5), r) for r in ray]
+        middle = [-e * i for e, i in zip(eye, inverse)]
+        reach = [i.abs() for i in inverse]
+        near = torch.maximum(torch.maximum(middle[0] - reach[0], middle[1] - reach[1]),
+                             middle[2] - reach[2]).clamp_min(0.0)
+        far = torch.minimum(torch.minimum(middle[0] + reach[0], middle[1] + reach[1]),
+                            middle[2] + reach[2])
+        inside = far - near  # b k n, negative where the ray misses
+        entry = torch.stack([(e + near * r).clamp(-1, 1) for e, r in zip(eye, ray)], 2)  # b k 3 n
+        leave = torch.stack([(e + far * r).clamp(-1, 1) for e, r in zip(eye, ray)], 2)
+        x = torch.cat([entry, leave, torch.sin(3.0 * entry), torch.cos(3.0 * entry),
+                       torch.sin(6.0 * entry), torch.cos(6.0 * entry)], 2)
+        x = F.relu(scene['object_0'] @ x + scene['object_1'])
+        x = F.relu(scene['object_2'] @ x + scene['object_3'])
+        x = scene['object_4'] @ x + scene['object_5']  # b k (2 + c) n
+        alpha = torch.sigmoid(x[:, :, 0]) * (inside > 0).to(x.dtype)
+        own = near + inside * torch.sigmoid(x[:, :, 1])
+        depth = static[:, 0, ::2, ::2].reshape(base_pose.shape[0], -1)
+        feature, cover = 0.0, torch.zeros_like(depth)
+        edge = inside.clamp(-0.2, 0.2).amax(1)
+        for k in range(objects.shape[1]):
+            front = alpha[:, k] * torch.sigmoid((depth - own[:, k]) * 40.0)
+            feature = feature * (1.0 - front[:, None]) + front[:, None] * x[:, k, 2:]
+            depth = depth + front * (own[:, k] - depth)
+            cover = cover + front * (1.0 - cover)
+        maps = torch.cat([feature, torch.stack([cover, 5.0 * edge,
+                                                torch.log(depth.clamp_min(0.05))], 1)], 1)
+        return maps.reshape(base_pose.shape[0], -1, self.height // 2, self.width // 2)
+
+    def arm_maps(self, joints: Tensor) -> Tensor:
+        """
+        Draw the arm's kinematics as smooth maps at half resolution.
+
+        :param joints: (b, 5)
+        :return: (b, 4 * segments, h/2, w/2): per link segment nearness, signed offset across,
+            place along, inverse depth
+        """
+        points = self.robot.arm_points(joints, _TorchMath)  # b p 3
+        optical = points @ self.optical_from_base[:3, :3].T + self.optical_from_base[:3, 3]
+        z = optical[..., 2].clamp_min(0.05)
+        u = self.k[0, 0] * optical[..., 0] / z + self.k[0, 2]
+        v = self.k[1, 1] * optical[..., 1] / z + self.k[1, 2]
+        a, b = (list(ends) for ends in zip(*ARM_SEGMENTS))
+        ux, uy, ia = (t[:, a, None] for t in (u, v, 1.0 / z))  # b s 1
+        sx, sy, ib = (t[:, b, None] for t in (u, v, 1.0 / z))
+        sx, sy = sx - ux, sy - uy
+        square = sx * sx + sy * sy + 1.0
+        ox, oy = self.pixels_half[0] - ux, self.pixels_half[1] - uy  # b s n
+        along = ((ox * sx + oy * sy) / square).clamp(0.0, 1.0)
+        inverse = ia + along * (ib - ia)
+        qx, qy = ox - along * sx, oy - along * sy
+        unit = 1.0 / (float(self.k[0, 0]) * 0.03 * inverse)  # per pixel, in units of 3 cm there
+        near = torch.exp(-0.5 * (qx * qx + qy * qy) * unit * unit)
+        across = ((ox * sy - oy * sx) / square.sqrt() * unit).clamp(-3.0, 3.0)
+        maps = torch.cat([near, near * across, near * along, near * inverse], 1)
+        return maps.reshape(joints.shape[0], -1, self.height // 2, self.width // 2)
+
+    def cnn(self, image: Tensor, arm: Tensor) -> Tensor:
+        """Features and arm maps at half resolution -> five outputs per full-resolution pixel."""
+        arm = F.relu(self.arm_mid(F.relu(self.arm_in(arm))))
+        x = F.relu(self.stem(torch.cat([image, arm], 1)))
+        low = F.relu(self.down(x))
+        low = low + self.low_b(F.relu(self.low_a(low)))
+        x = F.relu(x + F.interpolate(self.up(low), scale_factor=2.0, mode='nearest'))
+        x = x + self.top_b(F.relu(self.top_a(x)))
+        return self.out(F.relu(x))
+
+
+class _TorchMath:
+    """The three functions that ``RobotSpec.arm_points`` needs, from torch."""
+
+    cos, sin, stack = torch.cos, torch.sin, torch.stack
+
+
+def _lookup(plane: Tensor, u: Tensor, v: Tensor) -> Tensor:
+    """Bilinear look-up in (1, c, rows, cols) at u (cols), v (rows) of -1..1: b c n."""
+    grid = torch.stack([u, v], -1).reshape(1, u.shape[0], -1, 2)  # the batch shares the plane
+    found = F.grid_sample(plane, grid, mode='bilinear', padding_mode='border',
+                          align_corners=False)[0]
+    return found.transpose(0, 1)  # c b n -> b c n
+
+
+def sample_sdf(origin, direction, depth: Tensor, scene: dict) -> Tensor:
+    """
+    Interpolate the signed distance along rays.
+
+    :param origin: three tensors, ray origin in voxels
+    :param direction: three tensors, voxels per metre of optical depth
+    :param depth: (b, n) metres
+    :param scene: map tensors
+    :return: (b, n) metres
+    """
+    nx, ny, nz = (scene['grid'][i] for i in range(3))
+    x = (origin[0] + depth * direction[0])
+    y = torch.minimum((origin[1] + depth * direction[1]).clamp_min(0.0), ny - 1.0)
+    z = torch.minimum((origin[2] + depth * direction[2]).clamp_min(0.0), nz - 1.001)
+    floor = z.floor()
+    u = (floor * ny + y + 0.5) * (2.0 / (ny * nz)) - 1.0
+    v = (x + 0.5) * (2.0 / nx) - 1.0
+    pair = _lookup(scene['atlas'], u, v)
+    return pair[:, 0] + (z - floor) * (pair[:, 1] - pair[:, 0])
+
+
+def _pixel_centres(camera, step):
+    """(n, 2) u, v of every step-th block's middle, in pixels of the full image."""
+    v, u = np.mgrid[0:camera.height_px:step, 0:camera.width_px:step]
+    return np.stack([u, v], -1).reshape(-1, 2) + 0.5 * (step - 1)
+
+
+def _pixel_rays(camera, step):
+    """(3, n) directions in base axes whose optical z is 1."""
+    centres = _pixel_centres(camera, step)
+    uv1 = np.c_[centres, np.ones(len(centres))]
+    return (uv1 @ np.linalg.inv(camera.k).T @ camera.T_base_optical[:3, :3].T).T
+
+
+def make_maps(scenes, spec: RendererSpec = RendererSpec()) -> nn.ModuleDict:
+    """
+    Build empty maps.
+
+    :param scenes: names of shipped scenes
+    :param spec: sizes
+    :return: scene name -> SceneMap
+    """
+    return nn.ModuleDict({name: SceneMap(get_scene(name), spec) for name in scenes})

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Episodes of the reference world on disk, one folder of .npy files per scene.
+
+Files, axes n episode, t frame: ``action`` (n, t, a) float32 leads from frame t to t + 1; every
+other file has t + 1 frames: ``rgb`` (n, t, h, w, 3) uint8, ``depth`` (n, t, h, w) float16 metres,
+``base_pose``, ``base_twist``, ``joint_position``, ``joint_velocity``, ``object_pose`` float32,
+``contact`` uint8. ``static_*`` hold frames without robot and objects, for mapping.
+
+    python -m lingbot_world_ros.training.dataset --out data --episodes 3200 --frames 32
+"""
+import argparse
+import json
+from multiprocessing import get_context
+import os
+from pathlib import Path
+
+from lingbot_world_ros.training.command_sequences import command_sequence
+from lingbot_world_ros.worlds.robot import ROBOT
+from lingbot_world_ros.worlds.scenes import get_scene, SCENES
+from lingbot_world_ros.worlds.world_model import robot_action_layout
+import numpy as np
+from tqdm import tqdm
+
+TRAINING_SEED = 1_000_000  # start states and commands of episode i use TRAINING_SEED + i
+STATES = {'base_pose': 3, 'base_twist': 3, 'joint_position': 5, 'joint_velocity': 5}
+
+
+def main(argv=None):
+    """Generate episodes; see the module's text."""
+    parser = argparse.ArgumentParser(description=__doc__.split('\n')[1])
+    parser.add_argument('--out', type=Path, required=True)
+    parser.add_argument('--scenes', nargs='+', default=list(SCENES))
+    parser.add_argument('--episodes', type=int, default=3200, help='per scene')
+    parser.add_argument('--frames', type=int, default=32, help='steps per episode')
+    parser.add_argument('--mapping-frames', type=int, default=600, help='static frames per scene')
+    parser.add_argument('--no-images', action='store_true', help='states only')
+    parser.add_argument('--workers', type=int, default=os.cpu_count())
+    parser.add_argument('--first', type=int, default=0, help='number of the first episode')
+    args = parser.parse_args(argv)
+    for scene in args.scenes:
+        make_scene_files(args.out / scene, scene, args.episodes, args.frames,
+                         0 if args.no_images else args.mapping_frames, not args.no_images)
+    jobs = [(args.out / s, s, args.first, a, min(a + 8, args.episodes), not args.no_images)
+            for a in range(0, args.episodes, 8) for s in args.scenes]
+    if not args.no_images:
+        jobs += [(args.out / s, s, a, min(a + 25, args.mapping_frames))
+                 for a in range(0, args.mapping_frames, 25) for s in args.scenes]
+    with get_context('spawn').Pool(args.workers) as pool:
+        for _ in tqdm(pool.imap_unordered(_run_job, jobs), total=len(jobs), unit='job',
+                      mininterval=5.0):
+            pass
+
+
+def make_scene_files(folder: Path, scene: str, episodes: int, frames: int, mapping_frames: int,
+                     images: bool):
+    """Create the (still empty) arrays of one scene and ``about.json``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    h, w, n = ROBOT.camera.height_px, ROBOT.camera.width_px, episodes
+    arrays = {name: ((n, frames + 1, size), np.float32) for name, size in STATES.items()}
+    arrays['object_pose'] = ((n, frames + 1, len(get_scene(scene).movables), 3), np.float32)
+    arrays['contact'] = ((n, frames + 1), np.uint8)
+    arrays['action'] = ((n, frames, 2 + len(ROBOT.joints)), np.float32)
+    if images:
+        arrays['rgb'] = ((n, frames + 1, h, w, 3), np.uint8)
+        arrays['depth'] = ((n, frames + 1, h, w), np.float16)
+        arrays['static_depth'] = ((mapping_frames, h, w), np.float32)
+        arrays['static_pose'] = ((mapping_frames, 3), np.float32)
+    for name, (shape, dtype) in arrays.items():
+        np.lib.format.open_memmap(folder / f'{name}.npy', 'w+', dtype, shape)
+    (folder / 'about.json').write_text(json.dumps(
+        {'scene': scene, 'episodes': episodes, 'frames': frames, 'seed': TRAINING_SEED}))
+
+
+def load_scene(folder: Path, names=None) -> dict:
+    """
+    Open the arrays of one scene without reading them.
+
+    :param folder: ``<dataset>/<scene>``
+    :param names: which files; by default all that are there
+    :return: name -> memory-mapped array
+    """
+    names = names or [p.stem for p in sorted(Path(folder).glob('*.npy'))]
+    return {name: np.load(Path(folder) / f'{name}.npy', mmap_mode='r') for name in names}
+
+
+_SIMS = {}  # scene name -> ReferenceScene of this worker process
+
+
+def _sim(scene):
+    from lingbot_world_ros.reference.world import ReferenceScene
+    if scene not in _SIMS:
+        _SIMS[scene] = ReferenceScene(get_scene(scene))
+    return _SIMS[scene]
+
+
+def _run_job(job):
+    if len(job) == 4:
+        return _mapping_frames(*job)
+    return _episodes(*job)
+
+
+def _episodes(folder, scene, first, begin, end, images):
+    sim = _sim(scene)
+    out = {p.stem: np.load(p, mmap_mode='r+') for p in folder.glob('*.npy')
+           if not p.stem.startswith('static_')}
+    layout = robot_action_layout(ROBOT)
+    frames = out['action'].shape[1]
+    for i in range(begin, end):
+        seed = TRAINING_SEED + first + i
+        commands = command_sequence(layout, frames, np.random.default_rng([seed, 7]))
+        out['action'][i] = commands
+        sim.set_state(get_scene(scene).start_state(seed))
+        for t in range(frames + 1):
+            if t:
+                sim.step(commands[t - 1])
+            for name in (*STATES, 'object_pose', 'contact'):
+                out[name][i, t] = getattr(sim, name)
+            if images:
+                out['rgb'][i, t], out['depth'][i, t] = sim.render()
+
+
+def _mapping_frames(folder, scene, begin, end):
+    """Depth without robot and objects from random places, for the signed distance grid."""
+    sim = _sim(scene)
+    depth = np.load(folder / 'static_depth.npy', mmap_mode='r+')
+    pose = np.load(folder / 'static_pose.npy', mmap_mode='r+')
+    for i in range(begin, end):
+        state = get_scene(scene).start_state(TRAINING_SEED - 1 - i)
+        state.base_pose[:2] = _near_walls(get_scene(scene), np.random.default_rng(i))
+        sim.set_state(state)
+        pose[i] = sim.base_pose
+        depth[i] = sim.render(groups=(0,), supersampling=1)[1]
+
+
+def _near_walls(scene, rng):
+    """A place the base can reach, up to touching the furniture; (2,) metres."""
+    while True:
+        xy = rng.uniform((0.0, 0.0), scene.size_m)
+        if scene.clearance_m(xy) > ROBOT.base_radius_m - 0.02:
+            return xy
+
+
+if __name__ == '__main__':
+    main()

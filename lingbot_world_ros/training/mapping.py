@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Depth frames with known poses -> signed distance grid and clearance map of a scene.
+
+Surface points of all frames are thinned to one per 1.5 cm; every grid corner takes its distance
+to the nearest one, positive where some frame looked through the corner. Gradient training of the
+renderer refines the grid afterwards; the clearance map of the transition model stays as it is.
+
+    python -m lingbot_world_ros.training.mapping --data data --out runs/maps.safetensors
+
+Source: truncated signed distance fusion (Curless and Levoy 1996) with exact distances.
+"""
+import argparse
+from pathlib import Path
+
+from lingbot_world_ros.models.room.dynamics import DynamicsSpec, SceneContact
+from lingbot_world_ros.models.room.renderer import RendererSpec, SceneMap
+from lingbot_world_ros.training.dataset import load_scene
+from lingbot_world_ros.worlds.robot import ROBOT
+from lingbot_world_ros.worlds.scenes import get_scene
+import numpy as np
+from safetensors.torch import save_file
+from scipy.spatial import cKDTree
+import torch
+
+THIN_M = 0.015
+SEEN_M = 0.02  # a corner counts as looked through when the surface is this much behind it
+
+
+def fuse(scene_map: SceneMap, depth: np.ndarray, pose: np.ndarray) -> np.ndarray:
+    """
+    Build the signed distance grid.
+
+    :param scene_map: gives shape and place of the grid
+    :param depth: (f, h, w) metres along the optical axis, robot and objects hidden
+    :param pose: (f, 3) base x, y [m], yaw [rad]
+    :return: (nx, ny, nz) float32, metres, positive in free space
+    """
+    points = _thin(np.concatenate([_points(d, p) for d, p in zip(depth, pose)]))
+    low, voxel = scene_map.low_m, scene_map.extent_m / (np.array(scene_map.shape) - 1)
+    corners = np.stack(np.meshgrid(*[low + voxel[i] * np.arange(n)
+                                     for i, n in enumerate(scene_map.shape)], indexing='ij'), -1)
+    corners = corners.reshape(-1, 3)
+    distance, _ = cKDTree(points).query(corners, workers=-1)
+    free = torch.zeros(len(corners), dtype=torch.bool)
+    todo, left = torch.tensor(corners, dtype=torch.float32), torch.arange(len(corners))
+    for i, (d, p) in enumerate(zip(depth, pose)):
+        seen = _looked_through(todo, torch.tensor(d), p)
+        free[left[seen]] = True
+        if i % 16 == 15:  # most corners are settled by the first frames
+            todo, left = todo[~free[left]], left[~free[left]]
+    free = free.numpy()
+    return np.where(free, distance, -distance).reshape(scene_map.shape).astype(np.float32)
+
+
+def clearance(sdf: np.ndarray, scene_map: SceneMap, contact: SceneContact,
+              spec: DynamicsSpec) -> torch.Tensor:
+    """
+    Collapse the grid to the floor plan, over the heights the base occupies.
+
+    :param sdf: (nx, ny, nz) metres
+    :param scene_map: place of the grid
+    :param contact: shape of the result
+    :param spec: cell size and margin
+    :return: (1, 1, ny', nx') float32: distance to the nearest wall or furniture, metres
+    """
+    voxel = scene_map.extent_m / (np.array(scene_map.shape) - 1)
+    heights = scene_map.low_m + voxel[2] * np.arange(scene_map.shape[2])
+    solid = (sdf[:, :, (heights > 0.08) & (heights < 1.24)] < 0.5 * voxel[2]).any(2)
+    plan = _plan_distance(solid, voxel[:2])
+    ny, nx = contact.clearance.shape[2:]
+    extent = contact.extent.numpy()
+    x = extent[2] + extent[0] * np.arange(nx) / (nx - 1)
+    y = extent[2] + extent[1] * np.arange(ny) / (ny - 1)
+    i = np.clip(np.rint((x - scene_map.low_m) / voxel[0]).astype(int), 0, len(plan) - 1)
+    j = np.clip(np.rint((y - scene_map.low_m) / voxel[1]).astype(int), 0, plan.shape[1] - 1)
+    return torch.tensor(plan[i][:, j].T[None, None].astype(np.float32))
+
+
+def _plan_distance(solid, cell):
+    from scipy.ndimage import distance_transform_edt
+    outside = distance_transform_edt(~solid, cell)
+    inside = distance_transform_edt(solid, cell)
+    # Half a cell: cells are solid up to their border, distances count between middles.
+    return np.where(solid, 0.5 * cell[0] - inside, outside - 0.5 * cell[0])
+
+
+def _camera(pose):
+    c, s = np.cos(pose[2]), np.sin(pose[2])
+    T = np.eye(4)
+    T[:2, :2], T[:2, 3] = [[c, -s], [s, c]], pose[:2]
+    return T @ ROBOT.camera.T_base_optical
+
+
+def _points(depth, pose):
+    """Every second pixel as a point in the scene frame, (n, 3)."""
+    v, u = np.mgrid[0:depth.shape[0]:2, 0:depth.shape[1]:2]
+    z = depth[v, u]
+    rays = np.stack([u, v, np.ones_like(u)], -1) @ np.linalg.inv(ROBOT.camera.k).T
+    T = _camera(pose)
+    return ((rays * z[..., None]) @ T[:3, :3].T + T[:3, 3]).reshape(-1, 3)
+
+
+def _thin(points):
+    _, keep = np.unique(np.floor(points / THIN_M).astype(np.int64) @ [1, 10007, 100160063],
+                        return_index=True)
+    return points[keep]
+
+
+def _looked_through(corners: torch.Tensor, depth: torch.Tensor, pose) -> torch.Tensor:
+    """Whether a frame saw something clearly behind each corner, (n,) bool."""
+    T = torch.tensor(np.linalg.inv(_camera(pose)), dtype=torch.float32)
+    x, y, z = (corners @ T[:3, :3].T + T[:3, 3]).T
+    ahead = z.clamp_min(1e-3)
+    k = ROBOT.camera.k
+    u = torch.round(k[0, 0] * x / ahead + k[0, 2])
+    v = torch.round(k[1, 1] * y / ahead + k[1, 2])
+    h, w = depth.shape
+    inside = (z > 0.05) & (u >= 0) & (u < w) & (v >= 0) & (v < h)
+    seen = depth[v.clamp(0, h - 1).long(), u.clamp(0, w - 1).long()]
+    return inside & (z < seen - SEEN_M)
+
+
+def main(argv=None):
+    """Fuse the mapping frames of a dataset into ``maps.safetensors``."""
+    parser = argparse.ArgumentParser(description='Fuse depth frames into scene maps.')
+    parser.add_argument('--data', type=Path, required=True, help='dataset folder')
+    parser.add_argument('--out', type=Path, required=True, help='safetensors file to write')
+    args = parser.parse_args(argv)
+    torch.set_num_threads(1)
+    tensors, spec = {}, DynamicsSpec()
+    for folder in sorted(p.parent for p in args.data.glob('*/static_depth.npy')):
+        name = folder.name
+        scene_map = SceneMap(get_scene(name), RendererSpec())
+        contact = SceneContact(get_scene(name), spec)
+        files = load_scene(folder, ('static_depth', 'static_pose'))
+        sdf = fuse(scene_map, np.array(files['static_depth']), np.array(files['static_pose']))
+        tensors[f'{name}.sdf'] = torch.tensor(sdf).half()
+        tensors[f'{name}.clearance'] = clearance(sdf, scene_map, contact, spec).contiguous()
+        print(f'{name}: {sdf.shape} corners, {100 * (sdf > 0).mean():.0f} % free')
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, args.out)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every training run shares: a time budget, a curve on disk, checkpoints to resume from."""
+import csv
+import os
+from pathlib import Path
+import time
+
+import torch
+
+
+class Run:
+    """
+    A training run in a folder: ``checkpoint.pt`` to resume from, ``curve.csv`` to look at.
+
+    Progress is the share of the time budget that is used; it survives an interruption.
+    """
+
+    def __init__(self, folder: Path, minutes: float, **parts):
+        """
+        Open or resume a run.
+
+        :param folder: where its files are
+        :param minutes: budget of training time, all attempts together
+        :param parts: name -> module, optimiser or anything with (load_)state_dict
+        """
+        self.folder, self.budget_s, self.parts = Path(folder), 60.0 * minutes, parts
+        self.step, self._used_s, self._since = 0, 0.0, time.monotonic()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / 'checkpoint.pt'
+        if path.exists():
+            saved = torch.load(path, map_location='cpu', weights_only=True)
+            self.step, self._used_s = saved['step'], saved['used_s']
+            for name, part in parts.items():
+                part.load_state_dict(saved[name])
+
+    @property
+    def used_s(self) -> float:
+        """Seconds of training so far."""
+        return self._used_s + time.monotonic() - self._since
+
+    @property
+    def progress(self) -> float:
+        """Share of the budget that is used, 0..1."""
+        return min(1.0, self.used_s / self.budget_s)
+
+    def save(self):
+        """Write the checkpoint; a crash while writing leaves the one before."""
+        state = {name: part.state_dict() for name, part in self.parts.items()}
+        state.update(step=self.step, used_s=self.used_s)
+        torch.save(state, self.folder / 'checkpoint.tmp')
+        os.replace(self.folder / 'checkpoint.tmp', self.folder / 'checkpoint.pt')
+
+    def log(self, **values):
+        """Append a row to the curve."""
+        path = self.folder / 'curve.csv'
+        row = {'step': self.step, 'minutes': round(self.used_s / 60, 3),
+               **{k: round(float(v), 5) for k, v in values.items()}}
+        new = not path.exists()
+        with path.open('a', newline='') as file:
+            writer = csv.DictWriter(file, row)
+            if new:
+                writer.writeheader()
+            writer.writerow(row)
+
+
+def cosine(progress: float, warmup: float = 0.02, floor: float = 0.02) -> float:
+    """Learning-rate factor: linear warm-up, then a cosine down to ``floor``."""
+    import math
+    if progress < warmup:
+        return max(progress / warmup, 0.05)
+    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * (progress - warmup)
+                                                     / (1 - warmup)))
