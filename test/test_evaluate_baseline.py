@@ -59,6 +59,16 @@ def test_saved_model_imagines_the_same(tmp_path):
     assert torch.equal(model(rgb, action), again(rgb, action))
 
 
+def test_long_rollouts_stay_bounded():
+    torch.manual_seed(0)
+    model = baseline.TextbookModel(TINY).eval()
+    with torch.inference_mode():
+        z = model.encode(torch.rand(1, 3, H, W))
+        for _ in range(900):
+            z = model.advance(z, torch.ones(1, 7))
+    assert z.square().mean() == pytest.approx(1.0, abs=1e-2)
+
+
 def test_broken_file_is_named(tmp_path):
     (tmp_path / 'm.safetensors').write_bytes(b'not weights')
     with pytest.raises(SpecError, match='m.safetensors'):
@@ -84,7 +94,7 @@ def test_training_continues_where_it_stopped_and_writes_its_curve(dataset, tmp_p
     with (out / 'curve.csv').open() as file:
         rows = list(csv.DictReader(file))
     assert [int(r['step']) for r in rows] == [1, 2]
-    assert float(rows[0]['psnr_1']) > 0 and rows[0]['psnr_5'] == ''
+    assert float(rows[0]['psnr_1']) > 0 and 'psnr_5' not in rows[0]
     model = baseline.load_textbook(out / 'textbook.safetensors')
     assert model.action_scale[0] == pytest.approx(ROBOT.linear_high_mps)
 
@@ -107,8 +117,3 @@ def test_missing_or_small_dataset_is_named(dataset, tmp_path):
     np.save(dataset / 'room' / 'rgb.npy', rgb[:5])
     with pytest.raises(SpecError, match='5 episodes'):
         train_baseline.load_episodes(dataset, torch.device('cpu'))
-
-
-def test_learning_rate_warms_up_and_ends_low():
-    rates = [train_baseline.schedule(1.0, s, p) for s, p in ((0, 0.0), (500, 0.1), (900, 1.0))]
-    assert rates[0] < 0.01 and rates[1] > 0.9 and rates[2] == pytest.approx(0.01)

@@ -44,7 +44,7 @@ class TextbookSpec:
 
 
 class TextbookModel(nn.Module):
-    """``z[t+1] = z[t] + f(z[t], a[t])``, image = decode(z)."""
+    """``z[t+1] = norm(z[t] + f(z[t], a[t]))``, image = decode(z)."""
 
     def __init__(self, spec: TextbookSpec):
         """Build the three parts; actions are scaled by the limits the model remembers."""
@@ -68,7 +68,7 @@ class TextbookModel(nn.Module):
         """
         bottom, right = (g * STRIDE - s for g, s in zip(self.spec.grid, rgb.shape[-2:]))
         padded = nn.functional.pad(rgb, (0, right, 0, bottom), mode='replicate')
-        return self.encoder(padded * 2 - 1)
+        return _normalised(self.encoder(padded * 2 - 1))
 
     def advance(self, z: Tensor, action: Tensor) -> Tensor:
         """
@@ -78,7 +78,7 @@ class TextbookModel(nn.Module):
         :param action: (b, a) in the layout's units
         :return: (b, z)
         """
-        return z + self.dynamics(torch.cat([z, action / self.action_scale], -1))
+        return _normalised(z + self.dynamics(torch.cat([z, action / self.action_scale], -1)))
 
     def decode(self, z: Tensor) -> Tensor:
         """
@@ -102,6 +102,11 @@ class TextbookModel(nn.Module):
             latents.append(self.advance(latents[-1], action))
         latents = torch.stack(latents, 1)
         return self.decode(latents.flatten(0, 1)).unflatten(0, latents.shape[:2])
+
+
+def _normalised(z):
+    """Keep latents on a sphere: a rollout of minutes cannot run away."""
+    return nn.functional.layer_norm(z, z.shape[-1:])
 
 
 def _encoder(spec, flat):

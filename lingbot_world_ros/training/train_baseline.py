@@ -2,7 +2,7 @@
 """
 Train the textbook baseline on the episodes that the embedded world is trained on. Needs torch.
 
-    python -m lingbot_world_ros.training.train_baseline --data data --out runs/textbook --minutes 10
+    python -m lingbot_world_ros.training.train_baseline --data data --out run --minutes 9
 
 Every step encodes one frame of random episodes, imagines ``--horizon`` frames from it in latent
 space and draws some of them; the loss is their mean squared error. A run that was stopped
@@ -10,15 +10,14 @@ continues when the same command is given again. Writes ``textbook.safetensors``,
 and ``checkpoint.pt``.
 """
 import argparse
-import csv
 from dataclasses import dataclass
-import math
 from pathlib import Path
 import time
 
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.training.baseline import save_textbook, TextbookModel, TextbookSpec
 from lingbot_world_ros.training.dataset import load_scene
+from lingbot_world_ros.training.runs import cosine, Run
 from lingbot_world_ros.worlds.robot import ROBOT
 from lingbot_world_ros.worlds.world_model import robot_action_layout
 import numpy as np
@@ -26,9 +25,7 @@ import torch
 from tqdm import tqdm
 
 VALIDATION_EPISODES = 16  # per scene, the last ones, never trained on
-WARMUP_STEPS = 200
 REPORT_S = 30.0
-CURVE = ('step', 'seconds', 'frames', 'learning_rate', 'loss', 'psnr_1', 'psnr_5', 'psnr_15')
 
 
 @dataclass
@@ -75,8 +72,10 @@ def main(argv=None) -> int:
     torch.backends.cudnn.benchmark = True
     device = torch.device(args.device)
     training, validation = load_episodes(args.data, device)
-    model, optimizer, done = prepare(args, device)
-    train(args, model, optimizer, training, validation, done)
+    model = make_model().to(device, memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(model.parameters(), args.learning_rate, weight_decay=1e-4)
+    run = Run(args.out, args.minutes, model=model, optimizer=optimizer)
+    train(args, run, model, optimizer, training, validation)
     print(f'Written: {args.out / "textbook.safetensors"}')
     return 0
 
@@ -123,59 +122,32 @@ def load_episodes(folder: Path, device) -> tuple:
     return training, validation
 
 
-def prepare(args, device) -> tuple:
-    """Return model, optimizer and {'step', 'seconds'} done, from the checkpoint if there is one."""
+def make_model() -> TextbookModel:
+    """Return the untrained model of the embedded world's robot."""
     layout = robot_action_layout(ROBOT)
     model = TextbookModel(TextbookSpec(action_dim=len(layout.dims)))
     model.action_scale.copy_(torch.from_numpy(layout.high))
-    model = model.to(device, memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(model.parameters(), args.learning_rate, weight_decay=1e-4)
-    args.out.mkdir(parents=True, exist_ok=True)
-    path = args.out / 'checkpoint.pt'
-    if not path.is_file():
-        return model, optimizer, {'step': 0, 'seconds': 0.0}
-    stored = torch.load(path, map_location=device, weights_only=True)
-    model.load_state_dict(stored['model'])
-    optimizer.load_state_dict(stored['optimizer'])
-    return model, optimizer, stored['done']
+    return model
 
 
-def train(args, model, optimizer, training, validation, done):
+def train(args, run: Run, model, optimizer, training: Episodes, validation: Episodes):
     """Optimise until the minutes or the steps are used up."""
     horizon = min(args.horizon, min(a.shape[1] for a in training.action))
-    generator = np.random.default_rng([args.seed, done['step']])
-    budget, begun, before = args.minutes * 60, time.monotonic(), done['seconds']
-    reported, losses = done['seconds'], []
-    with tqdm(total=round(budget), initial=round(before), unit='s') as bar:
-        while done['seconds'] < budget and done['step'] < args.max_steps:
-            rate = schedule(args.learning_rate, done['step'], done['seconds'] / budget)
+    generator = np.random.default_rng([args.seed, run.step])
+    reported, losses = time.monotonic(), []
+    with tqdm(total=round(run.budget_s), unit='s', mininterval=2.0) as bar:
+        while run.progress < 1.0 and run.step < args.max_steps:
             for group in optimizer.param_groups:
-                group['lr'] = rate
+                group['lr'] = args.learning_rate * cosine(run.progress)
             rgb, action = training.sample(args.batch_size, horizon, generator)
             losses.append(train_step(model, optimizer, rgb, action, args.decoded, generator))
-            done['step'] += 1
-            done['seconds'] = before + time.monotonic() - begun
-            bar.update(min(round(done['seconds']), bar.total) - bar.n)
-            if done['seconds'] - reported > REPORT_S:
-                reported = done['seconds']
-                bar.set_postfix(_report(args, model, optimizer, validation, horizon, done, rate,
-                                        losses))
-                losses = []
+            run.step += 1
+            bar.update(int(run.progress * run.budget_s) - bar.n)
+            if time.monotonic() - reported > REPORT_S:
+                bar.set_postfix(_report(run, model, validation, horizon, losses))
+                reported, losses = time.monotonic(), []
     if losses:
-        _report(args, model, optimizer, validation, horizon, done, rate, losses)
-
-
-def schedule(peak: float, step: int, progress: float) -> float:
-    """
-    Learning rate: linear warm-up, then a cosine over the time budget.
-
-    :param peak: highest rate
-    :param step: optimiser steps done
-    :param progress: share of the time budget used, 0..1
-    :return: rate
-    """
-    warm = min(1.0, (step + 1) / WARMUP_STEPS)
-    return peak * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0))))
+        _report(run, model, validation, horizon, losses)
 
 
 def train_step(model, optimizer, rgb, action, num_decoded, generator):
@@ -223,25 +195,14 @@ def validate(model, episodes: Episodes, horizon: int) -> dict:
             for i, f in enumerate(frames)}
 
 
-def _report(args, model, optimizer, validation, horizon, done, rate, losses):
-    """Append to the curve, keep checkpoint and weights."""
-    row = {'step': done['step'], 'seconds': round(done['seconds'], 1),
-           'frames': done['step'] * args.batch_size * horizon, 'learning_rate': f'{rate:.2e}',
-           'loss': f'{torch.stack(losses).mean().item():.6f}'}
-    row.update({k: f'{v:.3f}' for k, v in validate(model, validation, horizon).items()})
-    path = args.out / 'curve.csv'
-    new = not path.is_file()
-    with path.open('a', newline='') as file:
-        writer = csv.DictWriter(file, CURVE)
-        if new:
-            writer.writeheader()
-        writer.writerow(row)
-    partial = args.out / 'checkpoint.partial'
-    torch.save({'model': model.state_dict(), 'optimizer': optimizer.state_dict(), 'done': done},
-               partial)
-    partial.replace(args.out / 'checkpoint.pt')
-    save_textbook(model, args.out / 'textbook.safetensors', row)
-    return {k: row[k] for k in ('step', 'loss', 'psnr_5') if k in row}
+def _report(run, model, validation, horizon, losses):
+    """Append to the curve, keep checkpoint and weights; return what the bar shows."""
+    row = {'loss': torch.stack(losses).mean().item(), **validate(model, validation, horizon)}
+    run.log(**row)
+    run.save()
+    save_textbook(model, run.folder / 'textbook.safetensors',
+                  {'step': run.step, 'minutes': round(run.used_s / 60, 2), **row})
+    return {'step': run.step, **{k: f'{v:.3f}' for k, v in row.items()}}
 
 
 if __name__ == '__main__':
