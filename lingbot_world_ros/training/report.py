@@ -53,6 +53,7 @@ def markdown(results: dict) -> str:
     for title, metric, digits in METHOD_TABLES:
         rows = [(name, methods[name][metric]) for name in METHOD_ORDER if name in methods]
         parts.append(_table(title, rows, horizons, digits))
+    parts.append(_by_set(methods['imagined']['psnr_db'], horizons))
     parts.append(_table('PSNR of the imagination above ... [dB]',
                         list(results['margins_db'].items()), horizons, 2))
     parts.append(_table('What shuffled commands cost [dB] (base: whole image, arm: arm region)',
@@ -97,6 +98,14 @@ def _cell(entry, digits):
         return '-'
     low, high = entry['low'], entry['high']
     return f'{entry["mean"]:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})'
+
+
+def _by_set(table, horizons):
+    lines = [_table('PSNR of the imagination by set [dB]', [], horizons, 2)]
+    for number in range(len(table[horizons[0]]['sets'])):
+        cells = [f'{table[h]["sets"][number]:.2f}' for h in horizons]
+        lines.append(f'| set {number} | ' + ' | '.join(cells) + ' |')
+    return '\n'.join(lines)
 
 
 def _states(results, horizons):
