@@ -27,13 +27,18 @@ PYTHON = VENV / 'bin' / 'python'
 RECORD = VENV / 'installed.json'  # step -> digest of what it was made from
 PYTHONS = ((3, 10), (3, 13))  # oldest and newest CPython with ROS wheels
 BASE = ('ros', 'build', 'run')
-APT_TIMEOUT_S = 180
+OUTPUT_LINES = 30  # of a failing command that are shown
 INTERFACES = ('package.xml', 'CMakeLists.txt', 'msg', 'interfaces',
               'requirements/ros.txt', 'requirements/build.txt')
 
 
 class InstallError(Exception):
-    """Something the user can fix; the text says how."""
+    """Something the user can fix: the text says how, ``output`` is what a command printed."""
+
+    def __init__(self, text, output=''):
+        """Keep both apart, so that the sentence comes last and alone."""
+        super().__init__(text)
+        self.output = output
 
 
 def say(text):
@@ -126,13 +131,15 @@ def apt_install(packages, why, needed=True):
     :param needed: if not, go on without them and only say so
     :raises InstallError: if they are needed and cannot be installed here
     """
-    command = ['apt-get', 'install', '-y', '--no-install-recommends', *packages]
+    apt = ['env', 'DEBIAN_FRONTEND=noninteractive', 'apt-get']
+    command = [*apt, 'install', '-y', '--no-install-recommends', *packages]
+    timeout_s = 300 if needed else 60
     if os.geteuid() == 0 and shutil.which('apt-get'):
         say(f'Installing {" ".join(packages)} ({why})')
-        if run(command, APT_TIMEOUT_S)[0] == 0:
+        if run(command, timeout_s)[0] == 0:
             return
-        run(['apt-get', 'update'], APT_TIMEOUT_S)
-        if run(command, APT_TIMEOUT_S)[0] == 0:
+        run([*apt, 'update'], timeout_s)
+        if run(command, timeout_s)[0] == 0:
             return
     message = f'{why} missing: run "sudo apt-get install {" ".join(packages)}", then make again.'
     if needed:
@@ -188,8 +195,8 @@ def make_venv():
     say(f'Creating .venv with {name}')
     status, output = run([python, '-m', 'venv', VENV])
     if status:
-        raise InstallError(f'{tail(output)}{python} -m venv .venv failed: run "sudo apt-get '
-                           f'install {name}-venv", then make again.')
+        raise InstallError(f'{python} -m venv .venv failed: run "sudo apt-get install '
+                           f'{name}-venv", then make again.', output)
 
 
 def explain_pip(output):
@@ -205,8 +212,8 @@ def explain_pip(output):
          'the Python package registry cannot be reached: check the network, or the proxy and '
          'index of pip ("pip config list"), then make again'),
         (r'No matching distribution found for (\S+)',
-         'the registry has no wheel for this machine; there are wheels for CPython 3.10 to 3.13 '
-         'on Linux x86_64 with glibc 2.28 or newer'),
+         'the registry that pip uses has no fitting wheel; there are some for CPython 3.10 to '
+         '3.13 on Linux x86_64 with glibc 2.28 or newer'),
     )
     for pattern, text in causes:
         if re.search(pattern, output):
@@ -232,7 +239,7 @@ def install_requirements(names, record):
     status, output = run([PYTHON, '-m', 'pip', 'install', '--disable-pip-version-check',
                           '--no-input', *files])
     if status:
-        raise InstallError(f'{tail(output)}pip failed: {explain_pip(output)}.')
+        raise InstallError(f'pip failed: {explain_pip(output)}.', output)
     record.update({step: steps[step] for step in missing})
     say(f'Python packages took {time.monotonic() - start:.0f} s')
 
@@ -263,7 +270,7 @@ def check_compiler():
         say('Installing cmake')
         status, output = run([PYTHON, '-m', 'pip', 'install', 'cmake'])
         if status:
-            raise InstallError(f'{tail(output)}No cmake, and pip failed: {explain_pip(output)}.')
+            raise InstallError(f'No cmake, and pip failed: {explain_pip(output)}.', output)
 
 
 def rewrite_exports():
@@ -299,8 +306,8 @@ def build_interfaces(record):
         '--build-base', VENV / 'build', '--install-base', VENV,
         '--cmake-args', '-DBUILD_TESTING=OFF', f'-DPython3_EXECUTABLE={PYTHON}'])
     if status:
-        raise InstallError(f'{tail(output)}The messages did not build: see the lines above, the '
-                           f'whole log is in {VENV / "log"}; "make clean" starts over.')
+        raise InstallError('The messages did not build: see the lines above, the whole log is in '
+                           f'{VENV / "log"}; "make clean" starts over.', output)
     record['interfaces'] = value
     say(f'The messages took {time.monotonic() - start:.0f} s')
 
@@ -347,17 +354,6 @@ def digest(*paths):
             if file.is_file():
                 state.update(f'{file.relative_to(ROOT)}\0'.encode() + file.read_bytes())
     return state.hexdigest()
-
-
-def tail(output, lines=30):
-    """
-    Keep the end of a long output.
-
-    :param output: text
-    :param lines: how many lines to keep
-    :return: those lines, ending with a line break
-    """
-    return '\n'.join(output.splitlines()[-lines:]) + '\n'
 
 
 def read_record():
@@ -415,6 +411,8 @@ def main():
     try:
         install(arguments.extras)
     except InstallError as error:
+        for line in error.output.splitlines()[-OUTPUT_LINES:]:
+            print(line, file=sys.stderr)
         print(f'[install] {error}', file=sys.stderr)
         return 1
     except KeyboardInterrupt:
