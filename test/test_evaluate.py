@@ -33,18 +33,20 @@ def perfect(cache):
 
 
 class FrozenWorld:
-    """Shows its first observation for ever."""
+    """Shows its first observation for ever, and gets less sure of it."""
 
     def __init__(self, batch_size=1):
         self.world = make_world('reference', batch_size=batch_size)
         self.spec = self.world.spec
 
     def reset(self, scene, seed):
-        self.first = self.world.reset(scene, seed)
-        return self.first
+        self.first, self.steps = self.world.reset(scene, seed), 0
+        return self.step(None)
 
     def step(self, actions, render=True):
-        return self.first
+        self.steps += 1
+        return replace(self.first, uncertainty=np.full((1, 1), 0.01 * self.steps, np.float32),
+                       calibrated=np.full((1, 1), self.steps < 10))
 
     def snapshot(self):
         return None
@@ -97,6 +99,10 @@ def test_frozen_world_is_copy_last_and_obeys_nobody(cache, monkeypatch):
     rows = list(results['obedience'].values())
     for row, opposite in zip(rows[::2], rows[1::2]):  # standing still cannot be right both ways
         assert min(row['state_right'], opposite['state_right']) < 1.0
+    assert results['uncertainty']['spearman']['mean'] > 0.5
+    assert mean(results['uncertainty']['mean_predicted'], 1) == pytest.approx(0.02)
+    assert [mean(results['calibrated_share'], h) for h in SMALL.horizons] == [1.0, 0.0]
+    assert '## Uncertainty' in markdown(results)
     missed = {t['name'] for t in results['targets'] if not t['met']}
     assert 'base shuffle costs at 15' in missed and 'commands obeyed, worst' in missed
 

@@ -266,6 +266,9 @@ def summarise(spec: EvaluationSpec, rollouts: list, scores: dict) -> dict:
     if rollouts[0]['imagined'].uncertainty is not None:
         predicted = np.concatenate([r['imagined'].uncertainty[:, 1:] for r in rollouts])
         summary['uncertainty'] = _uncertainty(predicted, imagined['rms_error'], spec)
+    if rollouts[0]['imagined'].calibrated is not None:
+        calibrated = np.concatenate([r['imagined'].calibrated[:, 1:] for r in rollouts])
+        summary['calibrated_share'] = _table(calibrated.astype(float), spec)
     return summary
 
 

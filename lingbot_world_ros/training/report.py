@@ -61,6 +61,9 @@ def markdown(results: dict) -> str:
     parts.append(_states(results, horizons))
     if 'uncertainty' in results:
         parts.append(_uncertainty(results['uncertainty'], horizons))
+    if 'calibrated_share' in results:
+        parts.append(_table('Share of frames that the world calls calibrated',
+                            [('calibrated', results['calibrated_share'])], horizons, 2))
     if 'obedience' in results:
         parts.append(_obedience(results['obedience']))
     return '\n\n'.join(parts) + '\n'
