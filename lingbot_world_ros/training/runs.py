@@ -15,16 +15,18 @@ class Run:
     Progress is the share of the time budget that is used; it survives an interruption.
     """
 
-    def __init__(self, folder: Path, minutes: float, **parts):
+    def __init__(self, folder: Path, minutes: float, stop_after: float = 1e9, **parts):
         """
         Open or resume a run.
 
         :param folder: where its files are
         :param minutes: budget of training time, all attempts together
+        :param stop_after: minutes of this attempt, then it pauses
         :param parts: name -> module, optimiser or anything with (load_)state_dict
         """
         self.folder, self.budget_s, self.parts = Path(folder), 60.0 * minutes, parts
         self.step, self._used_s, self._since = 0, 0.0, time.monotonic()
+        self._pause_s = 60.0 * stop_after
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / 'checkpoint.pt'
         if path.exists():
@@ -42,6 +44,11 @@ class Run:
     def progress(self) -> float:
         """Share of the budget that is used, 0..1."""
         return min(1.0, self.used_s / self.budget_s)
+
+    @property
+    def active(self) -> bool:
+        """Whether neither the budget nor this attempt's time is used up."""
+        return self.progress < 1.0 and time.monotonic() - self._since < self._pause_s
 
     def save(self):
         """Write the checkpoint; a crash while writing leaves the one before."""

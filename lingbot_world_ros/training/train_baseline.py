@@ -74,7 +74,7 @@ def main(argv=None) -> int:
     training, validation = load_episodes(args.data, device)
     model = make_model().to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(model.parameters(), args.learning_rate, weight_decay=1e-4)
-    run = Run(args.out, args.minutes, model=model, optimizer=optimizer)
+    run = Run(args.out, args.minutes, args.stop_after, model=model, optimizer=optimizer)
     train(args, run, model, optimizer, training, validation)
     print(f'Written: {args.out / "textbook.safetensors"}')
     return 0
@@ -86,6 +86,7 @@ def parse(argv):
     parser.add_argument('--data', type=Path, required=True, help='what training.dataset wrote')
     parser.add_argument('--out', type=Path, required=True, help='folder for weights and curve')
     parser.add_argument('--minutes', type=float, default=10.0, help='training time in all')
+    parser.add_argument('--stop-after', type=float, default=1e9, help='minutes of this attempt')
     parser.add_argument('--batch-size', type=int, default=64)
     parser.add_argument('--horizon', type=int, default=24, help='imagined frames per window')
     parser.add_argument('--decoded', type=int, default=8, help='of which so many are drawn')
@@ -136,7 +137,7 @@ def train(args, run: Run, model, optimizer, training: Episodes, validation: Epis
     generator = np.random.default_rng([args.seed, run.step])
     reported, losses = time.monotonic(), []
     with tqdm(total=round(run.budget_s), unit='s', mininterval=2.0) as bar:
-        while run.progress < 1.0 and run.step < args.max_steps:
+        while run.active and run.step < args.max_steps:
             for group in optimizer.param_groups:
                 group['lr'] = args.learning_rate * cosine(run.progress)
             rgb, action = training.sample(args.batch_size, horizon, generator)

@@ -47,11 +47,11 @@ def main(argv=None):
     model = Trainee(data, maps).to(args.device)
     optimiser = torch.optim.AdamW(model.parameters(), lr=args.rate, betas=(0.9, 0.98),
                                   weight_decay=1e-4)
-    run = Run(args.out, args.minutes, model=model, optimiser=optimiser)
+    run = Run(args.out, args.minutes, args.stop_after, model=model, optimiser=optimiser)
     generator = torch.Generator().manual_seed(args.seed + run.step)
-    started, next_log, losses = run.used_s, run.used_s + 30, {}
+    next_log, losses = run.used_s + 30, {}
     with tqdm(total=100, unit='%', mininterval=10, bar_format='{l_bar}{bar}{postfix}') as bar:
-        while run.progress < 1 and run.used_s - started < 60 * args.stop_after:
+        while run.active:
             for group in optimiser.param_groups:
                 group['lr'] = args.rate * cosine(run.progress)
             length = int(min(args.horizon, 6 + 2 * args.horizon * run.progress))

@@ -15,7 +15,7 @@ from lingbot_world_ros.models.room.renderer import make_maps, Renderer
 from lingbot_world_ros.training.dataset import load_scene
 from lingbot_world_ros.training.runs import cosine, Run
 import numpy as np
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 import torch
 from torch.nn import functional as F
 from tqdm import tqdm
@@ -45,24 +45,23 @@ def main(argv=None):
     average = copy.deepcopy(model).eval()
     optimiser = torch.optim.AdamW(model.groups(), lr=1.0, betas=(0.9, 0.99), weight_decay=0.0)
     base = [g['lr'] for g in optimiser.param_groups]
-    run = Run(args.out, args.minutes, model=model, average=average, optimiser=optimiser)
+    run = Run(args.out, args.minutes, args.stop_after, model=model, average=average, optimiser=optimiser)
     generator = torch.Generator().manual_seed(args.seed + run.step)
     train(args, run, model, average, optimiser, base, frames, generator)
     run.save()
+    save_average(average, args.out)
 
 
 def train(args, run, model, average, optimiser, base, frames, generator):
     """Run optimiser steps until the budget or this attempt's time is used up."""
-    started, next_log = run.used_s, run.used_s + 30
-    losses = {}
+    next_log = run.used_s + 30
+    gradients = Gradients(model)
     with tqdm(total=100, unit='%', mininterval=10, bar_format='{l_bar}{bar}{postfix}') as bar:
-        while run.progress < 1 and run.used_s - started < 60 * args.stop_after:
+        while run.active:
             for group, rate in zip(optimiser.param_groups, base):
                 group['lr'] = rate * cosine(run.progress)
-            optimiser.zero_grad(set_to_none=True)
-            for name, source in frames.items():
-                loss, losses = model.loss(name, source.batch(args.batch, generator))
-                loss.backward()
+            losses = gradients({name: source.batch(args.batch, generator)
+                                for name, source in frames.items()})
             torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
             optimiser.step()
             update_average(average, model, min(0.9995, run.step / (run.step + 20)))
@@ -74,6 +73,60 @@ def train(args, run, model, average, optimiser, base, frames, generator):
                 run.log(**losses, **scores)
                 run.save()
                 bar.set_postfix(step=run.step, **{k: f'{v:.2f}' for k, v in scores.items()})
+
+
+def save_average(average, folder):
+    """Write what export reads: the shared network, and per scene its map in half precision."""
+    save_file({k: v.contiguous() for k, v in average.renderer.state_dict().items()},
+              folder / 'renderer.safetensors')
+    for name, scene_map in average.maps.items():
+        save_file({k: v.half().contiguous() for k, v in scene_map.state_dict().items()},
+                  folder / f'map_{name}.safetensors')
+
+
+class Gradients:
+    """
+    Fill the gradients of a step; on a GPU recorded once and replayed.
+
+    The geometry is hundreds of small kernels: launching them one by one left the GPU idle.
+    """
+
+    def __init__(self, model):
+        """Record nothing yet."""
+        self.model, self.graph, self.inputs, self.losses = model, None, None, None
+
+    def __call__(self, batches):
+        """Take name -> batch; return the parts of the last scene's loss."""
+        if not next(self.model.parameters()).is_cuda:
+            return self._run(batches)
+        if self.graph is None:
+            self._record(batches)
+        for name, batch in batches.items():
+            for key, value in batch.items():
+                self.inputs[name][key].copy_(value)
+        self.graph.replay()
+        return self.losses
+
+    def _run(self, batches):
+        for parameter in self.model.parameters():
+            if parameter.grad is not None:
+                parameter.grad.zero_()
+        for name, batch in batches.items():
+            loss, losses = self.model.loss(name, batch)
+            loss.backward()
+        return losses
+
+    def _record(self, batches):
+        self.inputs = {n: {k: v.clone() for k, v in b.items()} for n, b in batches.items()}
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(3):
+                self._run(self.inputs)
+        torch.cuda.current_stream().wait_stream(stream)
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self.losses = self._run(self.inputs)
 
 
 @torch.no_grad()

@@ -84,7 +84,7 @@ class Dynamics(nn.Module):
         self._constant('motion_scale', MOTION_SCALE)
         h, o, j = spec.hidden, spec.object_hidden, NUM_JOINTS
         base_inputs = 3 + 3 * j + j + (2 + j) + spec.num_probes + 3
-        object_inputs = 16 + spec.object_embedding
+        object_inputs = 17 + spec.object_embedding
         self.object_in = nn.Sequential(nn.Linear(object_inputs, o), nn.SiLU(), nn.Linear(o, o),
                                        nn.SiLU())
         self.base_in = nn.Sequential(nn.Linear(base_inputs + o, h), nn.SiLU())

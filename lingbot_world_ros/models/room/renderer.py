@@ -71,11 +71,13 @@ class SceneMap(nn.Module):
             self.objects.append(nn.Parameter(torch.zeros(k, rows, 1)))
         self.register_buffer('half_size_m', torch.tensor(
             [m.half_size_m for m in scene.movables], dtype=torch.float32), persistent=False)
+        self.register_buffer('grid', torch.tensor(
+            [*self.shape, self.low_m, *self.extent_m], dtype=torch.float32), persistent=False)
 
     def tensors(self) -> dict:
         """Return what ``Renderer.forward`` needs, by name; see ``SCENE_TENSORS``."""
         out = {'atlas': pack_atlas(self.sdf), 'half_size_m': self.half_size_m,
-               'grid': self.sdf.new_tensor([*self.shape, self.low_m, *self.extent_m])}
+               'grid': self.grid}
         for name, plane in zip(('xy', 'xz', 'yz'), self.planes):
             out[f'plane_{name}'] = plane
         for i, weight in enumerate(self.objects):
@@ -115,10 +117,13 @@ class Renderer(nn.Module):
         self._constant('rays', _pixel_rays(camera, 1))  # 3 n, base axes, optical depth 1
         self._constant('rays_half', _pixel_rays(camera, 2))
         self._constant('rays_coarse', _pixel_rays(camera, spec.coarse))
-        self._constant('eye', np.array(camera.position_m))
         self._constant('optical_from_base', np.linalg.inv(camera.T_base_optical))
-        self._constant('k', camera.k)
+        self.focal = float(camera.focal_px)
+        self.centre = (float(camera.k[0, 2]), float(camera.k[1, 2]))
+        self.eye = tuple(float(v) for v in camera.position_m)
         self._constant('pixels_half', _pixel_centres(camera, 2).T)
+        for name, points in zip(('starts', 'ends'), zip(*ARM_SEGMENTS)):
+            self.register_buffer(name, torch.tensor(points), persistent=False)
         f, w, low = spec.feature_channels, spec.width, spec.width_low
         self.shade_in = nn.Conv1d(3 * spec.plane_channels + 1, 48, 1)
         self.shade_out = nn.Conv1d(48, f, 1)
@@ -156,7 +161,8 @@ class Renderer(nn.Module):
         image = F.pixel_unshuffle(image, 2)  # b 4c h/2 w/2
         static = static.reshape(shape)
         image = torch.cat([image, self.object_maps(base_pose, objects, static, scene)], 1)
-        with torch.autocast(image.device.type, torch.bfloat16, enabled=self.autocast):
+        with torch.autocast(image.device.type, torch.bfloat16, enabled=self.autocast,
+                            cache_enabled=False):
             x = self.cnn(image, self.arm_maps(joints))
         x = F.pixel_shuffle(x.float(), 2)  # b 5 h w
         front = torch.sigmoid(x[:, 4:])
@@ -192,7 +198,7 @@ class Renderer(nn.Module):
         with torch.no_grad():
             length = self.rays_coarse.norm(dim=0)
             # Half the diagonal of a block of pixels, as a radius per metre of depth.
-            spread = 0.5 * spec.coarse * np.sqrt(2.0) / float(self.k[0, 0])
+            spread = 0.5 * spec.coarse * 2.0 ** 0.5 / self.focal
             beam = self._grid_rays(base_pose, self.rays_coarse, scene['grid'])
             depth = torch.full_like(length, 0.25).expand(b, -1)
             for _ in range(spec.coarse_steps):
@@ -292,18 +298,17 @@ class Renderer(nn.Module):
         points = self.robot.arm_points(joints, _TorchMath)  # b p 3
         optical = points @ self.optical_from_base[:3, :3].T + self.optical_from_base[:3, 3]
         z = optical[..., 2].clamp_min(0.05)
-        u = self.k[0, 0] * optical[..., 0] / z + self.k[0, 2]
-        v = self.k[1, 1] * optical[..., 1] / z + self.k[1, 2]
-        a, b = (list(ends) for ends in zip(*ARM_SEGMENTS))
-        ux, uy, ia = (t[:, a, None] for t in (u, v, 1.0 / z))  # b s 1
-        sx, sy, ib = (t[:, b, None] for t in (u, v, 1.0 / z))
+        u = self.focal * optical[..., 0] / z + self.centre[0]
+        v = self.focal * optical[..., 1] / z + self.centre[1]
+        ux, uy, ia = (t[:, self.starts, None] for t in (u, v, 1.0 / z))  # b s 1
+        sx, sy, ib = (t[:, self.ends, None] for t in (u, v, 1.0 / z))
         sx, sy = sx - ux, sy - uy
         square = sx * sx + sy * sy + 1.0
         ox, oy = self.pixels_half[0] - ux, self.pixels_half[1] - uy  # b s n
         along = ((ox * sx + oy * sy) / square).clamp(0.0, 1.0)
         inverse = ia + along * (ib - ia)
         qx, qy = ox - along * sx, oy - along * sy
-        unit = 1.0 / (float(self.k[0, 0]) * 0.03 * inverse)  # per pixel, in units of 3 cm there
+        unit = 1.0 / (self.focal * 0.03 * inverse)  # per pixel, in units of 3 cm there
         near = torch.exp(-0.5 * (qx * qx + qy * qy) * unit * unit)
         across = ((ox * sy - oy * sx) / square.sqrt() * unit).clamp(-3.0, 3.0)
         maps = torch.cat([near, near * across, near * along, near * inverse], 1)
