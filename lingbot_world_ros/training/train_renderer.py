@@ -33,6 +33,7 @@ def main(argv=None):
     parser.add_argument('--stop-after', type=float, default=1e9, help='minutes of this attempt')
     parser.add_argument('--batch', type=int, default=32, help='frames per scene and step')
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
+    parser.add_argument('--eager', action='store_true', help='no CUDA graph')
     parser.add_argument('--seed', type=int, default=0)
     args = parser.parse_args(argv)
     torch.manual_seed(args.seed)
@@ -55,7 +56,7 @@ def main(argv=None):
 def train(args, run, model, average, optimiser, base, frames, generator):
     """Run optimiser steps until the budget or this attempt's time is used up."""
     next_log = run.used_s + 30
-    gradients = Gradients(model)
+    gradients = Gradients(model, eager=args.eager)
     with tqdm(total=100, unit='%', mininterval=10, bar_format='{l_bar}{bar}{postfix}') as bar:
         while run.active:
             for group, rate in zip(optimiser.param_groups, base):
@@ -91,13 +92,14 @@ class Gradients:
     The geometry is hundreds of small kernels: launching them one by one left the GPU idle.
     """
 
-    def __init__(self, model):
-        """Record nothing yet."""
+    def __init__(self, model, eager: bool):
+        """Record nothing yet; ``eager`` never does."""
+        self.eager = eager or not next(model.parameters()).is_cuda
         self.model, self.graph, self.inputs, self.losses = model, None, None, None
 
     def __call__(self, batches):
         """Take name -> batch; return the parts of the last scene's loss."""
-        if not next(self.model.parameters()).is_cuda:
+        if self.eager:
             return self._run(batches)
         if self.graph is None:
             self._record(batches)
