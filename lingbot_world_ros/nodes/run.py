@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Start nodes, spin them in one process, and end without a trace."""
+import os
+import signal
+import sys
+import threading
+
+from lingbot_world_ros.errors import SpecError
+from lingbot_world_ros.paths import share_path
+import rclpy
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.signals import SignalHandlerOptions
+
+MAX_DOMAIN_ID = 232  # beyond it DDS has no UDP port numbers left
+
+
+def prepare_environment() -> None:
+    """
+    Set what the middleware reads once, at start: a shared-memory profile that fits images.
+
+    A profile the user chose is left alone.
+
+    :raises SpecError: ROS_DOMAIN_ID is not a number from 0 to 232
+    """
+    domain = os.environ.get('ROS_DOMAIN_ID', '').strip()
+    if domain and not (domain.isdigit() and int(domain) <= MAX_DOMAIN_ID):
+        raise SpecError(f'ROS_DOMAIN_ID={domain!r} is not a whole number from 0 to '
+                        f'{MAX_DOMAIN_ID}; set another one, for example ROS_DOMAIN_ID=7.')
+    os.environ.setdefault(profile_variable(), str(share_path('config', 'fastdds.xml')))
+
+
+def profile_variable() -> str:
+    """Return the environment variable in which Fast DDS looks for its profile."""
+    # Before Fast DDS 2.11 it had this older name; newer versions warn about it.
+    older = os.environ.get('ROS_DISTRO', '') in ('humble', 'iron')
+    return 'FASTRTPS_DEFAULT_PROFILES_FILE' if older else 'FASTDDS_DEFAULT_PROFILES_FILE'
+
+
+class Spinner:
+    """
+    Spin nodes in a thread of its own, so that the main thread can hear signals.
+
+    A context manager; leaving it stops spinning and destroys the nodes. rclpy's EventsExecutor is
+    not used: as of 9.1 it turns a core without calling anything.
+    """
+
+    def __init__(self, *nodes):
+        self._nodes = nodes
+        self._stop = threading.Event()
+        self._error = None
+        self._executor = SingleThreadedExecutor()
+        self._thread = threading.Thread(target=self._spin, name='executor', daemon=True)
+
+    def __enter__(self):
+        for node in self._nodes:
+            self._executor.add_node(node)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._executor.shutdown()
+        self._thread.join()
+        for node in self._nodes:
+            node.destroy_node()
+
+    def stop(self, *_) -> None:
+        """End ``wait``; usable as a signal handler."""
+        self._stop.set()
+
+    def wait(self, timeout_s=None) -> bool:
+        """
+        Let the nodes work.
+
+        :param timeout_s: for how long at most; None waits for ``stop``
+        :return: True when it is time to end
+        """
+        ended = self._stop.wait(timeout_s)
+        if self._error is not None:
+            raise self._error
+        return ended
+
+    def _spin(self):
+        try:
+            self._executor.spin()
+        except ExternalShutdownException:
+            self.stop()
+        except Exception as error:  # the thread's edge: the main thread raises it again
+            self._error = error
+            self.stop()
+
+
+def start_ros(args=None) -> None:
+    """
+    Initialise rclpy and leave signals to the main thread.
+
+    :param args: command line with ``--ros-args``; None takes the process's own
+    :raises SpecError: ROS_DOMAIN_ID or an argument cannot be used
+    """
+    prepare_environment()
+    try:
+        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    except RuntimeError as error:
+        raise SpecError(f'ROS does not start: {error}') from error
+
+
+def stop_on_signals(spinner: Spinner) -> None:
+    """End a spinner's wait on Ctrl-C and SIGTERM."""
+    signal.signal(signal.SIGINT, spinner.stop)
+    signal.signal(signal.SIGTERM, spinner.stop)
+
+
+def spin_node(make_node, args=None) -> int:
+    """
+    Run one node until Ctrl-C or SIGTERM.
+
+    :param make_node: called without arguments once ROS is up
+    :param args: command line; None takes the process's own
+    :return: exit code: 0, or 2 for what the user can fix (told in one line)
+    """
+    try:
+        start_ros(args)
+        with Spinner(make_node()) as spinner:
+            stop_on_signals(spinner)
+            spinner.wait()
+    except SpecError as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        pass
+    finally:
+        rclpy.try_shutdown()
+    return 0
