@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """A tiny deterministic engine and clock for tests: kinematics exact, images made of the state."""
+from dataclasses import replace
+
 from lingbot_world_ros.worlds.robot import CameraSpec, ROBOT, RobotSpec
 from lingbot_world_ros.worlds.world_model import Observation, robot_action_layout, WorldSpec
 import numpy as np
 
-SMALL_ROBOT = RobotSpec(camera=CameraSpec(width_px=32, height_px=24))
+# Its servos follow at once, so that motion can be worked out by hand.
+SMALL_ROBOT = RobotSpec(camera=CameraSpec(width_px=32, height_px=24),
+                        joints=tuple(replace(joint, lag_s=0.0) for joint in ROBOT.joints))
 
 
 class FakeWorld:

@@ -50,7 +50,7 @@ def run(world, *, stop_at=None, at=None, speed=1.0, paused=False, clock=None, se
                        action_timeout_s=0.5)
     session = Session(world, spec, observers=[recorder], log=LOG, clock=clock)
     recorder.session = session
-    session.start()
+    session.start().result(10.0)
     if stop_at:
         assert recorder.done.wait(10.0)
         session.pause().exception(10.0)
@@ -132,7 +132,7 @@ def test_newest_embedding_is_read_when_the_step_starts():
     recorder = Recorder(clock, {3: send_two}, stop_at=5)
     spec = SessionSpec('a', 0, 1.0, False, 0.5)
     session = recorder.session = Session(world, spec, observers=[recorder], log=LOG, clock=clock)
-    session.start()
+    session.start().result(10.0)
     assert recorder.done.wait(10.0)
     session.close()
     assert [a[0, 0, 0] for a in world.actions[:4]] == pytest.approx([0, 0, 0.2, 0.2])

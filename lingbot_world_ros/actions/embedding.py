@@ -168,11 +168,11 @@ def check_embedding(embedding: ActionEmbedding, layout: ActionLayout, joint_name
 def actions_at_latch(embedding: ActionEmbedding, layout: ActionLayout, current,
                      num_frames: int) -> np.ndarray:
     """
-    Read the actions of one step, tracking positions from where the joints are right now.
+    Read the actions of one step, tracking positions from where the joints are at this moment.
 
     :param embedding: a checked embedding; its last frame is repeated if it is too short
     :param layout: the world's action layout
-    :param current: (J,) newest joint positions, rad or m
+    :param current: (J,) where the joints would come to rest if let go now, rad or m
     :param num_frames: frames of the step
     :return: (num_frames, A) float32, finite and inside the limits of ``layout``
     """

@@ -14,7 +14,11 @@ import numpy as np
 
 @dataclass(frozen=True)
 class JointSpec:
-    """One commanded joint: ``unit`` is rad or m, limits in that unit, speed per second."""
+    """
+    One commanded joint: ``unit`` is rad or m, limits in that unit, speed per second.
+
+    ``lag_s`` is the time constant with which its velocity follows a commanded one.
+    """
 
     name: str
     unit: str
@@ -22,6 +26,7 @@ class JointSpec:
     high: float
     max_speed: float
     home: float
+    lag_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -94,11 +99,11 @@ class RobotSpec:
     hand_m: float = 0.05
     finger_m: float = 0.07
     joints: tuple = (
-        JointSpec('shoulder_pan_joint', 'rad', -1.2, 1.2, 1.5, 0.0),
-        JointSpec('shoulder_lift_joint', 'rad', -1.5, -0.4, 1.2, -0.9),
-        JointSpec('elbow_joint', 'rad', 0.2, 2.0, 1.5, 1.1),
-        JointSpec('wrist_joint', 'rad', -1.2, 1.2, 1.8, 0.0),
-        JointSpec('gripper_joint', 'm', 0.0, 0.045, 0.08, 0.03),
+        JointSpec('shoulder_pan_joint', 'rad', -1.2, 1.2, 1.5, 0.0, 0.06),
+        JointSpec('shoulder_lift_joint', 'rad', -1.5, -0.4, 1.2, -0.9, 0.06),
+        JointSpec('elbow_joint', 'rad', 0.2, 2.0, 1.5, 1.1, 0.057),
+        JointSpec('wrist_joint', 'rad', -1.2, 1.2, 1.8, 0.0, 0.054),
+        JointSpec('gripper_joint', 'm', 0.0, 0.045, 0.08, 0.03, 0.106),
     )
     camera: CameraSpec = CameraSpec()
 

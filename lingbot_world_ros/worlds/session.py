@@ -162,6 +162,7 @@ class Session:
         self._rejected_embeddings = 0
         self._rollout: Optional[Iterator[Observation]] = None
         self._start_pose = np.zeros(3)
+        self._joint_lag_s = world.spec.robot.joint_array('lag_s')
         self._plays, self._due_ns = False, 0
         self._holds_actions = False  # stepping: wall time says nothing about a command's age
         self._thread = threading.Thread(target=self._work, name='world', daemon=True)
@@ -372,8 +373,10 @@ class Session:
             return np.zeros((1, spec.frames_per_step, len(spec.action.dims)), np.float32)
         self._status = replace(self._status, embedding_sequence=embedding.sequence,
                                counts=embedding.counts)
-        return actions_at_latch(embedding, spec.action, observation.joint_position[0, -1],
-                                spec.frames_per_step)[None]
+        # A servo coasts on for its lag: steer where it would come to rest, or it overshoots.
+        resting = (observation.joint_position[0, -1]
+                   + self._joint_lag_s * observation.joint_velocity[0, -1])
+        return actions_at_latch(embedding, spec.action, resting, spec.frames_per_step)[None]
 
     def _emit(self, observation, planned_ns):
         """Hand out the frames of one step, each at its own time if the step has one."""

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A session over the reference world: servo lag, and the same bytes twice."""
+import hashlib
+import logging
+
+from lingbot_world_ros.actions.commands import CommandBuffer, CommandSpec
+from lingbot_world_ros.actions.embedding import CameraModel, CommandCounts, encode
+from lingbot_world_ros.worlds.session import Session, SessionObserver, SessionSpec
+from lingbot_world_ros.worlds.world_model import make_world
+import numpy as np
+import pytest
+
+pytest.importorskip('lingbot_world_ros.reference.world')  # before mujoco: it chooses the GL
+
+
+class Frames(SessionObserver):
+    """Keeps all frames."""
+
+    def __init__(self):
+        self.frames = []
+
+    def on_frame(self, frame):
+        self.frames.append(frame)
+
+
+def play(commands, num_steps, seed=1):
+    """Run the reference world paused, step by step, with ``commands(buffer)`` given once."""
+    world = make_world('reference')
+    robot, spec = world.spec.robot, world.spec
+    command_spec = CommandSpec(spec.action, robot.joint_names, tuple(robot.joint_array('low')),
+                               tuple(robot.joint_array('high')), 0.5)
+    buffer = CommandBuffer(command_spec)
+    commands(buffer)
+    camera = CameraModel(robot.camera.width_px, robot.camera.height_px, robot.camera.k,
+                         robot.camera.T_base_optical)
+    seen = Frames()
+    session = Session(world, SessionSpec(spec.scenes[0], seed, 1.0, True, 0.5), observers=[seen],
+                      log=logging.getLogger('test'))
+    session.start().result(60.0)
+    session.set_embedding(encode(
+        buffer.targets(0, 0, 1, spec.frame_period_ns), command_spec, camera,
+        seen.frames[0].joint_position, sequence=1, stamp_ns=0, period_s=1 / spec.frame_rate_hz,
+        counts=CommandCounts(accepted=1)))
+    session.advance(num_steps).result(60.0)
+    session.close()
+    return seen.frames
+
+
+def test_joints_settle_on_their_positions_without_overshoot():
+    goals = {'shoulder_pan_joint': -0.2, 'elbow_joint': 0.9, 'gripper_joint': 0.01}
+    frames = play(lambda b: b.joints(list(goals), list(goals.values()), [], 0), num_steps=20)
+    names = make_world('reference').spec.robot.joint_names
+    for name, goal in goals.items():
+        path = np.array([f.joint_position[names.index(name)] for f in frames])
+        tolerance = 0.01 * abs(goal - path[0]) + 1e-3
+        assert path[-1] == pytest.approx(goal, abs=tolerance), name
+        beyond = (path - goal) * np.sign(goal - path[0])
+        assert beyond.max() < 2 * tolerance, name
+
+
+def test_same_seed_scene_and_commands_give_the_same_bytes():
+    def digest():
+        frames = play(lambda b: (b.twist([0.3, 0, 0], [0, 0, 0.4], 0),
+                                 b.joints(['wrist_joint'], [], [0.5], 0)), num_steps=10)
+        return hashlib.sha256(b''.join(f.rgb.tobytes() for f in frames)).hexdigest()
+    assert digest() == digest()
