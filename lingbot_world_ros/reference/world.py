@@ -31,9 +31,8 @@ SUPERSAMPLING = 2  # rendered this much larger per axis, then averaged: MuJoCo's
 _OPEN = weakref.WeakSet()  # scenes with a rendering context
 
 
-@atexit.register
 def _close_renderers():
-    """Free contexts while the GL library is still there; afterwards it only raises."""
+    """Free contexts at exit, before the GL library goes; afterwards it only raises."""
     for scene in list(_OPEN):
         scene.close()
 
@@ -125,6 +124,8 @@ class ReferenceScene:
         if supersampling not in self._renderers:
             self._renderers[supersampling] = _Renderer(self.model, self.robot.camera,
                                                        supersampling)
+            if not _OPEN:  # exit runs in reverse order, and the first context registered GL's
+                atexit.register(_close_renderers)
             _OPEN.add(self)
         return self._renderers[supersampling].draw(self.data, groups)
 
@@ -260,6 +261,11 @@ class ReferenceWorld:
         """Go back to a snapshot."""
         self._scene_name, states = snapshot
         self._states = copy.deepcopy(states)
+
+    def close(self) -> None:
+        """Free the rendering contexts; call it in the thread that rendered."""
+        for scene in self._compiled.values():
+            scene.close()
 
     @staticmethod
     def _save(sim):
