@@ -149,19 +149,23 @@ def _robot_body(robot):
     # Camera axes of MuJoCo: x right, y up, looks along -z.
     pitch = camera.pitch_rad
     xyaxes = (0, -1, 0, np.sin(pitch), 0, np.cos(pitch))
-    return f"""<body name="base" pos="0 0 0">
-<inertial pos="0 0 0.2" mass="20" diaginertia="1.5 1.5 1.5"/>
+    # What can be touched hangs on the body that slides, not on the one that turns: a round base
+    # pressed against a corner would otherwise be spun up by contacts that miss its axis.
+    return f"""<body name="base_slide" pos="0 0 0">
+<inertial pos="0 0 0.2" mass="20" diaginertia="1 1 1"/>
 <joint name="base_x" type="slide" axis="1 0 0"/>
 <joint name="base_y" type="slide" axis="0 1 0"/>
-<joint name="base_yaw" type="hinge" axis="0 0 1"/>
 <geom name="base_collision" type="cylinder" group="3" size="{r} 0.62" pos="0 0 0.64" mass="0"/>
+<body name="base" pos="0 0 0">
+<inertial pos="0 0 0.2" mass="1" diaginertia="1.5 1.5 1.5"/>
+<joint name="base_yaw" type="hinge" axis="0 0 1"/>
 <geom type="cylinder" group="1" contype="0" conaffinity="0" size="{r - 0.01} {h / 2}"
  pos="0 0 {h / 2 + 0.02}" material="arm_grey"/>
 <geom type="cylinder" group="1" contype="0" conaffinity="0" size="0.05 {(shoulder[2] - h) / 2}"
  pos="{shoulder[0]} {shoulder[1]} {(shoulder[2] + h) / 2}" material="arm_dark"/>
 <camera name="head" pos="{_numbers(camera.position_m)}" xyaxes="{_numbers(xyaxes)}"
  fovy="{float(np.rad2deg(camera.fovy_rad))!r}"/>
-{pan}</body>"""
+{pan}</body></body>"""
 
 
 def _actuators(robot):
