@@ -65,11 +65,14 @@ class ActionEncoderNode(Node):
         self.cmd_vel = self.create_subscription(
             twist_type(self._params.cmd_vel_type, os.environ.get('ROS_DISTRO', '')),
             'cmd_vel', self.on_cmd_vel, qos.NEWEST)
-        self.create_subscription(JointState, 'joint_command', self.on_joint_command, qos.STATE)
-        self.create_subscription(Float64MultiArray, 'arm_controller/commands',
-                                 self.on_arm_commands, qos.STATE)
-        self.create_subscription(JointTrajectory, 'arm_controller/joint_trajectory',
-                                 self.on_trajectory, qos.STATE)
+        self.command_subscriptions = [
+            self.cmd_vel,
+            self.create_subscription(JointState, 'joint_command', self.on_joint_command,
+                                     qos.STATE),
+            self.create_subscription(JointTrajectory, 'arm_controller/joint_trajectory',
+                                     self.on_trajectory, qos.STATE),
+            self.create_subscription(Float64MultiArray, 'arm_controller/commands',
+                                     self.on_arm_commands, qos.STATE)]
         # Steady: embeddings must flow before there is any sim time.
         self.create_timer(1.0 / self._params.encode_rate_hz, self.encode,
                           clock=Clock(clock_type=ClockType.STEADY_TIME))

@@ -44,8 +44,8 @@ class Param:
         if type(value) is not self.kind:
             raise SpecError(f'{source}: {self.name}={value!r} is not {KINDS[self.kind]}.')
         if self.low is not None and not self.low <= value <= self.high:
-            raise SpecError(f'{source}: {self.name}={value!r} is outside {self.low:g} to '
-                            f'{self.high:g}.')
+            raise SpecError(f'{source}: {self.name}={value!r} is outside {self.low} to '
+                            f'{self.high}.')
         if self.choices and value not in self.choices:
             raise SpecError(f'{source}: {self.name}={value!r} is not one of '
                             f'{", ".join(self.choices)}.')

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The command ``lingbot-world <verb>``.
+
+A verb is a module in ``verbs/`` that offers ``NAME``, ``HELP``, ``add_arguments(parser)`` and
+``run(args) -> int``; only the one asked for is imported. What the user can fix is told in one
+line and ends with exit code 2.
+"""
+import argparse
+from importlib import import_module
+import pkgutil
+import sys
+
+from lingbot_world_ros import verbs
+from lingbot_world_ros.errors import SpecError
+
+
+def verb_names() -> list:
+    """Return the names of all verbs."""
+    return sorted(module.name for module in pkgutil.iter_modules(verbs.__path__))
+
+
+def main(argv=None) -> int:
+    """
+    Run one verb.
+
+    :param argv: arguments without the program name; None takes the process's own. What follows
+        ``--ros-args`` is for ROS
+    :return: exit code
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    cut = argv.index('--ros-args') if '--ros-args' in argv else len(argv)
+    argv, ros_args = argv[:cut], argv[cut:]
+    known = verb_names()
+    names = [argv[0]] if argv and argv[0] in known else known
+    parser = argparse.ArgumentParser(
+        prog='lingbot-world', description='A learned world model in the place of the simulator.')
+    subparsers = parser.add_subparsers(dest='verb', required=True, metavar='verb')
+    modules = {}
+    for name in names:
+        module = import_module(f'{verbs.__name__}.{name}')
+        modules[module.NAME] = module
+        module.add_arguments(subparsers.add_parser(
+            module.NAME, help=module.HELP, description=module.HELP))
+    args = parser.parse_args(argv)
+    args.ros_args = ros_args
+    try:
+        return modules[args.verb].run(args)
+    except SpecError as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == '__main__':
+    raise SystemExit(main())

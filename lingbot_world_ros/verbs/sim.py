@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``lingbot-world sim``: both nodes in one process, with the same YAML as ``ros2 launch``."""
+import os
+import sys
+import time
+
+NAME = 'sim'
+HELP = 'start an imagined world and its ROS topics'
+OVERRIDES = ('engine', 'scene', 'seed', 'speed')
+
+
+def add_arguments(parser):
+    """
+    Describe the arguments.
+
+    :param parser: argparse parser of this verb
+    """
+    parser.add_argument('--profile', default='default', metavar='NAME|FILE',
+                        help='parameter file: a name from config/ or a path (default: default)')
+    parser.add_argument('--engine', help='room (learned, CPU) or reference (MuJoCo)')
+    parser.add_argument('--scene', help='scene to start in')
+    parser.add_argument('--seed', type=int, help='start state of the scene')
+    parser.add_argument('--speed', type=float,
+                        help='sim seconds per wall second, 0 for as fast as possible')
+    parser.add_argument('--param', action='append', default=[], metavar='NAME:=VALUE',
+                        help='any other parameter; may be repeated')
+    parser.add_argument('--namespace', default='', help='put before all relative topic names')
+    parser.add_argument('--log-level', default='info',
+                        choices=('debug', 'info', 'warn', 'error'), help='(default: info)')
+    parser.add_argument('--duration', type=float, metavar='S',
+                        help='end by itself after this many seconds of wall time')
+
+
+def run(args) -> int:
+    """
+    Run the world until Ctrl-C, SIGTERM or the duration is over.
+
+    :param args: parsed arguments
+    :return: exit code
+    :raises SpecError: profile, parameter, scene, weights or ROS domain cannot be used
+    """
+    started_s = time.monotonic()
+    from lingbot_world_ros.nodes.params import load_profile, profile_path
+    load_profile(args.profile)
+    overrides = _overrides(args)
+    from lingbot_world_ros.nodes.action_encoder import ActionEncoderNode
+    from lingbot_world_ros.nodes.run import Spinner, start_ros, stop_on_signals
+    from lingbot_world_ros.nodes.world_model import WorldModelNode
+    import rclpy
+    from rclpy.parameter import Parameter
+    namespace = ['-r', f'__ns:=/{args.namespace.strip("/")}'] if args.namespace else []
+    start_ros(['--ros-args', '--params-file', str(profile_path(args.profile)), *namespace,
+               '--log-level', args.log_level, *args.ros_args])
+    parameters = [Parameter(name, value=value) for name, value in overrides.items()]
+    try:
+        encoder = ActionEncoderNode(parameter_overrides=parameters)
+        world = WorldModelNode(parameter_overrides=parameters)
+        with Spinner(encoder, world) as spinner:
+            stop_on_signals(spinner)
+            world.first_frame.result()
+            _refuse_second_clock(world)
+            _introduce(world, encoder, time.monotonic() - started_s)
+            _report_until_end(world, spinner, args.duration)
+    finally:
+        rclpy.try_shutdown()
+    return 0
+
+
+def _overrides(args) -> dict:
+    """Check parameters given on the command line; they win over the profile."""
+    from lingbot_world_ros.errors import SpecError, unknown_name
+    from lingbot_world_ros.nodes.params import PARAMS
+    import yaml
+    values = {name: getattr(args, name) for name in OVERRIDES if getattr(args, name) is not None}
+    for text in args.param:
+        name, assigned, value = text.partition(':=')
+        if not assigned:
+            raise SpecError(f'--param {text!r} is not NAME:=VALUE.')
+        if name not in PARAMS:
+            raise unknown_name('parameter', name, PARAMS)
+        values[name] = yaml.safe_load(value)
+    return {name: PARAMS[name].check(value, 'command line') for name, value in values.items()}
+
+
+def _refuse_second_clock(world):
+    """Two clocks in one ROS domain make every time-dependent node jump; say so at once."""
+    from lingbot_world_ros.errors import SpecError
+    if '/clock' in world.sensors.topics and world.count_publishers('/clock') > 1:
+        raise SpecError(
+            f'ROS domain {_domain()} is in use: something else publishes /clock there. End it, '
+            'choose another domain (ROS_DOMAIN_ID=7 ...), or run this world without a clock '
+            '(--param publish_clock:=false --namespace NAME).')
+
+
+def _domain() -> str:
+    return os.environ.get('ROS_DOMAIN_ID') or '0'
+
+
+def _introduce(world, encoder, first_image_s):
+    """Say what runs and how to drive it."""
+    spec, status = world.session.world.spec, world.session.status
+    twist = encoder.cmd_vel.msg_type.__name__
+    stamped = twist == 'TwistStamped'
+    motion = 'linear: {x: 0.2}, angular: {z: 0.3}'
+    topic = encoder.cmd_vel.topic_name
+    joints = encoder.resolve_topic_name('joint_command')
+    print(f'First image after {first_image_s:.1f} s.\n'
+          f'World      {spec.engine} ({spec.model}), scene {status.scene}, seed {status.seed}, '
+          f'{spec.camera.width_px}x{spec.camera.height_px} at {spec.frame_rate_hz:g} Hz, '
+          f'ROS domain {_domain()}\n'
+          f'Publishes  {" ".join(world.sensors.topics)}\n'
+          f'Listens    {" ".join(s.topic_name for s in encoder.command_subscriptions)}\n'
+          'Drive it   lingbot-world teleop    (keyboard, in a second terminal)\n'
+          f"           ros2 topic pub -r 10 {topic} geometry_msgs/msg/{twist} "
+          f"'{{{f'twist: {{{motion}}}' if stamped else motion}}}'\n"
+          f'           ros2 topic pub -1 {joints} sensor_msgs/msg/JointState '
+          f"'{{name: [{spec.joints[0].name}], position: [0.5]}}'\n"
+          'Ctrl-C ends.', flush=True)
+
+
+def _report_until_end(world, spinner, duration_s):
+    """Show one line per second; on a terminal it replaces the one before."""
+    on_terminal = sys.stdout.isatty()
+    end_s = time.monotonic() + (duration_s or float('inf'))
+    while True:
+        ended = spinner.wait(min(1.0, max(0.0, end_s - time.monotonic())))
+        line = status_line(world.session.status, world.session.latencies_s())
+        print(f'\r{line}\x1b[K' if on_terminal else line, end='' if on_terminal else '\n',
+              flush=True)
+        if ended or time.monotonic() >= end_s:
+            break
+    if on_terminal:
+        print()
+
+
+def status_line(status, latencies_s) -> str:
+    """
+    Put how a world is doing into one line.
+
+    :param status: a SessionStatus
+    :param latencies_s: (n,) command-to-frame latencies, seconds, possibly none
+    :return: frame rate, real-time factor, latency p50/p95, uncertainty, problem if any
+    """
+    import numpy as np
+    latency = 'no command yet'
+    if len(latencies_s):
+        p50, p95 = np.percentile(latencies_s, (50, 95)) * 1e3
+        latency = f'command to frame {p50:.0f}/{p95:.0f} ms (p50/p95)'
+    parts = [f'{status.state} {status.stamp_ns * 1e-9:7.2f} s', f'{status.frame_rate_hz:5.1f} Hz',
+             f'real time x{status.real_time_factor:.2f}', latency,
+             f'uncertainty {status.uncertainty:.3f}']
+    problem = status.message or status.counts.message
+    return ' | '.join(parts + [problem] if problem else parts)
