@@ -87,8 +87,9 @@ def _collision_walls(scene):
     """Boxes behind the visible wall planes: MuJoCo's planes collide as if they had no end."""
     lx, ly = scene.size_m
     h, t = WALL_HEIGHT_M / 2, 0.2
-    walls = [((lx / 2, -t, h), (lx / 2 + 2 * t, t, h)), ((lx / 2, ly + t, h), (lx / 2 + 2 * t, t, h)),
-             ((-t, ly / 2, h), (t, ly / 2 + 2 * t, h)), ((lx + t, ly / 2, h), (t, ly / 2 + 2 * t, h))]
+    along_x, along_y = (lx / 2 + 2 * t, t, h), (t, ly / 2 + 2 * t, h)
+    walls = [((lx / 2, -t, h), along_x), ((lx / 2, ly + t, h), along_x),
+             ((-t, ly / 2, h), along_y), ((lx + t, ly / 2, h), along_y)]
     return [f'<geom type="box" group="3" pos="{_numbers(pos)}" size="{_numbers(size)}"/>'
             for pos, size in walls]
 
@@ -98,8 +99,10 @@ def _movable_body(movable):
     m, r = movable.mass_kg, movable.radius_m
     return f"""<body name="{movable.name}" pos="0 0 {height}">
 <inertial pos="0 0 0" mass="{m}" diaginertia="{_numbers([0.4 * m * r * r] * 3)}"/>
-<joint name="{movable.name}_x" type="slide" axis="1 0 0" damping="{4 * m}" frictionloss="{1.5 * m}"/>
-<joint name="{movable.name}_y" type="slide" axis="0 1 0" damping="{4 * m}" frictionloss="{1.5 * m}"/>
+<joint name="{movable.name}_x" type="slide" axis="1 0 0" damping="{4 * m}"
+ frictionloss="{1.5 * m}"/>
+<joint name="{movable.name}_y" type="slide" axis="0 1 0" damping="{4 * m}"
+ frictionloss="{1.5 * m}"/>
 <joint name="{movable.name}_yaw" type="hinge" axis="0 0 1" damping="{0.4 * m * r}"
  frictionloss="{0.15 * m * r}"/>
 <geom name="{movable.name}" type="{movable.shape}" size="{_numbers(movable.size)}" group="2"

@@ -250,7 +250,8 @@ def _toolwall(rng, n, material):
     for k in range(6):
         x = (2 * k + 1) * n // 12
         colour = tuple(rng.uniform(0.3, 1.0, 3))
-        cv2.rectangle(image, (x - n // 60, n // 6), (x + n // 60, 3 * n // 4), (0.7, 0.7, 0.72), -1)
+        cv2.rectangle(image, (x - n // 60, n // 6), (x + n // 60, 3 * n // 4),
+                      (0.7, 0.7, 0.72), -1)
         cv2.rectangle(image, (x - n // 22, n // 2), (x + n // 22, 5 * n // 6), colour, -1)
     return image
 
