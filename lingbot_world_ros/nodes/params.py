@@ -162,15 +162,18 @@ def declare(node, params) -> SimpleNamespace:
     :return: values as attributes
     :raises SpecError: a value of wrong type or range, or a value for an unknown parameter
     """
+    source = f'{node.get_name()} parameter'
     given = getattr(node, '_parameter_overrides', {})  # rclpy has no public list of these
-    for name in given:
-        if name not in PARAMS and not _is_ros_parameter(name):
-            raise SpecError(f'{node.get_name()}: {unknown_name("parameter", name, PARAMS)}')
+    for name, parameter in given.items():
+        if name in PARAMS:
+            PARAMS[name].check(parameter.value, source)
+        elif not _is_ros_parameter(name):
+            raise SpecError(f'{source}: {unknown_name("parameter", name, PARAMS)}')
     defaults = load_profile(DEFAULT_PROFILE)
     values = {}
     for param in params:
         value = node.declare_parameter(param.name, defaults[param.name], _descriptor(param)).value
-        values[param.name] = param.check(value, f'{node.get_name()} parameter')
+        values[param.name] = param.check(value, source)
     return SimpleNamespace(**values)
 
 

@@ -100,8 +100,9 @@ def _introduce(world, encoder, first_image_s):
     """Say what runs and how to drive it."""
     spec, status = world.session.world.spec, world.session.status
     twist = encoder.cmd_vel.msg_type.__name__
-    stamped = twist == 'TwistStamped'
     motion = 'linear: {x: 0.2}, angular: {z: 0.3}'
+    if twist == 'TwistStamped':
+        motion = f'twist: {{{motion}}}'
     topic = encoder.cmd_vel.topic_name
     joints = encoder.resolve_topic_name('joint_command')
     print(f'First image after {first_image_s:.1f} s.\n'
@@ -111,10 +112,9 @@ def _introduce(world, encoder, first_image_s):
           f'Publishes  {" ".join(world.sensors.topics)}\n'
           f'Listens    {" ".join(s.topic_name for s in encoder.command_subscriptions)}\n'
           'Drive it   lingbot-world teleop    (keyboard, in a second terminal)\n'
-          f"           ros2 topic pub -r 10 {topic} geometry_msgs/msg/{twist} "
-          f"'{{{f'twist: {{{motion}}}' if stamped else motion}}}'\n"
+          f'           ros2 topic pub -r 10 {topic} geometry_msgs/msg/{twist} "{{{motion}}}"\n'
           f'           ros2 topic pub -1 {joints} sensor_msgs/msg/JointState '
-          f"'{{name: [{spec.joints[0].name}], position: [0.5]}}'\n"
+          f'"{{name: [{spec.joints[0].name}], position: [0.5]}}"\n'
           'Ctrl-C ends.', flush=True)
 
 
