@@ -13,7 +13,7 @@ Source: truncated signed distance fusion (Curless and Levoy 1996) with exact dis
 import argparse
 from pathlib import Path
 
-from lingbot_world_ros.models.room.dynamics import DynamicsSpec, SceneContact
+from lingbot_world_ros.models.room.dynamics import DynamicsSpec
 from lingbot_world_ros.models.room.renderer import RendererSpec, SceneMap
 from lingbot_world_ros.training.dataset import load_scene
 from lingbot_world_ros.worlds.robot import ROBOT
@@ -53,27 +53,22 @@ def fuse(scene_map: SceneMap, depth: np.ndarray, pose: np.ndarray) -> np.ndarray
     return np.where(free, distance, -distance).reshape(scene_map.shape).astype(np.float32)
 
 
-def clearance(sdf: np.ndarray, scene_map: SceneMap, contact: SceneContact,
-              spec: DynamicsSpec) -> torch.Tensor:
+def clearance(sdf: np.ndarray, scene_map: SceneMap, spec: DynamicsSpec) -> torch.Tensor:
     """
     Collapse the grid to the floor plan, over the heights the base occupies.
 
     :param sdf: (nx, ny, nz) metres
     :param scene_map: place of the grid
-    :param contact: shape of the result
-    :param spec: cell size and margin
-    :return: (1, 1, ny', nx') float32: distance to the nearest wall or furniture, metres
+    :param spec: size of the result
+    :return: (1, 1, rows, cols) float32: distance to the nearest wall or furniture, metres
     """
     voxel = scene_map.extent_m / (np.array(scene_map.shape) - 1)
     heights = scene_map.low_m + voxel[2] * np.arange(scene_map.shape[2])
     solid = (sdf[:, :, (heights > 0.08) & (heights < 1.24)] < 0.5 * voxel[2]).any(2)
     plan = _plan_distance(solid, voxel[:2])
-    ny, nx = contact.clearance.shape[2:]
-    extent = contact.extent.numpy()
-    x = extent[2] + extent[0] * np.arange(nx) / (nx - 1)
-    y = extent[2] + extent[1] * np.arange(ny) / (ny - 1)
-    i = np.clip(np.rint((x - scene_map.low_m) / voxel[0]).astype(int), 0, len(plan) - 1)
-    j = np.clip(np.rint((y - scene_map.low_m) / voxel[1]).astype(int), 0, plan.shape[1] - 1)
+    at = [np.rint((spec.cell_m * np.arange(n) - spec.margin_m - scene_map.low_m) / v).astype(int)
+          for n, v in zip(spec.plan_cells[::-1], voxel)]
+    i, j = (np.clip(a, 0, n - 1) for a, n in zip(at, plan.shape))
     return torch.tensor(plan[i][:, j].T[None, None].astype(np.float32))
 
 
@@ -132,11 +127,10 @@ def main(argv=None):
     for folder in sorted(p.parent for p in args.data.glob('*/static_depth.npy')):
         name = folder.name
         scene_map = SceneMap(get_scene(name), RendererSpec())
-        contact = SceneContact(get_scene(name), spec)
         files = load_scene(folder, ('static_depth', 'static_pose'))
         sdf = fuse(scene_map, np.array(files['static_depth']), np.array(files['static_pose']))
         tensors[f'{name}.sdf'] = torch.tensor(sdf).half()
-        tensors[f'{name}.clearance'] = clearance(sdf, scene_map, contact, spec).contiguous()
+        tensors[f'{name}.clearance'] = clearance(sdf, scene_map, spec).contiguous()
         print(f'{name}: {sdf.shape} corners, {100 * (sdf > 0).mean():.0f} % free')
     args.out.parent.mkdir(parents=True, exist_ok=True)
     save_file(tensors, args.out)

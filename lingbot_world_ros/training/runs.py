@@ -77,3 +77,9 @@ def cosine(progress: float, warmup: float = 0.02, floor: float = 0.02) -> float:
         return max(progress / warmup, 0.05)
     return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * (progress - warmup)
                                                      / (1 - warmup)))
+
+
+@torch.no_grad()
+def update_average(average, model, keep):
+    """Exponential moving average of the weights; what is shipped."""
+    torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - keep)

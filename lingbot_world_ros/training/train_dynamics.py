@@ -8,16 +8,17 @@ Train the transition model on state sequences, by rolling it out on its own pred
 Resumable: run it again with the same folder. Axes: b batch, t time, j joint, k object.
 """
 import argparse
+import copy
 from pathlib import Path
 
 from lingbot_world_ros.models.room.dynamics import (Dynamics, DynamicsSpec, MOTION_SCALE,
                                                     NUM_JOINTS, SceneContact)
 from lingbot_world_ros.models.room.state import advance, RoomState
 from lingbot_world_ros.training.dataset import load_scene
-from lingbot_world_ros.training.runs import cosine, Run
+from lingbot_world_ros.training.runs import cosine, Run, update_average
 from lingbot_world_ros.worlds.scenes import get_scene
 import numpy as np
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 import torch
 from torch.nn import functional as F
 from tqdm import tqdm
@@ -47,7 +48,9 @@ def main(argv=None):
     model = Trainee(data, maps).to(args.device)
     optimiser = torch.optim.AdamW(model.parameters(), lr=args.rate, betas=(0.9, 0.98),
                                   weight_decay=1e-4)
-    run = Run(args.out, args.minutes, args.stop_after, model=model, optimiser=optimiser)
+    average = copy.deepcopy(model).eval()
+    run = Run(args.out, args.minutes, args.stop_after, model=model, average=average,
+              optimiser=optimiser)
     generator = torch.Generator().manual_seed(args.seed + run.step)
     next_log, losses = run.used_s + 30, {}
     with tqdm(total=100, unit='%', mininterval=10, bar_format='{l_bar}{bar}{postfix}') as bar:
@@ -56,34 +59,40 @@ def main(argv=None):
                 group['lr'] = args.rate * cosine(run.progress)
             length = int(min(args.horizon, 6 + 2 * args.horizon * run.progress))
             optimiser.zero_grad(set_to_none=True)
-            for name, source in data.items():
-                loss, losses = model.loss(name, source.batch(args.batch, length, generator))
-                loss.backward()
+            loss, losses = model.loss(list(data), merge(
+                [source.batch(args.batch, length, generator) for source in data.values()]))
+            loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimiser.step()
+            update_average(average, model, min(0.998, run.step / (run.step + 20)))
             run.step += 1
             bar.n = round(100 * run.progress, 1)
             if run.used_s > next_log:
                 next_log = run.used_s + 30
-                scores = validate(model, data)
+                scores = validate(average, data)
                 run.log(length=length, **losses, **scores)
                 run.save()
                 bar.set_postfix(step=run.step, **{k: f'{v:.4f}' for k, v in scores.items()})
     run.save()
+    save_file({k: v.contiguous() for k, v in average.state_dict().items()},
+              args.out / 'dynamics.safetensors')
 
 
 @torch.no_grad()
 def validate(model, data):
     """Errors after 60 frames and at the end of held-out sequences, from a known start."""
-    model.eval()
     rows = []
     for name, source in data.items():
         batch = source.held_out()
-        errors = model.errors(name, batch)
+        errors = model.errors([name], batch)
         rows.append({f'{k}_{t + 1}': v[:, t].mean() for k, v in errors.items()
                      for t in (14, 59, v.shape[1] - 1) if t < v.shape[1]})
-    model.train()
     return {k: torch.stack([r[k] for r in rows]).mean() for k in rows[0]}
+
+
+def merge(batches):
+    """Put the batches of several scenes one after the other."""
+    return {k: torch.cat([b[k] for b in batches]) for k in batches[0]}
 
 
 class Sequences:
@@ -130,9 +139,9 @@ class Trainee(torch.nn.Module):
         for name in scenes:
             self.contact[name].clearance.copy_(maps[f'{name}.clearance'])
 
-    def rollout(self, name, batch, posterior: bool):
+    def rollout(self, names, batch, posterior: bool):
         """Yield (t, state after step t, output of step t) from the first true state."""
-        scene, dynamics = self.contact[name].tensors(), self.dynamics
+        scene, dynamics = merge([self.contact[n].tensors() for n in names]), self.dynamics
         actions = batch['action']
         state = self._first_state(batch)
         b, latent = len(actions), dynamics.spec.latent
@@ -170,13 +179,13 @@ class Trainee(torch.nn.Module):
                           (q[:, 1:] - q[:, :-1]) / (0.1 * d.joint_max_speed),
                           speed / d.joint_max_speed, batch['contact'][:, 1:, None]], -1)
 
-    def loss(self, name, batch):
+    def loss(self, names, batch):
         """Accumulated errors of the rollout, one-frame errors, calibration, and the latent."""
         target = self.seen(batch)
         j, total, parts = NUM_JOINTS, 0.0, {'state': 0.0, 'frame': 0.0, 'calibration': 0.0,
                                             'latent': 0.0, 'contact': 0.0}
         d = self.dynamics
-        for t, state, out in self.rollout(name, batch, posterior=True):
+        for t, state, out in self.rollout(names, batch, posterior=True):
             error = state_error(state, batch, t + 1)
             parts['state'] += sum(F.smooth_l1_loss(e / ERROR_SCALE[k], torch.zeros_like(e))
                                   for k, e in error.items())
@@ -197,10 +206,10 @@ class Trainee(torch.nn.Module):
         total = sum(weights[k] * v for k, v in parts.items()) / n
         return total, {k: v.detach() / n for k, v in parts.items()}
 
-    def errors(self, name, batch):
+    def errors(self, names, batch):
         """Position [m], yaw [deg], joints [rad], objects [m] per sequence and frame: (b, t)."""
         rows = {k: [] for k in ERROR_SCALE}
-        for t, state, out in self.rollout(name, batch, posterior=False):
+        for t, state, out in self.rollout(names, batch, posterior=False):
             error = state_error(state, batch, t + 1)
             rows['position'].append(error['position'].norm(dim=-1))
             rows['yaw'].append(error['yaw'][:, 0].abs() * 180 / np.pi)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from lingbot_world_ros.models.room.renderer import make_maps, Renderer
 from lingbot_world_ros.training.dataset import load_scene
-from lingbot_world_ros.training.runs import cosine, Run
+from lingbot_world_ros.training.runs import cosine, Run, update_average
 import numpy as np
 from safetensors.torch import load_file, save_file
 import torch
@@ -129,12 +129,6 @@ class Gradients:
         self.graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self.graph):
             self.losses = self._run(self.inputs)
-
-
-@torch.no_grad()
-def update_average(average, model, keep):
-    """Exponential moving average of the weights; what is shipped."""
-    torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - keep)
 
 
 @torch.no_grad()

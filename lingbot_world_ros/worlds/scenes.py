@@ -17,6 +17,7 @@ from lingbot_world_ros.worlds.robot import ROBOT
 import numpy as np
 
 WALL_HEIGHT_M = 2.4
+ROBOT_HEIGHT_M = 1.26  # of the shape that collides
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,11 @@ class Part:
     material: str
     euler: Tuple[float, float, float] = (0.0, 0.0, 0.0)
     solid: bool = True
+
+    @property
+    def underside_m(self) -> float:
+        """Height of the lowest point of an upright box or cylinder, metres."""
+        return self.pos[2] - self.size[-1]
 
 
 @dataclass(frozen=True)
@@ -80,8 +86,8 @@ class Scene:
         """
         xy = np.asarray(xy, np.float64)
         walls = np.minimum(xy, np.array(self.size_m) - xy).min(-1)
-        return np.minimum.reduce([walls] + [_footprint_distance(p, xy)
-                                            for p in self.parts if p.solid])
+        return np.minimum.reduce([walls] + [_footprint_distance(p, xy) for p in self.parts
+                                            if p.solid and p.underside_m < ROBOT_HEIGHT_M])
 
     def start_state(self, seed: int) -> 'StartState':
         """

@@ -31,7 +31,13 @@ class DynamicsSpec:
     object_embedding: int = 8
     num_probes: int = 16  # places on the base's rim where clearance is felt
     cell_m: float = 0.05  # of the clearance map
-    margin_m: float = 0.2  # clearance map beyond the room
+    plan_m: tuple = (7.5, 6.5)  # size of every clearance map, x and y, from -margin_m
+    margin_m: float = 0.2
+
+    @property
+    def plan_cells(self):
+        """Rows (y) and columns (x) of a clearance map."""
+        return tuple(int(round(e / self.cell_m)) + 1 for e in self.plan_m[::-1])
 
 
 # Typical size of one frame's change, used to scale outputs: metres, radians, per frame.
@@ -47,23 +53,18 @@ class SceneContact(nn.Module):
         """Start without walls; ``clearance`` is filled from the scene map."""
         super().__init__()
         self.scene = scene
-        extent = np.array(scene.size_m) + 2 * spec.margin_m
-        cells = [int(np.ceil(e / spec.cell_m)) + 1 for e in extent]
-        self.register_buffer('clearance', torch.full((1, 1, cells[1], cells[0]), 1.0))
-        self.register_buffer('extent', torch.tensor([*extent, -spec.margin_m],
+        self.register_buffer('clearance', torch.full((1, 1, *spec.plan_cells), 1.0))
+        self.register_buffer('radius', torch.tensor([[m.radius_m for m in scene.movables]],
                                                     dtype=torch.float32), persistent=False)
-        self.register_buffer('radius', torch.tensor([m.radius_m for m in scene.movables],
-                                                    dtype=torch.float32), persistent=False)
-        self.embedding = nn.Parameter(0.1 * torch.randn(len(scene.movables),
+        self.embedding = nn.Parameter(0.1 * torch.randn(1, len(scene.movables),
                                                         spec.object_embedding))
 
     def tensors(self) -> dict:
         """Return what ``Dynamics.forward`` needs, by name."""
-        return {'clearance': self.clearance, 'extent': self.extent, 'radius': self.radius,
-                'embedding': self.embedding}
+        return {name: getattr(self, name) for name in CONTACT_TENSORS}
 
 
-CONTACT_TENSORS = ('clearance', 'extent', 'radius', 'embedding')
+CONTACT_TENSORS = ('clearance', 'radius', 'embedding')  # one row per scene
 
 
 class Dynamics(nn.Module):
@@ -127,7 +128,8 @@ class Dynamics(nn.Module):
         :param state: the state
         :param action: (b, 2 + j) base v_x [m/s], w_z [rad/s], joint speeds
         :param noise: (b, latent) standard normal, zeros for the mean of the prior
-        :param scene: ``SceneContact.tensors()``
+        :param scene: ``SceneContact.tensors()``; several scenes stacked share the batch evenly, the
+            worlds of the first scene first
         :param seen: for training, (b, 1) bool where to infer the posterior and (b, 6 + 2 j + 1)
             what really happened; elsewhere and by default the prior is used
         :return: dict with motion (b, 3: x, y, yaw in base_link), twist (b, 3), joint_motion,
@@ -184,29 +186,30 @@ class Dynamics(nn.Module):
         dy = state.objects[..., 1] - state.pose[:, 1:2]
         bx, by = c * dx + s * dy, -s * dx + c * dy
         distance = (dx * dx + dy * dy + 1e-6).sqrt()
-        reach = distance - radius - scene['radius']
-        free = self._clearance(state.objects[..., 0], state.objects[..., 1], scene) \
-            - scene['radius']
+        size = _per_world(scene['radius'], dx.shape[0])
+        reach = distance - radius - size
+        free = self._clearance(state.objects[..., 0], state.objects[..., 1], scene) - size
         wall = self._slope(state.objects[..., 0], state.objects[..., 1], c, s, scene)
         facing = state.objects[..., 2] - state.pose[:, 2:3]
-        other = self._neighbours(state.objects, c, s, scene)
+        other = self._neighbours(state.objects, c, s, size)
         objects = torch.stack([
             bx / distance, by / distance, (10 * reach).clamp(-1.0, 3.0),
             torch.exp(-20 * reach.clamp_min(0.0)), (0.5 * distance).clamp(0.0, 2.0),
             *(state.object_motion / self.motion_scale).unbind(-1),
             torch.cos(facing), torch.sin(facing), (10 * free).clamp(-1.0, 3.0), *wall, *other,
             (action[:, :1] / self.action_scale[0]).expand_as(bx)], -1)
-        embedding = scene['embedding'][None].expand(objects.shape[0], -1, -1)
+        embedding = _per_world(scene['embedding'], objects.shape[0]).expand(objects.shape[0], -1,
+                                                                            -1)
         return robot, torch.cat([objects, embedding], -1)
 
     def _clearance(self, x, y, scene):
         """Distance to the nearest wall or furniture at scene points (b, n): b n, metres."""
-        extent = scene['extent']
-        u = (x - extent[2]) * (2.0 / extent[0]) - 1.0
-        v = (y - extent[2]) * (2.0 / extent[1]) - 1.0
-        grid = torch.stack([u, v], -1).reshape(1, x.shape[0], -1, 2)
-        return F.grid_sample(scene['clearance'], grid, mode='bilinear', padding_mode='border',
-                             align_corners=True)[0, 0]
+        low, (width, height) = -self.spec.margin_m, self.spec.plan_m
+        grid = torch.stack([(x - low) * (2.0 / width) - 1.0, (y - low) * (2.0 / height) - 1.0], -1)
+        scenes = scene['clearance'].shape[0]
+        found = F.grid_sample(scene['clearance'], grid.reshape(scenes, -1, x.shape[1], 2),
+                              mode='bilinear', padding_mode='border', align_corners=True)
+        return found.reshape(-1, x.shape[1])
 
     def _slope(self, x, y, c, s, scene):
         """Direction away from the nearest wall, in base axes: two (b, n) tensors."""
@@ -216,15 +219,20 @@ class Dynamics(nn.Module):
         gx, gy = gx / (2 * e), gy / (2 * e)
         return c * gx + s * gy, -s * gx + c * gy
 
-    def _neighbours(self, objects, c, s, scene):
+    def _neighbours(self, objects, c, s, size):
         """Gap to the nearest other object and the direction to it in base axes, (b, k) each."""
         dx = objects[:, None, :, 0] - objects[:, :, None, 0]  # b k k
         dy = objects[:, None, :, 1] - objects[:, :, None, 1]
         k = objects.shape[1]
-        gap = (dx * dx + dy * dy + 1e-6).sqrt() - scene['radius'] - scene['radius'][:, None]
+        gap = (dx * dx + dy * dy + 1e-6).sqrt() - size[:, None] - size[..., None]
         gap = gap + 1e3 * torch.eye(k, device=gap.device)
         weight = torch.softmax(-20.0 * gap, -1)
         nx, ny = (weight * dx).sum(-1), (weight * dy).sum(-1)
         length = (nx * nx + ny * ny + 1e-6).sqrt()
         nx, ny = nx / length, ny / length
         return (10 * gap.amin(-1)).clamp(-1.0, 3.0), c * nx + s * ny, -s * nx + c * ny
+
+
+def _per_world(rows: Tensor, batch: int) -> Tensor:
+    """One row per scene -> one per world; a single scene broadcasts."""
+    return rows if rows.shape[0] == 1 else rows.repeat_interleave(batch // rows.shape[0], 0)
