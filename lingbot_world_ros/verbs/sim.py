@@ -40,7 +40,7 @@ def run(args) -> int:
     :raises SpecError: profile, parameter, scene, weights or ROS domain cannot be used
     """
     started_s = time.monotonic()
-    from lingbot_world_ros.nodes.params import load_profile, profile_path
+    from lingbot_world_ros.nodes.params import DEFAULT_PROFILE, load_profile, profile_path
     load_profile(args.profile)
     overrides = _overrides(args)
     from lingbot_world_ros.nodes.action_encoder import ActionEncoderNode
@@ -48,9 +48,12 @@ def run(args) -> int:
     from lingbot_world_ros.nodes.world_model import WorldModelNode
     import rclpy
     from rclpy.parameter import Parameter
-    namespace = ['-r', f'__ns:=/{args.namespace.strip("/")}'] if args.namespace else []
-    start_ros(['--ros-args', '--params-file', str(profile_path(args.profile)), *namespace,
-               '--log-level', args.log_level, *args.ros_args])
+    ros_args = ['--ros-args', '--log-level', args.log_level]
+    if args.profile != DEFAULT_PROFILE:  # the nodes take their defaults from that one anyway
+        ros_args += ['--params-file', str(profile_path(args.profile))]
+    if args.namespace:
+        ros_args += ['-r', f'__ns:=/{args.namespace.strip("/")}']
+    start_ros(ros_args + args.ros_args)
     parameters = [Parameter(name, value=value) for name, value in overrides.items()]
     try:
         encoder = ActionEncoderNode(parameter_overrides=parameters)

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Node ``teleop``: publishes what the keyboard asks for, in the types the world listens to."""
+import threading
+
+from lingbot_world_ros.actions.commands import ANGULAR, LINEAR, velocity_name
+from lingbot_world_ros.msg import WorldSpec as WorldSpecMsg
+from lingbot_world_ros.nodes import qos
+from lingbot_world_ros.sensors.commands import joint_command_to_msg, twist_to_msg
+import numpy as np
+from rclpy.node import Node
+from sensor_msgs.msg import JointState
+
+STAMPED = 'geometry_msgs/msg/TwistStamped'
+
+
+class TeleopNode(Node):
+    """Learn speeds and joints from ``world_spec``, then publish velocities on demand."""
+
+    def __init__(self, **node_args):
+        """
+        Wait for a world; ``ready`` is set when it was found.
+
+        :param node_args: for ``rclpy.node.Node``
+        """
+        super().__init__('teleop', **node_args)
+        self.ready = threading.Event()
+        self.joint_names, self.joint_speeds = (), np.zeros(0)
+        self.linear_mps = self.angular_radps = 0.0
+        self._twist_publisher = None
+        self._joint_publisher = self.create_publisher(JointState, 'joint_command', qos.STATE)
+        self.create_subscription(WorldSpecMsg, 'world_spec', self.on_world_spec, qos.LATCHED)
+        self.create_timer(0.05, self.on_tick)
+
+    def on_world_spec(self, msg):
+        """Take over the limits of the world."""
+        highest = dict(zip(msg.action_names, msg.action_max))
+        self.linear_mps, self.angular_radps = highest[LINEAR], highest[ANGULAR]
+        self.joint_names = tuple(msg.joint_names)
+        self.joint_speeds = np.array([highest[velocity_name(n)] for n in msg.joint_names])
+
+    def on_tick(self):
+        """Choose the type of cmd_vel once its subscriber is known."""
+        listeners = self.get_subscriptions_info_by_topic(self.resolve_topic_name('cmd_vel'))
+        if self._twist_publisher is None and self.joint_names and listeners:
+            self._stamped = listeners[0].topic_type == STAMPED
+            kind = type(twist_to_msg(0.0, 0.0, self._stamped))
+            self._twist_publisher = self.create_publisher(kind, 'cmd_vel', qos.NEWEST)
+            self.ready.set()
+
+    def send_twist(self, linear_mps: float, angular_radps: float) -> None:
+        """Publish a base velocity."""
+        self._twist_publisher.publish(twist_to_msg(linear_mps, angular_radps, self._stamped))
+
+    def send_joints(self, velocities) -> None:
+        """Publish the velocities of all joints, (J,) rad/s or m/s."""
+        self._joint_publisher.publish(joint_command_to_msg(self.joint_names,
+                                                           velocity=velocities))

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``lingbot-world teleop``: drive base and arm of a running world from the keyboard."""
+import os
+import sys
+import time
+
+NAME = 'teleop'
+HELP = 'drive a running world from the keyboard, base and arm'
+PERIOD_S = 1.0 / 20.0
+PATIENCE_S = 5.0
+QUIT_KEYS = ('x', 'escape', '\x03', '\x04')
+
+
+def add_arguments(parser):
+    """
+    Describe the arguments.
+
+    :param parser: argparse parser of this verb
+    """
+    parser.add_argument('--namespace', default='', help='namespace of the world')
+
+
+def run(args) -> int:
+    """
+    Read keys and publish commands until x, Esc or Ctrl-C.
+
+    :param args: parsed arguments
+    :return: exit code
+    :raises SpecError: no terminal, or no world in this ROS domain
+    """
+    from lingbot_world_ros.errors import SpecError
+    if not sys.stdin.isatty():
+        raise SpecError('teleop reads keys and standard input is not a terminal; start it in one, '
+                        'or publish cmd_vel and joint_command from a program.')
+    from lingbot_world_ros.nodes.run import Spinner, start_ros
+    from lingbot_world_ros.nodes.teleop import TeleopNode
+    import rclpy
+    namespace = ['-r', f'__ns:=/{args.namespace.strip("/")}'] if args.namespace else []
+    start_ros(['--ros-args', *namespace, *args.ros_args])
+    try:
+        node = TeleopNode()
+        with Spinner(node):
+            if not node.ready.wait(PATIENCE_S):
+                raise SpecError(
+                    f'No world in ROS domain {os.environ.get("ROS_DOMAIN_ID") or "0"} under '
+                    f'{node.resolve_topic_name("world_spec")}; start one with "lingbot-world '
+                    'sim", with the same ROS_DOMAIN_ID and namespace.')
+            print(_help(node.joint_names))
+            _drive(node)
+    finally:
+        rclpy.try_shutdown()
+    return 0
+
+
+def _help(joint_names) -> str:
+    """Draw the keys."""
+    from lingbot_world_ros.actions.keyboard import JOINT_KEYS
+    lines = ['base    w/s or up/down: forward, backward    a/d or left/right: turn left, right',
+             '        q/e: forward and left, forward and right']
+    for (more, less), name in zip(JOINT_KEYS, joint_names):
+        lines.append(f'{"arm     " if len(lines) == 2 else "        "}{more}/{less}: {name} +/-')
+    lines.append('speed   +/-: faster, slower    space: stop    x or Esc: quit')
+    return '\n'.join(lines)
+
+
+def _drive(node):
+    """Publish while keys are fresh, one zero when they are not any more, then nothing."""
+    from lingbot_world_ros.actions.keyboard import KeyDrive, split_keys
+    drive = KeyDrive(node.linear_mps, node.angular_radps, node.joint_speeds)
+    moving = (False, False)
+    with _RawTerminal() as terminal:
+        while True:
+            keys = split_keys(terminal.read(PERIOD_S))
+            if any(key in QUIT_KEYS for key in keys):
+                break
+            now_s = time.monotonic()
+            for key in keys:
+                drive.press(key, now_s)
+            base, joints = drive.velocities(now_s)
+            wanted = (any(base), bool(joints.any()))
+            if wanted[0] or moving[0]:
+                node.send_twist(*base)
+            if wanted[1] or moving[1]:
+                node.send_joints(joints)
+            moving = wanted
+            terminal.show(f'linear {base[0]:+.2f} m/s  angular {base[1]:+.2f} rad/s  joints '
+                          + ' '.join(f'{v:+.2f}' for v in joints)
+                          + f'  speed {drive.scale:.0%}')
+        if moving[0]:
+            node.send_twist(0.0, 0.0)
+        if moving[1]:
+            node.send_joints(joints * 0.0)
+
+
+class _RawTerminal:
+    """Keys as they are pressed, without echo; the terminal is as before on the way out."""
+
+    def __enter__(self):
+        import termios
+        import tty
+        self._fd = sys.stdin.fileno()
+        self._before = termios.tcgetattr(self._fd)
+        tty.setraw(self._fd, termios.TCSANOW)
+        return self
+
+    def __exit__(self, *_):
+        import termios
+        termios.tcsetattr(self._fd, termios.TCSADRAIN, self._before)
+        print()
+
+    def read(self, timeout_s: float) -> str:
+        """Return the characters that arrive within one period, after waiting it out."""
+        import select
+        end_s, text = time.monotonic() + timeout_s, ''
+        while (left_s := end_s - time.monotonic()) > 0.0:
+            if select.select([self._fd], [], [], left_s)[0]:
+                sent = os.read(self._fd, 64)
+                if not sent:
+                    return text + QUIT_KEYS[-1]  # the terminal is gone
+                text += sent.decode(errors='ignore')
+        return text
+
+    def show(self, line: str) -> None:
+        """Replace the status line."""
+        sys.stdout.write(f'\r{line}\x1b[K')
+        sys.stdout.flush()

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line as a user meets it: separate processes, exit codes, signals, a terminal."""
+import os
+import pty
+import signal
+import subprocess
+import sys
+import termios
+
+import pytest
+
+pytest.importorskip('rclpy')
+pytest.importorskip('lingbot_world_ros.msg')
+
+from fake_world import FakeWorld  # noqa: E402, I100
+from geometry_msgs.msg import Twist  # noqa: E402
+from lingbot_world_ros.cli import main, verb_names  # noqa: E402
+from lingbot_world_ros.nodes.action_encoder import ActionEncoderNode  # noqa: E402
+from lingbot_world_ros.nodes.world_model import WorldModelNode  # noqa: E402
+from ros_graph import Domain, Graph  # noqa: E402
+from sensor_msgs.msg import JointState  # noqa: E402
+
+COMMAND = [sys.executable, '-m', 'lingbot_world_ros.cli']
+REFERENCE = ['--engine', 'reference']
+
+
+@pytest.fixture(scope='module')
+def domain():
+    with Domain() as number:
+        yield number
+
+
+def start(domain, *args, **kwargs):
+    env = {**os.environ, 'ROS_DOMAIN_ID': str(domain), 'PYTHONUNBUFFERED': '1'}
+    return subprocess.Popen([*COMMAND, *args], env=env, text=True, stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, **kwargs)
+
+
+def read_until(process, words):
+    """Read standard output up to a line that holds the words."""
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if words in line:
+            return ''.join(lines)
+    raise AssertionError(f'{words!r} not in {lines}, stderr {process.stderr.read()}')
+
+
+def test_verbs_are_listed(capsys):
+    assert {'sim', 'teleop', 'doctor'} <= set(verb_names())
+    with pytest.raises(SystemExit) as end:
+        main(['--help'])
+    assert end.value.code == 0
+    listed = capsys.readouterr().out
+    assert all(name in listed for name in verb_names())
+
+
+@pytest.mark.parametrize('args, words', [
+    (['--profile', 'nope'], "profile 'nope'"),
+    (['--param', 'sped:=1'], "Did you mean 'speed'"),
+    (['--param', 'speed'], 'NAME:=VALUE'),
+    (['--seed', '-4'], 'seed=-4'),
+    (['--engine', 'rom'], "Did you mean 'room'"),
+    ([*REFERENCE, '--scene', 'kitchn'], "Unknown scene 'kitchn'"),
+    ([*REFERENCE, '--param', 'jpeg_quality:=high'], 'jpeg_quality'),
+])
+def test_mistakes_are_one_line_and_exit_code_2(domain, args, words):
+    process = start(domain, 'sim', *args)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 2 and out == ''
+    assert words in err and err.startswith('error: ') and err.count('\n') == 1
+
+
+@pytest.mark.parametrize('number', ['999', 'seven', '-1'])
+def test_bad_domain_is_one_line_and_exit_code_2(number):
+    process = start(number, 'sim', *REFERENCE)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert 'ROS_DOMAIN_ID' in err and '0 to 232' in err and err.count('\n') == 1
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_sim_tells_what_it_does_refuses_a_second_one_and_ends_on_signals(domain, number):
+    pytest.importorskip('lingbot_world_ros.reference.world')
+    process = start(domain, 'sim', *REFERENCE, '--scene', 'office')
+    try:
+        said = read_until(process, 'Ctrl-C ends')
+        for words in ('First image after', 'scene office', '/camera/image_raw', '/cmd_vel',
+                      'lingbot-world teleop', 'ros2 topic pub'):
+            assert words in said
+        said = read_until(process, 'Hz')
+        assert 'real time x' in said and 'uncertainty' in said
+        if number == signal.SIGINT:
+            second = start(domain, 'sim', *REFERENCE)
+            _, err = second.communicate(timeout=60)
+            assert second.returncode == 2 and 'in use' in err and 'ROS_DOMAIN_ID' in err
+        process.send_signal(number)
+        _, err = process.communicate(timeout=30)
+        assert process.returncode == 0
+        assert 'Traceback' not in err
+    finally:
+        process.kill()
+
+
+def test_sim_ends_by_itself_after_its_duration(domain):
+    pytest.importorskip('lingbot_world_ros.reference.world')
+    process = start(domain, 'sim', *REFERENCE, '--duration', '1.5', '--param', 'seed:=3')
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0 and 'seed 3' in out and 'Traceback' not in err
+
+
+def test_teleop_without_a_terminal_says_so(domain):
+    process = start(domain, 'teleop', stdin=subprocess.DEVNULL)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 2 and 'not a terminal' in err
+
+
+def test_teleop_drives_base_and_arm_and_restores_the_terminal(domain):
+    keyboard, terminal = pty.openpty()
+    before = termios.tcgetattr(terminal)
+    with Graph(lambda: [WorldModelNode(world=FakeWorld()), ActionEncoderNode()], domain,
+               ('-p', 'scene:=a')) as graph:
+        twists, joints = graph.listen(Twist, 'cmd_vel'), graph.listen(JointState, 'joint_command')
+        process = start(domain, 'teleop', stdin=terminal)
+        try:
+            read_until(process, 'speed')
+            os.write(keyboard, b'w')
+            graph.wait_for(lambda: [m for m in twists if m.linear.x > 0], 'forward')
+            graph.wait_for(lambda: twists[-1].linear.x == 0.0, 'the stop')
+            assert not joints  # no joint key, no joint command
+            os.write(keyboard, b'j')
+            graph.wait_for(lambda: [m for m in joints if m.velocity[0] < 0], 'the joint')
+            os.write(keyboard, b'x')
+            graph.wait_for(lambda: process.poll() is not None, 'the end')
+            assert process.returncode == 0, process.stderr.read()
+            assert termios.tcgetattr(terminal) == before
+        finally:
+            process.kill()

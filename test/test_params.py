@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Profiles and parameters: one home per default, mistakes told in one line."""
+from dataclasses import fields
+
+from lingbot_world_ros.errors import SpecError
+from lingbot_world_ros.nodes import params
+from lingbot_world_ros.nodes.params import (ACTION_ENCODER, load_profile, PARAMS, profile_path,
+                                            WORLD_MODEL)
+from lingbot_world_ros.paths import share_path
+from lingbot_world_ros.worlds.session import SessionSpec
+import pytest
+
+HEAD = '/**:\n  ros__parameters:\n'
+
+
+def write(tmp_path, text):
+    path = tmp_path / 'mine.yaml'
+    path.write_text(text)
+    return str(path)
+
+
+def test_every_parameter_has_its_default_in_the_default_profile_and_nothing_else_is_there():
+    assert set(load_profile('default')) == set(PARAMS)
+    assert len(PARAMS) == len(WORLD_MODEL) + len(ACTION_ENCODER)
+
+
+def test_every_field_of_the_session_is_a_parameter():
+    names = {param.name for param in WORLD_MODEL}
+    assert {field.name for field in fields(SessionSpec)} <= names
+
+
+def test_every_parameter_is_described_and_numbers_have_a_range():
+    for param in PARAMS.values():
+        assert len(param.description) > 15, param.name
+        assert param.kind not in (int, float) or param.low < param.high, param.name
+
+
+@pytest.mark.parametrize('name', [path.stem for path in share_path('config').glob('*.yaml')])
+def test_shipped_profiles_are_good(name):
+    assert profile_path(name).is_file() and load_profile(name)
+
+
+def test_a_profile_names_only_what_it_changes_and_a_whole_number_may_be_a_float(tmp_path):
+    values = load_profile(write(tmp_path, f'{HEAD}    speed: 2\n    use_sim_time: true\n'))
+    assert values == {'speed': 2.0} and type(values['speed']) is float
+
+
+def test_sections_by_node_name_are_read(tmp_path):
+    text = '/w1/world_model:\n  ros__parameters:\n    scene: office\n'
+    assert load_profile(write(tmp_path, text)) == {'scene': 'office'}
+
+
+@pytest.mark.parametrize('text, words', [
+    (f'{HEAD}    scen: office\n', ("'scen'", "Did you mean 'scene'")),
+    (f'{HEAD}    seed: many\n', ('seed', 'many', 'whole number')),
+    (f'{HEAD}    seed: true\n', ('seed', 'whole number')),
+    (f'{HEAD}    speed: fast\n', ('speed', 'a number')),
+    (f'{HEAD}    publish_tf: 3\n', ('publish_tf', 'true or false')),
+    (f'{HEAD}    jpeg_quality: 101\n', ('jpeg_quality', '1 to 100')),
+    (f'{HEAD}    speed: .nan\n', ('speed', 'outside')),
+    (f'{HEAD}    cmd_vel_type: both\n', ('cmd_vel_type', 'twist_stamped')),
+    (f'{HEAD}   scene: [office\n', ('line', 'YAML')),
+    ('speed: 1.0\n', ("'speed'", 'ros__parameters')),
+    ('camera_node:\n  ros__parameters: {}\n', ("'camera_node'", 'world_model')),
+    ('/**:\n  speed: 1.0\n', ('ros__parameters',)),
+    ('- 1\n', ('not a parameter file',)),
+    ('', ('not a parameter file',)),
+])
+def test_mistakes_in_a_profile_name_file_and_remedy(tmp_path, text, words):
+    path = write(tmp_path, text)
+    with pytest.raises(SpecError) as error:
+        load_profile(path)
+    for word in ('mine.yaml', *words):
+        assert word in str(error.value)
+    assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('profile, words', [
+    ('defualt', "Did you mean 'default'"), ('nowhere/x.yaml', 'does not exist.*default')])
+def test_missing_profile_lists_those_that_ship(profile, words):
+    with pytest.raises(SpecError, match=words):
+        load_profile(profile)
+
+
+def test_nodes_declare_their_own_table(monkeypatch):
+    declared = {}
+
+    class Node:
+        """What ``declare`` needs of a node."""
+
+        _parameter_overrides = {}
+
+        def get_name(self):
+            return 'n'
+
+        def declare_parameter(self, name, default, descriptor):
+            declared[name] = descriptor
+            return type('P', (), {'value': default})
+
+    values = params.declare(Node(), ACTION_ENCODER)
+    assert set(declared) == {p.name for p in ACTION_ENCODER} == set(vars(values))
+    assert declared['cmd_timeout_s'].floating_point_range[0].from_value == 0.01
+    assert all(d.read_only and d.description for d in declared.values())
