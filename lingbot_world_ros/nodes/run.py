@@ -14,11 +14,9 @@ from rclpy.signals import SignalHandlerOptions
 MAX_DOMAIN_ID = 232  # beyond it DDS has no UDP port numbers left
 
 
-def prepare_environment() -> None:
+def check_domain_id() -> None:
     """
-    Set what the middleware reads once, at start: a shared-memory profile that fits images.
-
-    A profile the user chose is left alone.
+    Look at the ROS domain before the middleware does.
 
     :raises SpecError: ROS_DOMAIN_ID is not a number from 0 to 232
     """
@@ -26,6 +24,14 @@ def prepare_environment() -> None:
     if domain and not (domain.isdigit() and int(domain) <= MAX_DOMAIN_ID):
         raise SpecError(f'ROS_DOMAIN_ID={domain!r} is not a whole number from 0 to '
                         f'{MAX_DOMAIN_ID}; set another one, for example ROS_DOMAIN_ID=7.')
+
+
+def prepare_environment() -> None:
+    """
+    Set what the middleware reads once, at start: a shared-memory profile that fits images.
+
+    A profile the user chose is left alone.
+    """
     os.environ.setdefault(profile_variable(), str(share_path('config', 'fastdds.xml')))
 
 
@@ -96,6 +102,7 @@ def start_ros(args=None) -> None:
     :param args: command line with ``--ros-args``; None takes the process's own
     :raises SpecError: ROS_DOMAIN_ID or an argument cannot be used
     """
+    check_domain_id()
     prepare_environment()
     try:
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)

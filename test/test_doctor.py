@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""doctor: findings with remedies, and exit codes."""
+import json
+
+import pytest
+
+pytest.importorskip('rclpy')
+pytest.importorskip('lingbot_world_ros.msg')
+
+from lingbot_world_ros.cli import main  # noqa: E402, I100
+from lingbot_world_ros.verbs import doctor  # noqa: E402
+from ros_graph import Domain  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def domain(monkeypatch):
+    with Domain() as number:
+        monkeypatch.setenv('ROS_DOMAIN_ID', str(number))
+        monkeypatch.setenv('FASTDDS_DEFAULT_PROFILES_FILE', '')
+        monkeypatch.delenv('FASTDDS_DEFAULT_PROFILES_FILE')
+        yield number
+
+
+def findings(capsys, *args):
+    code = main(['doctor', '--json', *args])
+    report = json.loads(capsys.readouterr().out)
+    assert report['ok'] is (code == 0)
+    return code, {f['name']: f for f in report['findings']}
+
+
+def test_a_good_installation_is_ready(capsys):
+    pytest.importorskip('openvino')
+    code, found = findings(capsys)
+    assert code == 0, found
+    assert found['engine room']['level'] in ('OK', 'WARN') and 'ms a step' in str(found)
+    assert {'python', 'rclpy', 'messages', 'domain', 'middleware', 'dds profile', 'topics',
+            'shared memory', 'runtime', 'weights', 'cores', 'gpu'} <= set(found)
+    assert all(f['remedy'] for f in found.values() if f['level'] != 'OK')
+
+
+def test_bad_domain_and_unknown_engine_fail_with_remedies_and_hide_nothing(capsys, monkeypatch):
+    monkeypatch.setenv('ROS_DOMAIN_ID', '999')
+    code, found = findings(capsys, '--engine', 'rom')
+    assert code == 1
+    assert found['domain']['level'] == 'FAIL' and '0 to 232' in found['domain']['text']
+    assert "Did you mean 'room'" in found['engine rom']['text']
+    assert found['python']['level'] == 'OK' and found['gpu']['level'] in ('OK', 'WARN')
+
+
+def test_missing_dds_profile_fails(monkeypatch):
+    monkeypatch.setenv('FASTDDS_DEFAULT_PROFILES_FILE', '/nowhere.xml')
+    finding = doctor.check_dds_profile()
+    assert finding.level == 'FAIL' and '/nowhere.xml' in finding.text and 'unset' in finding.remedy
+
+
+def test_little_shared_memory_is_a_warning(monkeypatch):
+    monkeypatch.setattr(doctor, 'MIN_SHM_BYTES', 2 ** 60)
+    finding = doctor.check_shared_memory()
+    assert finding.level == 'WARN' and '--shm-size' in finding.remedy
+
+
+def test_text_output_ends_with_a_verdict(capsys):
+    pytest.importorskip('openvino')
+    assert main(['doctor']) == 0
+    assert capsys.readouterr().out.strip().splitlines()[-1] == 'Ready.'
