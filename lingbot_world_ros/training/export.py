@@ -17,7 +17,7 @@ from lingbot_world_ros.models.room.dynamics import (CONTACT_TENSORS, Dynamics, D
 from lingbot_world_ros.models.room.renderer import (Renderer, RendererSpec, SCENE_TENSORS,
                                                     SceneMap)
 from lingbot_world_ros.models.room.state import RoomState
-from lingbot_world_ros.worlds.scenes import get_scene
+from lingbot_world_ros.worlds.scenes import get_scene, SCENES
 from safetensors.torch import load_file, save_file
 import torch
 from torch import nn
@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 FORMAT = 1  # of the weights folder; models/room/world.py reads this one
 # Expected image error before training.calibrate has measured it.
-UNCALIBRATED = {'floor': {}, 'gain': [1.0, 1.0, 1.0], 'ceiling': 0.25, 'calibrated_to': 0.0}
+UNCALIBRATED = {'floor': dict.fromkeys(SCENES, 0.02), 'gain': [1.0, 1.0, 1.0], 'ceiling': 0.25, 'calibrated_to': 0.0}
 DYNAMICS_INPUTS = ('pose', 'twist', 'joints', 'joint_speed', 'objects', 'object_motion', 'hidden',
                    'action', 'noise')
 DYNAMICS_OUTPUTS = ('motion', 'twist_next', 'joint_motion', 'joint_speed_next', 'contact',
@@ -172,7 +172,7 @@ def describe(folder, name, scenes):
             for p in sorted(folder.iterdir()) if p.suffix in ('.onnx', '.safetensors')}
     (folder / 'model.json').write_text(json.dumps(
         {'format': FORMAT, 'name': name, 'scenes': scenes, 'hidden': DynamicsSpec().hidden,
-         'uncertainty': UNCALIBRATED, 'sha256': sums}, indent=2) + '\n')
+         'variance_scale': [1.0, 1.0, 1.0, 1.0], 'uncertainty': UNCALIBRATED, 'sha256': sums}, indent=2) + '\n')
 
 
 if __name__ == '__main__':

@@ -21,7 +21,9 @@ from safetensors.numpy import load_file
 
 WEIGHTS = Path(__file__).parent / 'weights'
 FORMAT = 1
+REMEDY = 'Restore the folder from the release, or train and export it again.'
 NUM_LATENT = 8  # width of the stochastic part
+NUM_OBJECTS = 3  # movable objects of every scene
 
 
 class RoomWorld:
@@ -53,6 +55,8 @@ class RoomWorld:
             robot=ROBOT, action=robot_action_layout(ROBOT), has_depth=True,
             predicted_states=('base', 'joints', 'contact', 'objects'))
         self._batch_size, self._sample, self._threads = batch_size, sample, threads
+        scale = self.about['variance_scale']  # of position, yaw, joints, objects
+        self._growth_scale = np.array(scale[:2] + [scale[2]] * len(ROBOT.joints) + [scale[3]] * NUM_OBJECTS)
         self._low, self._high = ROBOT.joint_array('low'), ROBOT.joint_array('high')
         self._graphs = {}  # scene -> (dynamics, renderer)
         self._scene = None
@@ -89,7 +93,8 @@ class RoomWorld:
             'joint_motion': out['joint_motion'].astype(np.float64),
             'joint_speed': out['joint_speed_next'],
             'object_motion': out['object_motion_next'].astype(np.float64),
-            'hidden': out['hidden_next'], 'growth': out['growth']}, self._low, self._high, np)
+            'hidden': out['hidden_next'],
+            'growth': out['growth'] * self._growth_scale}, self._low, self._high, np)
         observation = self._observe(moved, out['contact'], render)
         self._state = moved
         return observation
@@ -105,6 +110,11 @@ class RoomWorld:
         self._state = replace(state, twist=np.float32(observation.base_twist[:, -1]),
                               joint_speed=np.float32(observation.joint_velocity[:, -1]),
                               hidden=self._state.hidden)
+
+    @property
+    def variance(self) -> np.ndarray:
+        """(b, 2 + j + k) float64: of position, yaw, joints, objects since the start."""
+        return self._state.variance.copy()
 
     def snapshot(self):
         """Return a copy of the state of all worlds."""
@@ -128,21 +138,24 @@ class RoomWorld:
     def _observe(self, state, contact, render):
         """Draw a state and put it into the interface's terms."""
         rgb = depth = uncertainty = calibrated = None
+        extra = {}
         if render:
             _, renderer = self._graphs[self._scene]
             out = renderer({'pose': state.pose, 'joints': state.joints, 'objects': state.objects,
                             'variance': state.variance})
-            rgb, depth = out['rgb'].copy(), out['depth'].copy()
+            rgb, depth = out['rgb'], out['depth']
             uncertainty, calibrated = self._uncertainty(out['sensitivity'])
+            extra['sensitivity'] = out['sensitivity']
         covariance = np.zeros((self._batch_size, 3, 3))
         covariance[:, [0, 1], [0, 1]] = state.variance[:, :1]
         covariance[:, 2, 2] = state.variance[:, 1]
         columns = {'rgb': rgb, 'depth_m': depth, 'uncertainty': uncertainty,
-                   'calibrated': calibrated, 'contact': contact.copy(), 'base_pose': state.pose,
+                   'calibrated': calibrated, 'contact': contact, 'base_pose': state.pose,
                    'base_twist': state.twist.astype(np.float64), 'joint_position': state.joints,
                    'joint_velocity': state.joint_speed.astype(np.float64),
                    'object_pose': state.objects, 'base_pose_cov': covariance}
-        return Observation(**{k: None if v is None else v[:, None] for k, v in columns.items()})
+        return Observation(**{k: None if v is None else v[:, None] for k, v in columns.items()},
+                           extra=extra)
 
     def _uncertainty(self, sensitivity):
         """Expected RMS error of the image, 0..1, and whether it is in the calibrated range."""
@@ -175,7 +188,10 @@ class Graph:
         """
         import openvino
         core = openvino.Core()
-        model = core.read_model(path)
+        try:
+            model = core.read_model(path)
+        except RuntimeError as error:
+            raise SpecError(f'{path} cannot be read: not an ONNX graph. {REMEDY}') from error
         sizes = {}
         for port in model.inputs:
             name, shape = _port_name(port), port.get_partial_shape()
@@ -203,12 +219,12 @@ class Graph:
         Run once.
 
         :param inputs: arrays by name; those that the graph does not take are left out
-        :return: name -> array, valid until the next run
+        :return: name -> array, owned by the caller
         """
         for name, array in self._inputs.items():
             array[:] = inputs[name]
         self._request.infer()
-        return self._outputs
+        return {name: array.copy() for name, array in self._outputs.items()}
 
 
 def _port_name(port) -> str:
@@ -226,22 +242,21 @@ def read_about(folder: Path, verify: bool = False) -> dict:
     :raises SpecError: missing, corrupt, or another format
     """
     path = Path(folder) / 'model.json'
-    remedy = 'Restore the folder from the release, or train and export it again.'
     try:
         about = json.loads(path.read_text())
         version, sums = about['format'], about['sha256']
     except FileNotFoundError:
-        raise SpecError(f'No weights in {folder}: {path.name} is missing. {remedy}') from None
+        raise SpecError(f'No weights in {folder}: {path.name} is missing. {REMEDY}') from None
     except (ValueError, KeyError, TypeError) as error:
-        raise SpecError(f'{path} is corrupt ({error!r}). {remedy}') from None
+        raise SpecError(f'{path} is corrupt ({error!r}). {REMEDY}') from None
     if version != FORMAT:
-        raise SpecError(f'{path} has format {version}, expected {FORMAT}. {remedy}')
+        raise SpecError(f'{path} has format {version}, expected {FORMAT}. {REMEDY}')
     for name, expected in sums.items():
         file = Path(folder) / name
         if not file.is_file():
-            raise SpecError(f'{file} is missing. {remedy}')
+            raise SpecError(f'{file} is missing. {REMEDY}')
         if verify and hashlib.sha256(file.read_bytes()).hexdigest() != expected:
-            raise SpecError(f'{file} is corrupt: its checksum does not match. {remedy}')
+            raise SpecError(f'{file} is corrupt: its checksum does not match. {REMEDY}')
     return about
 
 
@@ -270,5 +285,4 @@ def _read_tensors(path: Path) -> dict:
     try:
         return {k: np.ascontiguousarray(v, np.float32) for k, v in load_file(path).items()}
     except Exception as error:  # the library raises its own, undocumented types
-        raise SpecError(f'{path} cannot be read ({error}). Restore the folder from the release, '
-                        'or train and export it again.') from error
+        raise SpecError(f'{path} cannot be read ({error}). {REMEDY}') from error

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The MuJoCo reference world: geometry and physics that the learned world is measured by."""
+from lingbot_world_ros.worlds.robot import ROBOT
+from lingbot_world_ros.worlds.scenes import generate_scene, get_scene, SCENES, StartState
+import numpy as np
+import pytest
+
+reference = pytest.importorskip('lingbot_world_ros.reference.world')
+
+
+@pytest.fixture(scope='module', params=sorted(SCENES))
+def sim(request):
+    """Each shipped scene, compiled once."""
+    return reference.ReferenceScene(get_scene(request.param))
+
+
+def test_start_states_touch_nothing(sim):
+    for seed in range(40):
+        sim.set_state(sim.scene.start_state(seed))
+        assert not sim.contact, seed
+
+
+def test_arm_points_project_onto_the_arm(sim):
+    """Forward kinematics, camera pose and intrinsics agree with what is drawn."""
+    hits = total = 0
+    for seed in range(6):
+        sim.set_state(sim.scene.start_state(seed))
+        mask = sim.arm_mask()
+        points = ROBOT.arm_points(sim.joint_position)[1:4]
+        local = np.linalg.inv(ROBOT.camera.T_base_optical) @ np.c_[points, np.ones(3)].T
+        u, v, w = ROBOT.camera.k @ local[:3]
+        for x, y in zip(np.rint(u / w).astype(int), np.rint(v / w).astype(int)):
+            if 0 <= x < mask.shape[1] and 0 <= y < mask.shape[0]:
+                hits, total = hits + mask[y, x], total + 1
+    assert total >= 10 and hits == total
+
+
+def test_depth_is_metres_along_the_optical_axis(sim):
+    """Casts rays through pixels and compares with MuJoCo's own ray caster."""
+    import mujoco
+    sim.set_state(sim.scene.start_state(1))
+    depth = sim.render(supersampling=1)[1]
+    T = _camera_pose(sim.base_pose)
+    groups = np.array([1, 1, 1, 0, 0, 0], np.uint8)
+    errors = []
+    for u, v in ((8, 8), (150, 10), (20, 60), (140, 60), (12, 110)):
+        ray = T[:3, :3] @ np.linalg.inv(ROBOT.camera.k) @ (u, v, 1.0)
+        length = np.linalg.norm(ray)
+        distance = mujoco.mj_ray(sim.model, sim.data, T[:3, 3], ray / length, groups, 1, -1,
+                                 np.zeros(1, np.int32))
+        errors.append(abs(depth[v, u] - distance / length))
+    assert np.median(errors) < 0.01
+
+
+def _camera_pose(base_pose):
+    x, y, yaw = base_pose
+    T = np.eye(4)
+    T[:2, :2] = [[np.cos(yaw), -np.sin(yaw)], [np.sin(yaw), np.cos(yaw)]]
+    T[:2, 3] = x, y
+    return T @ ROBOT.camera.T_base_optical
+
+
+def test_pushed_objects_move(sim):
+    start, index, angle = next(
+        (start, i, angle) for start in map(sim.scene.start_state, range(200))
+        for i in range(len(sim.scene.movables)) for angle in np.linspace(0, 2 * np.pi, 24)
+        if _free_line(sim.scene, start.object_pose, i, angle))
+    target = start.object_pose[index]
+    away = ROBOT.base_radius_m + sim.scene.movables[index].radius_m + 0.05
+    base = [target[0] - away * np.cos(angle), target[1] - away * np.sin(angle), angle]
+    sim.set_state(StartState(np.array(base), start.joint_position, start.object_pose))
+    for _ in range(15):
+        sim.step(np.r_[0.5, np.zeros(6)])
+    moved = (sim.object_pose[index] - target)[:2] @ [np.cos(angle), np.sin(angle)]
+    assert moved > 0.15
+
+
+def _free_line(scene, objects, index, angle):
+    """Whether nothing stands between 0.7 m before and 0.5 m behind an object."""
+    points = objects[index, :2] + np.linspace(-0.7, 0.5, 13)[:, None] * [np.cos(angle),
+                                                                         np.sin(angle)]
+    others = np.delete(objects, index, 0)[:, :2]
+    apart = np.linalg.norm(points[:, None] - others, axis=-1)
+    return (scene.clearance_m(points) > 0.40).all() and (apart > 0.7).all()
+
+
+def test_contact_does_not_spin_the_base(sim):
+    """Contacts that missed the base's axis once spun it up to hundreds of radians a second."""
+    rng = np.random.default_rng(0)
+    for seed in range(4):
+        sim.set_state(sim.scene.start_state(seed))
+        for _ in range(60):
+            sim.step(np.r_[rng.uniform(0.3, 0.8), 0.0, np.zeros(5)])
+            assert abs(sim.base_twist[2]) < 0.05
+
+
+def test_generated_scenes_repeat_by_seed_and_differ_by_seed():
+    first, again, other = (generate_scene('office', s) for s in (4, 4, 5))
+    assert first == again
+    assert first.parts != other.parts
+    reference.ReferenceScene(other).step(np.zeros(7))

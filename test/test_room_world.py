@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The shipped embedded world: weights, uncertainty, likeness to the reference world."""
+import json
+import shutil
+import subprocess
+import sys
+
+from lingbot_world_ros.errors import SpecError
+from lingbot_world_ros.models.room.world import read_about, RoomWorld, WEIGHTS
+from lingbot_world_ros.training.command_sequences import command_sequence
+import numpy as np
+import pytest
+
+SIZE_LIMIT_BYTES = 32e6
+
+
+def roll(world, scene, seed, num_frames):
+    """Drive a seeded command sequence; return first and last observation."""
+    commands = command_sequence(world.spec.action, num_frames, np.random.default_rng(seed))
+    first = world.reset(scene, seed)
+    for t in range(num_frames):
+        seen = world.step(commands[None, t:t + 1], render=t + 1 == num_frames)
+    return first, seen
+
+
+def test_shipped_files_match_their_checksums_and_stay_small():
+    assert set(read_about(WEIGHTS, verify=True)['scenes']) == {'living_room', 'office', 'workshop'}
+    assert sum(p.stat().st_size for p in WEIGHTS.iterdir()) < SIZE_LIMIT_BYTES
+
+
+@pytest.mark.parametrize('scene', ['living_room', 'office', 'workshop'])
+def test_two_imagined_seconds_look_like_the_reference_world(scene):
+    """A wrong axis, scale or frame in the export costs more than 10 dB."""
+    reference = pytest.importorskip('lingbot_world_ros.reference.world').ReferenceWorld()
+    _, truth = roll(reference, scene, 11, 30)
+    _, seen = roll(RoomWorld(), scene, 11, 30)
+    square = np.mean((truth.rgb / 255.0 - seen.rgb / 255.0) ** 2)
+    assert -10 * np.log10(square) > 20
+    assert np.median(np.abs(truth.depth_m - seen.depth_m) / truth.depth_m) < 0.03
+
+
+def test_uncertainty_and_covariance_grow_from_a_known_start():
+    first, seen = roll(RoomWorld(), 'office', 4, 90)
+    assert first.base_pose_cov.max() == 0
+    cov = seen.base_pose_cov[0, 0]
+    assert np.linalg.eigvalsh(cov).min() > 0
+    assert seen.uncertainty[0, 0] > first.uncertainty[0, 0]
+
+
+def test_observing_the_truth_makes_the_state_known_again():
+    world = RoomWorld()
+    _, seen = roll(world, 'office', 4, 60)
+    seen.base_pose[..., 0] += 0.2
+    world.observe(seen)
+    after = world.step(np.zeros((1, 1, 7), np.float32))
+    np.testing.assert_allclose(after.base_pose[0, 0], seen.base_pose[0, 0], atol=0.1)
+    assert after.base_pose_cov.max() < seen.base_pose_cov.max()
+
+
+def test_sampled_futures_differ_by_seed_and_repeat_by_seed():
+    ends = []
+    for seed in (0, 0):
+        world = RoomWorld(sample=True)
+        ends.append(roll(world, 'office', seed, 20)[1].base_pose)
+    np.testing.assert_array_equal(*ends)
+
+
+def test_runs_without_torch():
+    code = ('import sys; sys.modules["torch"] = None\n'
+            'from lingbot_world_ros.worlds.world_model import make_world\n'
+            'print(make_world("room").reset("office", 1).rgb.mean())')
+    out = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=60)
+    assert out.returncode == 0, out.stderr
+    assert 20 < float(out.stdout) < 235
+
+
+@pytest.fixture
+def weights(tmp_path):
+    """Return a copy of the shipped weights that a test may damage."""
+    return shutil.copytree(WEIGHTS, tmp_path / 'weights')
+
+
+def test_missing_folder_says_what_to_do(tmp_path):
+    with pytest.raises(SpecError, match='model.json is missing.*Restore'):
+        RoomWorld(weights=tmp_path)
+
+
+def test_missing_file_is_named(weights):
+    (weights / 'dynamics.onnx').unlink()
+    with pytest.raises(SpecError, match='dynamics.onnx is missing'):
+        RoomWorld(weights=weights)
+
+
+def test_corrupt_description_is_named(weights):
+    (weights / 'model.json').write_text('{"format": ')
+    with pytest.raises(SpecError, match='model.json is corrupt'):
+        RoomWorld(weights=weights)
+
+
+def test_other_format_is_refused(weights):
+    about = json.loads((weights / 'model.json').read_text())
+    (weights / 'model.json').write_text(json.dumps({**about, 'format': 99}))
+    with pytest.raises(SpecError, match='format 99, expected 1'):
+        RoomWorld(weights=weights)
+
+
+@pytest.mark.parametrize('name', ['office.safetensors', 'renderer.onnx'])
+def test_damaged_file_is_found(weights, name):
+    data = bytearray((weights / name).read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    (weights / name).write_bytes(data)
+    with pytest.raises(SpecError, match=f'{name} is corrupt'):
+        RoomWorld(weights=weights, verify=True)
+
+
+@pytest.mark.parametrize('name', ['office.safetensors', 'renderer.onnx'])
+def test_truncated_file_is_one_clear_error(weights, name):
+    (weights / name).write_bytes((weights / name).read_bytes()[:1000])
+    world = RoomWorld(weights=weights)
+    with pytest.raises(SpecError, match=f'{name} cannot be read.*Restore'):
+        world.reset('office', 0)

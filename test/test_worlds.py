@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every engine promises, checked on every engine."""
+from dataclasses import fields
+
+from lingbot_world_ros.errors import SpecError
+from lingbot_world_ros.worlds.world_model import make_world
+import numpy as np
+import pytest
+
+ENGINES = ('room', 'reference')
+
+
+@pytest.fixture(scope='module', params=ENGINES)
+def world(request):
+    """One world per engine; skipped where its optional package is absent."""
+    if request.param == 'reference':
+        pytest.importorskip('lingbot_world_ros.reference.world')
+    return make_world(request.param)
+
+
+def action(world, **columns):
+    """Return one action (1, 1, a) from named columns; the rest is zero."""
+    names = list(world.spec.action.names)
+    out = np.zeros((1, 1, len(names)), np.float32)
+    for name, value in columns.items():
+        out[..., names.index(name.replace('__', '.'))] = value
+    return out
+
+
+def roll(world, command, num_frames, render=False):
+    """Repeat one action; return the last observation."""
+    for _ in range(num_frames):
+        seen = world.step(command, render=render)
+    return seen
+
+
+def test_observation_matches_the_spec(world):
+    seen = world.reset('living_room', 0)
+    camera = world.spec.camera
+    assert seen.rgb.shape == (1, 1, camera.height_px, camera.width_px, 3)
+    assert seen.rgb.dtype == np.uint8
+    assert seen.depth_m.shape == seen.rgb.shape[:-1] and seen.depth_m.dtype == np.float32
+    assert seen.base_pose.shape == seen.base_twist.shape == (1, 1, 3)
+    assert seen.joint_position.shape == seen.joint_velocity.shape == (1, 1, 5)
+    assert seen.contact.shape == (1, 1)
+    assert 0.2 < seen.depth_m.min() and seen.depth_m.max() < 12
+
+
+def test_same_seed_and_commands_give_the_same_bytes(world):
+    command = action(world, base__linear__x=0.4, base__angular__z=0.5)
+    digests = []
+    for _ in range(2):
+        world.reset('office', 3)
+        seen = roll(world, command, 10, render=True)
+        digests.append([getattr(seen, f.name).tobytes() for f in fields(seen)
+                        if isinstance(getattr(seen, f.name), np.ndarray)])
+    assert digests[0] == digests[1]
+
+
+def test_another_seed_starts_elsewhere(world):
+    poses = [world.reset('office', seed).base_pose for seed in (1, 2)]
+    assert np.abs(poses[0] - poses[1]).max() > 0.1
+
+
+def test_state_does_not_depend_on_rendering(world):
+    command = action(world, base__linear__x=0.3, elbow_joint__velocity=0.4)
+    world.reset('workshop', 1)
+    seen = roll(world, command, 8, render=True)
+    world.reset('workshop', 1)
+    blind = roll(world, command, 8, render=False)
+    assert blind.rgb is None
+    np.testing.assert_array_equal(seen.base_pose, blind.base_pose)
+    np.testing.assert_array_equal(seen.joint_position, blind.joint_position)
+
+
+def test_restore_replays_the_same_frames(world):
+    command = action(world, base__angular__z=1.0)
+    world.reset('living_room', 2)
+    roll(world, command, 3)
+    saved = world.snapshot()
+    first = roll(world, command, 3, render=True)
+    world.restore(saved)
+    again = roll(world, command, 3, render=True)
+    np.testing.assert_array_equal(first.rgb, again.rgb)
+
+
+def test_observations_do_not_share_memory(world):
+    first = world.reset('living_room', 0)
+    kept = first.rgb.copy(), first.base_pose.copy(), first.joint_position.copy()
+    roll(world, action(world, base__angular__z=1.5), 2, render=True)
+    np.testing.assert_array_equal(first.rgb, kept[0])
+    np.testing.assert_array_equal(first.base_pose, kept[1])
+    np.testing.assert_array_equal(first.joint_position, kept[2])
+
+
+@pytest.mark.parametrize('column, index, sign', [
+    ('base__angular__z', 2, 1), ('base__angular__z', 2, -1)])
+def test_base_turns_as_commanded(world, column, index, sign):
+    start = world.reset('office', 5).base_pose
+    seen = roll(world, action(world, **{column: 0.9 * sign}), 15)
+    assert sign * (seen.base_pose - start)[0, 0, index] == pytest.approx(0.9, abs=0.1)
+
+
+@pytest.mark.parametrize('sign', [1, -1])
+def test_base_drives_along_its_heading(world, sign):
+    start = world.reset('workshop', 4).base_pose[0, 0]
+    seen = roll(world, action(world, base__linear__x=0.3 * sign), 5).base_pose[0, 0]
+    forward = (seen - start)[:2] @ [np.cos(start[2]), np.sin(start[2])]
+    assert forward == pytest.approx(0.09 * sign, abs=0.03)
+
+
+def test_every_joint_follows_its_command_both_ways(world):
+    spec = world.spec
+    for j, joint in enumerate(spec.joints):
+        middle_seed = next(s for s in range(50) if _in_the_middle(world, s, j))
+        for sign in (1, -1):
+            start = world.reset('living_room', middle_seed).joint_position[0, 0]
+            speed = 0.5 * joint.max_speed * sign
+            seen = roll(world, action(world, **{f'{joint.name}__velocity': speed}), 6)
+            moved = (seen.joint_position[0, 0] - start)
+            assert moved[j] == pytest.approx(speed * 6 / 15, rel=0.35), joint.name
+            others = np.delete(moved, j)
+            assert np.abs(others).max() < 0.03
+
+
+def _in_the_middle(world, seed, j):
+    joint = world.spec.joints[j]
+    q = world.reset('living_room', seed, render=False).joint_position[0, 0, j]
+    return 0.45 < (q - joint.low) / (joint.high - joint.low) < 0.55
+
+
+def test_walls_stop_the_base_and_are_felt(world):
+    world.reset('living_room', 0)
+    seen = roll(world, action(world, base__linear__x=0.8), 150)
+    size = (6.0, 5.0)
+    assert all(0.2 < p < s - 0.2 for p, s in zip(seen.base_pose[0, 0], size))
+    assert seen.contact[0, 0] > 0.5
+    assert np.hypot(*seen.base_twist[0, 0, :2]) < 0.2
+
+
+def test_batch_equals_single_worlds(world):
+    engine = world.spec.engine
+    batch = make_world(engine, batch_size=2)
+    command = action(world, base__linear__x=0.3, shoulder_pan_joint__velocity=0.5)
+    batch.reset('office', [7, 8])
+    together = roll(batch, np.repeat(command, 2, 0), 5, render=True)
+    for i, seed in enumerate((7, 8)):
+        world.reset('office', seed)
+        alone = roll(world, command, 5, render=True)
+        np.testing.assert_allclose(together.base_pose[i], alone.base_pose[0], atol=1e-4)
+        difference = np.abs(together.rgb[i].astype(int) - alone.rgb[0].astype(int))
+        assert difference.mean() < 0.5
+
+
+def test_unknown_scene_lists_the_known_ones_and_changes_nothing(world):
+    world.reset('office', 1)
+    before = roll(world, action(world), 1).base_pose
+    with pytest.raises(SpecError, match="'offise'.*Did you mean 'office'.*living_room"):
+        world.reset('offise', 1)
+    after = roll(world, action(world), 1).base_pose
+    np.testing.assert_allclose(after, before, atol=2e-3)
+
+
+def test_unknown_engine_lists_the_known_ones():
+    with pytest.raises(SpecError, match='room'):
+        make_world('rooom')
+
+
+@pytest.mark.parametrize('engine', ENGINES)
+def test_empty_batch_is_refused(engine):
+    if engine == 'reference':
+        pytest.importorskip('lingbot_world_ros.reference.world')
+    with pytest.raises(SpecError, match='batch_size=0'):
+        make_world(engine, batch_size=0)
