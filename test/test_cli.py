@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command line as a user meets it: separate processes, exit codes, signals, a terminal."""
 import os
+from pathlib import Path
 import pty
 import signal
 import subprocess
@@ -17,10 +18,13 @@ from geometry_msgs.msg import Twist  # noqa: E402
 from lingbot_world_ros.cli import main, verb_names  # noqa: E402
 from lingbot_world_ros.nodes.action_encoder import ActionEncoderNode  # noqa: E402
 from lingbot_world_ros.nodes.world_model import WorldModelNode  # noqa: E402
+from lingbot_world_ros.sensors.commands import twist_to_msg  # noqa: E402
+from nav_msgs.msg import Odometry  # noqa: E402
 from ros_graph import Domain, Graph  # noqa: E402
 from sensor_msgs.msg import JointState  # noqa: E402
 
 COMMAND = [sys.executable, '-m', 'lingbot_world_ros.cli']
+SCRIPTS = Path(__file__).parent.parent / 'scripts'
 REFERENCE = ['--engine', 'reference']
 
 
@@ -107,6 +111,38 @@ def test_sim_ends_by_itself_after_its_duration(domain):
     process = start(domain, 'sim', *REFERENCE, '--duration', '1.5', '--param', 'seed:=3')
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0 and 'seed 3' in out and 'Traceback' not in err
+
+
+def test_the_nodes_run_as_two_processes_and_end_on_signals(domain):
+    pytest.importorskip('lingbot_world_ros.reference.world')
+    env = {**os.environ, 'ROS_DOMAIN_ID': str(domain)}
+    reference = ['--ros-args', '-p', 'engine:=reference', '-p', 'scene:=office']
+    processes = [subprocess.Popen([sys.executable, SCRIPTS / name, *args], env=env)
+                 for name, args in (('world_model', reference), ('action_encoder', []))]
+    try:
+        with Graph(lambda: [], domain) as graph:
+            odom = graph.listen(Odometry, 'odom')
+            cmd_vel = graph.publisher(Twist, 'cmd_vel')
+
+            def moves():
+                cmd_vel.publish(twist_to_msg(0.0, 1.0))
+                return odom and odom[-1].twist.twist.angular.z > 0.9
+            graph.wait_for(moves, 'motion')
+        for process in processes:
+            process.send_signal(signal.SIGINT)
+        assert [process.wait(20) for process in processes] == [0, 0]
+    finally:
+        for process in processes:
+            process.kill()
+
+
+def test_executable_tells_a_mistake_in_one_line(domain):
+    env = {**os.environ, 'ROS_DOMAIN_ID': str(domain)}
+    done = subprocess.run(
+        [sys.executable, SCRIPTS / 'world_model', '--ros-args', '-p', 'scene:=moon'], env=env,
+        text=True, capture_output=True, timeout=60)
+    assert done.returncode == 2 and "Unknown scene 'moon'" in done.stderr
+    assert done.stderr.count('\n') == 1
 
 
 def test_teleop_without_a_terminal_says_so(domain):
