@@ -52,7 +52,7 @@ def main(argv=None):
     run = Run(args.out, args.minutes, args.stop_after, model=model, average=average,
               optimiser=optimiser)
     generator = torch.Generator().manual_seed(args.seed + run.step)
-    next_log, losses = run.used_s + 30, {}
+    next_log, losses = run.used_s + 30, None
     with tqdm(total=100, unit='%', mininterval=10, bar_format='{l_bar}{bar}{postfix}') as bar:
         while run.active:
             for group in optimiser.param_groups:
@@ -69,13 +69,19 @@ def main(argv=None):
             bar.n = round(100 * run.progress, 1)
             if run.used_s > next_log:
                 next_log = run.used_s + 30
-                scores = validate(average, data)
-                run.log(length=length, **losses, **scores)
-                run.save()
-                bar.set_postfix(step=run.step, **{k: f'{v:.4f}' for k, v in scores.items()})
-    run.save()
+                bar.set_postfix(step=run.step, **report(run, average, data, losses))
+    if losses:
+        report(run, average, data, losses)
     save_file({k: v.contiguous() for k, v in average.state_dict().items()},
               args.out / 'dynamics.safetensors')
+
+
+def report(run, average, data, losses):
+    """Validate, append to the curve, keep a checkpoint; return what the bar shows."""
+    scores = validate(average, data)
+    run.log(**losses, **scores)
+    run.save()
+    return {k: f'{v:.4f}' for k, v in scores.items()}
 
 
 @torch.no_grad()
