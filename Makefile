@@ -27,8 +27,9 @@ test:  ## install what tests need and run them; EXTRAS=train adds those that nee
 	@$(INSTALL) reference test $(EXTRAS)
 	@.venv/bin/python -m pytest $(ARGS)
 
-bench: venv  ## measure frame rate, latency, CPU; writes bench/out/
-	@.venv/bin/lingbot-world bench $(ARGS)
+bench:  ## measure frame rate, latency, CPU; writes bench/out/
+	@$(INSTALL) bench
+	@.venv/bin/python -m bench $(ARGS)
 
 train:  ## install what training needs; docs/training.md has the commands
 	@$(INSTALL) reference train

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a measurement was made on, and what processes cost there. Linux, standard library only."""
+import importlib.metadata
+import os
+from pathlib import Path
+import platform
+import time
+
+TICKS_PER_S = os.sysconf('SC_CLK_TCK')
+INSTRUCTION_SETS = ('avx2', 'avx_vnni', 'avx512f', 'avx512_vnni', 'avx512_bf16', 'amx_tile')
+PACKAGES = ('numpy', 'openvino', 'onnxruntime', 'ros-rclpy')
+
+
+def describe() -> dict:
+    """
+    Describe the machine and the versions that matter.
+
+    :return: processor, cores, memory_mib, instruction_sets, load (one minute), python, packages
+    """
+    cpu = _fields(Path('/proc/cpuinfo').read_text().split('\n\n')[0])
+    memory = _fields(Path('/proc/meminfo').read_text())
+    flags = cpu.get('flags', '').split()
+    return {
+        'processor': cpu.get('model name', platform.machine()), 'cores': os.cpu_count(),
+        'usable_cores': cores(), 'memory_mib': int(memory['MemTotal'].split()[0]) // 1024,
+        'instruction_sets': [name for name in INSTRUCTION_SETS if name in flags],
+        'load': os.getloadavg()[0], 'system': f'{platform.system()} {platform.release()}',
+        'python': platform.python_version(),
+        'packages': {name: _version(name) for name in PACKAGES}}
+
+
+def cores() -> list:
+    """Return the cores this process may use."""
+    return sorted(os.sched_getaffinity(0))
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the CPU time that all threads of a process have used, seconds."""
+    values = _stat(pid)
+    return (int(values[11]) + int(values[12])) / TICKS_PER_S
+
+
+def age_s(pid='self') -> float:
+    """Return how long ago a process was started, seconds (to 10 ms)."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - int(_stat(pid)[19]) / TICKS_PER_S
+
+
+def memory_mib(pid='self') -> dict:
+    """Return resident memory of a process: all, and what is its own (neither file nor shared)."""
+    status = _fields(Path(f'/proc/{pid}/status').read_text())
+    return {'resident': int(status['VmRSS'].split()[0]) / 1024,
+            'own': int(status['RssAnon'].split()[0]) / 1024}
+
+
+def _stat(pid):
+    """Fields of /proc/<pid>/stat from the third on; the name before may hold spaces."""
+    return Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()
+
+
+def _fields(text):
+    pairs = (line.partition(':') for line in text.splitlines())
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def _version(package):
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
