@@ -141,7 +141,7 @@ def apt_install(packages, why, needed=True):
         run([*apt, 'update'], timeout_s)
         if run(command, timeout_s)[0] == 0:
             return
-    message = f'{why} missing: run "sudo apt-get install {" ".join(packages)}", then make again.'
+    message = f'{why[0].upper()}{why[1:]} missing: run "sudo apt-get install {" ".join(packages)}", then make again.'
     if needed:
         raise InstallError(message)
     say(message)
@@ -405,9 +405,13 @@ def main():
     :return: exit status
     """
     parser = argparse.ArgumentParser(description='Make .venv on a machine without ROS.')
+    known = sorted({path.stem for path in ROOT.glob('requirements/*.txt')} - set(BASE))
     parser.add_argument('extras', nargs='*', metavar='EXTRA',
-                        help='further lists of requirements/: reference, test, train')
+                        help=f'further lists of requirements/: {", ".join(known)}')
     arguments = parser.parse_args()
+    unknown = sorted(set(arguments.extras) - set(known))
+    if unknown:
+        parser.error(f'unknown extra {", ".join(unknown)}; there are {", ".join(known)}')
     try:
         install(arguments.extras)
     except InstallError as error:
