@@ -127,21 +127,22 @@ def apt_install(packages, why, needed=True):
     Install system packages where that is allowed, else say which.
 
     :param packages: Debian package names
-    :param why: what they are for, in words
+    :param why: subject and verb of what is "missing" without them
     :param needed: if not, go on without them and only say so
     :raises InstallError: if they are needed and cannot be installed here
     """
     apt = ['env', 'DEBIAN_FRONTEND=noninteractive', 'apt-get']
     command = [*apt, 'install', '-y', '--no-install-recommends', *packages]
     timeout_s = 300 if needed else 60
+    missing = f'{why[0].upper()}{why[1:]} missing'
     if os.geteuid() == 0 and shutil.which('apt-get'):
-        say(f'Installing {" ".join(packages)} ({why})')
+        say(f'{missing}, installing {" ".join(packages)}')
         if run(command, timeout_s)[0] == 0:
             return
         run([*apt, 'update'], timeout_s)
         if run(command, timeout_s)[0] == 0:
             return
-    message = f'{why[0].upper()}{why[1:]} missing: run "sudo apt-get install {" ".join(packages)}", then make again.'
+    message = f'{missing}: run "sudo apt-get install {" ".join(packages)}", then make again.'
     if needed:
         raise InstallError(message)
     say(message)
