@@ -62,7 +62,7 @@ def _nodes(context):
                  for name in OVERRIDES if value(name) != ''}
     common = {
         'package': 'lingbot_world_ros', 'namespace': value('namespace'), 'output': 'screen',
-        'emulate_tty': True, 'parameters': [str(profile_path(profile)), overrides],
+        'parameters': [str(profile_path(profile)), overrides],
         'arguments': ['--ros-args', '--log-level', value('log_level')], 'on_exit': Shutdown()}
     executables = ['sim'] if value('composed') == 'true' else ['world_model', 'action_encoder']
     return [Node(executable=name, **common) for name in executables]

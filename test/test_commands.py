@@ -40,6 +40,18 @@ def test_twist_reaches_targets_until_it_times_out_once(buffer):
     assert 'cmd_vel' in buffer.message and 'cmd_timeout_s' in buffer.message
 
 
+def test_a_problem_is_told_for_a_while_then_forgotten(buffer):
+    with pytest.raises(SpecError):
+        buffer.twist([NAN, 0, 0], [0, 0, 0], 0)
+    targets(buffer, SECOND_NS)
+    buffer.twist([0.1, 0, 0], [0, 0, 0], 2 * SECOND_NS)
+    targets(buffer, 2 * SECOND_NS)
+    assert 'refused' in buffer.message  # a good command right after does not hide it
+    buffer.twist([0.1, 0, 0], [0, 0, 0], 6 * SECOND_NS + 1)
+    targets(buffer, 6 * SECOND_NS + 1)
+    assert buffer.message == '' and buffer.rejected == 1
+
+
 def test_a_zero_twist_that_falls_silent_is_no_timeout(buffer):
     buffer.twist([0.0] * 3, [0.0] * 3, 0)
     targets(buffer, SECOND_NS)

@@ -122,6 +122,33 @@ def test_short_delay_is_caught_up():
     assert session.status.late_frames == 1
 
 
+def test_delay_beyond_half_a_second_is_forgotten():
+    clock = FakeClock()
+
+    class LongStall(FakeWorld):
+        def step(self, actions, render=True):
+            clock.time_ns += 10_000_000_000 if self._step == 4 else 0
+            return super().step(actions, render)
+
+    session, seen = run(LongStall(), stop_at=30, clock=clock)
+    session.close()
+    behind_ns = seen.frame_ns[-1] - seen.frame_ns[0] - 29 * PERIOD_NS
+    assert behind_ns == pytest.approx(10_000_000_000 - 500_000_000, abs=PERIOD_NS)
+    assert set(np.diff(seen.frame_ns)[-10:]) == {PERIOD_NS}
+
+
+def test_commands_of_before_a_reset_are_no_new_ones_after_it():
+    world = FakeWorld()
+    session, _ = run(world, paused=True)
+    session.set_embedding(embedding_of(world, 0.1, accepted=3))
+    session.advance(1).result(10.0)
+    session.reset().result(10.0)
+    session.set_embedding(embedding_of(world, 0.1, accepted=3))
+    session.advance(1).result(10.0)
+    session.close()
+    assert len(session.latencies_s()) == 0
+
+
 def test_newest_embedding_is_read_when_the_step_starts():
     world = FakeWorld()
 

@@ -13,6 +13,7 @@ from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.worlds.world_model import ActionLayout
 import numpy as np
 
+MESSAGE_NS = 5_000_000_000  # how long the newest problem is told
 HOLD, VELOCITY, POSITION, TRAJECTORY = range(4)  # what drives a joint
 LINEAR, ANGULAR = 'base.linear.x', 'base.angular.z'
 
@@ -85,6 +86,7 @@ class CommandBuffer:
         self.spec = spec
         self.accepted = self.rejected = self.clipped = self.timed_out = 0
         self.message = ''
+        self._message_since_ns: Optional[int] = None
         num_joints = len(spec.joint_names)
         self._timeout_ns = round(spec.timeout_s * 1e9)
         self._low, self._high = np.array(spec.joint_low), np.array(spec.joint_high)
@@ -229,6 +231,7 @@ class CommandBuffer:
         :param period_ns: sim time per frame
         :return: targets for the frames at ``sim_ns + period_ns * (1 .. num_frames)``
         """
+        self._forget_message(now_ns)
         self._expire(now_ns)
         position = np.full((num_frames, len(self._mode)), np.nan)
         velocity = np.zeros_like(position)
@@ -258,8 +261,17 @@ class CommandBuffer:
 
     def _count_timeout(self, source):
         self.timed_out += 1
-        self.message = (f'{source}: nothing for {self.spec.timeout_s:g} s, set to zero; publish '
-                        'at 5 Hz or more, or raise cmd_timeout_s')
+        self._tell(f'{source}: silent for {self.spec.timeout_s:g} s (cmd_timeout_s), set to zero.')
+
+    def _tell(self, message):
+        self.message, self._message_since_ns = message, None
+
+    def _forget_message(self, now_ns):
+        """Drop a problem that was told for a while; the clock starts when it is first read."""
+        if self._message_since_ns is None:
+            self._message_since_ns = now_ns
+        elif now_ns - self._message_since_ns > MESSAGE_NS:
+            self.message = ''
 
     def _set_positions(self, columns, position, topic):
         inside = np.clip(position, self._low[columns], self._high[columns])
@@ -304,10 +316,11 @@ class CommandBuffer:
 
     def _refuse(self, topic, text):
         self.rejected += 1
-        self.message = f'{topic}: refused, {text}.'
+        self._tell(f'{topic}: refused, {text}.')
         raise SpecError(self.message)
 
     def _accept(self, clipped, topic, text):
         self.accepted += 1
         self.clipped += bool(clipped)
-        self.message = f'{topic}: {text}.' if clipped else ''
+        if clipped:
+            self._tell(f'{topic}: {text}.')

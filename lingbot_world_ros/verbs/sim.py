@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """``lingbot-world sim``: both nodes in one process, with the same YAML as ``ros2 launch``."""
 import os
+import shutil
 import sys
 import time
 
@@ -128,6 +129,8 @@ def _report_until_end(world, spinner, duration_s):
     while True:
         ended = spinner.wait(min(1.0, max(0.0, end_s - time.monotonic())))
         line = status_line(world.session.status, world.session.latencies_s())
+        if on_terminal:
+            line = line[:shutil.get_terminal_size().columns - 1]
         print(f'\r{line}\x1b[K' if on_terminal else line, end='' if on_terminal else '\n',
               flush=True)
         if ended or time.monotonic() >= end_s:
@@ -145,7 +148,7 @@ def status_line(status, latencies_s) -> str:
     :return: frame rate, real-time factor, latency p50/p95, uncertainty, problem if any
     """
     import numpy as np
-    latency = 'no command yet'
+    latency = 'no new command'
     if len(latencies_s):
         p50, p95 = np.percentile(latencies_s, (50, 95)) * 1e3
         latency = f'command to frame {p50:.0f}/{p95:.0f} ms (p50/p95)'

@@ -21,6 +21,7 @@ class EmbeddingLatch:
         self._lock = threading.Lock()
         self._embedding: Optional[ActionEmbedding] = None
         self._received_ns = 0
+        self._accepted = 0  # commands the encoder has counted so far
         self._waiting_since_ns: Optional[int] = None
         self._acting_since_ns: Optional[int] = None
         self._latencies = deque(maxlen=max_samples)
@@ -34,9 +35,9 @@ class EmbeddingLatch:
     def put(self, embedding: ActionEmbedding, now_ns: int) -> None:
         """Make this the newest embedding; ``now_ns`` is steady wall time."""
         with self._lock:
-            known = 0 if self._embedding is None else self._embedding.counts.accepted
-            if embedding.counts.accepted != known and self._waiting_since_ns is None:
+            if embedding.counts.accepted != self._accepted and self._waiting_since_ns is None:
                 self._waiting_since_ns = now_ns
+            self._accepted = embedding.counts.accepted
             self._embedding, self._received_ns = embedding, now_ns
 
     def take(self, now_ns: int) -> Tuple[Optional[ActionEmbedding], int]:

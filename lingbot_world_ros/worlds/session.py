@@ -23,6 +23,7 @@ import numpy as np
 
 STOPPED, PLAYING, PAUSED, ERROR = 'stopped', 'playing', 'paused', 'error'
 LATENCY_WINDOW_NS = 5_000_000_000
+CATCH_UP_NS = 500_000_000  # a delay up to here is made good by faster frames
 
 
 @dataclass(frozen=True)
@@ -345,10 +346,8 @@ class Session:
         planned_ns = self._due_ns
         self._step(planned_ns)
         period_ns = self._wall_ns(self.world.spec.frames_per_step)
-        self._due_ns = planned_ns + period_ns
-        # Up to one step of delay is caught up; beyond that sim time honestly runs slower.
-        if self._clock.now_ns() - self._due_ns > period_ns:
-            self._due_ns = self._clock.now_ns()
+        # Delay beyond what can be caught up is forgotten: sim time honestly runs slower.
+        self._due_ns = max(planned_ns + period_ns, self._clock.now_ns() - CATCH_UP_NS)
 
     def _wall_ns(self, num_frames) -> int:
         """Wall time that a number of frames shall take; 0 at full speed."""
