@@ -10,8 +10,8 @@ pytest.importorskip('torch')
 pytest.importorskip('scipy')
 pytest.importorskip('lingbot_world_ros.reference.world')
 
-from lingbot_world_ros.training import (dataset, export, mapping, train_dynamics,  # noqa: E402
-                                        train_renderer)
+from lingbot_world_ros.training import (dataset, export, mapping,  # noqa: E402, I100
+                                        train_dynamics, train_renderer)
 
 MINUTES = '0.06'
 
@@ -27,7 +27,8 @@ def trained(tmp_path_factory):
     train_renderer.main(['--data', data, '--maps', maps, '--out', str(root / 'renderer'),
                          '--minutes', MINUTES, '--batch', '2', '--device', 'cpu'])
     train_dynamics.main(['--data', data, '--maps', maps, '--out', str(root / 'dynamics'),
-                         '--minutes', MINUTES, '--batch', '4', '--horizon', '4', '--device', 'cpu'])
+                         '--minutes', MINUTES, '--batch', '4', '--horizon', '4',
+                         '--device', 'cpu'])
     export.main(['--renderer', str(root / 'renderer'), '--dynamics', str(root / 'dynamics'),
                  '--out', str(root / 'weights'), '--name', 'tiny'])
     return root
@@ -66,7 +67,8 @@ def test_finished_run_does_not_train_again(trained):
     before = torch.load(checkpoint, weights_only=True)['step']
     train_dynamics.main(['--data', str(trained / 'data'), '--maps',
                          str(trained / 'maps.safetensors'), '--out', str(trained / 'dynamics'),
-                         '--minutes', MINUTES, '--batch', '4', '--horizon', '4', '--device', 'cpu'])
+                         '--minutes', MINUTES, '--batch', '4', '--horizon', '4',
+                         '--device', 'cpu'])
     assert torch.load(checkpoint, weights_only=True)['step'] == before > 0
 
 

@@ -25,7 +25,8 @@ from torch.nn import functional as F
 
 FORMAT = 1  # of the weights folder; models/room/world.py reads this one
 # Expected image error before training.calibrate has measured it.
-UNCALIBRATED = {'floor': dict.fromkeys(SCENES, 0.02), 'gain': [1.0, 1.0, 1.0], 'ceiling': 0.25, 'calibrated_to': 0.0}
+UNCALIBRATED = {'floor': dict.fromkeys(SCENES, 0.02), 'gain': [1.0, 1.0, 1.0], 'ceiling': 0.25,
+                'calibrated_to': 0.0}
 DYNAMICS_INPUTS = ('pose', 'twist', 'joints', 'joint_speed', 'objects', 'object_motion', 'hidden',
                    'action', 'noise')
 DYNAMICS_OUTPUTS = ('motion', 'twist_next', 'joint_motion', 'joint_speed_next', 'contact',
@@ -49,7 +50,8 @@ def main(argv=None):
     for name in scenes:
         save_map(name, args.renderer, args.out / f'{name}.safetensors')
     save_file({f'{name}.{k}': v.contiguous() for name in scenes
-               for k, v in contact_inputs(name, trained).items()}, args.out / 'contact.safetensors')
+               for k, v in contact_inputs(name, trained).items()},
+              args.out / 'contact.safetensors')
     export_dynamics(trained, contact_inputs(scenes[0], trained), args.out / 'dynamics.onnx')
     export_renderer(args.renderer, map_inputs(scenes[0], args.renderer),
                     args.out / 'renderer.onnx')
@@ -172,7 +174,8 @@ def describe(folder, name, scenes):
             for p in sorted(folder.iterdir()) if p.suffix in ('.onnx', '.safetensors')}
     (folder / 'model.json').write_text(json.dumps(
         {'format': FORMAT, 'name': name, 'scenes': scenes, 'hidden': DynamicsSpec().hidden,
-         'variance_scale': [1.0, 1.0, 1.0, 1.0], 'uncertainty': UNCALIBRATED, 'sha256': sums}, indent=2) + '\n')
+         'variance_scale': [1.0, 1.0, 1.0, 1.0], 'uncertainty': UNCALIBRATED, 'sha256': sums},
+        indent=2) + '\n')
 
 
 if __name__ == '__main__':

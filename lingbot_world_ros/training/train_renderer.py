@@ -46,7 +46,8 @@ def main(argv=None):
     average = copy.deepcopy(model).eval()
     optimiser = torch.optim.AdamW(model.groups(), lr=1.0, betas=(0.9, 0.99), weight_decay=0.0)
     base = [g['lr'] for g in optimiser.param_groups]
-    run = Run(args.out, args.minutes, args.stop_after, model=model, average=average, optimiser=optimiser)
+    run = Run(args.out, args.minutes, args.stop_after, model=model, average=average,
+              optimiser=optimiser)
     generator = torch.Generator().manual_seed(args.seed + run.step)
     train(args, run, model, average, optimiser, base, frames, generator)
     run.save()
@@ -144,7 +145,8 @@ def validate(model, frames):
             arm.append((square * weight).sum() / weight.sum())
             depth_error.append(((depth - batch['depth']).abs() / batch['depth']).mean())
     squares = torch.cat(squares)
-    return {'psnr': -10 * squares.log10().mean(), 'arm_psnr': -10 * torch.stack(arm).mean().log10(),
+    return {'psnr': -10 * squares.log10().mean(),
+            'arm_psnr': -10 * torch.stack(arm).mean().log10(),
             'depth_rel': torch.stack(depth_error).mean()}
 
 

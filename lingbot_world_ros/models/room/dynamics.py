@@ -128,8 +128,8 @@ class Dynamics(nn.Module):
         :param state: the state
         :param action: (b, 2 + j) base v_x [m/s], w_z [rad/s], joint speeds
         :param noise: (b, latent) standard normal, zeros for the mean of the prior
-        :param scene: ``SceneContact.tensors()``; several scenes stacked share the batch evenly, the
-            worlds of the first scene first
+        :param scene: ``SceneContact.tensors()``; several scenes stacked share the batch evenly,
+            the worlds of the first scene first
         :param seen: for training, (b, 1) bool where to infer the posterior and (b, 6 + 2 j + 1)
             what really happened; elsewhere and by default the prior is used
         :return: dict with motion (b, 3: x, y, yaw in base_link), twist (b, 3), joint_motion,

@@ -56,7 +56,8 @@ class RoomWorld:
             predicted_states=('base', 'joints', 'contact', 'objects'))
         self._batch_size, self._sample, self._threads = batch_size, sample, threads
         scale = self.about['variance_scale']  # of position, yaw, joints, objects
-        self._growth_scale = np.array(scale[:2] + [scale[2]] * len(ROBOT.joints) + [scale[3]] * NUM_OBJECTS)
+        self._growth_scale = np.array(
+            scale[:2] + [scale[2]] * len(ROBOT.joints) + [scale[3]] * NUM_OBJECTS)
         self._low, self._high = ROBOT.joint_array('low'), ROBOT.joint_array('high')
         self._graphs = {}  # scene -> (dynamics, renderer)
         self._scene = None
