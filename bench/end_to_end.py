@@ -42,7 +42,7 @@ class Robot:
     def __init__(self):
         self.node = rclpy.create_node('bench')
         self.log, self.spec = Log(), None
-        self._last = {BASE: 0.0, JOINT: 0.0}
+        self._last, self._num_commands = {BASE: 0.0, JOINT: 0.0}, 0
         self.executor = SingleThreadedExecutor()
         self.executor.add_node(self.node)
         self._cmd_vel = self.node.create_publisher(Twist, 'cmd_vel', qos.NEWEST)
@@ -105,14 +105,10 @@ class Robot:
                 and self.log.embeddings and self._cmd_vel.get_subscription_count()
                 and self._joint_command.get_subscription_count())
 
-    def command(self, name, index):
-        """
-        Turn the base or the arm the other way, with a value never used before.
-
-        :param name: ``BASE`` or ``JOINT``
-        :param index: counts commands
-        """
-        speed = 0.3 + 1e-3 * index
+    def command(self):
+        """Turn the base or the arm the other way, with a value never used before."""
+        name = (BASE, JOINT)[self._num_commands % 2]
+        speed = 0.3 + 1e-3 * self._num_commands
         value = -speed if self._last[name] > 0 else speed
         if name == BASE:
             msg, publisher = twist_to_msg(0.0, value), self._cmd_vel
@@ -123,15 +119,15 @@ class Robot:
         self.log.commands.append((time.monotonic_ns(), column, value, self._last[name]))
         publisher.publish(msg)
         self._last[name] = value
+        self._num_commands += 1
 
     def drive(self, seconds, seed):
         """Send base and arm commands in turn at moments unrelated to the frames."""
         rng = np.random.default_rng(seed)
-        end_s, index = time.monotonic() + seconds, 0
+        end_s = time.monotonic() + seconds
         while time.monotonic() + GAP_S[1] < end_s:
-            self.command((BASE, JOINT)[index % 2], index)
+            self.command()
             self.spin_until(time.monotonic() + rng.uniform(*GAP_S))
-            index += 1
         self.spin_until(end_s)
 
 

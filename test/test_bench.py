@@ -9,7 +9,7 @@ import sys
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))  # bench/ is not installed
+sys.path.append(str(ROOT))  # bench/ is not installed; what is installed comes first
 
 from bench.latency import command_latencies, frame_of_command, frame_rate, Log  # noqa: E402, I100
 from bench.report import BEGIN, END, judge, markdown, put_into, summary  # noqa: E402
@@ -118,11 +118,12 @@ def test_end_to_end_measures_a_running_simulator(tmp_path):
     pytest.importorskip('lingbot_world_ros.msg')
     pytest.importorskip('openvino')
     from ros_graph import Domain
+    path = os.pathsep.join(filter(None, (os.environ.get('PYTHONPATH'), str(ROOT))))
     with Domain() as domain:
         done = subprocess.run(
             [sys.executable, '-m', 'bench.end_to_end', '--speed', '0', '--seconds', '1.5'],
-            cwd=ROOT, env={**os.environ, 'ROS_DOMAIN_ID': str(domain)}, capture_output=True,
-            text=True, timeout=120)
+            cwd=tmp_path, env={**os.environ, 'PYTHONPATH': path, 'ROS_DOMAIN_ID': str(domain)},
+            capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     run = json.loads(done.stdout.splitlines()[-1])
     assert run['frames'] > 1 and run['latencies_ms'] and min(run['latencies_ms']) > 0
