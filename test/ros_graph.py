@@ -46,13 +46,15 @@ class Graph:
         except Exception:
             rclpy.try_shutdown()
             raise
-        self._spinner = Spinner(*self.nodes)
+        self._spinner = Spinner()
         self.probe = rclpy.create_node('probe', use_global_arguments=False)
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(self.probe)
 
     def __enter__(self):
         self._spinner.__enter__()
+        for node in self.nodes:
+            self._spinner.add(node)
         return self
 
     def __exit__(self, *_):

@@ -46,20 +46,18 @@ class Spinner:
     """
     Spin nodes in a thread of its own, so that the main thread can hear signals.
 
-    A context manager; leaving it stops spinning and destroys the nodes. rclpy's EventsExecutor is
-    not used: as of 9.1 it turns a core without calling anything.
+    A context manager; leaving it stops spinning and destroys the nodes it was given. rclpy's
+    EventsExecutor is not used: as of 9.1 it turns a core without calling anything.
     """
 
-    def __init__(self, *nodes):
-        self._nodes = nodes
+    def __init__(self):
+        self._nodes = []
         self._stop = threading.Event()
         self._error = None
         self._executor = SingleThreadedExecutor()
         self._thread = threading.Thread(target=self._spin, name='executor', daemon=True)
 
     def __enter__(self):
-        for node in self._nodes:
-            self._executor.add_node(node)
         self._thread.start()
         return self
 
@@ -68,6 +66,12 @@ class Spinner:
         self._thread.join()
         for node in self._nodes:
             node.destroy_node()
+
+    def add(self, node):
+        """Take over a node, spin it and return it."""
+        self._nodes.append(node)
+        self._executor.add_node(node)
+        return node
 
     def stop(self, *_) -> None:
         """End ``wait``; usable as a signal handler."""
@@ -126,8 +130,9 @@ def spin_node(make_node, args=None) -> int:
     """
     try:
         start_ros(args)
-        with Spinner(make_node()) as spinner:
+        with Spinner() as spinner:
             stop_on_signals(spinner)
+            spinner.add(make_node())
             spinner.wait()
     except SpecError as error:
         print(f'error: {error}', file=sys.stderr)

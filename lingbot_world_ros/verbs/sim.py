@@ -57,10 +57,10 @@ def run(args) -> int:
     start_ros(ros_args + args.ros_args)
     parameters = [Parameter(name, value=value) for name, value in overrides.items()]
     try:
-        encoder = ActionEncoderNode(parameter_overrides=parameters)
-        world = WorldModelNode(parameter_overrides=parameters)
-        with Spinner(encoder, world) as spinner:
+        with Spinner() as spinner:
             stop_on_signals(spinner)
+            encoder = spinner.add(ActionEncoderNode(parameter_overrides=parameters))
+            world = spinner.add(WorldModelNode(parameter_overrides=parameters))
             world.first_frame.result()
             _refuse_second_clock(world)
             _introduce(world, encoder, time.monotonic() - started_s)

@@ -38,8 +38,8 @@ def run(args) -> int:
     namespace = ['-r', f'__ns:=/{args.namespace.strip("/")}'] if args.namespace else []
     start_ros(['--ros-args', *namespace, *args.ros_args])
     try:
-        node = TeleopNode()
-        with Spinner(node):
+        with Spinner() as spinner:
+            node = spinner.add(TeleopNode())
             if not node.ready.wait(PATIENCE_S):
                 raise SpecError(
                     f'No world in ROS domain {os.environ.get("ROS_DOMAIN_ID") or "0"} under '
