@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A session over the reference world: servo lag, and the same bytes twice."""
+"""Sessions over the real engines: servo lag, and the same bytes twice."""
 import hashlib
 import logging
 
 from lingbot_world_ros.actions.commands import CommandBuffer, CommandSpec
 from lingbot_world_ros.actions.embedding import CameraModel, CommandCounts, encode
+from lingbot_world_ros.worlds.robot import ROBOT
 from lingbot_world_ros.worlds.session import Session, SessionObserver, SessionSpec
 from lingbot_world_ros.worlds.world_model import make_world
 import numpy as np
 import pytest
 
-pytest.importorskip('lingbot_world_ros.reference.world')  # before mujoco: it chooses the GL
+ENGINES = {'reference': 'lingbot_world_ros.reference.world', 'room': 'openvino'}
 
 
 class Frames(SessionObserver):
@@ -23,9 +24,10 @@ class Frames(SessionObserver):
         self.frames.append(frame)
 
 
-def play(commands, num_steps, seed=1):
-    """Run the reference world paused, step by step, with ``commands(buffer)`` given once."""
-    world = make_world('reference')
+def play(engine, commands, num_steps, seed=1):
+    """Run an engine paused, step by step, with ``commands(buffer)`` given once."""
+    pytest.importorskip(ENGINES[engine])
+    world = make_world(engine)
     robot, spec = world.spec.robot, world.spec
     command_spec = CommandSpec(spec.action, robot.joint_names, tuple(robot.joint_array('low')),
                                tuple(robot.joint_array('high')), 0.5)
@@ -46,10 +48,12 @@ def play(commands, num_steps, seed=1):
     return seen.frames
 
 
-def test_joints_settle_on_their_positions_without_overshoot():
+@pytest.mark.parametrize('engine', ENGINES)
+def test_joints_settle_on_their_positions_without_overshoot(engine):
     goals = {'shoulder_pan_joint': -0.2, 'elbow_joint': 0.9, 'gripper_joint': 0.01}
-    frames = play(lambda b: b.joints(list(goals), list(goals.values()), [], 0), num_steps=20)
-    names = make_world('reference').spec.robot.joint_names
+    frames = play(engine, lambda b: b.joints(list(goals), list(goals.values()), [], 0),
+                  num_steps=20)
+    names = ROBOT.joint_names
     for name, goal in goals.items():
         path = np.array([f.joint_position[names.index(name)] for f in frames])
         tolerance = 0.01 * abs(goal - path[0]) + 1e-3
@@ -58,9 +62,11 @@ def test_joints_settle_on_their_positions_without_overshoot():
         assert beyond.max() < 2 * tolerance, name
 
 
-def test_same_seed_scene_and_commands_give_the_same_bytes():
+@pytest.mark.parametrize('engine', ENGINES)
+def test_same_seed_scene_and_commands_give_the_same_bytes(engine):
     def digest():
-        frames = play(lambda b: (b.twist([0.3, 0, 0], [0, 0, 0.4], 0),
-                                 b.joints(['wrist_joint'], [], [0.5], 0)), num_steps=10)
+        frames = play(engine, lambda b: (b.twist([0.3, 0, 0], [0, 0, 0.4], 0),
+                                         b.joints(['wrist_joint'], [], [0.5], 0)),
+                      num_steps=10)
         return hashlib.sha256(b''.join(f.rgb.tobytes() for f in frames)).hexdigest()
     assert digest() == digest()
