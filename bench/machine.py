@@ -40,6 +40,14 @@ def cpu_seconds(pid: int) -> float:
     return (int(values[11]) + int(values[12])) / TICKS_PER_S
 
 
+def machine_seconds() -> dict:
+    """Return CPU time of all cores since boot, seconds: busy, and stolen by the host."""
+    values = [int(value) / TICKS_PER_S for value in
+              Path('/proc/stat').read_text().splitlines()[0].split()[1:9]]
+    user, nice, system, _, _, irq, softirq, stolen = values
+    return {'busy': user + nice + system + irq + softirq, 'stolen': stolen}
+
+
 def age_s(pid='self') -> float:
     """Return how long ago a process was started, seconds (to 10 ms)."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) - int(_stat(pid)[19]) / TICKS_PER_S

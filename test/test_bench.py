@@ -76,7 +76,8 @@ def test_frame_rate_counts_gaps_in_sim_time_as_lost():
 def make_run(**changes):
     """One end-to-end run with round numbers."""
     return {'first_image_s': 2.0, 'frames_per_s': 70.0, 'latencies_ms': [10.0, 20.0],
-            'commands_without_frame': 1, 'moved_as_commanded': 1.0, 'cpu_share': 0.9,
+            'commands_without_frame': 1, 'moved_as_commanded': 1.0,
+            'cpu_cores': {'sim': 0.9, 'others': 0.0},
             'memory_mib': {'resident': 300.0, 'own': 170.0}, 'frames': 100, 'lost': 0,
             'interval_ms': {'p50': 14.0, 'p95': 15.0, 'longest': 20.0}, **changes}
 
@@ -98,6 +99,8 @@ def test_bars_are_missed_when_too_slow():
     verdicts = judge({'full_speed': slow, 'nominal_busy': late})
     assert [verdict['met'] for verdict in verdicts] == [False, True, False]
     assert all(verdict['met'] for verdict in judge({'full_speed': summary([make_run()])}))
+    silent = summary([make_run(latencies_ms=[])])
+    assert not judge({'nominal_busy': silent})[1]['met'], 'no latency at all is no success'
 
 
 def test_document_keeps_its_text_around_the_tables(tmp_path):

@@ -12,7 +12,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / 'lingbot_world_ros'
 MANIFEST = ElementTree.parse(ROOT / 'package.xml').getroot()
-SOURCES = sorted(path for folder in ('lingbot_world_ros', 'launch', 'scripts', 'test', 'tools')
+FOLDERS = ('bench', 'launch', 'lingbot_world_ros', 'scripts', 'test', 'tools')
+SOURCES = sorted(path for folder in FOLDERS
                  for path in (ROOT / folder).rglob('*') if path.suffix == '.py' or
                  path.parent.name == 'scripts')
 MODULES = [path for path in SOURCES if PACKAGE in path.parents and path.name != '__init__.py']
