@@ -152,6 +152,18 @@ def test_batch_equals_single_worlds(world):
         assert difference.mean() < 0.5
 
 
+def test_observed_state_is_taken_over(world):
+    world.reset('workshop', 2)
+    seen = roll(world, action(world, base__linear__x=0.3, elbow_joint__velocity=0.5), 10)
+    world.reset('workshop', 3)
+    world.observe(seen)
+    after = roll(world, action(world, base__linear__x=0.3, elbow_joint__velocity=0.5), 1)
+    np.testing.assert_allclose(after.base_pose, seen.base_pose, atol=0.06)
+    np.testing.assert_allclose(after.joint_position, seen.joint_position, atol=0.08)
+    np.testing.assert_allclose(after.object_pose, seen.object_pose, atol=0.06)
+    assert after.base_twist[0, 0, 0] == pytest.approx(0.3, abs=0.05)
+
+
 def test_unknown_scene_lists_the_known_ones_and_changes_nothing(world):
     world.reset('office', 1)
     before = roll(world, action(world), 1).base_pose

@@ -65,6 +65,14 @@ class ReferenceScene:
         q[self._objects] = state.object_pose
         mujoco.mj_forward(self.model, self.data)
 
+    def set_speed(self, base_twist, joint_velocity):
+        """Set the base's twist (3,) in base_link and the joint speeds (j,)."""
+        vx, vy, wz = base_twist
+        c, s = np.cos(self.data.qpos[self._base[2]]), np.sin(self.data.qpos[self._base[2]])
+        self.data.qvel[self._base] = c * vx - s * vy, s * vx + c * vy, wz
+        self.data.qvel[self._arm] = joint_velocity
+        mujoco.mj_forward(self.model, self.data)
+
     def step(self, action: np.ndarray):
         """
         Advance one camera frame.
@@ -252,6 +260,15 @@ class ReferenceWorld:
             self._states[i] = self._save(sim)
             observed.append(self._observe(sim, render))
         return _stack(observed)
+
+    def observe(self, observation: Observation) -> None:
+        """Take over observed poses, twists, joints and objects; see ``WorldModel.observe``."""
+        sim, seen = self._scene(), observation
+        for i in range(self._batch_size):
+            sim.set_state(StartState(seen.base_pose[i, -1], seen.joint_position[i, -1],
+                                     seen.object_pose[i, -1]))
+            sim.set_speed(seen.base_twist[i, -1], seen.joint_velocity[i, -1])
+            self._states[i] = self._save(sim)
 
     def snapshot(self):
         """Return a copy of the state of all worlds."""

@@ -135,12 +135,14 @@ class WorldModel(Protocol):
 
     spec: WorldSpec
 
-    def reset(self, scene: str, seed: Union[int, Sequence[int]]) -> Observation:
+    def reset(self, scene: str, seed: Union[int, Sequence[int]],
+              render: bool = True) -> Observation:
         """
         Start over in a scene.
 
         :param scene: one of ``spec.scenes``
         :param seed: start state; one int, or one per world of the batch
+        :param render: False skips rgb and depth
         :return: the first observation, t = 1, at sim time zero
         :raises SpecError: unknown scene; lists the known ones
         """
@@ -153,6 +155,15 @@ class WorldModel(Protocol):
         :param actions: (b, t, a) float32, finite and within ``spec.action`` limits
         :param render: False skips rgb and depth (state only, fast)
         :return: the t frames that followed
+        """
+        ...
+
+    def observe(self, observation: Observation) -> None:
+        """
+        Replace imagined state by what was observed, as of the observation's last frame.
+
+        :param observation: measured poses, twists, joints and objects; engines that can, also
+            take the images
         """
         ...
 
