@@ -268,8 +268,9 @@ class Renderer(nn.Module):
         inside = far - near  # b k n, negative where the ray misses
         entry = torch.stack([(e + near * r).clamp(-1, 1) for e, r in zip(eye, ray)], 2)  # b k 3 n
         leave = torch.stack([(e + far * r).clamp(-1, 1) for e, r in zip(eye, ray)], 2)
-        x = torch.cat([entry, leave, torch.sin(3.0 * entry), torch.cos(3.0 * entry),
-                       torch.sin(6.0 * entry), torch.cos(6.0 * entry)], 2)
+        sin, cos = torch.sin(3.0 * entry), torch.cos(3.0 * entry)
+        twice = (2.0 * sin * cos, 1.0 - 2.0 * sin * sin)  # sine and cosine of 6 * entry
+        x = torch.cat([entry, leave, sin, cos, *twice], 2)
         x = F.relu(scene['object_0'] @ x + scene['object_1'])
         x = F.relu(scene['object_2'] @ x + scene['object_3'])
         x = scene['object_4'] @ x + scene['object_5']  # b k (2 + c) n
@@ -333,7 +334,9 @@ class _TorchMath:
 
 def _lookup(plane: Tensor, u: Tensor, v: Tensor) -> Tensor:
     """Bilinear look-up in (1, c, rows, cols) at u (cols), v (rows) of -1..1: b c n."""
-    grid = torch.stack([u, v], -1).reshape(1, u.shape[0], -1, 2)  # the batch shares the plane
+    # The batch shares the plane. Stacked in front and turned: on a CPU half the time of stacking
+    # along the last axis.
+    grid = torch.stack([u, v]).permute(1, 2, 0)[None]  # 1 b n 2
     found = F.grid_sample(plane, grid, mode='bilinear', padding_mode='border',
                           align_corners=False)[0]
     return found.transpose(0, 1)  # c b n -> b c n
