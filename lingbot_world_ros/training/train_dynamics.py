@@ -23,8 +23,8 @@ import torch
 from torch.nn import functional as F
 from tqdm import tqdm
 
-# Errors of this size weigh one: position [m], yaw [rad], joints [rad], object position [m].
-ERROR_SCALE = {'position': 0.03, 'yaw': 0.02, 'joints': 0.01, 'objects': 0.05}
+# Errors of this size weigh one: metres and radians; joints rad or m.
+ERROR_SCALE = {'position': 0.03, 'yaw': 0.02, 'joints': 0.01, 'objects': 0.05, 'object_yaw': 0.1}
 
 
 def main(argv=None):
@@ -164,10 +164,8 @@ class Trainee(torch.nn.Module):
     def _first_state(self, batch):
         state = self.dynamics.start(batch['base_pose'][:, 0], batch['joint_position'][:, 0],
                                     batch['object_pose'][:, 0])
-        c, s = (f(batch['base_pose'][:, :1, 2]) for f in (torch.cos, torch.sin))
-        moved = batch['object_pose'][:, 0] - batch['object_pose_before']
-        moved = torch.stack([c * moved[..., 0] + s * moved[..., 1],
-                             -s * moved[..., 0] + c * moved[..., 1], moved[..., 2]], -1)
+        moved = in_base(batch['object_pose'][:, 0] - batch['object_pose_before'],
+                        batch['base_pose'][:, 0])
         return RoomState(state.pose, batch['base_twist'][:, 0], state.joints,
                          batch['joint_velocity'][:, 0], state.objects, moved, state.hidden,
                          state.variance)
@@ -199,6 +197,9 @@ class Trainee(torch.nn.Module):
                              out['joint_motion'] / (0.1 * d.joint_max_speed),
                              out['joint_speed'] / d.joint_max_speed], -1)
             parts['frame'] += F.smooth_l1_loss(10 * got, 10 * target[:, t, :6 + 2 * j])
+            pushed = moved_in_base(batch, t) / d.motion_scale
+            parts['frame'] += F.smooth_l1_loss(10 * out['object_motion'] / d.motion_scale,
+                                               10 * pushed)
             parts['contact'] += F.binary_cross_entropy_with_logits(out['contact'],
                                                                    target[:, t, -1])
             square = torch.cat([(error['position'] ** 2).sum(-1, keepdim=True) / 2,
@@ -213,7 +214,7 @@ class Trainee(torch.nn.Module):
         return total, {k: v.detach() / n for k, v in parts.items()}
 
     def errors(self, names, batch):
-        """Position [m], yaw [deg], joints [rad], objects [m] per sequence and frame: (b, t)."""
+        """Position, objects [m], yaws [deg], joints [rad] per sequence and frame: (b, t)."""
         rows = {k: [] for k in ERROR_SCALE}
         for t, state, out in self.rollout(names, batch, posterior=False):
             error = state_error(state, batch, t + 1)
@@ -221,6 +222,7 @@ class Trainee(torch.nn.Module):
             rows['yaw'].append(error['yaw'][:, 0].abs() * 180 / np.pi)
             rows['joints'].append(error['joints'].abs().mean(-1))
             rows['objects'].append(error['objects'].norm(dim=-1).mean(-1))
+            rows['object_yaw'].append(error['object_yaw'].abs().mean(-1) * 180 / np.pi)
         return {k: torch.stack(v, 1) for k, v in rows.items()}
 
 
@@ -229,7 +231,21 @@ def state_error(state, batch, t):
     turn = state.pose[:, 2:] - batch['base_pose'][:, t, 2:]
     return {'position': state.pose[:, :2] - batch['base_pose'][:, t, :2], 'yaw': turn,
             'joints': state.joints - batch['joint_position'][:, t],
-            'objects': state.objects[..., :2] - batch['object_pose'][:, t, :, :2]}
+            'objects': state.objects[..., :2] - batch['object_pose'][:, t, :, :2],
+            'object_yaw': state.objects[..., 2] - batch['object_pose'][:, t, :, 2]}
+
+
+def in_base(motion, base_pose):
+    """Turn scene-frame motions (b, k, 3) into base_link axes of base poses (b, 3)."""
+    c, s = torch.cos(base_pose[:, 2:3]), torch.sin(base_pose[:, 2:3])
+    return torch.stack([c * motion[..., 0] + s * motion[..., 1],
+                        -s * motion[..., 0] + c * motion[..., 1], motion[..., 2]], -1)
+
+
+def moved_in_base(batch, t):
+    """How the objects really moved from frame t to t + 1, (b, k, 3) in base_link axes."""
+    return in_base(batch['object_pose'][:, t + 1] - batch['object_pose'][:, t],
+                   batch['base_pose'][:, t])
 
 
 def divergence(posterior, prior):
