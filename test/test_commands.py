@@ -71,6 +71,13 @@ def test_twist_beyond_limits_is_limited_and_counted(buffer, linear, angular, wan
     assert 'cmd_vel' in buffer.message
 
 
+def test_parts_of_a_twist_that_the_base_cannot_follow_are_named(buffer):
+    buffer.twist([0.2, 0.1, 0], [0, 0, 0.3], 0)
+    assert 'linear.y 0.1 ignored' in buffer.message and 'limited' not in buffer.message
+    buffer.twist([9.0, 0, 0], [0, -0.5, 0], 0)
+    assert 'angular.y -0.5 ignored; linear.x 9 m/s' in buffer.message
+
+
 @pytest.mark.parametrize('send, words', [
     (lambda b: b.twist([NAN, 0, 0], [0, 0, 0], 0), ('cmd_vel', 'finite')),
     (lambda b: b.twist([0, 0, 0], [0, 0, INF], 0), ('cmd_vel', 'finite')),

@@ -16,6 +16,7 @@ import numpy as np
 MESSAGE_NS = 5_000_000_000  # how long the newest problem is told
 HOLD, VELOCITY, POSITION, TRAJECTORY = range(4)  # what drives a joint
 LINEAR, ANGULAR = 'base.linear.x', 'base.angular.z'
+NOT_DRIVEN = ('linear.y', 'linear.z', 'angular.x', 'angular.y')  # of a twist, by this base
 
 
 def velocity_name(joint: str) -> str:
@@ -123,10 +124,13 @@ class CommandBuffer:
         wanted = values[[0, 5]]
         self._twist = np.clip(wanted, self._twist_low, self._twist_high)
         self._twist_ns = now_ns
-        clipped = (self._twist != wanted).any() or values[1:5].any()
-        self._accept(clipped, topic,
-                     f'linear.x {wanted[0]:g} m/s, angular.z {wanted[1]:g} rad/s limited to '
-                     f'{self._twist[0]:g} m/s, {self._twist[1]:g} rad/s; the base takes linear.x '
+        changes = [f'{name} {value:g} ignored'
+                   for name, value in zip(NOT_DRIVEN, values[1:5]) if value]
+        if (self._twist != wanted).any():
+            changes.append(f'linear.x {wanted[0]:g} m/s, angular.z {wanted[1]:g} rad/s limited to '
+                           f'{self._twist[0]:g} m/s, {self._twist[1]:g} rad/s')
+        self._accept(changes, topic,
+                     f'{"; ".join(changes)}; the base takes linear.x '
                      f'{self._twist_low[0]:g} to {self._twist_high[0]:g} and angular.z '
                      f'{self._twist_low[1]:g} to {self._twist_high[1]:g}, all else must be 0')
 
