@@ -298,6 +298,14 @@ def test_pause_step_play_and_reset(graph):
     assert not refused.success and 'pause' in refused.message
 
 
+def test_a_paused_world_tells_its_status_to_late_joiners(graph):
+    assert graph.call(SetBool, '/world_model/pause', SetBool.Request(data=True)).success
+    step = graph.world.session.status.step
+    status = graph.listen(WorldStatus, 'world_status')
+    graph.wait_for(lambda: len(status) > 1, 'the status, again and again')
+    assert {(m.state, m.step) for m in status} == {(WorldStatus.STATE_PAUSED, step)}
+
+
 def test_reset_forgets_commands_and_starts_odometry_again(graph):
     odom, states = graph.listen(Odometry, 'odom'), graph.listen(JointState, 'joint_states')
     graph.publisher(JointState, 'joint_command').publish(

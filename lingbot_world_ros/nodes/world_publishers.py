@@ -93,6 +93,11 @@ class WorldPublishers(SessionObserver):
         """Publish how the world is doing."""
         self._publish('status', world_status_to_msg, status)
 
+    def repeat_status(self, status: SessionStatus) -> None:
+        """Publish the status of a world that stands still; called by a timer."""
+        if self._is_wanted('status'):
+            self._publishers['status'].publish(world_status_to_msg(status))
+
     def publish_diagnostics(self, status: SessionStatus) -> None:
         """Publish the entry for operators; called by a timer, not by the worker."""
         if self._is_wanted('diagnostics'):
