@@ -17,7 +17,8 @@ from lingbot_world_ros.nodes.run import profile_variable
 from lingbot_world_ros.paths import share_path
 import yaml
 
-OVERRIDES = ('engine', 'scene', 'seed', 'speed', 'start_paused', 'cmd_vel_type', 'frame_prefix')
+OVERRIDES = ('engine', 'scene', 'seed', 'speed', 'start_paused', 'cmd_vel_type', 'frame_prefix',
+             'publish_clock')
 
 
 def generate_launch_description():

@@ -96,7 +96,10 @@ def test_sim_tells_what_it_does_refuses_a_second_one_and_ends_on_signals(domain,
         assert 'real time x' in said and 'uncertainty' in said
         if number == signal.SIGINT:
             second = start(domain, 'sim', *REFERENCE)
-            _, err = second.communicate(timeout=60)
+            try:
+                _, err = second.communicate(timeout=60)
+            finally:
+                second.kill()  # else it would disturb the tests after this one
             assert second.returncode == 2 and 'in use' in err and 'ROS_DOMAIN_ID' in err
         process.send_signal(number)
         _, err = process.communicate(timeout=30)
@@ -133,6 +136,25 @@ def test_the_nodes_run_as_two_processes_and_end_on_signals(domain):
         assert [process.wait(20) for process in processes] == [0, 0]
     finally:
         for process in processes:
+            process.kill()
+
+
+def test_world_model_alone_refuses_a_second_clock_unless_it_has_none(domain):
+    pytest.importorskip('lingbot_world_ros.reference.world')
+    env = {**os.environ, 'ROS_DOMAIN_ID': str(domain)}
+    command = [sys.executable, SCRIPTS / 'world_model', '--ros-args', '-p', 'engine:=reference',
+               '-r', '__ns:=/second']
+    with Graph(lambda: [WorldModelNode(world=FakeWorld())], domain, ('-p', 'scene:=a')) as graph:
+        refused = subprocess.run(command, env=env, text=True, capture_output=True, timeout=60)
+        assert refused.returncode == 2
+        assert 'in use' in refused.stderr and 'publish_clock' in refused.stderr
+        process = subprocess.Popen([*command, '-p', 'publish_clock:=false'], env=env)
+        try:
+            frames = graph.listen(Odometry, '/second/odom')
+            graph.wait_for(lambda: len(frames) > 2, 'the second world')
+            process.send_signal(signal.SIGINT)
+            assert process.wait(20) == 0
+        finally:
             process.kill()
 
 

@@ -120,19 +120,22 @@ def stop_on_signals(spinner: Spinner) -> None:
     signal.signal(signal.SIGTERM, spinner.stop)
 
 
-def spin_node(make_node, args=None) -> int:
+def spin_node(make_node, args=None, begin=None) -> int:
     """
     Run one node until Ctrl-C or SIGTERM.
 
     :param make_node: called without arguments once ROS is up
     :param args: command line; None takes the process's own
+    :param begin: called with node and spinner once both run; raises SpecError to end
     :return: exit code: 0, or 2 for what the user can fix (told in one line)
     """
     try:
         start_ros(args)
         with Spinner() as spinner:
             stop_on_signals(spinner)
-            spinner.add(make_node())
+            node = spinner.add(make_node())
+            if begin is not None:
+                begin(node, spinner)
             spinner.wait()
     except SpecError as error:
         print(f'error: {error}', file=sys.stderr)

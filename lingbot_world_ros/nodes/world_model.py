@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Node ``world_model``: the newest action embedding in, frames and states of a world out."""
+import time
+
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.msg import ActionEmbedding as ActionEmbeddingMsg
 from lingbot_world_ros.nodes import qos
@@ -7,7 +9,7 @@ from lingbot_world_ros.nodes.params import declare, WORLD_MODEL
 from lingbot_world_ros.nodes.run import spin_node
 from lingbot_world_ros.nodes.world_publishers import WorldPublishers
 from lingbot_world_ros.sensors.action_embedding import embedding_from_msg
-from lingbot_world_ros.worlds.session import Session, SessionSpec
+from lingbot_world_ros.worlds.session import PLAYING, Session, SessionSpec
 from lingbot_world_ros.worlds.world_model import make_world
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
@@ -16,6 +18,7 @@ from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
 
 LOG_PERIOD_S = 5.0
+DISCOVERY_S = 3.5  # Fast DDS announces a node every 3 s, should its first calls go unheard
 
 
 class WorldModelNode(Node):
@@ -30,6 +33,7 @@ class WorldModelNode(Node):
         :raises SpecError: a parameter, scene or the engine's files cannot be used
         """
         super().__init__('world_model', **node_args)
+        self._made_s = time.monotonic()
         params = declare(self, WORLD_MODEL)
         world = world or make_world(params.engine)
         self.sensors = WorldPublishers(self, world.spec, params)
@@ -52,6 +56,25 @@ class WorldModelNode(Node):
         if hasattr(self, 'session'):
             self.session.close()
         super().destroy_node()
+
+    def refuse_second_clock(self, spinner):
+        """
+        Look for another clock; two in one domain make every time-dependent node jump.
+
+        Blocks until this node is ``DISCOVERY_S`` old, because before that nobody can tell.
+
+        :param spinner: that spins this node; when it is time to end the search ends too
+        :raises SpecError: something else publishes /clock in this ROS domain
+        """
+        if '/clock' not in self.sensors.topics:
+            return
+        while self.count_publishers('/clock') < 2:
+            if time.monotonic() - self._made_s > DISCOVERY_S or spinner.wait(0.05):
+                return
+        raise SpecError(
+            f'ROS domain {self.context.get_domain_id()} is in use: something else publishes '
+            '/clock there. End it, choose another domain (ROS_DOMAIN_ID=7 ...), or run this '
+            'world with a namespace and the parameter publish_clock:=false.')
 
     def on_embedding(self, msg):
         """Hand the newest embedding over to the session."""
@@ -82,7 +105,10 @@ class WorldModelNode(Node):
 
     def on_second(self):
         """Report to operators, also while nothing moves."""
-        self.sensors.publish_diagnostics(self.session.status)
+        status = self.session.status
+        self.sensors.publish_diagnostics(status)
+        if status.state != PLAYING:  # else every step tells
+            self.sensors.repeat_status(status)
 
     async def _answer(self, response, outcome):
         """Wait for the worker without holding up the executor, then fill in the response."""
@@ -98,4 +124,11 @@ class WorldModelNode(Node):
 
 def main(args=None) -> int:
     """Run the node until it is interrupted; return the exit code."""
-    return spin_node(WorldModelNode, args)
+    return spin_node(WorldModelNode, args, _begin)
+
+
+def _begin(node, spinner):
+    node.refuse_second_clock(spinner)
+    spec, status = node.session.world.spec, node.session.status
+    node.get_logger().info(f'{spec.engine} ({spec.model}), scene {status.scene}, seed '
+                           f'{status.seed}: {status.state}.')

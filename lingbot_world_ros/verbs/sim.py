@@ -62,8 +62,9 @@ def run(args) -> int:
             encoder = spinner.add(ActionEncoderNode(parameter_overrides=parameters))
             world = spinner.add(WorldModelNode(parameter_overrides=parameters))
             world.first_frame.result()
-            _refuse_second_clock(world)
-            _introduce(world, encoder, time.monotonic() - started_s)
+            first_image_s = time.monotonic() - started_s
+            world.refuse_second_clock(spinner)
+            _introduce(world, encoder, first_image_s)
             _report_until_end(world, spinner, args.duration)
     finally:
         rclpy.try_shutdown()
@@ -86,16 +87,6 @@ def _overrides(args) -> dict:
     return {name: PARAMS[name].check(value, 'command line') for name, value in values.items()}
 
 
-def _refuse_second_clock(world):
-    """Two clocks in one ROS domain make every time-dependent node jump; say so at once."""
-    from lingbot_world_ros.errors import SpecError
-    if '/clock' in world.sensors.topics and world.count_publishers('/clock') > 1:
-        raise SpecError(
-            f'ROS domain {_domain()} is in use: something else publishes /clock there. End it, '
-            'choose another domain (ROS_DOMAIN_ID=7 ...), or run this world without a clock '
-            '(--param publish_clock:=false --namespace NAME).')
-
-
 def _domain() -> str:
     return os.environ.get('ROS_DOMAIN_ID') or '0'
 
@@ -109,13 +100,15 @@ def _introduce(world, encoder, first_image_s):
         motion = f'twist: {{{motion}}}'
     topic = encoder.cmd_vel.topic_name
     joints = encoder.resolve_topic_name('joint_command')
+    namespace = encoder.get_namespace().strip('/')
+    teleop = f'lingbot-world teleop{" --namespace " if namespace else ""}{namespace}'
     print(f'First image after {first_image_s:.1f} s.\n'
           f'World      {spec.engine} ({spec.model}), scene {status.scene}, seed {status.seed}, '
           f'{spec.camera.width_px}x{spec.camera.height_px} at {spec.frame_rate_hz:g} Hz, '
           f'ROS domain {_domain()}\n'
           f'Publishes  {" ".join(world.sensors.topics)}\n'
           f'Listens    {" ".join(s.topic_name for s in encoder.command_subscriptions)}\n'
-          'Drive it   lingbot-world teleop    (keyboard, in a second terminal)\n'
+          f'Drive it   {teleop}    (keyboard, in a second terminal)\n'
           f'           ros2 topic pub -r 10 {topic} geometry_msgs/msg/{twist} "{{{motion}}}"\n'
           f'           ros2 topic pub -1 {joints} sensor_msgs/msg/JointState '
           f'"{{name: [{spec.joints[0].name}], position: [0.5]}}"\n'
