@@ -130,5 +130,5 @@ def main(args=None) -> int:
 def _begin(node, spinner):
     node.refuse_second_clock(spinner)
     spec, status = node.session.world.spec, node.session.status
-    node.get_logger().info(f'{spec.engine} ({spec.model}), scene {status.scene}, seed '
-                           f'{status.seed}: {status.state}.')
+    node.get_logger().info(f'{spec.engine} ({spec.model}), scene {status.scene}, '
+                           f'seed {status.seed}.')
