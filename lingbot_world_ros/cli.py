@@ -9,10 +9,13 @@ line and ends with exit code 2.
 import argparse
 from importlib import import_module
 import pkgutil
+import re
 import sys
 
 from lingbot_world_ros import verbs
 from lingbot_world_ros.errors import SpecError
+
+ROS_PACKAGE = re.compile(r'(rclpy|std_srvs|\w+_msgs|lingbot_world_ros\.msg)(\..*)?')
 
 
 def verb_names() -> list:
@@ -48,6 +51,13 @@ def main(argv=None) -> int:
         return modules[args.verb].run(args)
     except SpecError as error:
         print(f'error: {error}', file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        if not ROS_PACKAGE.fullmatch(error.name or ''):
+            raise
+        print(f'error: {error.name} cannot be imported: {args.verb} needs ROS 2 and the messages '
+              'of this package. Without ROS run it through make ("make sim"); in a robot workspace '
+              'build with colcon and source install/setup.sh first.', file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

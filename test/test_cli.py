@@ -194,3 +194,13 @@ def test_teleop_drives_base_and_arm_and_restores_the_terminal(domain):
             assert termios.tcgetattr(terminal) == before
         finally:
             process.kill()
+
+
+@pytest.mark.parametrize('name', ['rclpy', 'geometry_msgs', 'lingbot_world_ros.msg'])
+def test_without_ros_one_line_says_where_it_comes_from(name):
+    code = (f'import sys; sys.modules[{name!r}] = None; '
+            'from lingbot_world_ros.cli import main; sys.exit(main(["sim"]))')
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2 and done.stdout == ''
+    assert f'error: {name}' in done.stderr and 'make sim' in done.stderr
+    assert done.stderr.count('\n') == 1
