@@ -8,6 +8,7 @@ line and ends with exit code 2.
 """
 import argparse
 from importlib import import_module
+import os
 import pkgutil
 import re
 import sys
@@ -56,11 +57,14 @@ def main(argv=None) -> int:
         if not ROS_PACKAGE.fullmatch(error.name or ''):
             raise
         print(f'error: {error.name} cannot be imported: {args.verb} needs ROS 2 and the messages '
-              'of this package. Without ROS run it through make ("make sim"); in a robot workspace '
-              'build with colcon and source install/setup.sh first.', file=sys.stderr)
+              'of this package. Without ROS run it through make ("make sim"); in a robot '
+              'workspace build with colcon and source install/setup.sh first.', file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # whoever read the output has left, as in "| head"
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
 
 
 if __name__ == '__main__':
