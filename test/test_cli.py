@@ -116,6 +116,17 @@ def test_sim_ends_by_itself_after_its_duration(domain):
     assert process.returncode == 0 and 'seed 3' in out and 'Traceback' not in err
 
 
+def test_sim_ends_quietly_when_nobody_reads_its_output_any_more(domain):
+    pytest.importorskip('lingbot_world_ros.reference.world')
+    process = start(domain, 'sim', *REFERENCE)
+    try:
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.wait(30) == 141 and process.stderr.read() == ''
+    finally:
+        process.kill()
+
+
 def test_the_nodes_run_as_two_processes_and_end_on_signals(domain):
     pytest.importorskip('lingbot_world_ros.reference.world')
     env = {**os.environ, 'ROS_DOMAIN_ID': str(domain)}
