@@ -40,8 +40,8 @@ def measure(frames: int, scene: str) -> dict:
             times_ms[render].append((time.perf_counter() - started_s) * 1e3)
     step, dynamics = (times_ms[render][WARM_UP:] for render in (True, False))
     return {'first_image_s': first_image_s, 'frames': frames,
-            'step_ms': {'p50': percentile(step, 50), 'p95': percentile(step, 95)},
-            'dynamics_ms': {'p50': percentile(dynamics, 50), 'p95': percentile(dynamics, 95)},
+            'step_ms': {f'p{share}': percentile(step, share) for share in (10, 50, 95)},
+            'dynamics_ms': {f'p{share}': percentile(dynamics, share) for share in (10, 50, 95)},
             'renderer_ms': {'p50': percentile(step, 50) - percentile(dynamics, 50)},
             'memory_mib': memory_mib()}
 

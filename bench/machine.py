@@ -15,7 +15,8 @@ def describe() -> dict:
     """
     Describe the machine and the versions that matter.
 
-    :return: processor, cores, memory_mib, instruction_sets, load (one minute), python, packages
+    :return: processor, cores, memory_mib, instruction_sets, load (one minute), niceness of this
+        process, python, packages
     """
     cpu = _fields(Path('/proc/cpuinfo').read_text().split('\n\n')[0])
     memory = _fields(Path('/proc/meminfo').read_text())
@@ -24,7 +25,8 @@ def describe() -> dict:
         'processor': cpu.get('model name', platform.machine()), 'cores': os.cpu_count(),
         'usable_cores': cores(), 'memory_mib': int(memory['MemTotal'].split()[0]) // 1024,
         'instruction_sets': [name for name in INSTRUCTION_SETS if name in flags],
-        'load': os.getloadavg()[0], 'system': f'{platform.system()} {platform.release()}',
+        'load': os.getloadavg()[0], 'niceness': os.nice(0),
+        'system': f'{platform.system()} {platform.release()}',
         'python': platform.python_version(),
         'packages': {name: _version(name) for name in PACKAGES}}
 

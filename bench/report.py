@@ -54,6 +54,7 @@ def summary(runs) -> dict:
 def engine_summary(runs) -> dict:
     """Medians over the repeats of ``engine.measure``."""
     return {'runs': len(runs), 'first_image_s': median(run['first_image_s'] for run in runs),
+            'step_p10_ms': median(run['step_ms']['p10'] for run in runs),
             'step_p50_ms': median(run['step_ms']['p50'] for run in runs),
             'step_p95_ms': median(run['step_ms']['p95'] for run in runs),
             'dynamics_p50_ms': median(run['dynamics_ms']['p50'] for run in runs),
@@ -123,7 +124,7 @@ def _machine(result):
     return (f'`{result["command"]}`, {result["started"]}, on {machine["processor"]}, '
             f'{machine["cores"]} cores, {machine["memory_mib"]} MiB, '
             f'{" ".join(machine["instruction_sets"])}; Python {machine["python"]}, {packages}; '
-            f'load {machine["load"]:.1f} at the start.\n')
+            f'load {machine["load"]:.1f} at the start, niceness {machine["niceness"]}.\n')
 
 
 def _bars(bars):
@@ -148,19 +149,20 @@ def _end_to_end(conditions):
 
 def _engine(engines):
     return '### Engine alone, one thread\n\n' + table(
-        ('instruction set', 'step p50 [ms]', 'p95', 'renderer p50', 'dynamics p50',
+        ('instruction set', 'step p10 [ms]', 'p50', 'p95', 'renderer p50', 'dynamics p50',
          'memory [MiB]', 'first image [s]'),
-        [({'native': 'all', 'avx2': 'AVX2 only'}[name], e['step_p50_ms'], e['step_p95_ms'],
-          e['renderer_p50_ms'], e['dynamics_p50_ms'], e['resident_mib'], e['first_image_s'])
+        [({'native': 'all', 'avx2': 'AVX2 only'}[name], e['step_p10_ms'], e['step_p50_ms'],
+          e['step_p95_ms'], e['renderer_p50_ms'], e['dynamics_p50_ms'], e['resident_mib'],
+          e['first_image_s'])
          for name, e in engines.items()])
 
 
 def _runtimes(runtimes):
     return '### OpenVINO and ONNX Runtime, one thread, all instruction sets\n\n' + table(
-        ('graph', 'OpenVINO p50 [ms]', 'p95', 'ONNX Runtime p50 [ms]', 'p95', 'ratio',
+        ('graph', 'OpenVINO p10 [ms]', 'p50', 'ONNX Runtime p10 [ms]', 'p50', 'ratio',
          'load [s]', 'largest difference'),
-        [(graph, r['openvino']['p50_ms'], r['openvino']['p95_ms'], r['onnxruntime']['p50_ms'],
-          r['onnxruntime']['p95_ms'], r['onnxruntime_over_openvino'],
+        [(graph, r['openvino']['p10_ms'], r['openvino']['p50_ms'], r['onnxruntime']['p10_ms'],
+          r['onnxruntime']['p50_ms'], r['onnxruntime_over_openvino'],
           f'{cell(r["openvino"]["load_s"])}, {cell(r["onnxruntime"]["load_s"])}',
           f'{r["largest_difference"]:.1g}') for graph, r in runtimes.items()])
 

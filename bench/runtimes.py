@@ -77,17 +77,16 @@ def take_turns(calls: dict, turns: int) -> dict:
 
     :param calls: name -> function without arguments
     :param turns: of ``RUNS_PER_TURN`` calls each; one more warms up
-    :return: name -> times in ms
+    :return: name -> (turns, RUNS_PER_TURN) times in ms
     """
-    times_ms = {name: [] for name in calls}
+    times_ms = {name: np.zeros((turns + 1, RUNS_PER_TURN)) for name in calls}
     for turn in range(turns + 1):
         for name, call in calls.items():
-            for _ in range(RUNS_PER_TURN):
+            for run in range(RUNS_PER_TURN):
                 started_s = time.perf_counter()
                 call()
-                if turn:
-                    times_ms[name].append((time.perf_counter() - started_s) * 1e3)
-    return times_ms
+                times_ms[name][turn, run] = (time.perf_counter() - started_s) * 1e3
+    return {name: times[1:] for name, times in times_ms.items()}
 
 
 def compare(graph: str, scene: str, turns: int) -> dict:
@@ -97,7 +96,8 @@ def compare(graph: str, scene: str, turns: int) -> dict:
     :param graph: ``'renderer'`` or ``'dynamics'``
     :param scene: whose tensors to use
     :param turns: how long to measure
-    :return: per runtime p50, p95 [ms] and load time [s]; ratio of the medians; largest difference
+    :return: per runtime p10, p50 [ms] and load time [s]; median over the turns of the ratio of
+        their medians; largest difference
     """
     from lingbot_world_ros.models.room.world import Graph, scene_tensors, WEIGHTS
     path, tensors = WEIGHTS / f'{graph}.onnx', scene_tensors(WEIGHTS, scene)
@@ -112,10 +112,11 @@ def compare(graph: str, scene: str, turns: int) -> dict:
                      for k in answers[1])
     times_ms = take_turns({name: lambda call=call: call(inputs) for name, call in run.items()},
                           turns)
-    p50 = {name: percentile(times, 50) for name, times in times_ms.items()}
-    return {**{name: {'p50_ms': p50[name], 'p95_ms': percentile(times, 95),
+    turn_ms = {name: np.median(times, 1) for name, times in times_ms.items()}
+    return {**{name: {'p10_ms': percentile(times, 10), 'p50_ms': percentile(times, 50),
                       'load_s': load_s[name]} for name, times in times_ms.items()},
-            'onnxruntime_over_openvino': p50['onnxruntime'] / p50['openvino'],
+            'onnxruntime_over_openvino': float(np.median(turn_ms['onnxruntime']
+                                                         / turn_ms['openvino'])),
             'largest_difference': difference}
 
 

@@ -132,6 +132,6 @@ def test_end_to_end_measures_a_running_simulator(tmp_path):
     assert run['frames'] > 1 and run['latencies_ms'] and min(run['latencies_ms']) > 0
     result = {'command': 'c', 'started': 's', 'engine': {}, 'runtimes': {}, 'transport': [],
               'machine': {'processor': 'p', 'cores': 1, 'memory_mib': 1, 'instruction_sets': [],
-                          'python': '3', 'packages': {}, 'load': 0.0},
+                          'python': '3', 'packages': {}, 'load': 0.0, 'niceness': 0},
               'end_to_end': {'full_speed': summary([run])}, 'bars': []}
     assert f'{run["frames"]}' in markdown(result)
