@@ -129,6 +129,17 @@ def _in_the_middle(world, seed, j):
     return 0.45 < (q - joint.low) / (joint.high - joint.low) < 0.55
 
 
+def test_what_nobody_moves_stays_where_it_is(world):
+    """Left alone for 30 s after a drive; a creeping base or arm would be seen by every client."""
+    world.reset('office', 6)
+    roll(world, action(world, base__linear__x=0.3, elbow_joint__velocity=0.5), 10)
+    start = roll(world, action(world), 15)
+    end = roll(world, action(world), 450)
+    np.testing.assert_allclose(end.base_pose, start.base_pose, atol=2e-3)
+    np.testing.assert_allclose(end.joint_position, start.joint_position, atol=2e-3)
+    np.testing.assert_allclose(end.object_pose, start.object_pose, atol=2e-3)
+
+
 def test_walls_stop_the_base_and_are_felt(world):
     world.reset('living_room', 0)
     seen = roll(world, action(world, base__linear__x=0.8), 150)

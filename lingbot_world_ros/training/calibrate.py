@@ -83,10 +83,14 @@ def fit_scale(rows):
     """Factors by which the predicted variances must grow to match the squared errors."""
     square = np.stack([r['square'] for r in rows])
     variance = np.stack([r['variance'] for r in rows])
-    # The median of a chi-square of one degree of freedom is 0.455; robust against collisions
-    # that were taken the wrong way, which the mean is not.
-    ratio = np.median(square / np.maximum(variance, 1e-12), axis=0) / 0.455
-    return [float(f'{r:.3g}') for r in ratio]
+    scale = []
+    for seen, expected in zip(square.T, variance.T):
+        moved = expected > 1e-9  # what rests is known exactly and says nothing
+        # The median of a chi-square of one degree of freedom is 0.455; robust against collisions
+        # that were taken the wrong way, which the mean is not.
+        ratio = np.median(seen[moved] / expected[moved]) / 0.455 if moved.any() else 1.0
+        scale.append(float(f'{max(ratio, 1e-2):.3g}'))
+    return scale
 
 
 def fit_image_error(rows):

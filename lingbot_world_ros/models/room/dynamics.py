@@ -44,6 +44,8 @@ class DynamicsSpec:
 MOTION_SCALE = (0.05, 0.02, 0.1)
 # Order of the uncertain quantities in ``growth``: position, yaw, joints, objects.
 NUM_JOINTS = len(ROBOT.joints)
+STILL = 0.03  # share of full speed below which motion fades out
+OBJECT_GAP = 13  # column of the object features: gap to the nearest other object
 
 
 class SceneContact(nn.Module):
@@ -152,18 +154,44 @@ class Dynamics(nn.Module):
         direct = self.linear(torch.cat([state.twist / self.twist_scale,
                                         state.joint_speed / self.joint_max_speed,
                                         action / self.action_scale], -1))
-        y, contact = y[:, :-1] + direct, y[:, -1]
+        base, joint, object_ = self.activity(state, action, objects)
+        gate = torch.cat([base.expand(-1, 6), joint, joint], -1)
+        y, contact = y[:, :-1] * gate + direct, y[:, -1]
         around = torch.cat([hidden, latent], -1)[:, None].expand(-1, objects.shape[1], -1)
         z = self.object_head(torch.cat([around, pooled, objects], -1))
         # Errors must not shape the state they measure, hence the detached input.
         growth = torch.cat([
-            F.softplus(self.growth(torch.cat([hidden, latent], -1).detach())) * 1e-2,
-            F.softplus(z[..., 3] - 6.0) * 1e-2], -1)
+            F.softplus(self.growth(torch.cat([hidden, latent], -1).detach())) * 1e-2
+            * torch.cat([base.expand(-1, 2), joint], -1),
+            F.softplus(z[..., 3] - 6.0) * 1e-2 * object_], -1)
         return {'motion': y[:, :3] * self.motion_scale, 'twist': y[:, 3:6] * self.twist_scale,
                 'joint_motion': y[:, 6:6 + j] * self.joint_max_speed * 0.1,
                 'joint_speed': y[:, 6 + j:] * self.joint_max_speed, 'contact': contact,
-                'object_motion': z[..., :3] * self.motion_scale, 'hidden': hidden,
+                'object_motion': z[..., :3] * self.motion_scale * object_[..., None],
+                'hidden': hidden,
                 'growth': growth, 'prior': prior, 'posterior': posterior}
+
+    def activity(self, state: RoomState, action: Tensor, objects: Tensor):
+        """
+        Return what may move at all, 0..1, from the share of full speed it has or is asked for.
+
+        What rests and is not commanded stays exactly where it is, however long; a network alone
+        lets it creep.
+
+        :param state: the state
+        :param action: (b, 2 + j)
+        :param objects: (b, k, n) from ``features``
+        :return: base (b, 1), joints (b, j), objects (b, k)
+        """
+        asked = (action / self.action_scale).abs()
+        moving = (state.twist / self.twist_scale).abs().sum(-1, keepdim=True)
+        base = _fade(moving + asked[:, :2].sum(-1, keepdim=True))
+        joint = _fade((state.joint_speed / self.joint_max_speed).abs() + asked[:, 2:])
+        own = (state.object_motion / self.motion_scale).abs().sum(-1)  # b k
+        near_base, gap = objects[..., 3], objects[..., OBJECT_GAP] / 10
+        bumped = base * near_base + torch.exp(-20 * gap.clamp_min(0.0)) \
+            * own.amax(1, keepdim=True).clamp_max(1.0)
+        return base, joint, _fade(own + bumped)
 
     def features(self, state: RoomState, action: Tensor, scene: dict):
         """Return what the networks see of a state: (b, n) of the robot, (b, k, n) of objects."""
@@ -236,3 +264,8 @@ class Dynamics(nn.Module):
 def _per_world(rows: Tensor, batch: int) -> Tensor:
     """One row per scene -> one per world; a single scene broadcasts."""
     return rows if rows.shape[0] == 1 else rows.repeat_interleave(batch // rows.shape[0], 0)
+
+
+def _fade(share: Tensor) -> Tensor:
+    """1 above ``STILL``, below it falling with the square: what hardly moves comes to rest."""
+    return (share / STILL).clamp(0.0, 1.0) ** 2
