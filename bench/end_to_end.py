@@ -15,7 +15,7 @@ import tempfile
 import time
 
 from bench.latency import command_latencies, frame_rate, Log
-from bench.machine import cores, cpu_seconds, machine_seconds, memory_mib
+from bench.machine import cores, CpuMeter, memory_mib
 from geometry_msgs.msg import Twist
 from lingbot_world_ros.msg import ActionEmbedding, WorldSpec, WorldStatus
 from lingbot_world_ros.nodes import qos
@@ -34,25 +34,6 @@ WARM_UP_S = 1.0
 GAP_S = (0.1, 0.3)  # between commands: longer than a frame, shorter than the command timeout
 EVERYTHING = QoSProfile(depth=200)  # the log must not lose what the middleware delivered
 BASE, JOINT = 'base.angular.z', 'shoulder_pan_joint.velocity'
-
-
-class CpuMeter:
-    """How many cores the simulator, everybody else and the host used since this was made."""
-
-    def __init__(self, sim_pid):
-        self._sim_pid = sim_pid
-        self._before = self._read()
-
-    def _read(self):
-        machine = machine_seconds()
-        return np.array([time.monotonic(), cpu_seconds(self._sim_pid), cpu_seconds('self'),
-                         machine['busy'], machine['stolen']])
-
-    def shares(self) -> dict:
-        """Return CPU time by wall time, that is cores in use: simulator, robot, others, host."""
-        wall_s, sim_s, robot_s, busy_s, stolen_s = self._read() - self._before
-        return {'sim': sim_s / wall_s, 'robot': robot_s / wall_s,
-                'others': (busy_s - sim_s - robot_s) / wall_s, 'stolen': stolen_s / wall_s}
 
 
 class Robot:
@@ -190,9 +171,9 @@ def measure(speed, seconds, sim_core, seed) -> dict:
             first_image_s = (min(robot.log.frames.values()) - started_ns) * 1e-9
             robot.drive(WARM_UP_S, seed)
             robot.log = Log()
-            meter = CpuMeter(sim.pid)
+            meter = CpuMeter(sim=sim.pid, robot=os.getpid())
             robot.drive(seconds, seed + 1)
-            cpu_cores = meter.shares()
+            cpu_cores = meter.cores()
             memory = memory_mib(sim.pid)
         except BaseException:
             output.seek(0)

@@ -11,7 +11,7 @@ import os
 import time
 
 from bench.latency import percentile
-from bench.machine import age_s, cores, memory_mib
+from bench.machine import age_s, cores, CpuMeter, memory_mib
 
 WARM_UP = 20
 
@@ -32,6 +32,7 @@ def measure(frames: int, scene: str) -> dict:
     layout = world.spec.action
     actions = np.random.default_rng(0).uniform(
         layout.low, layout.high, (frames + WARM_UP, 1, 1, len(layout.dims))).astype(np.float32)
+    meter = CpuMeter(own=os.getpid())
     times_ms = {True: [], False: []}
     for action in actions:
         for render in (True, False):
@@ -43,7 +44,7 @@ def measure(frames: int, scene: str) -> dict:
             'step_ms': {f'p{share}': percentile(step, share) for share in (10, 50, 95)},
             'dynamics_ms': {f'p{share}': percentile(dynamics, share) for share in (10, 50, 95)},
             'renderer_ms': {'p50': percentile(step, 50) - percentile(dynamics, 50)},
-            'memory_mib': memory_mib()}
+            'cpu_cores': meter.cores(), 'memory_mib': memory_mib()}
 
 
 def main():

@@ -50,6 +50,31 @@ def machine_seconds() -> dict:
     return {'busy': user + nice + system + irq + softirq, 'stolen': stolen}
 
 
+class CpuMeter:
+    """How many cores named processes, all others and the host have used since this was made."""
+
+    def __init__(self, **pids):
+        """
+        Start measuring.
+
+        :param pids: process numbers by name
+        """
+        self._pids = pids
+        self._before = self._read()
+
+    def _read(self):
+        return {'wall': time.monotonic(), **machine_seconds(),
+                **{name: cpu_seconds(pid) for name, pid in self._pids.items()}}
+
+    def cores(self) -> dict:
+        """Return CPU time by wall time: of each process, of ``others``, and ``stolen``."""
+        now = self._read()
+        used = {name: now[name] - self._before[name] for name in now}
+        wall_s, busy_s = used.pop('wall'), used.pop('busy')
+        used['others'] = busy_s - sum(used[name] for name in self._pids)
+        return {name: seconds / wall_s for name, seconds in used.items()}
+
+
 def age_s(pid='self') -> float:
     """Return how long ago a process was started, seconds (to 10 ms)."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) - int(_stat(pid)[19]) / TICKS_PER_S

@@ -59,6 +59,7 @@ def engine_summary(runs) -> dict:
             'step_p95_ms': median(run['step_ms']['p95'] for run in runs),
             'dynamics_p50_ms': median(run['dynamics_ms']['p50'] for run in runs),
             'renderer_p50_ms': median(run['renderer_ms']['p50'] for run in runs),
+            'other_cores': median(run['cpu_cores']['others'] for run in runs),
             'resident_mib': median(run['memory_mib']['resident'] for run in runs)}
 
 
@@ -150,10 +151,10 @@ def _end_to_end(conditions):
 def _engine(engines):
     return '### Engine alone, one thread\n\n' + table(
         ('instruction set', 'step p10 [ms]', 'p50', 'p95', 'renderer p50', 'dynamics p50',
-         'memory [MiB]', 'first image [s]'),
+         'CPU of others', 'memory [MiB]', 'first image [s]'),
         [({'native': 'all', 'avx2': 'AVX2 only'}[name], e['step_p10_ms'], e['step_p50_ms'],
-          e['step_p95_ms'], e['renderer_p50_ms'], e['dynamics_p50_ms'], e['resident_mib'],
-          e['first_image_s'])
+          e['step_p95_ms'], e['renderer_p50_ms'], e['dynamics_p50_ms'],
+          f'{100 * e["other_cores"]:.0f} %', e['resident_mib'], e['first_image_s'])
          for name, e in engines.items()])
 
 
