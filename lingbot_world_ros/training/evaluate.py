@@ -365,7 +365,8 @@ def settings(spec: EvaluationSpec) -> dict:
     """
     weights = sorted(Path(__file__).parents[1].glob(f'models/{spec.engine}/weights/*'))
     weights += [Path(spec.textbook)] if spec.textbook else []
-    return {**asdict(spec), 'first_held_out_seed': FIRST_HELD_OUT_SEED,
+    return {**asdict(spec), 'textbook': Path(spec.textbook).name,
+            'first_held_out_seed': FIRST_HELD_OUT_SEED,
             'weights_sha256': {p.name: hashlib.sha256(p.read_bytes()).hexdigest()
                                for p in weights if p.is_file()},
             'versions': {'python': platform.python_version(),
