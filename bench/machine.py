@@ -71,7 +71,8 @@ class CpuMeter:
         now = self._read()
         used = {name: now[name] - self._before[name] for name in now}
         wall_s, busy_s = used.pop('wall'), used.pop('busy')
-        used['others'] = busy_s - sum(used[name] for name in self._pids)
+        # The kernel counts in ticks, so on a quiet machine the difference may be below zero.
+        used['others'] = max(0.0, busy_s - sum(used[name] for name in self._pids))
         return {name: seconds / wall_s for name, seconds in used.items()}
 
 
