@@ -101,7 +101,7 @@ def _introduce(world, encoder, first_image_s):
     topic = encoder.cmd_vel.topic_name
     joints = encoder.resolve_topic_name('joint_command')
     namespace = encoder.get_namespace().strip('/')
-    teleop = f'lingbot-world teleop{" --namespace " if namespace else ""}{namespace}'
+    teleop = _teleop_command() + (f' --namespace {namespace}' if namespace else '')
     print(f'First image after {first_image_s:.1f} s.\n'
           f'World      {spec.engine} ({spec.model}), scene {status.scene}, seed {status.seed}, '
           f'{spec.camera.width_px}x{spec.camera.height_px} at {spec.frame_rate_hz:g} Hz, '
@@ -113,6 +113,16 @@ def _introduce(world, encoder, first_image_s):
           f'           ros2 topic pub -1 {joints} sensor_msgs/msg/JointState '
           f'"{{name: [{spec.joints[0].name}], position: [0.5]}}"\n'
           'Ctrl-C ends.', flush=True)
+
+
+def _teleop_command() -> str:
+    """Return what starts teleop from the user's shell, however this process was started."""
+    if shutil.which('lingbot-world'):
+        return 'lingbot-world teleop'
+    script = os.path.join(sys.prefix, 'bin', 'lingbot-world')
+    if os.path.exists(script):
+        return f'{os.path.relpath(script)} teleop'
+    return 'ros2 run lingbot_world_ros teleop'
 
 
 def _report_until_end(world, spinner, duration_s):
