@@ -21,7 +21,7 @@ ROS_PREFIXES = ('qos_overrides.',)
 
 @dataclass(frozen=True)
 class Param:
-    """One parameter; ``low`` and ``high`` are inclusive, ``choices`` is empty for free text."""
+    """One parameter; ``choices`` is empty for free text; ``dynamic``: settable while running."""
 
     name: str
     kind: type
@@ -29,6 +29,7 @@ class Param:
     low: Optional[float] = None
     high: Optional[float] = None
     choices: Tuple[str, ...] = ()
+    dynamic: bool = False
 
     def check(self, value, source: str):
         """
@@ -54,17 +55,60 @@ class Param:
 
 WORLD_MODEL = (
     Param('engine', str, 'World model to run: room (learned, CPU) or reference (MuJoCo).'),
+    Param('isolate_engine', bool, 'Run the engine in a process of its own, which is started again '
+          'when it hangs, is killed or runs out of memory.'),
+    Param('autostart', bool, 'Configure and activate by itself; false waits for lifecycle calls.'),
+    Param('world', str, 'World to load: a name, a package:// or file:// URI of a world file; '
+          'empty takes scene and seed.'),
+    Param('world_path', str, 'Folders, separated by colons, from which world files may be loaded '
+          'beside those that ship.'),
     Param('scene', str, 'Scene to start in; world_spec lists those of the engine.'),
-    Param('seed', int, 'Start state of the scene.', 0, 2 ** 31 - 1),
-    Param('speed', float, 'Sim seconds per wall second; 0 is as fast as possible.', 0.0, 100.0),
-    Param('start_paused', bool, 'Show the first frame and wait for ~/pause {data: false}.'),
+    Param('seed', int, 'Start state of the scene, from the next reset on.', 0, 2 ** 31 - 1,
+          dynamic=True),
+    Param('mode', str, 'When sim time advances: realtime (paced to the wall), stepped (by '
+          'step_simulation only) or lockstep (one step per command).',
+          choices=('realtime', 'stepped', 'lockstep')),
+    Param('initial_state', str, 'State after the start; playing is paused in stepped mode.',
+          choices=('playing', 'paused', 'stopped')),
+    Param('state_after_reset', str, 'What ResetSimulation leaves: keep the state, or playing as '
+          'Isaac Sim does.', choices=('keep', 'playing')),
+    Param('reset_time_policy', str, 'Sim time after a reset: zero (starts again) or monotonic '
+          '(goes on).', choices=('zero', 'monotonic')),
+    Param('speed', float, 'Sim seconds per wall second in realtime mode; 0 is as fast as '
+          'possible.', 0.0, 100.0, dynamic=True),
+    Param('clock_rate_hz', float, 'Ticks of /clock per sim second between frames, never beyond '
+          'the newest; 0 is one per frame.', 0.0, 1000.0),
     Param('action_timeout_s', float,
           'Wall seconds without action_embedding after which the robot stands still.',
-          0.01, 3600.0),
+          0.01, 3600.0, dynamic=True),
+    Param('lockstep_commands', int, 'Commands that make one step in lockstep mode.', 1, 1000),
+    Param('lockstep_timeout_s', float, 'Wall seconds after which lockstep goes on without a '
+          'command.', 0.01, 3600.0, dynamic=True),
+    Param('step_timeout_s', float, 'Wall seconds after which a step of the engine counts as '
+          'hanging.', 0.1, 3600.0, dynamic=True),
+    Param('service_timeout_s', float, 'Wall seconds after which a service call that is not done '
+          'answers with an error.', 0.1, 3600.0, dynamic=True),
+    Param('service_prefix', str, 'Put before the names of the simulation services; empty is the '
+          'root (the namespace of the node), /gzserver is Gazebo.'),
+    Param('entity_name', str, 'Name of the robot in the entity services.'),
     Param('frame_prefix', str, 'Put before every frame name.'),
-    Param('publish_clock', bool, 'Publish sim time on /clock; one world per domain may.'),
-    Param('publish_tf', bool, 'Publish /tf and /tf_static.'),
-    Param('jpeg_quality', int, 'Quality of camera/image_raw/compressed.', 1, 100),
+    *(Param(f'frames.{name}', str, f'Name of the {name} frame.')
+      for name in ('odom', 'base', 'camera', 'optical')),
+    Param('camera_info_url', str, 'Calibration file (package://, file:// or a path) of the camera '
+          'to show; empty is that of the engine.'),
+    Param('field_of_view_deg', float, 'Horizontal field of view of the camera to show; 0 is '
+          'that of the engine.', 0.0, 179.0),
+    Param('image_width', int, 'Pixels; 0 is that of the engine.', 0, 8192),
+    Param('image_height', int, 'Pixels; 0 is that of the engine.', 0, 8192),
+    Param('publish_clock', bool, 'Publish sim time; one world per clock topic may.'),
+    Param('publish_tf', bool, 'Publish transforms.'),
+    Param('publish_scan', bool, 'Publish a laser scan made from depth, where there is depth.'),
+    Param('scan_min_height_m', float, 'Lowest point over the floor that the scan sees.',
+          -10.0, 10.0),
+    Param('scan_max_height_m', float, 'Highest point over the floor that the scan sees.',
+          -10.0, 10.0),
+    Param('scan_max_range_m', float, 'Range beyond which the scan reports nothing.', 0.1, 1000.0),
+    Param('jpeg_quality', int, 'Quality of the compressed image.', 1, 100, dynamic=True),
     Param('image_reliability', str, 'Reliability of images and camera_info.',
           choices=('reliable', 'best_effort')),
     Param('image_queue_depth', int, 'Images kept for a slow subscriber.', 1, 100),
@@ -75,12 +119,42 @@ ACTION_ENCODER = (
           choices=('auto', 'twist', 'twist_stamped')),
     Param('arm_commands_interface', str, 'What the values on arm_controller/commands are.',
           choices=('position', 'velocity')),
-    Param('cmd_timeout_s', float,
-          'Wall seconds after which a velocity command that is not repeated becomes zero.',
-          0.01, 3600.0),
+    Param('cmd_timeout_s', float, 'Seconds after which a velocity command that is not repeated '
+          'becomes zero: wall time in realtime mode, else sim time.', 0.01, 3600.0, dynamic=True),
     Param('encode_rate_hz', float, 'Least rate of action_embedding, wall time.', 1.0, 1000.0),
+    Param('policy_frequency', float, 'Hz of sim time at which trajectory points without timing '
+          'follow each other.', 0.1, 1000.0, dynamic=True),
+    Param('limits.linear_velocity_mps', float, 'Largest forward speed; 0 is that of the engine.',
+          0.0, 100.0),
+    Param('limits.linear_acceleration_mps2', float, 'Largest forward acceleration; 0: no limit.',
+          0.0, 1000.0),
+    Param('limits.angular_velocity_radps', float, 'Largest turn rate; 0 is that of the engine.',
+          0.0, 100.0),
+    Param('limits.angular_acceleration_radps2', float, 'Largest turn acceleration; 0: no limit.',
+          0.0, 1000.0),
+    Param('limits.joint_acceleration', float, 'Largest joint acceleration, rad/s^2 or m/s^2; '
+          '0: no limit.', 0.0, 10000.0),
+    Param('robot_description', str, 'URDF: the XML itself, a package:// or file:// URL or a path. '
+          'Tightens joint limits and gives the kinematics; empty is the robot of the engine.'),
+    Param('camera_link', str, 'Link of the URDF that carries the camera, for engines with a free '
+          'camera; empty is the base.'),
 )
 
+TOPICS = tuple(
+    Param(f'topics.{key}', str, f'Topic name: {meaning}.') for key, meaning in (
+        ('image', 'predicted colour image'), ('camera_info', 'calibration of the image'),
+        ('compressed', 'predicted colour image as JPEG'), ('depth', 'predicted depth image'),
+        ('scan', 'laser scan made from depth'), ('joint_states', 'predicted joint states'),
+        ('odom', 'predicted odometry'), ('tf', 'moving transforms'),
+        ('tf_static', 'fixed transforms'), ('clock', 'sim time'),
+        ('diagnostics', 'state of health'), ('real_time_factor', 'sim seconds per wall second'),
+        ('robot_description', 'URDF of the robot, latched'), ('cmd_vel', 'base velocity commands'),
+        ('joint_command', 'joint commands by name'),
+        ('joint_trajectory', 'joint trajectory commands'),
+        ('joint_commands', 'joint commands as an array'), ('prompt', 'text for the world model')))
+
+WORLD_MODEL += TOPICS
+ACTION_ENCODER += TOPICS
 PARAMS = {p.name: p for p in WORLD_MODEL + ACTION_ENCODER}
 NODES = ('world_model', 'action_encoder')
 
@@ -119,7 +193,7 @@ def load_profile(profile: str) -> dict:
     path = profile_path(profile)
     values = {}
     for section in _sections(path):
-        for name, value in section.items():
+        for name, value in _flat(section):
             if name not in PARAMS and not _is_ros_parameter(name):
                 raise SpecError(f'{path}: {unknown_name("parameter", name, PARAMS)}')
             if name in PARAMS:
@@ -149,17 +223,27 @@ def _sections(path):
         yield body['ros__parameters']
 
 
+def _flat(section, prefix=''):
+    """Yield dotted names and values of nested parameters."""
+    for name, value in section.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f'{prefix}{name}.')
+        else:
+            yield f'{prefix}{name}', value
+
+
 def _is_ros_parameter(name):
     return name in ROS_PARAMETERS or name.startswith(ROS_PREFIXES)
 
 
-def declare(node, params) -> SimpleNamespace:
+def declare(node, params, on_change=None) -> SimpleNamespace:
     """
     Declare parameters on a node and read them.
 
     :param node: rclpy node; values given to it win over the defaults
     :param params: the node's table of ``Param``
-    :return: values as attributes
+    :param on_change: called with name and value after a dynamic parameter was set
+    :return: values as attributes (``topics.image`` as ``.topics.image``), kept up to date
     :raises SpecError: a value of wrong type or range, or a value for an unknown parameter
     """
     source = f'{node.get_name()} parameter'
@@ -170,18 +254,44 @@ def declare(node, params) -> SimpleNamespace:
         elif not _is_ros_parameter(name):
             raise SpecError(f'{source}: {unknown_name("parameter", name, PARAMS)}')
     defaults = load_profile(DEFAULT_PROFILE)
-    values = {}
+    values = SimpleNamespace()
     for param in params:
         value = node.declare_parameter(param.name, defaults[param.name], _descriptor(param)).value
-        values[param.name] = param.check(value, source)
-    return SimpleNamespace(**values)
+        _assign(values, param.name, param.check(value, source))
+    own = {param.name for param in params}
+
+    def on_set(changes):
+        from rcl_interfaces.msg import SetParametersResult
+        try:
+            checked = {p.name: PARAMS[p.name].check(p.value, source)
+                       for p in changes if p.name in own}
+        except SpecError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        for name, value in checked.items():
+            _assign(values, name, value)
+            if on_change is not None:
+                on_change(name, value)
+        return SetParametersResult(successful=True)
+
+    node.add_on_set_parameters_callback(on_set)
+    return values
+
+
+def _assign(values, dotted, value):
+    """Set ``a.b`` in nested namespaces."""
+    *groups, name = dotted.split('.')
+    for group in groups:
+        if not hasattr(values, group):
+            setattr(values, group, SimpleNamespace())
+        values = getattr(values, group)
+    setattr(values, name, value)
 
 
 def _descriptor(param):
     """Describe a parameter to ``ros2 param describe``; the range is enforced by ``Param``."""
     from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
     descriptor = ParameterDescriptor(name=param.name, description=param.description,
-                                     read_only=True, dynamic_typing=True,
+                                     read_only=not param.dynamic, dynamic_typing=True,
                                      additional_constraints=', '.join(param.choices))
     if param.kind is int:
         descriptor.integer_range = [IntegerRange(from_value=param.low, to_value=param.high)]
