@@ -73,6 +73,8 @@ class WorldSpec:
     predicted_states: Tuple[str, ...] = ()
     integrated_states: Tuple[str, ...] = ()
     has_depth: bool = False
+    takes_text: bool = False  # a world's prompt, and changes of it
+    takes_images: bool = False  # a world's start images and their camera
 
     def __post_init__(self):
         """Refuse sizes that no engine can run."""
@@ -158,13 +160,19 @@ class WorldModel(Protocol):
         """
         ...
 
-    def observe(self, observation: Observation) -> None:
+    def observe(self, observation: Observation, render: bool = True) -> Observation:
         """
         Replace imagined state by what was observed, as of the observation's last frame.
 
         :param observation: measured poses, twists, joints and objects; engines that can, also
             take the images
+        :param render: False skips rgb and depth
+        :return: the world as it is now, t = 1; no sim time has passed
         """
+        ...
+
+    def object_names(self, scene: str) -> Tuple[str, ...]:
+        """Return the names of a scene's movable objects, in the order of ``object_pose``."""
         ...
 
     def snapshot(self):
