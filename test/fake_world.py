@@ -46,7 +46,25 @@ class FakeWorld:
         observation = self._observe(states)
         if fault == 'nan':
             observation.base_pose[...] = np.nan
+        if callable(fault):
+            fault()
         return observation
+
+    def observe(self, observation, render=True):
+        self._pose = observation.base_pose[0, -1].copy()
+        self._q = observation.joint_position[0, -1].copy()
+        self._cov = 0.0
+        return self._observe([self._state(observation.base_twist[0, -1], np.zeros(5))])
+
+    def snapshot(self):
+        return self._scene, self._step, self._pose.copy(), self._q.copy(), self._cov
+
+    def restore(self, snapshot):
+        self._scene, self._step, pose, q, self._cov = snapshot
+        self._pose, self._q = pose.copy(), q.copy()
+
+    def object_names(self, scene):
+        return ()
 
     def close(self):
         self.closed = True

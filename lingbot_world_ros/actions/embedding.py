@@ -56,6 +56,7 @@ class ActionEmbedding:
     layout: Tuple[str, ...]
     embedding: np.ndarray
     counts: CommandCounts = CommandCounts()
+    valid_until_ns: int = 0
 
 
 def integrate_twist(v_mps: float, w_radps: float, dt_s: float) -> np.ndarray:

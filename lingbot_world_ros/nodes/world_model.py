@@ -1,5 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Node ``world_model``: the newest action embedding in, frames and states of a world out."""
+"""
+Node ``world_model``: action embeddings in, frames and states of a world out.
+
+A managed node: unconfigured has no weights, inactive has them loaded and publishes nothing,
+active runs. By default it brings itself up (parameter ``autostart``).
+"""
+from concurrent.futures import Future as WorkerFuture
+from dataclasses import fields, replace
+from functools import partial
 import time
 
 from lingbot_world_ros.errors import SpecError
@@ -7,77 +15,203 @@ from lingbot_world_ros.msg import ActionEmbedding as ActionEmbeddingMsg
 from lingbot_world_ros.nodes import qos
 from lingbot_world_ros.nodes.params import declare, WORLD_MODEL
 from lingbot_world_ros.nodes.run import spin_node
+from lingbot_world_ros.nodes.simulation_services import SimulationServices
 from lingbot_world_ros.nodes.world_publishers import WorldPublishers
 from lingbot_world_ros.sensors.action_embedding import embedding_from_msg
-from lingbot_world_ros.worlds.session import PLAYING, Session, SessionSpec
+from lingbot_world_ros.worlds.isolated import IsolatedWorld
+from lingbot_world_ros.worlds.library import WorldDefinition, WorldLibrary
+from lingbot_world_ros.worlds.session import PAUSED, PLAYING, Session, SessionObserver, SessionSpec
 from lingbot_world_ros.worlds.world_model import make_world
 from rclpy.clock import Clock, ClockType
-from rclpy.node import Node
+from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from rclpy.task import Future
 from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
 
 LOG_PERIOD_S = 5.0
+WATCH_PERIOD_S = 0.2
 DISCOVERY_S = 3.5  # Fast DDS announces a node every 3 s, should its first calls go unheard
 
 
-class WorldModelNode(Node):
-    """Wire ``action_embedding`` to a session and the session to its publishers."""
+class WorldModelNode(LifecycleNode):
+    """Wire ``action_embedding`` to a session and the session to its publishers and services."""
 
-    def __init__(self, world=None, **node_args):
+    def __init__(self, world=None, encoder=None, **node_args):
         """
-        Load the engine and start it.
+        Declare everything; load and start the engine unless ``autostart`` is false.
 
-        :param world: an engine to use in place of the one the parameter names
+        :param world: makes the engine, in place of the one that the parameter names
+        :param encoder: action encoder in the same process, asked right before each step
         :param node_args: for ``rclpy.node.Node``
         :raises SpecError: a parameter, scene or the engine's files cannot be used
         """
         super().__init__('world_model', **node_args)
         self._made_s = time.monotonic()
-        params = declare(self, WORLD_MODEL)
-        world = world or make_world(params.engine)
-        self.sensors = WorldPublishers(self, world.spec, params)
-        spec = SessionSpec(params.scene, params.seed, params.speed, params.start_paused,
-                           params.action_timeout_s)
-        self.session = Session(world, spec, observers=[self.sensors], log=self.get_logger())
-        self._T_base_optical = world.spec.camera.T_base_optical
+        self.params = declare(self, WORLD_MODEL, self.on_parameter)
+        self._make_engine = world or partial(make_world, self.params.engine)
+        self._encoder = encoder
+        self.session = self.sensors = self.first_frame = None
+        self.problem = None  # what the last failed transition was about
+        self.on_quit = lambda: None
+        self._is_active = False
         self.create_subscription(ActionEmbeddingMsg, 'action_embedding', self.on_embedding,
                                  qos.NEWEST)
-        self.create_subscription(String, 'prompt', self.on_prompt, qos.NEWEST)
+        self.create_subscription(String, self.params.topics.prompt, self.on_prompt, qos.NEWEST)
         self.create_service(Trigger, '~/reset', self.on_reset)
         self.create_service(SetBool, '~/pause', self.on_pause)
         self.create_service(Trigger, '~/step', self.on_step)
+        self.services_ = SimulationServices(self, self.running_session, self.params,
+                                            lambda: self.on_quit())
         # Steady: with use_sim_time a ROS timer would wait for the clock this node publishes.
-        self.create_timer(1.0, self.on_second, clock=Clock(clock_type=ClockType.STEADY_TIME))
-        self.first_frame = self.session.start()
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(1.0, self.on_second, clock=steady)
+        self.create_timer(WATCH_PERIOD_S, self.on_watch, clock=steady)
+        if self.params.autostart:
+            self._bring_up()
 
     def destroy_node(self):
         """End the worker before its publishers go away."""
-        if hasattr(self, 'session'):
-            self.session.close()
+        self._drop_session()
         super().destroy_node()
+
+    def running_session(self):
+        """Return the session of an active node, else None."""
+        return self.session if self._is_active else None
+
+    # Lifecycle
+
+    def on_configure(self, state):
+        """Load the engine and prepare the topics."""
+        return self._transition(self._configure)
+
+    def on_activate(self, state):
+        """Start the world, or go on with it."""
+        return self._transition(self._activate)
+
+    def on_deactivate(self, state):
+        """Let time stand still and publish nothing more."""
+        return self._transition(self._deactivate)
+
+    def on_cleanup(self, state):
+        """Drop engine and topics."""
+        return self._transition(self._drop_session)
+
+    def on_shutdown(self, state):
+        """Drop engine and topics for good."""
+        return self._transition(self._drop_session)
+
+    def on_error(self, state):
+        """Drop engine and topics; the node can be configured again."""
+        return self._transition(self._drop_session)
+
+    def _transition(self, change):
+        try:
+            change()
+        except SpecError as error:
+            self.problem = error
+            self.get_logger().error(str(error))
+            return TransitionCallbackReturn.FAILURE
+        return TransitionCallbackReturn.SUCCESS
+
+    def _bring_up(self):
+        for trigger in (self.trigger_configure, self.trigger_activate):
+            if trigger() != TransitionCallbackReturn.SUCCESS:
+                problem, self.problem = self.problem, None
+                self._drop_session()
+                raise problem or SpecError('world_model could not be brought up; its log says '
+                                           'why.')
+
+    def _configure(self):
+        params = self.params
+        make_engine = self._make_engine
+        if params.isolate_engine:
+            make_engine = partial(IsolatedWorld, self._make_engine)
+        engine = make_engine()
+        try:
+            self._definition = self._first_world(engine.spec)
+            values = {f.name: getattr(params, f.name) for f in fields(SessionSpec)}
+            spec = SessionSpec(**values)
+            self.sensors = WorldPublishers(self, engine.spec, params)
+            observers = [self.sensors]
+            if self._encoder is not None:
+                observers.append(_EncoderLink(self._encoder, self.sensors))
+            self.session = Session(engine, spec, observers=observers, log=self.get_logger(),
+                                   make_world=make_engine)
+        except Exception:
+            if hasattr(engine, 'close'):
+                engine.close()
+            raise
+        if self._encoder is not None:
+            self._encoder.link(lambda: self.session.sim_ns, self.session.command_arrived)
+            self.session.link(self._encoder)
+        self._T_base_optical = engine.spec.camera.T_base_optical
+        self._resume = False
+
+    def _first_world(self, spec):
+        params = self.params
+        if params.world:
+            return WorldLibrary(spec, params.world_path).load(params.world, seed=params.seed)
+        return WorldDefinition(name=params.scene, scene=params.scene, seed=params.seed)
+
+    def _activate(self):
+        if self.first_frame is None:
+            self.first_frame = self.session.start(self._definition)
+            error = self.first_frame.exception()
+            if error is not None:
+                self._drop_session()
+                raise SpecError(f'The world does not start: {error}') from error
+        elif self._resume:
+            self.session.play().result()
+        self._is_active = True
+
+    def _deactivate(self):
+        self._is_active = False
+        self._resume = self.session.status.state == PLAYING
+        if self._resume:
+            self.session.pause().exception()
+
+    def _drop_session(self):
+        self._is_active = False
+        if self.session is not None:
+            self.session.close()
+            self.sensors.destroy()
+        self.session = self.sensors = self.first_frame = None
+
+    # Input
 
     def refuse_second_clock(self, spinner):
         """
-        Look for another clock; two in one domain make every time-dependent node jump.
+        Look for another clock; two on one topic make every time-dependent node jump.
 
         Blocks until this node is ``DISCOVERY_S`` old, because before that nobody can tell.
 
         :param spinner: that spins this node; when it is time to end the search ends too
-        :raises SpecError: something else publishes /clock in this ROS domain
+        :raises SpecError: something else publishes on the clock topic in this ROS domain
         """
-        if '/clock' not in self.sensors.topics:
+        if self.sensors is None or not self.params.publish_clock:
             return
-        while self.count_publishers('/clock') < 2:
+        topic = self.resolve_topic_name(self.params.topics.clock)
+        while self.count_publishers(topic) < 2:
             if time.monotonic() - self._made_s > DISCOVERY_S or spinner.wait(0.05):
                 return
         raise SpecError(
             f'ROS domain {self.context.get_domain_id()} is in use: something else publishes '
-            '/clock there. End it, choose another domain (ROS_DOMAIN_ID=7 ...), or run this '
-            'world with a namespace and the parameter publish_clock:=false.')
+            f'{topic} there. End it, choose another domain (ROS_DOMAIN_ID=7 ...), or give this '
+            'world a namespace and a clock of its own (namespace w1, topics.clock:=clock).')
+
+    def on_parameter(self, name, value):
+        """Hand a changed parameter over to the session."""
+        if self.session is None:
+            return
+        if name == 'seed':
+            self.session.set_seed(value)
+        elif name in {f.name for f in fields(SessionSpec)}:
+            self.session.spec = replace(self.session.spec, **{name: value})
 
     def on_embedding(self, msg):
         """Hand the newest embedding over to the session."""
+        if self._encoder is not None or not self._is_active:
+            return  # with an encoder in this process its word comes without the topic
         try:
             self.session.set_embedding(embedding_from_msg(msg, self._T_base_optical))
         except SpecError as error:
@@ -85,33 +219,51 @@ class WorldModelNode(Node):
 
     def on_prompt(self, msg):
         """Say that the engine takes no text."""
+        if self.session is None:
+            return
         spec = self.session.world.spec
         self.get_logger().warning(
             f'prompt: refused, engine {spec.engine!r} takes no text; choose one of its scenes '
             f'({", ".join(spec.scenes)}) by parameter.', throttle_duration_sec=LOG_PERIOD_S)
 
+    # std_srvs, for machines without simulation_interfaces
+
     async def on_reset(self, request, response):
         """Start the scene over with its seed."""
-        return await self._answer(response, self.session.reset())
+        return await self._answer(response, lambda session: session.reset())
 
     async def on_pause(self, request, response):
         """Pause (data: true) or play (data: false)."""
-        change = self.session.pause if request.data else self.session.play
-        return await self._answer(response, change())
+        goal = PAUSED if request.data else PLAYING
+        return await self._answer(response, lambda session: (
+            _as_it_is(session) if session.status.state == goal
+            else session.pause() if request.data else session.play()))
 
     async def on_step(self, request, response):
         """Advance a paused world by one step."""
-        return await self._answer(response, self.session.advance(1))
+        return await self._answer(response, lambda session: session.advance(1))
 
     def on_second(self):
         """Report to operators, also while nothing moves."""
+        if self.session is None:
+            return
         status = self.session.status
         self.sensors.publish_diagnostics(status)
-        if status.state != PLAYING:  # else every step tells
+        if self._is_active and status.state != PLAYING:  # else every step tells
             self.sensors.repeat_status(status)
 
-    async def _answer(self, response, outcome):
+    def on_watch(self):
+        """Look after the engine from outside its thread."""
+        if self.session is not None:
+            self.session.check_engine()
+
+    async def _answer(self, response, request):
         """Wait for the worker without holding up the executor, then fill in the response."""
+        session = self.running_session()
+        if session is None:
+            response.success, response.message = False, 'the node is not active'
+            return response
+        outcome = request(session)
         done = Future(executor=self.executor)
         outcome.add_done_callback(lambda _: done.set_result(True))
         await done
@@ -122,13 +274,33 @@ class WorldModelNode(Node):
         return response
 
 
+class _EncoderLink(SessionObserver):
+    """Tell the encoder in this process what world begins, before the first step of it."""
+
+    def __init__(self, encoder, sensors):
+        self._encoder, self._sensors = encoder, sensors
+
+    def on_reset(self, status):
+        self._encoder.begin(self._sensors.spec_msg)
+
+
+def _as_it_is(session):
+    """Return the status as a request that has nothing to do."""
+    done = WorkerFuture()
+    done.set_result(session.status)
+    return done
+
+
 def main(args=None) -> int:
     """Run the node until it is interrupted; return the exit code."""
-    return spin_node(WorldModelNode, args, _begin)
+    return spin_node(WorldModelNode, args, begin)
 
 
-def _begin(node, spinner):
+def begin(node, spinner):
+    """Look for a second clock and say what runs; ``node`` spins already."""
+    node.on_quit = spinner.stop
     node.refuse_second_clock(spinner)
-    spec, status = node.session.world.spec, node.session.status
-    node.get_logger().info(f'{spec.engine} ({spec.model}), scene {status.scene}, '
-                           f'seed {status.seed}.')
+    if node.session is not None:
+        spec, status = node.session.world.spec, node.session.status
+        node.get_logger().info(f'{spec.engine} ({spec.model}), scene {status.scene}, '
+                               f'seed {status.seed}.')

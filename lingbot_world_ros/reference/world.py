@@ -261,14 +261,20 @@ class ReferenceWorld:
             observed.append(self._observe(sim, render))
         return _stack(observed)
 
-    def observe(self, observation: Observation) -> None:
+    def object_names(self, scene: str) -> tuple:
+        """Return the names of the movable objects; see ``WorldModel.object_names``."""
+        return tuple(movable.name for movable in get_scene(scene).movables)
+
+    def observe(self, observation: Observation, render: bool = True) -> Observation:
         """Take over observed poses, twists, joints and objects; see ``WorldModel.observe``."""
-        sim, seen = self._scene(), observation
+        sim, seen, shown = self._scene(), observation, []
         for i in range(self._batch_size):
             sim.set_state(StartState(seen.base_pose[i, -1], seen.joint_position[i, -1],
                                      seen.object_pose[i, -1]))
             sim.set_speed(seen.base_twist[i, -1], seen.joint_velocity[i, -1])
             self._states[i] = self._save(sim)
+            shown.append(self._observe(sim, render))
+        return _stack(shown)
 
     def snapshot(self):
         """Return a copy of the state of all worlds."""

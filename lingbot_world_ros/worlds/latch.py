@@ -12,9 +12,9 @@ class EmbeddingLatch:
     """
     One slot: a newer embedding replaces the older one, nothing is queued.
 
-    ``put`` is called by whoever receives commands, the rest by the thread that steps the world.
-    Latency counts from the first embedding that carries a command not yet acted on to the moment
-    the first frame made with it was handed out.
+    ``put`` and ``command_arrived`` are called by whoever receives commands, the rest by the thread
+    that steps the world. Latency counts from the first command not yet acted on to the moment the
+    first frame made with it was handed out.
     """
 
     def __init__(self, max_samples: int = 512):
@@ -22,6 +22,7 @@ class EmbeddingLatch:
         self._embedding: Optional[ActionEmbedding] = None
         self._received_ns = 0
         self._accepted = 0  # commands the encoder has counted so far
+        self._pending = 0  # of these, not yet acted on
         self._waiting_since_ns: Optional[int] = None
         self._acting_since_ns: Optional[int] = None
         self._latencies = deque(maxlen=max_samples)
@@ -30,20 +31,48 @@ class EmbeddingLatch:
         """Forget the embedding and all samples."""
         with self._lock:
             self._embedding = self._waiting_since_ns = self._acting_since_ns = None
+            self._pending = 0
             self._latencies.clear()
 
     def put(self, embedding: ActionEmbedding, now_ns: int) -> None:
         """Make this the newest embedding; ``now_ns`` is steady wall time."""
+        self.command_arrived(embedding.counts.accepted, now_ns)
         with self._lock:
-            if embedding.counts.accepted != self._accepted and self._waiting_since_ns is None:
-                self._waiting_since_ns = now_ns
-            self._accepted = embedding.counts.accepted
             self._embedding, self._received_ns = embedding, now_ns
+
+    def command_arrived(self, accepted: int, now_ns: int) -> None:
+        """
+        Note that commands came in.
+
+        :param accepted: how many the encoder has taken over since it started
+        :param now_ns: steady wall time
+        """
+        with self._lock:
+            if accepted == self._accepted:
+                return
+            # Fewer than before: the encoder was started anew.
+            new = accepted - self._accepted if accepted > self._accepted else accepted
+            self._accepted = accepted
+            self._pending += new
+            if self._waiting_since_ns is None:
+                self._waiting_since_ns = now_ns
+
+    @property
+    def pending(self) -> int:
+        """Commands that came in since the last step was begun."""
+        return self._pending
+
+    @property
+    def newest(self) -> Optional[ActionEmbedding]:
+        """The newest embedding, without acting on it."""
+        return self._embedding
 
     def take(self, now_ns: int) -> Tuple[Optional[ActionEmbedding], int]:
         """Return the newest embedding and its age, ns; the step that asks acts on it."""
         with self._lock:
-            self._acting_since_ns, self._waiting_since_ns = self._waiting_since_ns, None
+            if self._waiting_since_ns is not None:
+                self._acting_since_ns, self._waiting_since_ns = self._waiting_since_ns, None
+            self._pending = 0
             return self._embedding, now_ns - self._received_ns
 
     def frame_left(self, now_ns: int) -> Optional[float]:
@@ -82,3 +111,8 @@ class FrameMeter:
             times.popleft()
         span_ns = now_ns - times[0]
         return (len(times) - 1) * 1e9 / span_ns if span_ns else 0.0
+
+    @property
+    def gap_ns(self) -> int:
+        """Wall time between the two newest frames; 0 until there are two."""
+        return self._times_ns[-1] - self._times_ns[-2] if len(self._times_ns) > 1 else 0

@@ -100,17 +100,24 @@ class RoomWorld:
         self._state = moved
         return observation
 
-    def observe(self, observation: Observation) -> None:
+    def object_names(self, scene: str) -> tuple:
+        """Return the names of the movable objects; see ``WorldModel.object_names``."""
+        return tuple(movable.name for movable in get_scene(scene).movables)
+
+    def observe(self, observation: Observation, render: bool = True) -> Observation:
         """
         Replace imagined state by observed state: pose, twist, joints, objects of the last frame.
 
         :param observation: what was measured; images are not used
+        :param render: False skips rgb and depth
+        :return: the world as it is now, t = 1
         """
         state = self._known_state(observation.base_pose[:, -1], observation.joint_position[:, -1],
                                   observation.object_pose[:, -1])
         self._state = replace(state, twist=np.float32(observation.base_twist[:, -1]),
                               joint_speed=np.float32(observation.joint_velocity[:, -1]),
                               hidden=self._state.hidden)
+        return self._observe(self._state, np.zeros(self._batch_size, np.float32), render)
 
     @property
     def variance(self) -> np.ndarray:

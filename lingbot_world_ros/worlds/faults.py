@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What can go wrong with an engine, by name, and how an exception is told apart. No ROS."""
+from enum import IntEnum
+
+import numpy as np
+
+
+class Fault(IntEnum):
+    """Why a world stands in its error state; the numbers are those of WorldStatus.msg."""
+
+    NONE = 0
+    FAILED = 1
+    DIVERGED = 2
+    HUNG = 3
+    LOST = 4
+    OUT_OF_MEMORY = 5
+
+
+class EngineDiverged(ArithmeticError):
+    """An engine returned values that are not finite."""
+
+
+class EngineHung(TimeoutError):
+    """A step of an engine took longer than it may."""
+
+
+class EngineLost(ConnectionError):
+    """The process of an engine ended."""
+
+
+def fault_of(error: BaseException) -> Fault:
+    """Return the name of what an exception of an engine means."""
+    for kind, fault in ((EngineDiverged, Fault.DIVERGED), (EngineHung, Fault.HUNG),
+                        (EngineLost, Fault.LOST), (MemoryError, Fault.OUT_OF_MEMORY)):
+        if isinstance(error, kind):
+            return fault
+    return Fault.FAILED
+
+
+def check_finite(observation) -> None:
+    """
+    Refuse what no consumer should ever see.
+
+    :param observation: what an engine returned
+    :raises EngineDiverged: a number in it is not finite; names the field
+    """
+    for name, value in vars(observation).items():
+        if isinstance(value, np.ndarray) and value.dtype.kind == 'f':
+            if not np.isfinite(value).all():
+                raise EngineDiverged(f'{name} of the engine is not finite')
