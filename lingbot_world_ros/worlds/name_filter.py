@@ -34,7 +34,7 @@ class NameFilter:
         if len(pattern) > MAX_PATTERN:
             raise SpecError(f'The filter has {len(pattern)} characters; at most {MAX_PATTERN} '
                             'are allowed.')
-        self._program = []
+        self._program, self._num_emitted = [], 0
         self._emit(_Parser(pattern).parse())
         self._program.append(('match',))
 
@@ -70,7 +70,8 @@ class NameFilter:
 
     def _emit(self, node):
         """Append the instructions of a node of the syntax tree."""
-        if len(self._program) > MAX_PROGRAM:
+        self._num_emitted += 1  # of nothing, too: what is empty can be repeated for ever
+        if len(self._program) > MAX_PROGRAM or self._num_emitted > 8 * MAX_PROGRAM:
             raise SpecError('The filter repeats too much; write it shorter.')
         kind, *args = node
         if kind == 'all':
