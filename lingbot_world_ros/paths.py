@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where the files that ship with the package are, in a checkout, a pip or a colcon install."""
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from lingbot_world_ros.errors import SpecError
 
@@ -37,3 +38,70 @@ def share_path(*parts: str) -> Path:
         searched.append(str(root))
     raise SpecError(f'{"/".join(parts)} is missing from the installed package '
                     f'(searched {", ".join(dict.fromkeys(searched))}); install it again.')
+
+
+def find_file(url: str, what: str) -> Path:
+    """
+    Find a file that the user names.
+
+    :param url: ``package://<package>/<path>``, ``file:///<path>`` or a path
+    :param what: what it is for, begins the error
+    :return: absolute path of a regular file
+    :raises SpecError: no such package or file, or the URL leaves its package
+    """
+    try:
+        path = _path_of(url, what).expanduser().resolve()
+        found = path.is_file()
+    except (OSError, RuntimeError, ValueError) as error:  # a null byte, a loop of links, no home
+        if isinstance(error, SpecError):
+            raise
+        raise SpecError(f'{what}: {url!r} is no usable path ({error}).') from error
+    if not found:
+        raise SpecError(f'{what}: {path} is not a file; give package://<package>/<path>, '
+                        'file:///<path> or a path.')
+    return path
+
+
+def read_text(url: str, what: str, limit_bytes: int) -> str:
+    """
+    Read a text file that the user names.
+
+    :param url: as ``find_file`` takes it
+    :param what: what it is for, begins the error
+    :param limit_bytes: largest size that is read
+    :return: its text
+    :raises SpecError: not found, too large or not UTF-8
+    """
+    path = find_file(url, what)
+    try:
+        with path.open('rb') as file:
+            content = file.read(limit_bytes + 1)
+        if len(content) > limit_bytes:
+            raise SpecError(f'{what}: {path} is larger than {limit_bytes} bytes; that is no such '
+                            'file.')
+        return content.decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(f'{what}: {path} cannot be read ({error}).') from error
+
+
+def _path_of(url, what) -> Path:
+    scheme, separator, rest = url.partition('://')
+    if not separator:
+        return Path(url)
+    if scheme == 'file' and urlsplit(url).netloc in ('', 'localhost'):
+        return Path(unquote(urlsplit(url).path))
+    if scheme != 'package':
+        raise SpecError(f'{what}: {url!r} is neither package://<package>/<path> nor '
+                        'file:///<path>.')
+    package, _, below = rest.partition('/')
+    parts = Path(unquote(below)).parts
+    if '..' in parts or '/' in parts:
+        raise SpecError(f'{what}: {url!r} leaves its package.')
+    if package == PACKAGE:
+        return share_path(*parts)
+    try:
+        from ament_index_python.packages import get_package_share_directory
+        return Path(get_package_share_directory(package), *parts)
+    except (ImportError, LookupError, ValueError) as error:
+        raise SpecError(f'{what}: ROS package {package!r} is not installed here; source its '
+                        'workspace.') from error
