@@ -265,6 +265,11 @@ class Session:
         """The loaded world; None without one."""
         return self._definition
 
+    @property
+    def origin(self) -> np.ndarray:
+        """Where odometry counts from, (3,) x, y [m], yaw [rad] in the scene frame."""
+        return self._origin
+
     def entities(self) -> dict:
         """Return name -> EntityState of robot and movable objects; empty without a world."""
         seen, definition = self._observation, self._definition
