@@ -134,8 +134,6 @@ ACTION_ENCODER = (
           0.0, 1000.0),
     Param('limits.joint_acceleration', float, 'Largest joint acceleration, rad/s^2 or m/s^2; '
           '0: no limit.', 0.0, 10000.0),
-    Param('robot_description', str, 'URDF: the XML itself, a package:// or file:// URL or a path. '
-          'Tightens joint limits and gives the kinematics; empty is the robot of the engine.'),
     Param('camera_link', str, 'Link of the URDF that carries the camera, for engines with a free '
           'camera; empty is the base.'),
 )
@@ -153,8 +151,11 @@ TOPICS = tuple(
         ('joint_trajectory', 'joint trajectory commands'),
         ('joint_commands', 'joint commands as an array'), ('prompt', 'text for the world model')))
 
-WORLD_MODEL += TOPICS
-ACTION_ENCODER += TOPICS
+SHARED = (*TOPICS, Param(
+    'robot_description', str, 'URDF: the XML itself, a package:// or file:// URL or a path. '
+    'Tightens joint limits and gives the kinematics; empty is the robot of the engine.'))
+WORLD_MODEL += SHARED
+ACTION_ENCODER += SHARED
 PARAMS = {p.name: p for p in WORLD_MODEL + ACTION_ENCODER}
 NODES = ('world_model', 'action_encoder')
 
