@@ -100,7 +100,6 @@ class SimulationServices:
         self._world_spec, self._on_quit = world_spec, on_quit
         self._quitting = False
         self._library = None
-        self._seed = params.seed
         self._waiting = []  # (deadline [s, steady], future)
         self._files = ThreadPoolExecutor(max_workers=1, thread_name_prefix='worlds')
         # Reentrant: a request that waits for the session must not hold up the others. Steady:
@@ -289,8 +288,7 @@ class SimulationServices:
         if session.status.state in (NO_WORLD, LOADING):
             raise Refusal(INCORRECT_STATE, 'No world is loaded; load one first.')
         if time_too or state_too:
-            await self._done(session.reset(time=time_too, state=state_too,
-                                           seed=self._new_seed()))
+            await self._done(session.reset(time=time_too, state=state_too))
         if self._params.state_after_reset == PLAYING and self._params.mode != STEPPED:
             await self._play(session)
 
@@ -305,13 +303,6 @@ class SimulationServices:
             raise Refusal(FEATURE_UNSUPPORTED, 'Time does not start over: reset_time_policy is '
                           f'{self._params.reset_time_policy}.')
         return time_too, state_too
-
-    def _new_seed(self):
-        """Return the parameter if it was set since the last reset, else None: the same again."""
-        if self._params.seed == self._seed:
-            return None
-        self._seed = self._params.seed
-        return self._seed
 
     async def _play(self, session):
         try:
@@ -381,7 +372,6 @@ class SimulationServices:
             fail_on_unsupported=request.fail_on_unsupported_element,
             ignore_assets=request.ignore_missing_or_unsupported_assets))
         await self._done(session.load(world))
-        self._seed = seed
         standard.world_to_msg(world, response.world)
 
     async def _unload_world(self, session, request, response):

@@ -60,8 +60,8 @@ class WorldModelNode(LifecycleNode):
         self.create_service(Trigger, '~/reset', self.on_reset)
         self.create_service(SetBool, '~/pause', self.on_pause)
         self.create_service(Trigger, '~/step', self.on_step)
-        self.services_ = SimulationServices(self, self.running_session, self.params,
-                                            lambda: self.on_quit())
+        self._simulation = SimulationServices(self, self.running_session, None, self.params,
+                                              lambda: self.on_quit())
         # Steady: with use_sim_time a ROS timer would wait for the clock this node publishes.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(1.0, self.on_second, clock=steady)
@@ -72,6 +72,8 @@ class WorldModelNode(LifecycleNode):
     def destroy_node(self):
         """End the worker before its publishers go away."""
         self._drop_session()
+        if hasattr(self, '_simulation'):
+            self._simulation.destroy()
         super().destroy_node()
 
     def running_session(self):
@@ -281,7 +283,7 @@ class _EncoderLink(SessionObserver):
         self._encoder, self._sensors = encoder, sensors
 
     def on_reset(self, status):
-        self._encoder.begin(self._sensors.spec_msg)
+        self._encoder.begin(self._sensors.world_spec(status))
 
 
 def _as_it_is(session):
