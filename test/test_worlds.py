@@ -167,12 +167,21 @@ def test_observed_state_is_taken_over(world):
     world.reset('workshop', 2)
     seen = roll(world, action(world, base__linear__x=0.3, elbow_joint__velocity=0.5), 10)
     world.reset('workshop', 3)
-    world.observe(seen)
+    shown = world.observe(seen)
+    assert shown.rgb.shape[1] == 1 and np.array_equal(shown.base_pose, seen.base_pose[:, -1:])
     after = roll(world, action(world, base__linear__x=0.3, elbow_joint__velocity=0.5), 1)
     np.testing.assert_allclose(after.base_pose, seen.base_pose, atol=0.06)
     np.testing.assert_allclose(after.joint_position, seen.joint_position, atol=0.08)
     np.testing.assert_allclose(after.object_pose, seen.object_pose, atol=0.06)
     assert after.base_twist[0, 0, 0] == pytest.approx(0.3, abs=0.05)
+
+
+def test_observing_without_rendering_shows_no_image_and_the_same_state(world):
+    seen = world.reset('workshop', 2)
+    with_image = world.observe(seen)
+    without = world.observe(seen, render=False)
+    assert without.rgb is None and np.array_equal(without.base_pose, with_image.base_pose)
+    assert len(world.object_names('workshop')) == seen.object_pose.shape[2]
 
 
 def test_unknown_scene_lists_the_known_ones_and_changes_nothing(world):
