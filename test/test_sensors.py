@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Messages: each conversion there and back, and one case by hand."""
+from dataclasses import replace
 import time
 
 import pytest
@@ -9,9 +10,12 @@ pytest.importorskip('lingbot_world_ros.msg')
 from lingbot_world_ros.actions.commands import CommandBuffer  # noqa: E402, I100
 from lingbot_world_ros.actions.embedding import CommandCounts, encode  # noqa: E402
 from lingbot_world_ros.errors import SpecError  # noqa: E402
+from lingbot_world_ros.msg import WorldStatus  # noqa: E402
 from lingbot_world_ros.sensors import (action_embedding, camera_info, commands,  # noqa: E402
                                        frames, image, state, world)
+from lingbot_world_ros.sensors.calibration import Calibration  # noqa: E402
 from lingbot_world_ros.sensors.stamps import set_stamp, stamp_to_ns  # noqa: E402
+from lingbot_world_ros.worlds.faults import Fault  # noqa: E402
 from lingbot_world_ros.worlds.robot import ROBOT  # noqa: E402
 from lingbot_world_ros.worlds.session import SessionStatus  # noqa: E402
 from lingbot_world_ros.worlds.world_model import robot_action_layout, WorldSpec  # noqa: E402
@@ -20,6 +24,7 @@ import numpy as np  # noqa: E402
 STAMP_NS = 12_000_000_345
 SPEC = WorldSpec(engine='e', model='m 1', scenes=('a', 'b'), robot=ROBOT,
                  action=robot_action_layout(ROBOT), predicted_states=('base',), has_depth=True)
+STATUS = SessionStatus('paused', 'stepped', 'a', 3, world='home', world_text='scene: a')
 RNG = np.random.default_rng(0)
 
 
@@ -96,7 +101,7 @@ def test_image_takes_the_fast_path():
 
 
 def test_camera_info_projects_a_point_on_the_axis_to_the_middle():
-    msg = camera_info.camera_info_to_msg(ROBOT.camera, STAMP_NS, 'eye')
+    msg = camera_info.camera_info_to_msg(Calibration.of(ROBOT.camera), STAMP_NS, 'eye')
     middle = [0.5 * ROBOT.camera.width_px - 0.5, 0.5 * ROBOT.camera.height_px - 0.5]
     f = ROBOT.camera.focal_px
     uv = camera_info.project(msg, np.array([[0, 0, 2.0], [0.5, -0.25, 1.0]]))
@@ -104,6 +109,19 @@ def test_camera_info_projects_a_point_on_the_axis_to_the_middle():
     assert (msg.distortion_model, list(msg.d)) == ('plumb_bob', [0.0] * 5)
     assert np.array_equal(np.array(msg.p).reshape(3, 4)[:, :3], np.array(msg.k).reshape(3, 3))
     assert stamp_of(msg) == STAMP_NS
+
+
+def test_camera_info_carries_a_lens_and_projects_through_it():
+    lens = Calibration(160, 120, np.array([[150.0, 0, 78.0], [0, 148.0, 61.0], [0, 0, 1.0]]),
+                       'plumb_bob', (-0.12, 0.03, 0.002, -0.001, 0.004),
+                       p=np.array([[140.0, 0, 79, -7], [0, 141, 60, 0], [0, 0, 1, 0]]))
+    msg = camera_info.camera_info_to_msg(lens, STAMP_NS, 'eye')
+    assert (msg.width, msg.height, tuple(msg.d)) == (160, 120, lens.d)
+    np.testing.assert_array_equal(np.array(msg.p).reshape(3, 4), lens.p)
+    point = np.array([[0.3, -0.2, 2.0]])
+    np.testing.assert_allclose(camera_info.project(msg, point)[0], lens.pixels([0.15, -0.1]))
+    again = camera_info.camera_info_to_msg(lens, 7, 'eye', out=msg)
+    assert again is msg and stamp_of(msg) == 7
 
 
 def test_joint_state_carries_names_positions_velocities():
@@ -117,7 +135,7 @@ def test_odometry_is_relative_to_the_start_pose():
     start = np.array([1.0, 2.0, np.pi / 2])
     pose = frames.pose_since(start, np.array([1.0, 3.0, np.pi]))
     np.testing.assert_allclose(pose, [1.0, 0.0, np.pi / 2], atol=1e-12)
-    names = frames.FrameNames('r1/')
+    names = frames.FrameNames().prefixed('r1/')
     msg = state.odometry_to_msg(pose, [0.2, 0.0, 0.3], np.eye(6), 0.01, STAMP_NS, names)
     assert (msg.header.frame_id, msg.child_frame_id) == ('r1/odom', 'r1/base_link')
     assert msg.pose.pose.position.x == pytest.approx(1.0)
@@ -153,6 +171,20 @@ def test_static_tree_ends_in_optical_axes():
     np.testing.assert_allclose(T, ROBOT.camera.T_base_optical, atol=1e-12)
 
 
+def test_frames_carry_the_names_and_the_prefix_they_are_given():
+    names = frames.FrameNames('odom_combined', 'chassis', 'mount', 'sim_camera').prefixed('w/')
+    assert [names.odom, names.base, names.camera, names.optical] == [
+        'w/odom_combined', 'w/chassis', 'w/mount', 'w/sim_camera']
+    msg = frames.static_tf_to_msg(ROBOT.camera, 0, names)
+    assert [t.child_frame_id for t in msg.transforms] == ['w/mount', 'w/sim_camera']
+
+
+@pytest.mark.parametrize('changes', [dict(base='odom'), dict(camera=''), dict(optical='/eye')])
+def test_frame_names_that_make_no_tree_are_refused(changes):
+    with pytest.raises(SpecError, match='four different names'):
+        frames.FrameNames(**changes)
+
+
 def test_base_transform_of_a_quarter_turn():
     msg = frames.base_tf_to_msg([1.0, 2.0, np.pi / 2], STAMP_NS, frames.FrameNames())
     again = frames.base_tf_to_msg([3.0, 2.0, np.pi / 2], STAMP_NS + 1, frames.FrameNames(), msg)
@@ -185,7 +217,7 @@ def test_trajectory_times_are_seconds():
 
 
 def make_embedding():
-    spec_msg = world.world_spec_to_msg(SPEC, 'a', 3, 0, 'base_link')
+    spec_msg = world.world_spec_to_msg(SPEC, STATUS, 'base_link')
     command_spec = world.command_spec_from_msg(spec_msg, 0.5)
     buffer = CommandBuffer(command_spec)
     buffer.twist([0.3, 0, 0], [0, 0, 0.2], 0)
@@ -216,31 +248,69 @@ def test_embedding_of_wrong_length_is_refused():
 
 
 def test_world_spec_tells_the_encoder_all_it_needs():
-    msg = world.world_spec_to_msg(SPEC, 'b', 3, STAMP_NS, 'base_link')
+    status = replace(STATUS, scene='b', stamp_ns=STAMP_NS)
+    msg = world.world_spec_to_msg(SPEC, status, 'base_link')
     assert (msg.scene, msg.seed, msg.frame_rate, stamp_of(msg)) == ('b', 3, 15.0, STAMP_NS)
     spec = world.command_spec_from_msg(msg, 0.5)
     assert spec.action == SPEC.action and spec.joint_names == ROBOT.joint_names
     camera = world.camera_model_from_msg(msg)
     np.testing.assert_allclose(camera.T_base_optical, ROBOT.camera.T_base_optical, atol=1e-12)
+    assert (msg.world, msg.world_resource, msg.mode) == ('home', 'scene: a', 'stepped')
+    assert (msg.camera_parent, msg.free_camera) == ('base_link', False)
+    free = world.world_spec_to_msg(replace(SPEC, free_camera=True), status, 'w/base_link')
+    assert (free.camera_parent, free.free_camera) == ('w/base_link', True)
 
 
 def test_status_adds_up_refusals_and_names_the_problem():
-    status = SessionStatus('error', 'a', 3, stamp_ns=STAMP_NS, rejected_embeddings=2,
-                           counts=CommandCounts(rejected=1, message='cmd_vel: bad'),
-                           message='engine broke')
+    status = replace(STATUS, state='error', fault=Fault.HUNG, stamp_ns=STAMP_NS,
+                     rejected_embeddings=2, message='engine broke',
+                     counts=CommandCounts(rejected=1, message='cmd_vel: bad'))
     msg = world.world_status_to_msg(status)
     assert (msg.state, msg.rejected_commands, msg.message) == (10, 3, 'engine broke')
+    assert msg.fault == WorldStatus.FAULT_HUNG
+
+
+def test_status_carries_what_replays_a_run():
+    status = replace(STATUS, actions=np.array([[0.25, -1.0], [0.5, 2.0]], np.float32),
+                     anchor=(1.0, 2.0, 0.5, 0.0, 0.0, 0.25), digest='abc', recoveries=2,
+                     lockstep_timeouts=4)
+    msg = world.world_status_to_msg(status)
+    assert list(msg.actions) == [0.25, -1.0, 0.5, 2.0] and list(msg.anchor) == list(status.anchor)
+    assert (msg.digest, msg.recoveries, msg.lockstep_timeouts) == ('abc', 2, 4)
+    assert (msg.mode, msg.seed, msg.fault) == ('stepped', 3, WorldStatus.FAULT_NONE)
+    again = world.world_status_to_msg(STATUS, out=msg)
+    assert again is msg and list(msg.actions) == list(msg.anchor) == [] and msg.digest == ''
+
+
+@pytest.mark.parametrize('state, number', [
+    ('stopped', WorldStatus.STATE_STOPPED), ('playing', WorldStatus.STATE_PLAYING),
+    ('paused', WorldStatus.STATE_PAUSED), ('no_world', WorldStatus.STATE_NO_WORLD),
+    ('loading_world', WorldStatus.STATE_LOADING_WORLD), ('error', WorldStatus.STATE_ERROR)])
+def test_every_state_of_a_session_has_a_number(state, number):
+    assert world.world_status_to_msg(replace(STATUS, state=state)).state == number
 
 
 @pytest.mark.parametrize('changes, level, words', [
     (dict(), b'\x00', 'playing'),
     (dict(real_time_factor=0.5), b'\x01', '0.50'),
+    (dict(real_time_factor=0.5, mode='stepped'), b'\x00', 'playing'),
+    (dict(real_time_factor=0.5, mode='lockstep'), b'\x00', 'playing'),
     (dict(calibrated=False), b'\x01', 'calibrated'),
     (dict(counts=CommandCounts(message='cmd_vel: bad')), b'\x01', 'cmd_vel'),
-    (dict(state='error', message='broke'), b'\x02', 'broke'),
+    (dict(state='error', fault=Fault.OUT_OF_MEMORY, message='broke'), b'\x02',
+     'out of memory: broke'),
 ])
 def test_diagnostics_levels(changes, level, words):
-    values = {'state': 'playing', 'real_time_factor': 1.0, **changes}
-    status = SessionStatus(scene='a', seed=0, **values)
-    entry = world.diagnostics_to_msg(status, SPEC, 1.0, 'world_model').status[0]
+    status = replace(STATUS, **{'state': 'playing', 'mode': 'realtime', 'real_time_factor': 1.0,
+                                **changes})
+    entry = world.diagnostics_to_msg(status, SPEC, 1.0, 'w/world_model').status[0]
     assert entry.level == level and words in entry.message
+    assert (entry.name, entry.hardware_id) == ('w/world_model: world', 'e m 1')
+
+
+def test_diagnostics_tell_what_operators_ask_for():
+    status = replace(STATUS, fault=Fault.LOST, recoveries=2, lockstep_timeouts=5)
+    entry = world.diagnostics_to_msg(status, SPEC, 1.0, 'n').status[0]
+    told = {pair.key: pair.value for pair in entry.values}
+    assert (told['world'], told['mode'], told['fault']) == ('home', 'stepped', 'lost')
+    assert (told['recoveries'], told['lockstep timeouts']) == ('2', '5')

@@ -3,29 +3,41 @@
 Every topic a world publishes, fed by its session from the worker thread.
 
 Nothing is encoded for a topic nobody subscribes to. Messages are kept and filled again: the
-middleware has its own copy once ``publish`` returns, and only the worker thread comes here.
+middleware has its own copy once ``publish`` returns, and only the worker thread comes here, but
+for the clock and what a timer repeats.
 """
 from diagnostic_msgs.msg import DiagnosticArray
+from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.msg import WorldSpec as WorldSpecMsg, WorldStatus as WorldStatusMsg
 from lingbot_world_ros.nodes import qos
+from lingbot_world_ros.paths import read_text, share_path
 from lingbot_world_ros.sensors.camera_info import camera_info_to_msg
 from lingbot_world_ros.sensors.frames import (base_tf_to_msg, FrameNames, pose_since,
                                               static_tf_to_msg)
 from lingbot_world_ros.sensors.image import compressed_to_msg, depth_to_msg, image_to_msg
+from lingbot_world_ros.sensors.scan import DepthScan, scan_to_msg
 from lingbot_world_ros.sensors.state import (clock_to_msg, covariance_in_odom, EXACT_VARIANCE,
                                              joint_state_to_msg, odometry_to_msg, TWIST_VARIANCE)
+from lingbot_world_ros.sensors.view import make_view
 from lingbot_world_ros.sensors.world import (diagnostics_to_msg, world_spec_to_msg,
                                              world_status_to_msg)
+from lingbot_world_ros.worlds.robot import ARM_SEGMENTS, ROBOT
 from lingbot_world_ros.worlds.session import Frame, SessionObserver, SessionStatus
 from lingbot_world_ros.worlds.world_model import WorldSpec
 from nav_msgs.msg import Odometry
+import numpy as np
 from rosgraph_msgs.msg import Clock
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState, LaserScan
+from std_msgs.msg import Float32, String
 from tf2_msgs.msg import TFMessage
+
+LINKS = np.array(ARM_SEGMENTS)
+MAX_URDF_BYTES = 4_000_000
+ROBOT_URDF = ('config', 'robots', 'room.urdf')
 
 
 class WorldPublishers(SessionObserver):
-    """Publish frames, states and status of one world."""
+    """Publish frames, states and status of one world, from ``__init__`` to ``destroy``."""
 
     def __init__(self, node, spec: WorldSpec, params):
         """
@@ -34,64 +46,82 @@ class WorldPublishers(SessionObserver):
         :param node: rclpy node that owns them
         :param spec: of the engine
         :param params: values of ``params.WORLD_MODEL``
+        :raises SpecError: a name, file or number among the parameters cannot be used
         """
-        self._spec, self._params, self._node_name = spec, params, node.get_name()
-        self._frames = FrameNames(params.frame_prefix)
-        image_qos = qos.image_qos(params.image_reliability, params.image_queue_depth)
-        topics = [
-            ('image', Image, 'camera/image_raw', image_qos),
-            ('camera_info', CameraInfo, 'camera/camera_info', image_qos),
-            ('compressed', CompressedImage, 'camera/image_raw/compressed', image_qos),
-            ('joint_states', JointState, 'joint_states', qos.STATE),
-            ('odom', Odometry, 'odom', qos.STATE),
-            ('spec', WorldSpecMsg, 'world_spec', qos.LATCHED),
-            ('status', WorldStatusMsg, 'world_status', qos.STATE),
-            ('diagnostics', DiagnosticArray, '/diagnostics', qos.STATE)]
-        if spec.has_depth:
-            topics.append(('depth', Image, 'camera/depth/image_rect_raw', image_qos))
-        if params.publish_tf:
-            topics += [('tf', TFMessage, '/tf', qos.TF),
-                       ('tf_static', TFMessage, '/tf_static', qos.LATCHED)]
-        if params.publish_clock:
-            topics.append(('clock', Clock, '/clock', qos.NEWEST))
-        self._publishers = {key: node.create_publisher(*rest) for key, *rest in topics}
-        self._messages = {}
+        self._node, self._spec, self._params = node, spec, params
+        self._frames = FrameNames(**vars(params.frames)).prefixed(params.frame_prefix)
+        self._view = make_view(spec.camera, camera_info_url=params.camera_info_url,
+                               field_of_view_deg=params.field_of_view_deg,
+                               image_width=params.image_width, image_height=params.image_height)
+        self._scan = None
+        if spec.has_depth and params.publish_scan:
+            self._scan = DepthScan(
+                spec.camera, min_height_m=params.scan_min_height_m,
+                max_height_m=params.scan_max_height_m, min_range_m=spec.robot.base_radius_m,
+                max_range_m=params.scan_max_range_m)
+        self._description = _robot_description(params.robot_description, spec)
+        self._messages, self._publishers = {}, {}
+        try:
+            for key, msg_type, topic, profile in self._topics():
+                self._add(key, msg_type, topic, profile)
+        except BaseException:
+            self.destroy()
+            raise
+        if self._description:
+            self._publishers['robot_description'].publish(String(data=self._description))
+
+    def destroy(self) -> None:
+        """Take the topics away; a session must not come here any more."""
+        publishers, self._publishers = self._publishers, {}
+        for publisher in publishers.values():
+            self._node.destroy_publisher(publisher)
 
     @property
     def topics(self) -> list:
         """Names of all published topics, remapped."""
         return [publisher.topic_name for publisher in self._publishers.values()]
 
+    def world_spec(self, status: SessionStatus) -> WorldSpecMsg:
+        """Describe the world as ``world_spec`` does after a reset."""
+        return world_spec_to_msg(self._spec, status, self._frames.base)
+
     def on_reset(self, status: SessionStatus) -> None:
         """Describe the world anew for everybody, late joiners included."""
-        self._publishers['spec'].publish(world_spec_to_msg(
-            self._spec, status.scene, status.seed, status.stamp_ns, self._frames.base))
+        self._publishers['spec'].publish(self.world_spec(status))
         if 'tf_static' in self._publishers:
             self._publishers['tf_static'].publish(static_tf_to_msg(
                 self._spec.camera, status.stamp_ns, self._frames))
 
     def on_frame(self, frame: Frame) -> None:
-        """Publish one frame: where the robot is, what it sees, and last the time."""
-        stamp_ns, optical = frame.stamp_ns, self._frames.optical
+        """Publish one frame: where the robot is and what it sees."""
+        stamp_ns = frame.stamp_ns
         pose_odom = pose_since(frame.start_pose, frame.base_pose)
         self._publish('tf', base_tf_to_msg, pose_odom, stamp_ns, self._frames)
-        self._publish('camera_info', camera_info_to_msg, self._spec.camera, stamp_ns, optical)
-        self._publish('image', image_to_msg, frame.rgb, stamp_ns, optical)
-        self._publish('compressed', compressed_to_msg, frame.rgb, stamp_ns, optical,
-                      self._params.jpeg_quality)
+        self._publish_image(frame.rgb, stamp_ns)
         if frame.depth_m is not None:
-            self._publish('depth', depth_to_msg, frame.depth_m, stamp_ns, optical)
+            self._publish_depth(frame, stamp_ns)
         self._publish('joint_states', joint_state_to_msg, self._spec.robot.joint_names,
                       frame.joint_position, frame.joint_velocity, stamp_ns)
-        exact = frame.base_pose_cov is None
-        self._publish('odom', odometry_to_msg, pose_odom, frame.base_twist,
-                      covariance_in_odom(frame.start_pose[2], frame.base_pose_cov),
-                      EXACT_VARIANCE if exact else TWIST_VARIANCE, stamp_ns, self._frames)
-        self._publish('clock', clock_to_msg, stamp_ns)
+        if self._is_wanted('odom'):
+            exact = frame.base_pose_cov is None
+            self._publish('odom', odometry_to_msg, pose_odom, frame.base_twist,
+                          covariance_in_odom(frame.start_pose[2], frame.base_pose_cov),
+                          EXACT_VARIANCE if exact else TWIST_VARIANCE, stamp_ns, self._frames)
+
+    def on_clock(self, stamp_ns: int) -> None:
+        """Publish sim time; also called by the thread that ticks between frames."""
+        self.publish_clock(stamp_ns)
+
+    def publish_clock(self, stamp_ns: int) -> None:
+        """Publish sim time with a message of its own: safe from any thread."""
+        publisher = self._publishers.get('clock')
+        if publisher is not None and publisher.get_subscription_count():
+            publisher.publish(clock_to_msg(stamp_ns))
 
     def on_status(self, status: SessionStatus) -> None:
         """Publish how the world is doing."""
         self._publish('status', world_status_to_msg, status)
+        self._publish('real_time_factor', _factor_to_msg, status.real_time_factor)
 
     def repeat_status(self, status: SessionStatus) -> None:
         """Publish the status of a world that stands still; called by a timer."""
@@ -101,8 +131,67 @@ class WorldPublishers(SessionObserver):
     def publish_diagnostics(self, status: SessionStatus) -> None:
         """Publish the entry for operators; called by a timer, not by the worker."""
         if self._is_wanted('diagnostics'):
+            name = self._node.get_fully_qualified_name().lstrip('/')
             self._publishers['diagnostics'].publish(diagnostics_to_msg(
-                status, self._spec, self._params.speed, self._node_name))
+                status, self._spec, self._params.speed, name))
+
+    def _topics(self):
+        """Key, type, name and profile of everything there is to publish."""
+        params, names = self._params, self._params.topics
+        images = qos.image_qos(params.image_reliability, params.image_queue_depth)
+        yield 'image', Image, names.image, images
+        yield 'camera_info', CameraInfo, names.camera_info, images
+        yield 'compressed', CompressedImage, names.compressed, images
+        if self._spec.has_depth:
+            yield 'depth', Image, names.depth, images
+            folder, slash, _ = names.depth.rpartition('/')
+            beside = f'{folder}{slash}camera_info'
+            if beside != names.camera_info:  # else the two images share it: it is the same
+                yield 'depth_camera_info', CameraInfo, beside, images
+        if self._scan is not None:
+            yield 'scan', LaserScan, names.scan, qos.STATE
+        yield 'joint_states', JointState, names.joint_states, qos.STATE
+        yield 'odom', Odometry, names.odom, qos.STATE
+        yield 'spec', WorldSpecMsg, 'world_spec', qos.LATCHED
+        yield 'status', WorldStatusMsg, 'world_status', qos.STATE
+        yield 'real_time_factor', Float32, names.real_time_factor, qos.STATE
+        yield 'diagnostics', DiagnosticArray, names.diagnostics, qos.STATE
+        if self._description:
+            yield 'robot_description', String, names.robot_description, qos.LATCHED
+        if params.publish_tf:
+            yield 'tf', TFMessage, names.tf, qos.TF
+            yield 'tf_static', TFMessage, names.tf_static, qos.LATCHED
+        if params.publish_clock:
+            yield 'clock', Clock, names.clock, qos.NEWEST
+
+    def _add(self, key, msg_type, topic, profile):
+        name = qos.topic_name(self._node, topic)
+        for taken, publisher in self._publishers.items():
+            if publisher.topic_name == name:
+                raise SpecError(f'topics.{taken} and topics.{key} are both {name}; give each a '
+                                'name of its own.')
+        self._publishers[key] = qos.publisher(self._node, msg_type, topic, profile)
+
+    def _publish_image(self, rgb, stamp_ns):
+        self._publish('camera_info', camera_info_to_msg, self._view.calibration, stamp_ns,
+                      self._frames.optical)
+        if self._is_wanted('image') or self._is_wanted('compressed'):
+            rgb = self._view.image(rgb)
+            self._publish('image', image_to_msg, rgb, stamp_ns, self._frames.optical)
+            self._publish('compressed', compressed_to_msg, rgb, stamp_ns, self._frames.optical,
+                          self._params.jpeg_quality)
+
+    def _publish_depth(self, frame, stamp_ns):
+        self._publish('depth_camera_info', camera_info_to_msg, self._view.calibration, stamp_ns,
+                      self._frames.optical)
+        if self._is_wanted('depth'):
+            self._publish('depth', depth_to_msg, self._view.depth(frame.depth_m), stamp_ns,
+                          self._frames.optical)
+        if self._is_wanted('scan'):
+            arm_m = self._spec.robot.arm_points(frame.joint_position)[LINKS]
+            self._publish('scan', scan_to_msg, self._scan,
+                          self._scan.ranges(frame.depth_m, arm_m),
+                          1.0 / self._spec.frame_rate_hz, stamp_ns, self._frames.base)
 
     def _is_wanted(self, key):
         return key in self._publishers and self._publishers[key].get_subscription_count() > 0
@@ -111,3 +200,28 @@ class WorldPublishers(SessionObserver):
         if self._is_wanted(key):
             self._messages[key] = to_msg(*values, out=self._messages.get(key))
             self._publishers[key].publish(self._messages[key])
+
+
+def _factor_to_msg(factor, out=None):
+    out = out or Float32()
+    out.data = factor
+    return out
+
+
+def _robot_description(given: str, spec: WorldSpec) -> str:
+    """
+    Find the URDF to publish.
+
+    :param given: the parameter: XML, package://, file:// or a path; '' for the engine's robot
+    :param spec: of the engine
+    :return: XML, '' where there is none
+    :raises SpecError: the file cannot be read
+    """
+    if given.lstrip().startswith('<'):
+        return given
+    if given:
+        return read_text(given, 'robot_description', MAX_URDF_BYTES)
+    try:
+        return share_path(*ROBOT_URDF).read_text() if spec.robot == ROBOT else ''
+    except SpecError:  # TODO: remove once the file is there
+        return ''

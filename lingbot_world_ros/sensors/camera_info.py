@@ -1,29 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pinhole camera <-> sensor_msgs/CameraInfo."""
+"""A camera calibration <-> sensor_msgs/CameraInfo."""
 from typing import Optional
 
+from lingbot_world_ros.sensors.calibration import Calibration
 from lingbot_world_ros.sensors.stamps import set_stamp
-from lingbot_world_ros.worlds.robot import CameraSpec
 import numpy as np
 from sensor_msgs.msg import CameraInfo
 
 
-def camera_info_to_msg(camera: CameraSpec, stamp_ns: int, frame_id: str,
+def camera_info_to_msg(calibration: Calibration, stamp_ns: int, frame_id: str,
                        out: Optional[CameraInfo] = None) -> CameraInfo:
     """
     Write the calibration that belongs to an image.
 
-    :param camera: the camera that made it; no distortion
+    :param calibration: of the camera that is shown
     :param stamp_ns: sim time of the image
     :param frame_id: optical frame
     :param out: message of the same camera to stamp again; None makes one
     :return: the message
     """
     if out is None:
-        k = camera.k
-        out = CameraInfo(width=camera.width_px, height=camera.height_px,
-                         distortion_model='plumb_bob', d=[0.0] * 5, k=k.ravel(),
-                         r=np.eye(3).ravel(), p=np.hstack([k, np.zeros((3, 1))]).ravel())
+        out = CameraInfo(width=calibration.width_px, height=calibration.height_px,
+                         distortion_model=calibration.distortion_model, d=list(calibration.d),
+                         k=calibration.k.ravel(), r=calibration.r.ravel(),
+                         p=calibration.p.ravel())
         out.header.frame_id = frame_id
     set_stamp(out.header.stamp, stamp_ns)
     return out
@@ -33,9 +33,11 @@ def project(msg: CameraInfo, points_m: np.ndarray) -> np.ndarray:
     """
     Project points into the image a CameraInfo belongs to.
 
-    :param msg: calibration without distortion
+    :param msg: calibration of a raw image, distorted or not
     :param points_m: (n, 3) in the optical frame, z more than 0
     :return: (n, 2) float64 u, v pixels, (0, 0) the centre of the upper left pixel
     """
-    uvw = np.asarray(points_m) @ np.array(msg.p).reshape(3, 4)[:, :3].T
-    return uvw[:, :2] / uvw[:, 2:]
+    points_m = np.asarray(points_m, np.float64)
+    calibration = Calibration(msg.width, msg.height, np.array(msg.k).reshape(3, 3),
+                              msg.distortion_model, tuple(msg.d))
+    return calibration.pixels(points_m[:, :2] / points_m[:, 2:])

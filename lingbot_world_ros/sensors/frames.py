@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Frame names and the transforms between them (REP 103, REP 105)."""
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Optional
 
 from geometry_msgs.msg import Transform, TransformStamped
+from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.sensors.stamps import set_stamp
 from lingbot_world_ros.worlds.robot import CameraSpec, T_LINK_OPTICAL
 import numpy as np
@@ -12,29 +13,30 @@ from tf2_msgs.msg import TFMessage
 
 @dataclass(frozen=True)
 class FrameNames:
-    """Names of the tree ``odom -> base_link -> camera_link -> camera_optical_frame``."""
+    """
+    Names of the tree ``odom -> base_link -> camera_link -> camera_optical_frame``.
 
-    prefix: str = ''
+    ``odom`` is where the robot was at the last reset, ``base`` on the floor under the base's
+    centre (both x forward, y left, z up); ``camera`` has x where the camera looks, ``optical`` is
+    there too with x right, y down, z where it looks.
+    """
 
-    @property
-    def odom(self) -> str:
-        """Where the robot was at the last reset; x forward, y left, z up."""
-        return f'{self.prefix}odom'
+    odom: str = 'odom'
+    base: str = 'base_link'
+    camera: str = 'camera_link'
+    optical: str = 'camera_optical_frame'
 
-    @property
-    def base(self) -> str:
-        """On the floor under the base's centre."""
-        return f'{self.prefix}base_link'
+    def __post_init__(self):
+        """Refuse names of which no tree can be made."""
+        names = [getattr(self, f.name) for f in fields(self)]
+        bad = [name for name in names if not name or name.startswith('/')]
+        if bad or len(set(names)) < len(names):
+            raise SpecError(f'frames {", ".join(names)} must be four different names that are '
+                            'not empty and do not begin with a slash.')
 
-    @property
-    def camera(self) -> str:
-        """At the camera, x where it looks."""
-        return f'{self.prefix}camera_link'
-
-    @property
-    def optical(self) -> str:
-        """At the camera, x right, y down, z where it looks."""
-        return f'{self.prefix}camera_optical_frame'
+    def prefixed(self, prefix: str) -> 'FrameNames':
+        """Put a text before every name, for several robots in one tree."""
+        return FrameNames(*(prefix + getattr(self, f.name) for f in fields(self)))
 
 
 def quat_from_matrix(R: np.ndarray) -> np.ndarray:

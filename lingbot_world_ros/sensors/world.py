@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a world is and how it is doing -> WorldSpec, WorldStatus, diagnostic_msgs."""
+from array import array
 from typing import Optional
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
@@ -8,32 +9,34 @@ from lingbot_world_ros.actions.embedding import CameraModel
 from lingbot_world_ros.msg import WorldSpec as WorldSpecMsg, WorldStatus as WorldStatusMsg
 from lingbot_world_ros.sensors.frames import transform_from_msg, transform_to_msg
 from lingbot_world_ros.sensors.stamps import set_stamp
-from lingbot_world_ros.worlds.session import ERROR, PAUSED, PLAYING, SessionStatus, STOPPED
+from lingbot_world_ros.worlds.faults import Fault
+from lingbot_world_ros.worlds.session import (ERROR, LOADING, NO_WORLD, PAUSED, PLAYING, REALTIME,
+                                              SessionStatus, STOPPED)
 from lingbot_world_ros.worlds.world_model import ActionDim, ActionLayout, WorldSpec
 import numpy as np
 
 STATES = {STOPPED: WorldStatusMsg.STATE_STOPPED, PLAYING: WorldStatusMsg.STATE_PLAYING,
-          PAUSED: WorldStatusMsg.STATE_PAUSED, ERROR: WorldStatusMsg.STATE_ERROR}
+          PAUSED: WorldStatusMsg.STATE_PAUSED, NO_WORLD: WorldStatusMsg.STATE_NO_WORLD,
+          LOADING: WorldStatusMsg.STATE_LOADING_WORLD, ERROR: WorldStatusMsg.STATE_ERROR}
 SLOW_FACTOR = 0.95  # below this share of the asked speed a world counts as slow
 
 
-def world_spec_to_msg(spec: WorldSpec, scene: str, seed: int, stamp_ns: int,
-                      frame_id: str) -> WorldSpecMsg:
+def world_spec_to_msg(spec: WorldSpec, status: SessionStatus, frame_id: str) -> WorldSpecMsg:
     """
     Describe a running world.
 
     :param spec: of the engine
-    :param scene: scene that is loaded
-    :param seed: of the last reset
-    :param stamp_ns: sim time of the reset
-    :param frame_id: base frame
+    :param status: of the session, right after a reset
+    :param frame_id: base frame, which carries the camera
     :return: the message, to be latched
     """
     joints = spec.joints
     msg = WorldSpecMsg(
-        engine=spec.engine, model=spec.model, scene=scene, scenes=list(spec.scenes), seed=seed,
+        engine=spec.engine, model=spec.model, scene=status.scene, scenes=list(spec.scenes),
+        world=status.world, world_resource=status.world_text, mode=status.mode, seed=status.seed,
         width=spec.camera.width_px, height=spec.camera.height_px, k=spec.camera.k.ravel(),
-        camera_pose=transform_to_msg(spec.camera.T_base_optical), frame_rate=spec.frame_rate_hz,
+        camera_pose=transform_to_msg(spec.camera.T_base_optical), camera_parent=frame_id,
+        free_camera=spec.free_camera, frame_rate=spec.frame_rate_hz,
         frames_per_step=spec.frames_per_step, step_dt=spec.step_dt_s,
         action_names=list(spec.action.names), action_units=[d.unit for d in spec.action.dims],
         action_min=[float(d.low) for d in spec.action.dims],
@@ -43,7 +46,7 @@ def world_spec_to_msg(spec: WorldSpec, scene: str, seed: int, stamp_ns: int,
         predicted_states=list(spec.predicted_states),
         integrated_states=list(spec.integrated_states), has_depth=spec.has_depth)
     msg.header.frame_id = frame_id
-    set_stamp(msg.header.stamp, stamp_ns)
+    set_stamp(msg.header.stamp, status.stamp_ns)
     return msg
 
 
@@ -82,12 +85,16 @@ def world_status_to_msg(status: SessionStatus,
     :param out: message to fill again; None makes one
     :return: the message
     """
-    out = out or WorldStatusMsg(mode='realtime')
+    out = out or WorldStatusMsg()
     set_stamp(out.header.stamp, status.stamp_ns)
-    out.state = STATES[status.state]
+    out.state, out.mode = STATES[status.state], status.mode
+    out.fault, out.recoveries = int(status.fault), status.recoveries
     out.scene, out.seed = status.scene, status.seed
     out.step, out.frame = status.step, status.frame
     out.embedding_sequence = status.embedding_sequence
+    out.actions = array('f', () if status.actions is None else np.ravel(status.actions))
+    out.anchor = array('d', status.anchor)
+    out.digest = status.digest
     out.real_time_factor, out.frame_rate = status.real_time_factor, status.frame_rate_hz
     out.step_duration, out.command_latency = status.step_duration_s, status.command_latency_s
     out.uncertainty, out.uncertainty_calibrated = status.uncertainty, status.calibrated
@@ -95,7 +102,7 @@ def world_status_to_msg(status: SessionStatus,
     out.rejected_commands = status.counts.rejected + status.rejected_embeddings
     out.clipped_commands = status.counts.clipped
     out.timed_out_commands = status.counts.timed_out
-    out.late_frames = status.late_frames
+    out.lockstep_timeouts, out.late_frames = status.lockstep_timeouts, status.late_frames
     out.message = problem_of(status)
     return out
 
@@ -109,11 +116,14 @@ def diagnostics_to_msg(status: SessionStatus, spec: WorldSpec, speed: float,
     :param spec: of the engine
     :param speed: asked sim seconds per wall second, 0 for no wish
     :param node: node name, first part of the entry's name
-    :return: one entry; WARN when slow, uncalibrated or commands were refused; ERROR when stopped
+    :return: one entry; WARN when slow, uncalibrated or commands were refused; ERROR when the
+        engine failed
     """
     level, message = _verdict(status, speed)
     values = {
-        'scene': status.scene, 'seed': status.seed, 'state': status.state,
+        'world': status.world, 'scene': status.scene, 'seed': status.seed, 'mode': status.mode,
+        'state': status.state, 'fault': _fault_name(status),
+        'recoveries': status.recoveries, 'lockstep timeouts': status.lockstep_timeouts,
         'frame rate [Hz]': f'{status.frame_rate_hz:.2f}',
         'real time factor': f'{status.real_time_factor:.3f}',
         'step duration [ms]': f'{status.step_duration_s * 1e3:.2f}',
@@ -130,10 +140,15 @@ def diagnostics_to_msg(status: SessionStatus, spec: WorldSpec, speed: float,
     return msg
 
 
+def _fault_name(status):
+    return Fault(status.fault).name.lower().replace('_', ' ')
+
+
 def _verdict(status, speed):
     if status.state == ERROR:
-        return DiagnosticStatus.ERROR, status.message
-    if status.state == PLAYING and status.real_time_factor < SLOW_FACTOR * speed:
+        return DiagnosticStatus.ERROR, f'{_fault_name(status)}: {status.message}'
+    if (status.state == PLAYING and status.mode == REALTIME
+            and status.real_time_factor < SLOW_FACTOR * speed):
         return (DiagnosticStatus.WARN, f'sim time runs at {status.real_time_factor:.2f} of wall '
                 f'time, {speed:g} was asked for: the engine or this machine is too slow')
     if not status.calibrated:

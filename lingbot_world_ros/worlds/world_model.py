@@ -75,6 +75,7 @@ class WorldSpec:
     has_depth: bool = False
     takes_text: bool = False  # a world's prompt, and changes of it
     takes_images: bool = False  # a world's start images and their camera
+    free_camera: bool = False  # follows ActionEmbedding.camera_motion wherever it is mounted
 
     def __post_init__(self):
         """Refuse sizes that no engine can run."""
