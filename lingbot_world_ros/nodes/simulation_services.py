@@ -269,8 +269,14 @@ class SimulationServices:
                           'unload_world or load_world.')
         if session.status.state == LOADING:
             raise Refusal('INCORRECT_TRANSITION', 'A world is being loaded; wait for it.')
+        before = session.status.state
         change = {STOPPED: session.stop, PLAYING: session.play, PAUSED: session.pause}[target]
-        await self._done(change(), TRANSITIONS)
+        try:
+            await self._done(change(), TRANSITIONS)
+        except Refusal as refusal:
+            # Steps that this very request ended were playing, and leave the world paused.
+            if refusal.code != 'ALREADY_IN_TARGET_STATE' or before == target:
+                raise
 
     async def _quit(self, session):
         """Stop what runs, answer, and only then end."""
