@@ -54,8 +54,9 @@ class WorldModelNode(LifecycleNode):
         self.problem = None  # what the last failed transition was about
         self.on_quit = lambda: None
         self._is_active = False
-        self.create_subscription(ActionEmbeddingMsg, 'action_embedding', self.on_embedding,
-                                 qos.NEWEST)
+        if encoder is None:
+            self.create_subscription(ActionEmbeddingMsg, 'action_embedding', self.on_embedding,
+                                     qos.NEWEST)
         self.create_subscription(String, self.params.topics.prompt, self.on_prompt, qos.NEWEST)
         self.create_service(Trigger, '~/reset', self.on_reset)
         self.create_service(SetBool, '~/pause', self.on_pause)
@@ -212,8 +213,8 @@ class WorldModelNode(LifecycleNode):
 
     def on_embedding(self, msg):
         """Hand the newest embedding over to the session."""
-        if self._encoder is not None or not self._is_active:
-            return  # with an encoder in this process its word comes without the topic
+        if not self._is_active:
+            return
         try:
             self.session.set_embedding(embedding_from_msg(msg, self._T_base_optical))
         except SpecError as error:
