@@ -88,6 +88,38 @@ def memory_mib(pid='self') -> dict:
             'own': int(status['RssAnon'].split()[0]) / 1024}
 
 
+def family(pid: int) -> list:
+    """Return a process and all its descendants that run, the process itself first."""
+    found = [pid]
+    for parent in found:  # grows meanwhile
+        try:
+            tasks = list(Path(f'/proc/{parent}/task').iterdir())
+            found += [int(child) for task in tasks
+                      for child in (task / 'children').read_text().split()]
+        except (FileNotFoundError, ProcessLookupError):
+            pass  # ended meanwhile
+    return found
+
+
+def usage(pid: int) -> dict:
+    """
+    Count what a process holds.
+
+    :param pid: process
+    :return: main_mib and children_mib (resident, of the process and of its descendants), threads,
+        files (open descriptors) of the process, children (running descendants)
+    """
+    children = []
+    for child in family(pid)[1:]:
+        try:
+            children.append(memory_mib(child)['resident'])
+        except (FileNotFoundError, ProcessLookupError, KeyError):
+            pass  # ended meanwhile
+    return {'main_mib': memory_mib(pid)['resident'], 'children_mib': sum(children),
+            'threads': len(list(Path(f'/proc/{pid}/task').iterdir())),
+            'files': len(list(Path(f'/proc/{pid}/fd').iterdir())), 'children': len(children)}
+
+
 def _stat(pid):
     """Fields of /proc/<pid>/stat from the third on; the name before may hold spaces."""
     return Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()

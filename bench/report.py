@@ -175,16 +175,18 @@ def _transport(sizes):
           f'{s["received"]} of {s["sent"]}') for s in sizes])
 
 
-def put_into(path: Path, text: str) -> None:
+def put_into(path: Path, text: str, begin: str = BEGIN, end: str = END) -> None:
     """
     Replace what stands between the markers of a document.
 
-    :param path: Markdown file with the lines ``BEGIN`` and ``END``
+    :param path: Markdown file with the lines ``begin`` and ``end``
     :param text: goes between them
+    :param begin: marker before
+    :param end: marker after
     :raises SpecError: the markers are missing
     """
-    before, begin, rest = path.read_text().partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not end:
-        raise SpecError(f'{path} lacks the lines "{BEGIN}" and "{END}"; put them back.')
+    before, _, rest = path.read_text().partition(begin)
+    _, found, after = rest.partition(end)
+    if not found:
+        raise SpecError(f'{path} lacks the lines "{begin}" and "{end}"; put them back.')
     path.write_text(f'{before}{begin}\n\n{text}\n{end}{after}')

@@ -1,0 +1,358 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Run a world for a long time against everything that goes wrong around it: ``make soak``.
+
+``lingbot-world sim`` runs as users start it, with the engine inside and with the engine in a
+process of its own. One process drives it at 100 Hz, one receives every frame, and this one resets
+it, changes worlds, makes steps, freezes and kills its peers and has its engine fail. What has to
+hold is in ``soak_rules.RULES``; exit code 1 names the rule that was broken.
+"""
+import argparse
+from datetime import datetime, timezone
+import json
+import os
+from pathlib import Path
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+from bench.__main__ import free_domain, ROOT
+from bench.machine import CpuMeter, describe, family, usage
+from bench.peers import Peer
+from bench.report import put_into, table
+from bench.soak_acts import acts_of, Client
+from bench.soak_rules import Broken, growth, MARGIN_S, MAX_GROWTH, MIN_RATE_HZ, RULES
+from bench.soak_rules import SERVICE_TIMEOUT_S, STEP_TIMEOUT_S
+import numpy as np
+
+DOCUMENT = ROOT / 'docs' / 'robustness.md'
+MARKERS = ('<!-- written by make soak: begin -->', '<!-- written by make soak: end -->')
+VARIANTS = {'inside': False, 'isolated': True}  # name -> isolate_engine
+WARM_UP_S = 120.0
+START_S, END_S = 60.0, 20.0
+PARTS = ('world', 'watcher', 'driver', 'conductor')  # whose CPU time counts
+
+
+class World:
+    """The simulator in a process of its own, and what it costs."""
+
+    def __init__(self, variant: str, folder: Path, max_s: float):
+        """
+        Start it.
+
+        :param variant: one of ``VARIANTS``
+        :param folder: for its log and the faults that its engine shall have
+        :param max_s: after which it ends by itself, should this process be gone
+        """
+        self.is_isolated, self.faults = VARIANTS[variant], folder / 'faults'
+        self._output = (folder / f'{variant}.log').open('w+')
+        params = {'cmd_vel_type': 'twist', 'isolate_engine': self.is_isolated,
+                  'step_timeout_s': STEP_TIMEOUT_S, 'service_timeout_s': SERVICE_TIMEOUT_S}
+        args = [f'{name}:={json.dumps(value)}' for name, value in params.items()]
+        self.process = subprocess.Popen(
+            [sys.executable, '-m', 'bench.faulty_sim', self.faults, '--duration', str(max_s),
+             *(word for arg in args for word in ('--param', arg))], cwd=ROOT,
+            stdin=subprocess.DEVNULL, stdout=self._output, stderr=subprocess.STDOUT)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process runs."""
+        return self.process.poll() is None
+
+    @property
+    def engine_pid(self):
+        """Process id of an isolated engine; None while there is none."""
+        for pid in family(self.process.pid)[1:]:
+            words = Path(f'/proc/{pid}/cmdline').read_bytes()
+            if b'spawn_main' in words:
+                return pid
+        return None
+
+    def log_tail(self, num_chars=3000) -> str:
+        """Return the end of what it printed."""
+        self._output.flush()
+        self._output.seek(0)
+        return self._output.read()[-num_chars:]
+
+    def close(self):
+        """
+        End it as Ctrl-C does.
+
+        :raises Broken: it was dead, does not end, or leaves processes behind
+        """
+        alive, pids = self.is_alive, family(self.process.pid) if self.is_alive else []
+        self.process.send_signal(signal.SIGINT)
+        try:
+            code = self.process.wait(END_S)
+        except subprocess.TimeoutExpired:
+            code = None
+        left = [pid for pid in pids if Path(f'/proc/{pid}').exists()
+                and pid != self.process.pid]
+        deadline = time.monotonic() + MARGIN_S  # the resource tracker ends after its parent
+        while left and time.monotonic() < deadline:
+            time.sleep(0.1)
+            left = [pid for pid in left if Path(f'/proc/{pid}').exists()]
+        for pid in [*left, *([self.process.pid] if code is None else [])]:
+            os.kill(pid, signal.SIGKILL)
+        self.process.wait()
+        if not alive:
+            raise Broken('end', f'the world had ended by itself with exit code {code}')
+        if code:
+            raise Broken('end', f'the world ended with exit code {code}')
+        if code is None or left:
+            raise Broken('end', f'{"the world" if code is None else "a process of the world"} '
+                         f'did not end within {END_S:g} s')
+
+
+class Sampler:
+    """Note what the world's processes hold, once per second."""
+
+    def __init__(self, pid: int):
+        self._pid = pid
+        self.samples = []  # (seconds since start, resident MiB of each process)
+        self._start_s = time.monotonic()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the start."""
+        return time.monotonic() - self._start_s
+
+    def _run(self):
+        while not self._stop.wait(1.0):
+            try:
+                self.samples.append((self.elapsed_s, usage(self._pid)))
+            except (FileNotFoundError, ProcessLookupError):
+                return
+
+    def close(self):
+        """Stop."""
+        self._stop.set()
+        self._thread.join()
+
+
+class Soak:
+    """One variant: the world, its peers, and a log of what was broken."""
+
+    def __init__(self, variant: str, seed: int, folder: Path, duration_s: float):
+        self.variant, self.rng = variant, np.random.default_rng(seed)
+        self.broken, self.counts, self.rates = [], {}, []
+        self.duration_s, self._folder = duration_s, folder
+        self._act = 'start'
+        self.baseline, self.baseline_s = None, None
+
+    def run(self) -> dict:
+        """
+        Start, let act follow act until the time is over, end.
+
+        :return: all numbers, and what was broken
+        """
+        self.world = World(self.variant, self._folder, 2 * self.duration_s + 300.0)
+        client = watcher = driver = sampler = None
+        result = {}
+        try:
+            self.client = client = Client(self)
+            client.wait_for(lambda: client.status is not None, START_S, 'the first world_status')
+            self.watcher = watcher = Peer('watch')
+            self.driver = driver = Peer('drive', '--seed', int(self.rng.integers(1000)))
+            for peer in (watcher, driver):
+                peer.hear()
+            sampler = Sampler(self.world.process.pid)
+            cpu = CpuMeter(world=self.world.process.pid, watcher=watcher.process.pid,
+                           driver=driver.process.pid, conductor=os.getpid())
+            self._rounds(acts_of(self.world.is_isolated), sampler)
+            result['cpu_cores'] = cpu.cores()
+            result['seconds'] = sampler.elapsed_s
+            self._judge(result, sampler)
+        except (Broken, TimeoutError) as error:
+            self.note(getattr(error, 'rule', 'end'), str(error))
+        finally:
+            for part in (sampler, driver, watcher, client):
+                if part is not None:
+                    part.close()
+            try:
+                self.world.close()
+            except Broken as error:
+                self.note(error.rule, str(error))
+        if self.broken:
+            result['log'] = self.world.log_tail()
+        return {'variant': self.variant, 'acts': self.counts, 'broken': self.broken, **result}
+
+    def note(self, rule: str, text: str) -> None:
+        """Take note of a broken rule."""
+        elapsed_s = time.monotonic() - self._started_s if hasattr(self, '_started_s') else 0.0
+        self.broken.append({'rule': rule, 'act': self._act, 'at_s': elapsed_s, 'text': text})
+        print(f'[soak] BROKEN ({rule}) in {self._act}: {text}', file=sys.stderr, flush=True)
+
+    def _rounds(self, acts, sampler):
+        """Every act once per round, in another order each time; at least one round."""
+        self._started_s = time.monotonic()
+        first = True
+        while first or sampler.elapsed_s < self.duration_s:
+            for act in self.rng.permutation(acts):
+                if not first and sampler.elapsed_s > self.duration_s:
+                    break
+                self._do(act)
+            self._do(acts[0])  # quiet: the same situation for every count
+            warm = sampler.elapsed_s >= min(WARM_UP_S, self.duration_s / 4)
+            if self.baseline is None and warm:
+                self.baseline, self.baseline_s = self._holdings(), sampler.elapsed_s
+            first = False
+        self._act = 'end'
+
+    def _do(self, act):
+        self._act = act.__name__
+        if not self.world.is_alive:
+            raise Broken('end', 'the world ended by itself')
+        started_s = time.monotonic()
+        try:
+            act(self)
+        except (Broken, TimeoutError) as error:
+            self.note(getattr(error, 'rule', 'state'), str(error))
+        self.client.make_play()
+        took_s = time.monotonic() - started_s
+        print(f'[soak {time.monotonic() - self._started_s:5.0f} s] {self.variant}: {self._act} '
+              f'({took_s:.1f} s)', file=sys.stderr, flush=True)
+        count = self.counts.setdefault(self._act, {'times': 0, 'seconds': 0.0})
+        count['times'] += 1
+        count['seconds'] += took_s
+
+    def _holdings(self):
+        """What must not become more: the smallest of several looks, as some come and go."""
+        looks = [usage(self.world.process.pid)]
+        for _ in range(5):
+            self.client.spin(0.3)
+            looks.append(usage(self.world.process.pid))
+        return {name: min(look[name] for look in looks)
+                for name in ('threads', 'files', 'children')}
+
+    def _judge(self, result, sampler):
+        holdings = self._holdings()
+        for name, now in holdings.items():
+            if self.baseline is not None and now > self.baseline[name]:
+                self.note('leak', f'{name}: {now}, after warm-up {self.baseline[name]}')
+        joined = self.driver.ask('joined')['joined']
+        if not joined:
+            self.note('frames', 'no subscriber that came late saw an image and world_spec')
+        ledger = self.watcher.ask('report')
+        restarts = set(ledger['restarts'].values())
+        if len(restarts) > 1:
+            self.note('frames', f'restarts of time by topic: {ledger["restarts"]}')
+        for text in ledger['problems']:
+            self.note('frames', text)
+        rates = np.array(self.rates)
+        rate = float(rates.mean()) if len(rates) else None
+        if rate is not None and rate < MIN_RATE_HZ:
+            self.note('rate', f'{rate:.2f} frames per second')
+        since_s = self.baseline_s or 0.0
+        memory = growth([(at, look['main_mib']) for at, look in sampler.samples], since_s)
+        if memory['growth'] is not None and memory['growth'] >= MAX_GROWTH:
+            self.note('memory', f'{memory["growth"]:.1%} in {memory["window_s"]:.0f} s: from '
+                      f'{memory["first_mib"]:.1f} to {memory["last_mib"]:.1f} MiB')
+        result.update(
+            holdings={'after_warm_up': self.baseline, 'end': holdings, 'at_s': self.baseline_s},
+            frames=ledger['counts'], frame_problems=ledger['num_problems'],
+            restarts=max(restarts, default=0), late_joiners=joined, rate_hz=rate,
+            lowest_rate_hz=float(rates.min()) if len(rates) else None, memory=memory,
+            peak_mib=max((look['main_mib'] for _, look in sampler.samples), default=None),
+            engine_peak_mib=max((look['children_mib'] for _, look in sampler.samples),
+                                default=None),
+            recoveries=self.client.status.recoveries, services=self.client.services,
+            memory_mib=[[round(at, 1), round(look['main_mib'], 2), round(look['children_mib'], 2)]
+                        for at, look in sampler.samples])
+
+
+def summary_line(run: dict) -> str:
+    """Put the numbers of one variant into one line."""
+    if 'rate_hz' not in run:
+        return f'{run["variant"]}: did not come to its end'
+    memory = run['memory']['growth']
+    calls = run['services'].values()
+    return (f'{run["variant"]}: {run["seconds"]:.0f} s, {run["frames"]["camera/image_raw"]} '
+            f'frames ({run["frame_problems"]} problems), {run["rate_hz"]:.2f} Hz when quiet, '
+            f'{sum(c["calls"] for c in calls)} service calls (longest '
+            f'{max(c["longest_s"] for c in calls):.2f} s), '
+            f'{sum(a["times"] for a in run["acts"].values())} acts, {run["recoveries"]} '
+            f'recoveries, memory {"not judged" if memory is None else f"{memory:+.2%}"} at '
+            f'{run["peak_mib"]:.0f} MiB, {sum(run["cpu_cores"][n] for n in PARTS):.2f} cores: '
+            + ('clean' if not run['broken'] else f'{len(run["broken"])} BROKEN'))
+
+
+def markdown(result: dict) -> str:
+    """Write what ``docs/robustness.md`` shows of a result."""
+    machine = result['machine']
+    rows = []
+    for run in result['runs']:
+        memory, holdings = run['memory'], run['holdings']
+        calls = run['services'].values()
+        rows.append((
+            run['variant'], f'{run["seconds"] / 60:.1f}', run['frames']['camera/image_raw'],
+            run['frame_problems'], f'{run["rate_hz"]:.2f}', run['late_joiners'],
+            sum(c['calls'] for c in calls), max(c['longest_s'] for c in calls),
+            run['recoveries'], 'not judged' if memory['growth'] is None
+            else f'{memory["growth"]:+.2%} of {memory["first_mib"]:.0f} MiB',
+            ', '.join(f'{holdings["after_warm_up"][name]} → {holdings["end"][name]}'
+                      for name in ('threads', 'files', 'children'))
+            if holdings['after_warm_up'] else None, len(run['broken'])))
+    head = ('engine', 'minutes', 'frames', 'lost or repeated', 'frames/s when quiet',
+            'late joiners', 'service calls', 'longest [s]', 'recoveries', 'growth of memory',
+            'threads, files, children', 'rules broken')
+    broken = [f'- {entry["rule"]}, {entry["act"]}: {entry["text"]}'
+              for run in result['runs'] for entry in run['broken']]
+    return (f'`{result["command"]}`, {result["started"]}, on {machine["processor"]}, '
+            f'{machine["cores"]} cores, load {machine["load"]:.1f} at the start.\n\n'
+            + table(head, rows) + ''.join(f'\n{line}' for line in broken))
+
+
+def soak(variant: str, seconds: float, seed: int) -> dict:
+    """Run one variant in this process."""
+    with tempfile.TemporaryDirectory(prefix='lingbot_world_soak_') as folder:
+        return Soak(variant, seed, Path(folder), seconds).run()
+
+
+def main() -> int:
+    """Run the variants one after the other and judge; return the exit code."""
+    parser = argparse.ArgumentParser(prog='python -m bench.soak',
+                                     description=__doc__.splitlines()[1])
+    parser.add_argument('--duration', type=float, default=1800.0, metavar='S',
+                        help='of all variants together; each makes at least one round '
+                        '(default: 1800)')
+    parser.add_argument('--variant', action='append', choices=VARIANTS,
+                        help='where the engine is; may be repeated (default: both)')
+    parser.add_argument('--seed', type=int, default=0, help='of the order of what happens')
+    parser.add_argument('--out', type=Path, default=ROOT / 'bench' / 'out', metavar='DIR',
+                        help='where soak.json goes (default: bench/out)')
+    parser.add_argument('--docs', action='store_true',
+                        help=f'also put the table into {DOCUMENT.relative_to(ROOT)}')
+    args = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends what was started
+    os.environ['ROS_DOMAIN_ID'] = free_domain()
+    variants = args.variant or list(VARIANTS)
+    result = {'command': ' '.join(['python -m bench.soak', *sys.argv[1:]]),
+              'machine': describe(),
+              'started': datetime.now(timezone.utc).isoformat(timespec='seconds'),
+              'rules': RULES, 'runs': []}
+    for variant in variants:
+        result['runs'].append(soak(variant, args.duration / len(variants), args.seed))
+    result['passed'] = not any(run['broken'] for run in result['runs'])
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / 'soak.json').write_text(json.dumps(result, indent=1) + '\n')
+    for run in result['runs']:
+        print(summary_line(run))
+        for entry in run['broken']:
+            print(f'  broken, {entry["rule"]} ({RULES[entry["rule"]]}): {entry["text"]} '
+                  f'[{entry["act"]}, {entry["at_s"]:.0f} s]')
+        if run['broken']:
+            print(f'  the end of its log:\n{run["log"]}', file=sys.stderr)
+    if args.docs and all('rate_hz' in run for run in result['runs']):
+        put_into(DOCUMENT, markdown(result), *MARKERS)
+    return 0 if result['passed'] else 1
+
+
+if __name__ == '__main__':
+    raise SystemExit(main())
