@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Start an imagined world in the place of a simulator.
+Start imagined worlds in the place of a simulator.
 
-``ros2 launch lingbot_world_ros sim.launch.py scene:=office``; ``--show-args`` lists all arguments.
+``ros2 launch lingbot_world_ros sim.launch.py profile:=isaac_sim scene:=office``; with
+``num_worlds:=4`` four of them, as ``world_0`` to ``world_3``. ``--show-args`` lists all arguments.
 An argument that is left empty has the value of the profile.
 """
 import os
@@ -14,11 +15,12 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from lingbot_world_ros.nodes.params import load_profile, PARAMS, profile_path
 from lingbot_world_ros.nodes.run import profile_variable
+from lingbot_world_ros.nodes.worlds_params import world_parameters
 from lingbot_world_ros.paths import share_path
 import yaml
 
-OVERRIDES = ('engine', 'scene', 'seed', 'speed', 'start_paused', 'cmd_vel_type', 'frame_prefix',
-             'publish_clock')
+OVERRIDES = ('engine', 'isolate_engine', 'world', 'scene', 'seed', 'mode', 'initial_state',
+             'speed', 'cmd_vel_type', 'frame_prefix', 'publish_clock')
 
 
 def generate_launch_description():
@@ -27,9 +29,12 @@ def generate_launch_description():
         DeclareLaunchArgument('profile', default_value='default', description=(
             'Parameter file: a name from config/ or the path of a YAML file.')),
         DeclareLaunchArgument('namespace', default_value='', description=(
-            'Put before all relative topic names; one per world.')),
+            'Put before all relative topic names.')),
+        DeclareLaunchArgument('num_worlds', default_value='1', description=(
+            'Worlds to start; from two on each has a namespace, clock, frames and seed of its '
+            'own: world_0, world_1 ..., or <namespace>_0 ....')),
         DeclareLaunchArgument('composed', default_value='true', choices=['true', 'false'],
-                              description='Run both nodes in one process.'),
+                              description='Run both nodes of a world in one process.'),
         DeclareLaunchArgument('log_level', default_value='info',
                               choices=['debug', 'info', 'warn', 'error'],
                               description='Least severity that is logged.')]
@@ -57,13 +62,18 @@ def _nodes(context):
         return LaunchConfiguration(name).perform(context)
 
     profile = value('profile')
-    load_profile(profile)  # a mistake in it stops here, with the line to change
+    values = load_profile(profile)  # a mistake in it stops here, with the line to change
     overrides = {name: PARAMS[name].check(yaml.safe_load(value(name)), 'launch argument')
                  if PARAMS[name].kind is not str else value(name)
                  for name in OVERRIDES if value(name) != ''}
-    common = {
-        'package': 'lingbot_world_ros', 'namespace': value('namespace'), 'output': 'screen',
-        'parameters': [str(profile_path(profile)), overrides],
-        'arguments': ['--ros-args', '--log-level', value('log_level')], 'on_exit': Shutdown()}
     executables = ['sim'] if value('composed') == 'true' else ['world_model', 'action_encoder']
-    return [Node(executable=name, **common) for name in executables]
+    num_worlds, nodes = int(value('num_worlds')), []
+    for index in range(max(1, num_worlds)):
+        namespace, apart = world_parameters(index, num_worlds, {**values, **overrides},
+                                            value('namespace'))
+        nodes += [Node(
+            package='lingbot_world_ros', executable=name, namespace=namespace, output='screen',
+            parameters=[str(profile_path(profile)), {**overrides, **apart}],
+            arguments=['--ros-args', '--log-level', value('log_level')], on_exit=Shutdown())
+            for name in executables]
+    return nodes
