@@ -3,8 +3,8 @@
 Every topic a world publishes, fed by its session from the worker thread.
 
 Nothing is encoded for a topic nobody subscribes to. Messages are kept and filled again: the
-middleware has its own copy once ``publish`` returns, and only the worker thread comes here, but
-for the clock and what a timer repeats.
+middleware has its own copy once ``publish`` returns, and only the worker thread comes here. What
+other threads publish too (clock, status, diagnostics) is a new message each time.
 """
 from diagnostic_msgs.msg import DiagnosticArray
 from lingbot_world_ros.errors import SpecError
@@ -120,11 +120,11 @@ class WorldPublishers(SessionObserver):
 
     def on_status(self, status: SessionStatus) -> None:
         """Publish how the world is doing."""
-        self._publish('status', world_status_to_msg, status)
+        self.repeat_status(status)
         self._publish('real_time_factor', _factor_to_msg, status.real_time_factor)
 
     def repeat_status(self, status: SessionStatus) -> None:
-        """Publish the status of a world that stands still; called by a timer."""
+        """Publish the status of a world that stands still: safe from any thread."""
         if self._is_wanted('status'):
             self._publishers['status'].publish(world_status_to_msg(status))
 

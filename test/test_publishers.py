@@ -1,0 +1,346 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a world publishes, by the parameters of a plain node: names, cameras, scans, QoS, cost."""
+from dataclasses import replace
+import threading
+import time
+
+import pytest
+
+pytest.importorskip('rclpy')
+pytest.importorskip('lingbot_world_ros.msg')
+
+from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402, I100
+from fake_world import FakeWorld, SMALL_ROBOT  # noqa: E402
+from lingbot_world_ros.errors import SpecError  # noqa: E402
+from lingbot_world_ros.msg import WorldSpec, WorldStatus  # noqa: E402
+from lingbot_world_ros.nodes import qos, world_publishers  # noqa: E402
+from lingbot_world_ros.nodes.params import declare, WORLD_MODEL  # noqa: E402
+from lingbot_world_ros.nodes.world_publishers import WorldPublishers  # noqa: E402
+from lingbot_world_ros.sensors.image import compressed_from_msg, image_from_msg  # noqa: E402
+from lingbot_world_ros.sensors.stamps import stamp_to_ns  # noqa: E402
+from lingbot_world_ros.worlds.robot import ROBOT  # noqa: E402
+from lingbot_world_ros.worlds.session import Frame, SessionStatus  # noqa: E402
+import numpy as np  # noqa: E402
+import rclpy  # noqa: E402
+from ros_graph import Domain, Graph  # noqa: E402
+from rosgraph_msgs.msg import Clock  # noqa: E402
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, LaserScan  # noqa: E402
+from std_msgs.msg import Float32, String  # noqa: E402
+from tf2_msgs.msg import TFMessage  # noqa: E402
+
+STAMP_NS = 5_000_000_007
+STATUS = SessionStatus('playing', 'realtime', 'a', 3, world='home', stamp_ns=STAMP_NS,
+                       real_time_factor=0.5)
+WORLD = FakeWorld()
+URDF = '<robot name="r"/>'
+
+
+def make_frame(world=WORLD, stamp_ns=STAMP_NS, depth_m=None):
+    seen = world.reset('a', 0)
+    height_px, width_px = seen.rgb.shape[2:4]
+    rgb = np.random.default_rng(0).integers(0, 255, (height_px, width_px, 3), np.uint8)
+    depth_m = np.full((height_px, width_px), 2.0, np.float32) if depth_m is None else depth_m
+    return Frame(index=1, stamp_ns=stamp_ns, rgb=rgb, depth_m=depth_m,
+                 start_pose=seen.base_pose[0, 0], base_pose=seen.base_pose[0, 0],
+                 base_twist=np.zeros(3), base_pose_cov=None,
+                 joint_position=seen.joint_position[0, 0],
+                 joint_velocity=seen.joint_velocity[0, 0], contact=0.0, uncertainty=0.0,
+                 calibrated=True)
+
+
+@pytest.fixture(scope='module')
+def domain():
+    with Domain() as number:
+        yield number
+
+
+@pytest.fixture
+def make_graph(domain):
+    graphs = []
+
+    def start(*ros_args, world=WORLD):
+        def nodes():
+            node = rclpy.create_node('world_model')
+            node.sensors = WorldPublishers(node, world.spec, declare(node, WORLD_MODEL))
+            return [node]
+        graph = Graph(nodes, domain, ros_args)
+        graphs.append(graph)
+        graph.__enter__()
+        graph.sensors = graph.nodes[0].sensors
+        return graph
+
+    yield start
+    for graph in graphs:
+        graph.__exit__()
+
+
+def one(graph, messages, send):
+    """Send until a message is there: a new subscriber is not known at once."""
+    def arrived():
+        send()
+        return messages
+    return graph.wait_for(arrived, 'a message')[-1]
+
+
+def send_frame(graph, frame=None):
+    frame = frame or make_frame()
+    return lambda: graph.sensors.on_frame(frame)
+
+
+def test_without_parameters_the_engines_bytes_are_published(make_graph):
+    graph = make_graph()
+    frame = make_frame()
+    images, infos = graph.listen(Image, 'camera/image_raw'), graph.listen(
+        CameraInfo, 'camera/camera_info')
+    image = one(graph, images, send_frame(graph, frame))
+    info = one(graph, infos, send_frame(graph, frame))
+    assert bytes(image.data) == frame.rgb.tobytes()
+    assert image.header == info.header and stamp_to_ns(image.header.stamp) == STAMP_NS
+    np.testing.assert_array_equal(np.array(info.k).reshape(3, 3), SMALL_ROBOT.camera.k)
+
+
+def test_another_size_reaches_all_images_and_their_camera_info(make_graph):
+    graph = make_graph('-p', 'image_width:=64', '-p', 'image_height:=36')
+    topics = {'camera/image_raw': Image, 'camera/depth/image_rect_raw': Image,
+              'camera/image_raw/compressed': CompressedImage, 'camera/camera_info': CameraInfo,
+              'camera/depth/camera_info': CameraInfo}
+    inbox = {name: graph.listen(kind, name) for name, kind in topics.items()}
+    got = {name: one(graph, messages, send_frame(graph)) for name, messages in inbox.items()}
+    assert compressed_from_msg(got.pop('camera/image_raw/compressed')).shape == (36, 64, 3)
+    assert {(msg.width, msg.height) for msg in got.values()} == {(64, 36)}
+    assert got['camera/camera_info'] == got['camera/depth/camera_info']
+    k, small = np.array(got['camera/camera_info'].k).reshape(3, 3), SMALL_ROBOT.camera.k
+    np.testing.assert_allclose([k[0, 0], k[1, 1]], [2.0 * small[0, 0], 1.5 * small[1, 1]])
+    np.testing.assert_allclose([k[0, 2], k[1, 2]], [31.5, 17.5])
+    assert (image_from_msg(got['camera/depth/image_rect_raw']) == 2.0).all()
+
+
+def test_a_calibration_file_is_what_camera_info_says(make_graph, tmp_path):
+    path = tmp_path / 'head.yaml'
+    path.write_text('image_width: 32\nimage_height: 24\ncamera_name: head\n'
+                    'camera_matrix: {rows: 3, cols: 3, data: [30, 0, 15, 0, 31, 12, 0, 0, 1]}\n'
+                    'distortion_model: plumb_bob\ndistortion_coefficients: '
+                    '{rows: 1, cols: 5, data: [-0.1, 0.01, 0.001, 0, 0]}\n')
+    graph = make_graph('-p', f'camera_info_url:={path.as_uri()}')
+    info = one(graph, graph.listen(CameraInfo, 'camera/camera_info'), send_frame(graph))
+    assert info.k.tolist() == [30, 0, 15, 0, 31, 12, 0, 0, 1]
+    assert list(info.d) == [-0.1, 0.01, 0.001, 0, 0]
+
+
+def test_the_world_spec_goes_on_describing_the_engines_camera(make_graph):
+    graph = make_graph('-p', 'field_of_view_deg:=40.0', '-p', 'frame_prefix:=w/')
+    specs = graph.listen(WorldSpec, 'world_spec', latched=True)
+    spec = one(graph, specs, lambda: graph.sensors.on_reset(STATUS))
+    assert (spec.width, spec.height) == (32, 24)
+    np.testing.assert_array_equal(np.array(spec.k).reshape(3, 3), SMALL_ROBOT.camera.k)
+    assert (spec.world, spec.mode, spec.camera_parent) == ('home', 'realtime', 'w/base_link')
+    assert spec == graph.sensors.world_spec(STATUS)
+
+
+def test_scan_is_in_the_base_frame_with_the_stamp_of_its_frame(make_graph):
+    world = FakeWorld(robot=ROBOT)
+    graph = make_graph('-p', 'scan_max_range_m:=5.0', '-p', 'frame_prefix:=w/', world=world)
+    depth_m = np.full((120, 160), 2.0, np.float32)
+    scan = one(graph, graph.listen(LaserScan, 'scan'),
+               send_frame(graph, make_frame(world, depth_m=depth_m)))
+    assert (scan.header.frame_id, stamp_to_ns(scan.header.stamp)) == ('w/base_link', STAMP_NS)
+    ranges = np.array(scan.ranges)
+    assert scan.range_max == 5.0 and 0.5 < ranges[np.isfinite(ranges)].min() < 2.0
+    assert scan.scan_time == pytest.approx(1 / 15)
+
+
+@pytest.mark.parametrize('args, world', [
+    (('-p', 'publish_scan:=false'), WORLD), ((), FakeWorld(has_depth=False))])
+def test_there_is_no_scan_without_depth_or_wish(make_graph, args, world):
+    graph = make_graph(*args, world=world)
+    assert '/scan' not in graph.sensors.topics
+    assert ('/camera/depth/camera_info' in graph.sensors.topics) == world.spec.has_depth
+
+
+def test_images_that_share_a_folder_share_their_camera_info(make_graph):
+    graph = make_graph('-p', 'topics.depth:=camera/depth')
+    topics = graph.sensors.topics
+    assert topics.count('/camera/camera_info') == 1 and '/camera/depth' in topics
+
+
+def test_a_frame_is_no_tick_of_the_clock(make_graph):
+    graph = make_graph()
+    clocks, images = graph.listen(Clock, '/clock'), graph.listen(Image, 'camera/image_raw')
+    one(graph, images, send_frame(graph))
+    tick = one(graph, clocks, lambda: graph.sensors.on_clock(STAMP_NS))
+    assert {stamp_to_ns(m.clock) for m in clocks} == {stamp_to_ns(tick.clock)} == {STAMP_NS}
+
+
+def test_ticks_from_several_threads_share_no_message(make_graph, monkeypatch):
+    graph = make_graph()
+    one(graph, graph.listen(Clock, '/clock'), lambda: graph.sensors.on_clock(1))
+    sent, barrier = [], threading.Barrier(3)
+
+    def publish(msg):
+        before = stamp_to_ns(msg.clock)
+        barrier.wait(10.0)  # all three are at this point at once
+        sent.append((before, stamp_to_ns(msg.clock)))
+    monkeypatch.setattr(graph.sensors._publishers['clock'], 'publish', publish)
+    threads = [threading.Thread(target=graph.sensors.publish_clock, args=(n,)) for n in (1, 2, 3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(sent) == [(1, 1), (2, 2), (3, 3)]
+
+
+def test_status_comes_with_the_real_time_factor(make_graph):
+    graph = make_graph()
+    statuses, factors = graph.listen(WorldStatus, 'world_status'), graph.listen(
+        Float32, 'real_time_factor')
+    assert one(graph, statuses, lambda: graph.sensors.on_status(STATUS)).real_time_factor == 0.5
+    assert one(graph, factors, lambda: graph.sensors.on_status(STATUS)).data == 0.5
+
+
+@pytest.mark.parametrize('given', ['text', 'path', 'url'])
+def test_robot_description_is_there_for_late_joiners(make_graph, tmp_path, given):
+    path = tmp_path / 'robot.urdf'
+    path.write_text(URDF)
+    value = {'text': URDF, 'path': str(path), 'url': path.as_uri()}[given]
+    graph = make_graph('-p', f"robot_description:='{value}'")
+    texts = graph.listen(String, 'robot_description', latched=True)
+    graph.wait_for(lambda: texts, 'the description')
+    assert [m.data for m in texts] == [URDF]
+
+
+def test_a_robot_that_is_not_ours_has_no_description_of_ours(make_graph):
+    assert '/robot_description' not in make_graph().sensors.topics
+
+
+def test_diagnostics_name_the_world_by_its_namespace(make_graph):
+    graph = make_graph('-r', '__ns:=/world_1')
+    messages = graph.listen(DiagnosticArray, '/diagnostics')
+    entry = one(graph, messages, lambda: graph.sensors.publish_diagnostics(STATUS)).status[0]
+    assert entry.name == 'world_1/world_model: world'
+
+
+def test_names_and_frames_are_parameters(make_graph):
+    graph = make_graph('-p', 'topics.image:=rgb', '-p', 'topics.tf:=transforms', '-p',
+                       'frames.optical:=sim_camera', '-p', 'frames.base:=chassis', '-p',
+                       'frame_prefix:=w/', '-r', '__ns:=/w')
+    image = one(graph, graph.listen(Image, '/w/rgb'), send_frame(graph))
+    tf = one(graph, graph.listen(TFMessage, '/w/transforms'), send_frame(graph)).transforms[0]
+    static = one(graph, graph.listen(TFMessage, '/tf_static', latched=True),
+                 lambda: graph.sensors.on_reset(STATUS)).transforms
+    assert image.header.frame_id == 'w/sim_camera'
+    assert (tf.header.frame_id, tf.child_frame_id) == ('w/odom', 'w/chassis')
+    assert [(t.header.frame_id, t.child_frame_id) for t in static] == [
+        ('w/chassis', 'w/camera_link'), ('w/camera_link', 'w/sim_camera')]
+
+
+def test_qos_can_be_overridden_and_the_defaults_stay(make_graph):
+    graph = make_graph(
+        '-p', 'qos_overrides./camera/image_raw.publisher.reliability:=best_effort',
+        '-p', 'qos_overrides./odom.publisher.depth:=3')
+    profile = {name: graph.probe.get_publishers_info_by_topic(name)[0].qos_profile
+               for name in ('/camera/image_raw', '/camera/camera_info', '/joint_states')
+               if graph.wait_for(lambda name=name: graph.probe.get_publishers_info_by_topic(name),
+                                 name)}
+    assert profile['/camera/image_raw'].reliability.name == 'BEST_EFFORT'
+    assert profile['/camera/camera_info'].reliability.name == 'RELIABLE'
+    node = graph.nodes[0]
+    assert node.get_parameter('qos_overrides./odom.publisher.depth').value == 3
+    assert node.get_parameter('qos_overrides./joint_states.publisher.depth').value == 10
+    assert qos.STATE.depth == 10
+
+
+def test_a_subscription_can_be_overridden_too(make_graph):
+    graph = make_graph('-p', 'qos_overrides./cmd.subscription.depth:=7')
+    node, got = graph.nodes[0], []
+    qos.subscription(node, String, 'cmd', got.append, qos.NEWEST)
+    assert node.get_parameter('qos_overrides./cmd.subscription.depth').value == 7
+    assert qos.NEWEST.depth == 1
+    graph.publisher(String, 'cmd').publish(String(data='x'))
+    graph.wait_for(lambda: got, 'the command')
+    with pytest.raises(SpecError, match='no topic name'):
+        qos.subscription(node, String, 'a b', got.append, qos.NEWEST)
+
+
+@pytest.mark.parametrize('args, words', [
+    (('qos_overrides./odom.publisher.depth:=0',), 'qos_overrides./odom.*depth=0'),
+    (('qos_overrides./odom.publisher.depth:=-1',), 'depth=-1 is outside 1 to'),
+    (('qos_overrides./odom.publisher.depth:=many',), 'qos_overrides./odom'),
+    (('qos_overrides./odom.publisher.reliability:=maybe',), 'qos_overrides./odom.*maybe'),
+    (('topics.image:=a b',), "'a b' is no topic name"),
+    (("topics.image:=''",), 'no topic name'),
+    (('topics.image:=odom',), 'topics.image and topics.odom are both /odom'),
+    (('frames.base:=odom',), 'four different names'),
+    (('frame_prefix:=/w/',), 'begin with a slash'),
+    (('field_of_view_deg:=100.0',), '100.0 x 83.6 degrees.*75.2 x 60.0'),
+    (('camera_info_url:=/nowhere.yaml',), 'camera_info_url: /nowhere.yaml is not a file'),
+    (('robot_description:=/nowhere.urdf',), 'robot_description: /nowhere.urdf is not a file'),
+    (('scan_max_height_m:=0.0',), 'scan_max_height_m=0')])
+def test_parameters_that_cannot_be_used_are_one_clear_error(domain, args, words):
+    rclpy.init(args=['--ros-args', *(x for arg in args for x in ('-p', arg))], domain_id=domain)
+    node = rclpy.create_node('world_model')
+    params = declare(node, WORLD_MODEL)
+    with pytest.raises(SpecError, match=words) as error:
+        WorldPublishers(node, WORLD.spec, params)
+    left = [publisher.topic_name for publisher in node.publishers]
+    node.destroy_node()
+    rclpy.shutdown()
+    assert '\n' not in str(error.value) and '/camera/image_raw' not in left
+
+
+def test_topics_go_and_come_back(make_graph):
+    """A managed node drops them on cleanup and makes them anew on configure."""
+    graph = make_graph()
+    sensors, node = graph.sensors, graph.nodes[0]
+    topics, num = sensors.topics, len(list(node.publishers))
+    sensors.destroy()
+    assert sensors.topics == [] and len(list(node.publishers)) == num - len(topics)
+    sensors.publish_clock(1)
+    sensors.on_status(STATUS)
+    sensors.publish_diagnostics(STATUS)
+    graph.wait_for(lambda: not graph.probe.get_publishers_info_by_topic('/odom'), 'their end')
+    graph.sensors = WorldPublishers(node, WORLD.spec, sensors._params)
+    assert graph.sensors.topics == topics
+    one(graph, graph.listen(Image, 'camera/image_raw'), send_frame(graph))
+
+
+def test_nothing_is_mapped_or_encoded_for_nobody(make_graph, monkeypatch):
+    graph = make_graph('-p', 'image_width:=64')
+    calls = []
+
+    def note(owner, name):
+        original = getattr(owner, name)
+        monkeypatch.setattr(owner, name, lambda *args, **options: (
+            calls.append(name), original(*args, **options))[1])
+
+    for name in ('image_to_msg', 'compressed_to_msg', 'depth_to_msg', 'odometry_to_msg',
+                 'covariance_in_odom', 'world_status_to_msg', 'clock_to_msg', 'base_tf_to_msg',
+                 'camera_info_to_msg', 'joint_state_to_msg', 'scan_to_msg', '_factor_to_msg',
+                 'diagnostics_to_msg'):
+        note(world_publishers, name)
+    for name in ('image', 'depth'):
+        note(graph.sensors._view, name)
+    note(graph.sensors._scan, 'ranges')
+
+    def send():
+        graph.sensors.on_frame(make_frame())
+        graph.sensors.on_clock(1)
+        graph.sensors.on_status(STATUS)
+        graph.sensors.publish_diagnostics(STATUS)
+    send()
+    assert calls == []
+    one(graph, graph.listen(Image, 'camera/image_raw'), send)
+    assert set(calls) == {'image', 'image_to_msg'}
+
+
+def test_a_wanted_frame_costs_little(make_graph):
+    """All topics of a 160x120 engine together stay far below a frame period of 67 ms."""
+    world = FakeWorld(robot=ROBOT)
+    graph = make_graph(world=world)
+    frame = make_frame(world)
+    inbox = [graph.listen(publisher.msg_type, publisher.topic_name)
+             for publisher in graph.sensors._publishers.values()]
+    one(graph, inbox[0], send_frame(graph, frame))
+    started_s = time.process_time()
+    for _ in range(20):
+        graph.sensors.on_frame(replace(frame, stamp_ns=frame.stamp_ns + 1))
+    assert (time.process_time() - started_s) / 20 < 0.02
