@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Commands: what is taken over, limited, refused, timed out."""
-from lingbot_world_ros.actions.commands import CommandBuffer, CommandSpec
+"""Commands: what is taken over, limited, refused, timed out, and how they take turns."""
+from dataclasses import replace
+
+from lingbot_world_ros.actions.commands import CommandBuffer, CommandCounts, CommandSpec
+from lingbot_world_ros.actions.limits import JointLimits, Limits
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.worlds.robot import ROBOT
 from lingbot_world_ros.worlds.world_model import ActionDim, ActionLayout, robot_action_layout
@@ -8,11 +11,14 @@ import numpy as np
 import pytest
 
 PERIOD_NS = 66_666_667
+PERIOD_S = PERIOD_NS * 1e-9
 SECOND_NS = 1_000_000_000
 NAN, INF = float('nan'), float('inf')
 PAN, LIFT, ELBOW = ROBOT.joint_names[:3]
+HOME = ROBOT.joint_array('home')
 SPEC = CommandSpec(robot_action_layout(ROBOT), ROBOT.joint_names,
                    tuple(ROBOT.joint_array('low')), tuple(ROBOT.joint_array('high')), 0.5)
+SIM_SPEC = replace(SPEC, ages_in_sim_time=True)
 
 
 @pytest.fixture
@@ -20,24 +26,45 @@ def buffer():
     return CommandBuffer(SPEC)
 
 
-def targets(buffer, now_ns=0, sim_ns=0, num_frames=1):
-    return buffer.targets(now_ns, sim_ns, num_frames, PERIOD_NS)
+def targets(buffer, now_ns=0, sim_ns=0, num_frames=1, period_ns=PERIOD_NS, current=HOME):
+    return buffer.targets(now_ns, sim_ns, num_frames, period_ns, current)
+
+
+def follow(buffer, names, times_s, positions, *more, start_ns=0, sim_ns=0, hz=10.0):
+    buffer.trajectory(names, times_s, positions, *more, start_ns=start_ns, sim_ns=sim_ns,
+                      policy_frequency_hz=hz)
+
+
+def path(buffer, times_s, joint=0, current=HOME):
+    """Return where a joint shall be at some times, encoding a step that ends at each."""
+    return [targets(buffer, 0, round(s * 1e9) - PERIOD_NS, current=current)
+            .joint_position[0, joint] for s in times_s]
 
 
 def test_nothing_commanded_means_stand_still_and_hold(buffer):
     out = targets(buffer, num_frames=2)
-    assert out.twist.tolist() == [0.0, 0.0]
+    assert not out.twist.any() and out.twist.shape == (2, 2)
     assert np.isnan(out.joint_position).all() and out.joint_position.shape == (2, 5)
     assert not out.joint_velocity.any()
+    assert out.valid_until_ns == 0
 
 
 def test_twist_reaches_targets_until_it_times_out_once(buffer):
     buffer.twist([0.3, 0.0, 0.0], [0.0, 0.0, -0.5], 0)
-    assert targets(buffer, SECOND_NS // 2).twist.tolist() == pytest.approx([0.3, -0.5])
-    assert targets(buffer, SECOND_NS // 2 + 1).twist.tolist() == [0.0, 0.0]
-    assert targets(buffer, 2 * SECOND_NS).twist.tolist() == [0.0, 0.0]
+    assert targets(buffer, SECOND_NS // 2).twist.tolist() == [[0.3, -0.5]]
+    assert not targets(buffer, SECOND_NS // 2 + 1).twist.any()
+    assert not targets(buffer, 2 * SECOND_NS).twist.any()
     assert (buffer.accepted, buffer.timed_out) == (1, 1)
     assert 'cmd_vel' in buffer.message and 'cmd_timeout_s' in buffer.message
+
+
+def test_timeout_that_is_set_while_running_takes_effect_at_once(buffer):
+    buffer.twist([0.3, 0.0, 0.0], [0.0, 0.0, 0.0], 0)
+    buffer.set_timeout(2.0)
+    assert targets(buffer, 2 * SECOND_NS).twist.any()
+    buffer.set_timeout(0.1)
+    assert not targets(buffer, 2 * SECOND_NS).twist.any()
+    assert buffer.spec == replace(SPEC, timeout_s=0.1)
 
 
 def test_a_problem_is_told_for_a_while_then_forgotten(buffer):
@@ -66,7 +93,7 @@ def test_a_zero_twist_that_falls_silent_is_no_timeout(buffer):
 ])
 def test_twist_beyond_limits_is_limited_and_counted(buffer, linear, angular, wanted):
     buffer.twist(linear, angular, 0)
-    assert targets(buffer).twist.tolist() == pytest.approx(wanted)
+    assert targets(buffer).twist.tolist() == [wanted]
     assert (buffer.accepted, buffer.clipped, buffer.rejected) == (1, 1, 0)
     assert 'cmd_vel' in buffer.message
 
@@ -78,7 +105,62 @@ def test_parts_of_a_twist_that_the_base_cannot_follow_are_named(buffer):
     assert 'angular.y -0.5 ignored; linear.x 9 m/s' in buffer.message
 
 
-@pytest.mark.parametrize('send, words', [
+@pytest.mark.parametrize('stamp_s, is_taken, silent_from_s', [
+    (0.0, True, 0.5),    # no stamp: now
+    (10.0, True, 0.5),   # now
+    (9.8, True, 0.3),    # what is left of the timeout
+    (9.5, True, 0.0),    # just in time
+    (9.4, False, None),  # older than the timeout
+    (99.0, True, 0.5),   # the future is now, it cannot make a command last longer
+    (-5.0, False, None),
+])
+def test_a_stamp_makes_a_twist_age(buffer, stamp_s, is_taken, silent_from_s):
+    def send():
+        buffer.twist([0.3, 0, 0], [0, 0, 0], 7 * SECOND_NS, stamp_ns=round(stamp_s * 1e9),
+                     sim_ns=10 * SECOND_NS, topic='base/cmd')
+    if not is_taken:
+        with pytest.raises(SpecError, match=r'base/cmd: refused.*s of sim time old.*clock'):
+            send()
+        assert (buffer.accepted, buffer.rejected, buffer.stale) == (0, 1, 1)
+        return
+    send()
+    last_ns = 7 * SECOND_NS + round(silent_from_s * 1e9)
+    assert targets(buffer, last_ns).twist.any()
+    assert not targets(buffer, last_ns + 1).twist.any()
+    assert (buffer.accepted, buffer.stale) == (1, 0)
+
+
+def test_in_sim_time_a_command_ends_inside_a_step():
+    """Frames that begin within the timeout move; half a second is five tenths of a second."""
+    buffer = CommandBuffer(SIM_SPEC)
+    buffer.twist([0.3, 0, 0], [0, 0, 0], 0)
+    buffer.joints([ELBOW], [], [0.5], 0)
+    out = targets(buffer, num_frames=8, period_ns=SECOND_NS // 10)
+    assert out.twist[:, 0].tolist() == [0.3] * 6 + [0.0] * 2
+    assert out.joint_velocity[:, 2].tolist() == [0.5] * 6 + [0.0] * 2
+    assert out.valid_until_ns == 0 and buffer.timed_out == 0  # the last row stands still
+    targets(buffer, 8 * SECOND_NS // 10, 8 * SECOND_NS // 10)
+    assert buffer.timed_out == 2
+
+
+@pytest.mark.parametrize('send, until_s', [
+    (lambda b: None, 0.0),
+    (lambda b: b.twist([0.3, 0, 0], [0, 0, 0], 0), 0.6),  # the frame that begins at 0.5 s ends
+    (lambda b: b.twist([0.0, 0, 0], [0, 0, 0], 0), 0.0),
+    (lambda b: b.joints([PAN], [], [0.3], -SECOND_NS // 5), 0.4),
+    (lambda b: b.joints([PAN], [0.3], [], 0), 0.0),
+    (lambda b: b.joints([PAN], [0.3], [0.1], 0), 0.1),  # a slow way changes with every frame
+    (lambda b: follow(b, [PAN], [1.0], [[0.3]]), 0.1),
+    (lambda b: follow(b, [PAN], [1.0], [[0.3]], start_ns=5 * SECOND_NS), 0.1),
+])
+def test_targets_say_until_when_their_last_row_may_be_repeated(send, until_s):
+    buffer = CommandBuffer(SIM_SPEC)
+    send(buffer)
+    out = targets(buffer, num_frames=1, period_ns=SECOND_NS // 10)
+    assert out.valid_until_ns == round(until_s * 1e9)
+
+
+BAD = [
     (lambda b: b.twist([NAN, 0, 0], [0, 0, 0], 0), ('cmd_vel', 'finite')),
     (lambda b: b.twist([0, 0, 0], [0, 0, INF], 0), ('cmd_vel', 'finite')),
     (lambda b: b.joints(['nose'], [0.1], [], 0), ('joint_command', "'nose'", PAN)),
@@ -92,33 +174,46 @@ def test_parts_of_a_twist_that_the_base_cannot_follow_are_named(buffer):
     (lambda b: b.joint_array([0.0] * 4, 'position', 0), ('arm_controller/commands', '4 values')),
     (lambda b: b.joint_array([NAN] * 5, 'velocity', 0), ('arm_controller/commands', 'finite')),
     (lambda b: follow(b, [PAN], [0.0], [[NAN]]), ('joint_trajectory', 'not finite')),
+    (lambda b: follow(b, [PAN], [NAN], [[0.1]]), ('joint_trajectory', 'not finite')),
     (lambda b: follow(b, [PAN], [0.0], [[0.1, 0.2]]), ('joint_trajectory', '2 positions for 1')),
+    (lambda b: follow(b, [PAN], [0.0], [[]]), ('joint_trajectory', '0 positions for 1')),
+    (lambda b: follow(b, [PAN], [1.0], [[0.1]], [[0.0, 0.0]]), ('2 velocities for 1',)),
+    (lambda b: follow(b, [PAN], [1.0], [[0.1]], [[INF]]), ('velocities', 'not finite')),
+    (lambda b: follow(b, [PAN], [1.0], [[0.1]], [[0.0]], [[NAN]]), ('accelerations',)),
+    (lambda b: follow(b, [PAN], [1.0], [[0.1]], [[0.2]]), ('last point still moves', 'at rest')),
     (lambda b: follow(b, ['nose'], [0.0], [[0.1]]), ('joint_trajectory', "'nose'")),
-    (lambda b: follow(b, [PAN], [], []), ('joint_trajectory', 'no points')),
+    (lambda b: follow(b, [], [0.0], [[]]), ('joint_trajectory', 'no joint')),
+    (lambda b: follow(b, ['nose'], [], []), ('joint_trajectory', "'nose'")),
     (lambda b: follow(b, [PAN], [1.0, 1.0], [[0.1], [0.2]]), ('joint_trajectory', 'increase')),
     (lambda b: follow(b, [PAN], [-1.0], [[0.1]]), ('joint_trajectory', 'increase')),
     (lambda b: follow(b, [PAN], [1.0], [[0.1]], start_ns=1, sim_ns=5 * SECOND_NS),
      ('joint_trajectory', 'ended 4.000 s', 'stamp of 0')),
-])
+    (lambda b: follow(b, [PAN], [0.0] * 10_001, [[0.1]] * 10_001), ('10001 points', '10000')),
+]
+
+
+@pytest.mark.parametrize('send, words', BAD)
 def test_bad_input_is_refused_with_topic_and_remedy_and_changes_nothing(buffer, send, words):
     buffer.twist([0.3, 0, 0], [0, 0, 0.2], 0)
     buffer.joints([LIFT], [-1.0], [], 0)
     buffer.joints([ELBOW], [], [0.5], 0)
+    follow(buffer, [PAN], [1.0], [[0.4]])
     before = targets(buffer)
     with pytest.raises(SpecError) as error:
         send(buffer)
     for word in words:
         assert word in str(error.value)
     after = targets(buffer)
-    assert (buffer.accepted, buffer.rejected) == (3, 1)
+    assert (buffer.accepted, buffer.rejected, buffer.stale) == (4, 1, 0)
     assert buffer.message == str(error.value)
     for field in ('twist', 'joint_position', 'joint_velocity'):
         np.testing.assert_array_equal(getattr(before, field), getattr(after, field))
 
 
-def follow(buffer, names, times_s, positions, start_ns=0, sim_ns=0):
-    buffer.trajectory(names, times_s, positions, start_ns=start_ns, sim_ns=sim_ns,
-                      current=ROBOT.joint_array('home'))
+def test_a_book_in_a_name_does_not_become_a_book_in_the_message(buffer):
+    with pytest.raises(SpecError):
+        buffer.joints(['n' * 100_000], [0.1], [], 0)
+    assert len(buffer.message) < 600
 
 
 def test_joint_command_moves_named_joints_only_and_newest_message_wins(buffer):
@@ -143,8 +238,25 @@ def test_joint_values_beyond_limits_are_limited_and_counted(buffer):
     buffer.joints([LIFT], [], [-7.0], 0)
     out = targets(buffer)
     assert out.joint_position[0, 0] == ROBOT.joints[0].high
-    assert out.joint_velocity[0, 1] == pytest.approx(-ROBOT.joints[1].max_speed)
+    assert out.joint_velocity[0, 1] == -ROBOT.joints[1].max_speed
     assert buffer.clipped == 2 and LIFT in buffer.message
+
+
+@pytest.mark.parametrize('velocity', [0.3, -0.3])
+def test_position_with_velocity_goes_there_no_faster(buffer, velocity):
+    buffer.joints([PAN, LIFT], [0.07, -1.0], [velocity, 0.0], 0)
+    steps = [targets(buffer, 0, n * PERIOD_NS).joint_position[0] for n in range(5)]
+    assert [step[0] for step in steps] == pytest.approx([0.02, 0.04, 0.06, 0.07, 0.07])
+    assert [step[1] for step in steps] == [-1.0] * 5  # 0 is no limit beyond the robot's own
+
+
+def test_a_step_that_is_encoded_twice_or_in_the_middle_goes_on_from_where_it_was(buffer):
+    buffer.joints([PAN], [1.0], [0.3], 0)
+    steps = [targets(buffer, 0, n * PERIOD_NS, num_frames=2).joint_position[:, 0]
+             for n in (0, 0, 1, 1, 3, 9)]
+    assert np.array(steps) == pytest.approx(
+        np.array([[0.02, 0.04], [0.02, 0.04], [0.04, 0.06], [0.04, 0.06], [0.08, 0.1],
+                  [0.12, 0.14]]))  # nobody asked for steps 5 to 8: it waited at 0.1
 
 
 @pytest.mark.parametrize('interface', ['position', 'velocity'])
@@ -157,10 +269,18 @@ def test_joint_array_is_in_world_order(buffer, interface):
 
 def test_trajectory_runs_in_sim_time_from_where_the_joint_is(buffer):
     follow(buffer, [PAN], [1.0, 2.0], [[0.6], [0.2]], sim_ns=10 * SECOND_NS)
-    at = [targets(buffer, 0, 10 * SECOND_NS - PERIOD_NS + s * SECOND_NS // 2).joint_position[0, 0]
-          for s in range(7)]
-    assert at == pytest.approx([0.0, 0.3, 0.6, 0.4, 0.2, 0.2, 0.2])
-    assert buffer.follows_trajectory
+    targets(buffer, 0, 10 * SECOND_NS)
+    assert path(buffer, [10.0, 10.5, 11.0, 11.5, 12.0, 12.5, 13.0]) == pytest.approx(
+        [0.0, 0.3, 0.6, 0.4, 0.2, 0.2, 0.2])
+    assert targets(buffer, 0, 13 * SECOND_NS).valid_until_ns == 0
+
+
+def test_trajectory_without_stamp_starts_with_the_first_step_that_follows_it(buffer):
+    """A joint that moves on until then is followed from where it gets to."""
+    follow(buffer, [PAN], [1.0], [[0.6]], sim_ns=10 * SECOND_NS)
+    current = [0.4, *HOME[1:]]
+    targets(buffer, 0, 11 * SECOND_NS, current=current)
+    assert path(buffer, [11.5, 12.0]) == pytest.approx([0.5, 0.6])
 
 
 def test_trajectory_frames_of_one_step_are_sampled_each_at_its_time(buffer):
@@ -170,23 +290,220 @@ def test_trajectory_frames_of_one_step_are_sampled_each_at_its_time(buffer):
     assert np.isnan(out.joint_position[:, 1:]).all()
 
 
+def test_trajectory_positions_are_limited_and_counted(buffer):
+    follow(buffer, [PAN], [1.0], [[9.0]])
+    targets(buffer)
+    assert path(buffer, [1.0]) == [ROBOT.joints[0].high]
+    assert buffer.clipped == 1 and PAN in buffer.message
+
+
+def test_a_cubic_that_swings_out_stays_inside_the_limits(buffer):
+    follow(buffer, [PAN], [1.0, 2.0], [[1.1], [1.1]], [[1.5], [0.0]])
+    targets(buffer)
+    assert path(buffer, [1.3]) == [ROBOT.joints[0].high]
+
+
+def test_replacement_follows_the_old_plan_until_the_new_one_starts(buffer):
+    """Old: 0 to 1 in 2 s. New from t = 1 s: back to 0.1 at t = 2 s."""
+    follow(buffer, [PAN], [2.0], [[1.0]])
+    targets(buffer)
+    follow(buffer, [PAN], [1.0], [[0.1]], start_ns=SECOND_NS)
+    assert path(buffer, [0.5, 1.0, 1.5, 2.0, 3.0]) == pytest.approx([0.25, 0.5, 0.3, 0.1, 0.1])
+
+
+def test_replacement_that_starts_now_bridges_from_the_old_plan(buffer):
+    follow(buffer, [PAN], [2.0], [[1.0]])
+    targets(buffer)
+    follow(buffer, [PAN], [1.0], [[0.1]], sim_ns=SECOND_NS)
+    targets(buffer, 0, SECOND_NS)  # where the joint really is does not matter to a running plan
+    assert path(buffer, [1.5, 2.0]) == pytest.approx([0.3, 0.1])
+
+
+def test_points_in_the_past_are_dropped(buffer):
+    """At t = 1.5 s the points for 0.5 s and 1 s are past; the bridge leads to the third one."""
+    follow(buffer, [PAN], [0.5, 1.0, 2.0], [[0.9], [0.8], [0.4]], start_ns=1, sim_ns=SECOND_NS)
+    targets(buffer, 0, 3 * SECOND_NS // 2)
+    assert path(buffer, [1.5, 1.75, 2.0]) == pytest.approx([0.0, 0.2, 0.4])
+
+
+def test_points_that_are_all_past_when_a_step_comes_leave_the_last_one(buffer):
+    follow(buffer, [PAN], [0.5, 1.0], [[0.9], [0.8]], start_ns=1)
+    out = targets(buffer, 0, 5 * SECOND_NS)
+    assert out.joint_position[0, 0] == 0.8 and out.valid_until_ns == 0
+
+
+def test_joints_a_trajectory_does_not_name_go_on_with_their_plan(buffer):
+    follow(buffer, [PAN, LIFT], [2.0], [[1.0, -1.3]])
+    targets(buffer)
+    follow(buffer, [PAN], [1.0], [[0.0]], sim_ns=SECOND_NS)
+    targets(buffer, 0, SECOND_NS)
+    assert path(buffer, [1.5, 2.0], joint=0) == pytest.approx([0.25, 0.0])
+    assert path(buffer, [1.5, 2.0], joint=1) == pytest.approx([-1.2, -1.3])
+
+
+def test_of_trajectories_that_come_before_one_step_the_last_is_followed(buffer):
+    for goal in (0.9, 0.7, 0.5):
+        follow(buffer, [PAN], [1.0], [[goal]])
+    follow(buffer, [PAN], [1.0], [[0.1]], start_ns=SECOND_NS)
+    targets(buffer)
+    assert path(buffer, [0.5, 1.0, 1.5, 2.0]) == pytest.approx([0.25, 0.5, 0.3, 0.1])
+
+
+def test_a_joint_under_another_command_holds_until_its_trajectory_starts(buffer):
+    buffer.joints([PAN], [], [0.3], 0)
+    follow(buffer, [PAN], [1.0], [[0.4]], start_ns=SECOND_NS)
+    out = targets(buffer)
+    assert (out.joint_position[0, 0], out.joint_velocity[0, 0]) == (0.0, 0.0)
+    assert path(buffer, [1.0, 1.5, 2.0]) == pytest.approx([0.0, 0.2, 0.4])
+
+
+@pytest.mark.parametrize('names, stops', [((), [PAN, LIFT]), ((PAN,), [PAN])])
+def test_trajectory_without_points_stops_joints_where_they_are(buffer, names, stops):
+    follow(buffer, [PAN, LIFT], [1.0], [[0.5, -1.2]])
+    targets(buffer)
+    follow(buffer, names, [], [])
+    out = targets(buffer, 0, SECOND_NS // 2)
+    held = [name for name, p in zip((PAN, LIFT), out.joint_position[0]) if np.isnan(p)]
+    assert held == stops and not out.joint_velocity.any()
+    assert (buffer.accepted, buffer.rejected) == (2, 0)
+
+
 def test_joint_command_takes_a_joint_out_of_a_trajectory(buffer):
     follow(buffer, [PAN, LIFT], [1.0], [[0.5, -1.2]])
     buffer.joints([PAN], [], [0.1], 0)
-    out = targets(buffer, 0, SECOND_NS)
+    out = targets(buffer, 0, 0)
     assert np.isnan(out.joint_position[0, 0]) and out.joint_velocity[0, 0] == 0.1
-    assert out.joint_position[0, 1] == -1.2
+    assert path(buffer, [1.0], joint=1) == pytest.approx([-1.2])
+
+
+def test_a_chunk_without_timing_comes_to_each_point_at_the_policy_frequency(buffer):
+    points = [[0.1], [0.3], [0.2], [0.25]]
+    follow(buffer, [PAN], [0.0] * 4, points, hz=10.0)
+    targets(buffer)
+    assert path(buffer, [0.1, 0.2, 0.3, 0.4, 0.5]) == pytest.approx([0.1, 0.3, 0.2, 0.25, 0.25])
+
+
+def test_a_flood_of_trajectories_for_later_is_refused_before_it_fills_the_memory(buffer):
+    points = [[0.1]] * 4000
+    times_s = [1.0 + n for n in range(4000)]
+    for start_s in (10_000, 20_000):
+        follow(buffer, [PAN], times_s, points, start_ns=start_s * SECOND_NS)
+    with pytest.raises(SpecError, match='8000 points come before its start'):
+        follow(buffer, [PAN], times_s, points, start_ns=30_000 * SECOND_NS)
+    follow(buffer, [PAN], times_s, points)  # one that replaces all of them is welcome
+    assert (buffer.accepted, buffer.rejected) == (3, 1)
+
+
+def test_base_velocity_ramps_frame_by_frame_and_keeps_its_state():
+    """1 m/s^2 and frames of 0.1 s: 0.1 m/s more per frame, also down to a stop."""
+    spec = replace(SIM_SPEC, limits=Limits(linear_acceleration_mps2=1.0))
+    buffer = CommandBuffer(spec)
+    tenth_ns = SECOND_NS // 10
+
+    def speeds(sim_tenths, num_frames):
+        sim_ns = sim_tenths * tenth_ns
+        return targets(buffer, sim_ns, sim_ns, num_frames, tenth_ns)
+
+    buffer.twist([0.35, 0, 0], [0, 0, 1.0], 0)
+    first = speeds(0, 3)
+    assert first.twist[:, 0] == pytest.approx([0.1, 0.2, 0.3])
+    assert first.twist[:, 1].tolist() == [1.0] * 3
+    assert first.valid_until_ns == 3 * tenth_ns  # the ramp goes on
+    assert speeds(0, 3).twist[:, 0] == pytest.approx([0.1, 0.2, 0.3])
+    assert speeds(3, 2).twist[:, 0] == pytest.approx([0.35, 0.35])
+    assert speeds(6, 4).twist[:, 0] == pytest.approx([0.25, 0.15, 0.05, 0.0])  # silent
+    buffer.twist([0.35, 0, 0], [0, 0, 0.0], 10 * tenth_ns)
+    speeds(10, 2)
+    buffer.clear()
+    assert not speeds(0, 2).twist.any()
+
+
+def test_limits_of_the_profile_narrow_those_of_the_engine():
+    spec = replace(SPEC, limits=Limits(linear_velocity_mps=0.5, angular_velocity_radps=9.0))
+    buffer = CommandBuffer(spec)
+    for sign, speed in ((1.0, 0.5), (-1.0, ROBOT.linear_low_mps)):
+        buffer.twist([sign * 9.0, 0, 0], [0, 0, 9.0], 0)
+        assert targets(buffer).twist.tolist() == [[speed, ROBOT.angular_max_radps]]
+
+
+def test_joint_acceleration_limits_velocities_and_the_way_to_a_position():
+    spec = replace(SPEC, limits=Limits(joint_acceleration=1.0))
+    buffer, tenth_ns = CommandBuffer(spec), SECOND_NS // 10
+    buffer.joints([PAN], [], [0.25], 0)
+    out = targets(buffer, 0, 0, 4, tenth_ns)
+    assert out.joint_velocity[:, 0] == pytest.approx([0.1, 0.2, 0.25, 0.25])
+    buffer.clear()
+    buffer.joints([PAN], [0.06], [], 0)  # up to 0.2 rad/s in two frames, down again in two
+    out = targets(buffer, 0, 0, 6, tenth_ns)
+    steps = np.diff([0.0, *out.joint_position[:, 0]]) / 0.1
+    assert steps == pytest.approx([0.1, 0.2, 0.2, 0.1, 0.0, 0.0])
+    assert out.valid_until_ns == 0
+
+
+def test_a_trajectory_that_is_too_quick_is_followed_as_well_as_limits_allow():
+    spec = replace(SPEC, limits=Limits(joint_acceleration=2.0))
+    buffer = CommandBuffer(spec)
+    follow(buffer, [PAN], [0.4], [[1.0]])
+    place = np.array([0.0, *targets(buffer, 0, 0, 60).joint_position[:, 0]])
+    speed = np.diff(place) / PERIOD_S
+    assert np.abs(speed).max() <= ROBOT.joints[0].max_speed + 1e-9
+    assert np.abs(np.diff([0.0, *speed, 0.0])).max() <= 2.0 * PERIOD_S + 1e-9
+    assert place.max() <= 1.0 + 1e-9 and place[-1] == pytest.approx(1.0)
+
+
+def test_robot_description_tightens_joint_limits():
+    robot = {name: JointLimits() for name in ROBOT.joint_names}
+    robot.update({PAN: JointLimits(-0.5, 9.0, 0.3), 'wheel_joint': JointLimits()})
+    spec = SPEC.within(robot)
+    assert (spec.joint_low[0], spec.joint_high[0]) == (-0.5, ROBOT.joints[0].high)
+    assert spec.joint_low[1:] == SPEC.joint_low[1:] and spec.joint_high[1:] == SPEC.joint_high[1:]
+    buffer = CommandBuffer(spec)
+    buffer.joints([PAN], [-2.0], [], 0)
+    steps = [targets(buffer, 0, n * PERIOD_NS).joint_position[0, 0] for n in range(30)]
+    assert steps[:2] == pytest.approx([-0.02, -0.04]) and steps[-1] == pytest.approx(-0.5)
+    buffer.joints([PAN], [], [1.0], 0)
+    assert targets(buffer).joint_velocity[0, 0] == 0.3
+
+
+@pytest.mark.parametrize('robot, words', [
+    ({PAN: JointLimits()}, f'no movable joint {LIFT}.*it has {PAN}'),
+    ({**{n: JointLimits() for n in ROBOT.joint_names}, PAN: JointLimits(2.0, 3.0)},
+     f'{PAN} can be nowhere.* 2 to 1.2'),
+])
+def test_robot_description_that_does_not_fit_is_refused(robot, words):
+    with pytest.raises(SpecError, match=words):
+        SPEC.within(robot)
 
 
 def test_clear_forgets_commands_and_keeps_counters(buffer):
     buffer.twist([0.3, 0, 0], [0, 0, 0], 0)
     follow(buffer, [PAN], [1.0], [[0.5]])
+    buffer.joints([LIFT], [-1.0], [0.1], 0)
     buffer.clear()
     out = targets(buffer)
     assert not out.twist.any() and np.isnan(out.joint_position).all()
-    assert buffer.accepted == 2 and not buffer.follows_trajectory
+    assert out.valid_until_ns == 0 and buffer.accepted == 3
 
 
-def test_spec_refuses_a_layout_without_the_columns():
-    with pytest.raises(SpecError, match='base.angular.z'):
-        CommandSpec(ActionLayout((ActionDim('base.linear.x', 'm/s', -1, 1),)), (), (), (), 0.5)
+def test_counting_goes_on_in_the_buffer_of_another_world(buffer):
+    buffer.twist([9.0, 0, 0], [0, 0, 0], 0)
+    with pytest.raises(SpecError):
+        buffer.joints([], [], [], 0)
+    other = CommandBuffer(SIM_SPEC, buffer.counts)
+    assert other.counts == buffer.counts == CommandCounts(1, 1, 1, 0, buffer.message, 0)
+
+
+@pytest.mark.parametrize('changes, words', [
+    (dict(action=ActionLayout((ActionDim('base.linear.x', 'm/s', -1, 1),))), 'base.angular.z'),
+    (dict(timeout_s=0.0), 'cmd_timeout_s=0.0'),
+    (dict(joint_low=(0.0,)), 'no limits each'),
+    (dict(joint_low=(NAN,) * 5), 'low <= high'),
+])
+def test_spec_refuses_what_cannot_be_commanded(changes, words):
+    with pytest.raises(SpecError, match=words):
+        replace(SPEC, **changes)
+
+
+def test_negative_limits_are_refused():
+    with pytest.raises(SpecError, match='joint_acceleration=-1'):
+        Limits(joint_acceleration=-1.0)

@@ -210,8 +210,9 @@ def test_arm_controller_topics(graph):
      ('joint_command', '2 values')),
     (Float64MultiArray, 'arm_controller/commands', Float64MultiArray(data=[0.0] * 3),
      ('arm_controller/commands', '3 values', PAN)),
-    (JointTrajectory, 'arm_controller/joint_trajectory', JointTrajectory(joint_names=[PAN]),
-     ('joint_trajectory', 'no points')),
+    (JointTrajectory, 'arm_controller/joint_trajectory',
+     JointTrajectory(joint_names=[PAN], points=[JointTrajectoryPoint(positions=[0.1, 0.2])]),
+     ('joint_trajectory', '2 positions for 1')),
 ])
 def test_bad_input_is_counted_and_told_and_the_world_runs_on(graph, msg_type, topic, msg, words):
     status = graph.listen(WorldStatus, 'world_status')

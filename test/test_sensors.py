@@ -196,7 +196,9 @@ def test_base_transform_of_a_quarter_turn():
 
 @pytest.mark.parametrize('stamped', [False, True])
 def test_twist_there_and_back(stamped):
-    linear, angular = commands.twist_from_msg(commands.twist_to_msg(0.3, -0.4, stamped))
+    linear, angular, stamp_ns = commands.twist_from_msg(
+        commands.twist_to_msg(0.3, -0.4, stamped))
+    assert stamp_ns == 0
     assert (linear, angular) == ((0.3, 0.0, 0.0), (0.0, 0.0, -0.4))
 
 
@@ -212,8 +214,9 @@ def test_trajectory_times_are_seconds():
     set_stamp(point.time_from_start, 1_500_000_000)
     msg = JointTrajectory(joint_names=['x'], points=[point])
     set_stamp(msg.header.stamp, 42)
-    names, times_s, positions, start_ns = commands.trajectory_from_msg(msg)
-    assert (names, times_s, [list(p) for p in positions], start_ns) == (['x'], [1.5], [[0.1]], 42)
+    names, times_s, *values, start_ns = commands.trajectory_from_msg(msg)
+    assert (names, times_s, start_ns) == (['x'], [1.5], 42)
+    assert [[list(point) for point in points] for points in values] == [[[0.1]], [[]], [[]]]
 
 
 def make_embedding():

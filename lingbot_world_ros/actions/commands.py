@@ -2,18 +2,25 @@
 """
 The newest command of every source: checked when it arrives, read when a step is encoded.
 
-No ROS and no clock: the caller hands in ``now_ns`` (steady wall time, for timeouts) and
-``sim_ns`` (sim time, for trajectories). Not thread safe; one thread owns a buffer.
+No ROS and no clock: the caller hands in ``now_ns``, the time in which commands age (steady wall
+time, or sim time where a run must repeat), and ``sim_ns``, the sim time of the newest frame. Not
+thread safe; who shares a buffer between threads holds a lock.
 """
-from dataclasses import dataclass
-from typing import Optional, Sequence, Tuple
+from bisect import bisect_left
+from dataclasses import dataclass, replace
+from functools import cached_property
+from math import inf, isfinite
+from typing import List, Mapping, Optional, Sequence, Tuple
 
-from lingbot_world_ros.actions.trajectory import plan_trajectory, Trajectory
+from lingbot_world_ros.actions.limits import JointLimits, Limits, Pacer
+from lingbot_world_ros.actions.trajectory import (check_points, MAX_ACCELERATION, MAX_POINTS, Plan,
+                                                  Points, splice)
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.worlds.world_model import ActionLayout
 import numpy as np
 
 MESSAGE_NS = 5_000_000_000  # how long the newest problem is told
+MESSAGE_LENGTH = 500  # characters; a sender can put whole books into a name
 HOLD, VELOCITY, POSITION, TRAJECTORY = range(4)  # what drives a joint
 LINEAR, ANGULAR = 'base.linear.x', 'base.angular.z'
 NOT_DRIVEN = ('linear.y', 'linear.z', 'angular.x', 'angular.y')  # of a twist, by this base
@@ -25,12 +32,29 @@ def velocity_name(joint: str) -> str:
 
 
 @dataclass(frozen=True)
+class CommandCounts:
+    """
+    What happened to commands since the encoder started, and the newest problem in words.
+
+    ``stale`` ones, whose stamp was too old, are among the ``rejected``.
+    """
+
+    accepted: int = 0
+    rejected: int = 0
+    clipped: int = 0
+    timed_out: int = 0
+    message: str = ''
+    stale: int = 0
+
+
+@dataclass(frozen=True)
 class CommandSpec:
     """
-    What can be commanded: action layout, joints with position limits, and the timeout.
+    What can be commanded: action layout, joints with position limits, limits, and the timeout.
 
-    ``joint_low`` and ``joint_high`` are (J,) in rad or m; ``timeout_s`` is wall time after which
-    a velocity command that is not repeated becomes zero.
+    ``joint_low`` and ``joint_high`` are (J,) in rad or m. A velocity command that is not repeated
+    for ``timeout_s`` becomes zero; ``ages_in_sim_time`` says in which time. ``limits`` and
+    ``joint_speed_limit`` ((J,) rad/s or m/s, empty for none) hold on top of those of the layout.
     """
 
     action: ActionLayout
@@ -38,6 +62,9 @@ class CommandSpec:
     joint_low: Tuple[float, ...]
     joint_high: Tuple[float, ...]
     timeout_s: float
+    ages_in_sim_time: bool = False
+    limits: Limits = Limits()
+    joint_speed_limit: Tuple[float, ...] = ()
 
     def __post_init__(self):
         """Refuse layouts that cannot carry the commands."""
@@ -46,17 +73,85 @@ class CommandSpec:
         if missing:
             raise SpecError(f'The action layout has no column {", ".join(missing)}; the world '
                             f'offers {", ".join(self.action.names)}.')
+        lengths = {len(self.joint_names), len(self.joint_low), len(self.joint_high)}
+        if len(lengths) > 1 or len(set(self.joint_names)) != len(self.joint_names):
+            raise SpecError('The joints of the world have no limits each, or a name comes twice: '
+                            f'{", ".join(self.joint_names)}.')
+        lows, highs = zip(*[(dim.low, dim.high) for dim in self.action.dims])
+        if not all(low <= high for low, high in zip(lows + tuple(self.joint_low),
+                                                    highs + tuple(self.joint_high))):
+            raise SpecError('The limits of the world are not numbers with low <= high.')
         if not self.timeout_s > 0.0:
             raise SpecError(f'cmd_timeout_s={self.timeout_s} must be more than 0 seconds.')
 
-    def columns(self, names) -> list:
-        """Return the action column of each name."""
-        return [self.action.names.index(name) for name in names]
+    def within(self, robot: Mapping[str, JointLimits]) -> 'CommandSpec':
+        """
+        Tighten the joint limits to those of a robot description.
 
-    @property
+        :param robot: limits by joint name; names the world does not have are of no interest
+        :return: the new spec
+        :raises SpecError: a joint of the world is missing there, or no position is left to it
+        """
+        missing = [name for name in self.joint_names if name not in robot]
+        if missing:
+            raise SpecError(f'robot_description has no movable joint {", ".join(missing)}, which '
+                            f'the world has; it has {", ".join(sorted(robot)) or "none"}.')
+        limits = [robot[name] for name in self.joint_names]
+        low = tuple(max(a, b.low) for a, b in zip(self.joint_low, limits))
+        high = tuple(min(a, b.high) for a, b in zip(self.joint_high, limits))
+        for name, joint_low, joint_high in zip(self.joint_names, low, high):
+            if joint_low > joint_high:
+                raise SpecError(f'Joint {name} can be nowhere: robot_description and the world '
+                                f'together leave {joint_low:g} to {joint_high:g}; correct its '
+                                'limits.')
+        return replace(self, joint_low=low, joint_high=high,
+                       joint_speed_limit=tuple(limit.speed for limit in limits))
+
+    @cached_property
+    def action_names(self) -> Tuple[str, ...]:
+        """Names of the action columns, in order."""
+        return self.action.names
+
+    @cached_property
+    def base_columns(self) -> List[int]:
+        """Action columns of the base: forward, turn."""
+        return [self.action_names.index(name) for name in (LINEAR, ANGULAR)]
+
+    @cached_property
+    def joint_columns(self) -> List[int]:
+        """Action columns of the joints, in order."""
+        return [self.action_names.index(velocity_name(name)) for name in self.joint_names]
+
+    @cached_property
+    def twist_range(self) -> Tuple[Tuple[float, float], ...]:
+        """Lowest and highest forward speed [m/s] and turn rate [rad/s]."""
+        own = [self.action.dims[column] for column in self.base_columns]
+        asked = (self.limits.linear_velocity_mps, self.limits.angular_velocity_radps)
+        return tuple((max(dim.low, -(limit or inf)), min(dim.high, limit or inf))
+                     for dim, limit in zip(own, asked))
+
+    @cached_property
+    def engine_joint_speed(self) -> np.ndarray:
+        """Largest speed of each joint in the engine, (J,) float64, rad/s or m/s."""
+        return np.array([self.action.dims[column].high for column in self.joint_columns], float)
+
+    @cached_property
     def joint_speed(self) -> np.ndarray:
-        """Largest speed of each joint, (J,) float64, rad/s or m/s."""
-        return self.action.high[self.columns(map(velocity_name, self.joint_names))].astype(float)
+        """Largest speed of each joint that is allowed, (J,) float64, rad/s or m/s."""
+        return np.minimum(self.engine_joint_speed, self.joint_speed_limit or inf)
+
+    @cached_property
+    def acceleration(self) -> np.ndarray:
+        """Largest accelerations of base forward, base turn and joints, (2 + J,); inf for none."""
+        limits = self.limits
+        joints = [limits.joint_acceleration] * len(self.joint_names)
+        asked = [limits.linear_acceleration_mps2, limits.angular_acceleration_radps2, *joints]
+        return np.array([value or inf for value in asked])
+
+    @cached_property
+    def paced_joints(self) -> np.ndarray:
+        """Joints that must not be told the goal at once, (J,) bool: the engine is too quick."""
+        return (self.joint_speed < self.engine_joint_speed) | np.isfinite(self.acceleration[2:])
 
 
 @dataclass(frozen=True)
@@ -64,14 +159,17 @@ class Targets:
     """
     What one step is asked to do; t frames, J joints.
 
-    ``twist`` (2,) float64: v_x [m/s], w_z [rad/s], in base_link, constant over the step.
-    ``joint_position`` (t, J): rad or m, NaN where no position was asked for.
+    ``twist`` (t, 2) float64: v_x [m/s], w_z [rad/s], in base_link, constant over a frame.
+    ``joint_position`` (t, J): rad or m after each frame, NaN where no position was asked for.
     ``joint_velocity`` (t, J): rad/s or m/s, zero where a position was asked for.
+    ``valid_until_ns``: sim time up to which repeating the last frame's targets is right, 0 for
+    ever.
     """
 
     twist: np.ndarray
     joint_position: np.ndarray
     joint_velocity: np.ndarray
+    valid_until_ns: int = 0
 
 
 class CommandBuffer:
@@ -83,56 +181,83 @@ class CommandBuffer:
     newest message wins joint by joint; joints it does not name go on as they were.
     """
 
-    def __init__(self, spec: CommandSpec):
+    def __init__(self, spec: CommandSpec, counts: CommandCounts = CommandCounts()):
+        """
+        Start with everything at rest.
+
+        :param spec: what can be commanded
+        :param counts: where to go on counting
+        """
         self.spec = spec
-        self.accepted = self.rejected = self.clipped = self.timed_out = 0
-        self.message = ''
+        self.accepted, self.rejected, self.clipped, self.timed_out, self.stale = (
+            counts.accepted, counts.rejected, counts.clipped, counts.timed_out, counts.stale)
+        self.message = counts.message
         self._message_since_ns: Optional[int] = None
         num_joints = len(spec.joint_names)
+        self._index = {name: column for column, name in enumerate(spec.joint_names)}
+        self._speed = spec.joint_speed.tolist()
         self._timeout_ns = round(spec.timeout_s * 1e9)
-        self._low, self._high = np.array(spec.joint_low), np.array(spec.joint_high)
-        self._speed = spec.joint_speed
-        base = spec.columns((LINEAR, ANGULAR))
-        self._twist_low, self._twist_high = spec.action.low[base], spec.action.high[base]
-        self._twist, self._twist_ns = np.zeros(2), 0
-        self._mode = np.zeros(num_joints, dtype=int)
-        self._velocity, self._velocity_ns = np.zeros(num_joints), np.zeros(num_joints, np.int64)
-        self._position = np.full(num_joints, np.nan)
-        self._trajectory: Optional[Trajectory] = None
+        self._twist, self._twist_ns, self._twist_topic = (0.0, 0.0), 0, ''
+        self._mode = [HOLD] * num_joints
+        self._velocity, self._velocity_ns = [0.0] * num_joints, [0] * num_joints
+        self._position = [0.0] * num_joints
+        self._way_speed = [inf] * num_joints  # of a position command
+        self._plans: List[Optional[Plan]] = [None] * num_joints
+        self._waiting: List[List[Points]] = [[] for _ in range(num_joints)]
+        self._current = np.clip(np.zeros(num_joints), spec.joint_low, spec.joint_high)
+        self._pacer = Pacer(spec.acceleration)
+        self._always_paced = bool(spec.paced_joints.any() or np.isfinite(spec.acceleration).any())
+
+    @property
+    def counts(self) -> CommandCounts:
+        """What happened to commands so far."""
+        return CommandCounts(self.accepted, self.rejected, self.clipped, self.timed_out,
+                             self.message, self.stale)
 
     def clear(self) -> None:
         """Forget every command (after a reset); the counters go on."""
-        self._twist[:] = 0.0
-        self._mode[:] = HOLD
-        self._trajectory = None
+        self._twist = (0.0, 0.0)
+        self._halt(range(len(self._mode)))
+        self._pacer.clear()
+
+    def set_timeout(self, timeout_s: float) -> None:
+        """Let velocity commands age faster or slower from now on."""
+        self.spec = replace(self.spec, timeout_s=timeout_s)
+        self._timeout_ns = round(timeout_s * 1e9)
 
     def twist(self, linear: Sequence[float], angular: Sequence[float], now_ns: int, *,
-              topic: str = 'cmd_vel') -> None:
+              stamp_ns: int = 0, sim_ns: int = 0, topic: str = 'cmd_vel') -> None:
         """
         Take over a base velocity.
 
+        As ``diff_drive_controller`` does, a stamp older than the timeout is refused, an older one
+        counts for what is left of it. A stamp in the future counts as now: it cannot make a
+        command last longer.
+
         :param linear: x, y, z [m/s] in base_link; the base follows x
         :param angular: x, y, z [rad/s]; the base follows z
-        :param now_ns: steady wall time of arrival
+        :param now_ns: time of arrival, in which commands age
+        :param stamp_ns: sim time of the command; 0 means now
+        :param sim_ns: sim time now
         :param topic: where it came from, for the message
-        :raises SpecError: NaN or infinite; nothing changed
+        :raises SpecError: NaN or infinite, or too old; nothing changed
         """
-        values = np.array([*linear, *angular], dtype=np.float64)
-        self._refuse_unless(np.isfinite(values).all(), topic,
-                            f'linear {list(linear)}, angular {list(angular)} is not finite; '
-                            'send finite m/s and rad/s')
-        wanted = values[[0, 5]]
-        self._twist = np.clip(wanted, self._twist_low, self._twist_high)
-        self._twist_ns = now_ns
-        changes = [f'{name} {value:g} ignored'
-                   for name, value in zip(NOT_DRIVEN, values[1:5]) if value]
-        if (self._twist != wanted).any():
-            changes.append(f'linear.x {wanted[0]:g} m/s, angular.z {wanted[1]:g} rad/s limited to '
-                           f'{self._twist[0]:g} m/s, {self._twist[1]:g} rad/s')
-        self._accept(changes, topic,
-                     f'{"; ".join(changes)}; the base takes linear.x '
-                     f'{self._twist_low[0]:g} to {self._twist_high[0]:g} and angular.z '
-                     f'{self._twist_low[1]:g} to {self._twist_high[1]:g}, all else must be 0')
+        values = (*linear, *angular)
+        if not all(map(isfinite, values)):
+            self._refuse(topic, f'linear {list(linear)}, angular {list(angular)} is not finite; '
+                         'send finite m/s and rad/s')
+        age_ns = max(0, sim_ns - stamp_ns) if stamp_ns else 0
+        if age_ns > self._timeout_ns:
+            self.stale += 1
+            self._refuse(topic, f'its stamp is {age_ns * 1e-9:.3f} s of sim time old, more than '
+                         f'cmd_timeout_s={self.spec.timeout_s:g}; stamp with the time of /clock '
+                         'or with 0')
+        (low, high), (turn_low, turn_high) = self.spec.twist_range
+        self._twist = (min(max(values[0], low), high), min(max(values[5], turn_low), turn_high))
+        self._twist_ns, self._twist_topic = now_ns - age_ns, topic
+        self.accepted += 1
+        if any(values[1:5]) or self._twist != (values[0], values[5]):
+            self._tell_twist_changes(values, topic)
 
     def joints(self, names: Sequence[str], position: Sequence[float],
                velocity: Sequence[float], now_ns: int, *,
@@ -140,30 +265,47 @@ class CommandBuffer:
         """
         Take over positions or velocities of named joints (Isaac Sim's convention).
 
-        With both given the position is the goal and the velocity limits the way there.
+        With both given the position is the goal and the velocity, where it is not 0, the largest
+        speed on the way there.
 
         :param names: any subset of the joints, in any order
         :param position: rad or m, one per name, or empty
         :param velocity: rad/s or m/s, one per name, or empty
-        :param now_ns: steady wall time of arrival
+        :param now_ns: time of arrival, in which commands age
         :param topic: where it came from, for the message
         :raises SpecError: unknown or repeated name, wrong length, not finite; nothing changed
         """
         columns = self._joint_columns(names, topic)
-        position, velocity = (np.asarray(v, dtype=np.float64) for v in (position, velocity))
-        self._refuse_unless(position.size or velocity.size, topic,
-                            'neither position nor velocity is filled in (effort is not offered); '
-                            'fill one, with one value per name')
+        if not len(position) and not len(velocity):
+            self._refuse(topic, 'neither position nor velocity is filled in (effort is not '
+                         'offered); fill one, with one value per name')
         for what, values in (('position', position), ('velocity', velocity)):
-            self._refuse_unless(values.size in (0, len(columns)), topic,
-                                f'{what} has {values.size} values for {len(columns)} names; '
-                                'send one per name or none')
-            self._refuse_unless(np.isfinite(values).all(), topic,
-                                f'{what} {values.tolist()} is not finite')
-        if position.size:
-            self._set_positions(columns, position, topic)
-        else:
-            self._set_velocities(columns, velocity, now_ns, topic)
+            if len(values) not in (0, len(columns)):
+                self._refuse(topic, f'{what} has {len(values)} values for {len(columns)} names; '
+                             'send one per name or none')
+            if not all(map(isfinite, values)):
+                self._refuse(topic, f'{what} {list(values)} is not finite')
+        low, high, speed = self.spec.joint_low, self.spec.joint_high, self._speed
+        limited = ''
+        self._halt(columns)
+        for number, column in enumerate(columns):
+            if len(velocity):
+                asked = velocity[number]
+                self._velocity[column] = min(max(asked, -speed[column]), speed[column])
+                self._velocity_ns[column] = now_ns
+                if self._velocity[column] != asked:
+                    limited = limited or self._limit_text('velocity', asked, column,
+                                                          -speed[column], speed[column])
+            if len(position):
+                asked = position[number]
+                self._position[column] = min(max(asked, low[column]), high[column])
+                if self._position[column] != asked:
+                    limited = limited or self._limit_text('position', asked, column, low[column],
+                                                          high[column])
+                if len(velocity):
+                    self._way_speed[column] = abs(self._velocity[column]) or inf
+            self._mode[column] = POSITION if len(position) else VELOCITY
+        self._accept(limited, topic)
 
     def joint_array(self, values: Sequence[float], interface: str, now_ns: int, *,
                     topic: str = 'arm_controller/commands') -> None:
@@ -172,159 +314,247 @@ class CommandBuffer:
 
         :param values: rad or m for ``'position'``, rad/s or m/s for ``'velocity'``
         :param interface: ``'position'`` or ``'velocity'``
-        :param now_ns: steady wall time of arrival
+        :param now_ns: time of arrival, in which commands age
         :param topic: where it came from, for the message
         :raises SpecError: wrong length or not finite; nothing changed
         """
         names = self.spec.joint_names
-        self._refuse_unless(len(values) == len(names), topic,
-                            f'{len(values)} values for {len(names)} joints; send one for each of '
-                            f'{", ".join(names)}, in this order')
+        if len(values) != len(names):
+            self._refuse(topic, f'{len(values)} values for {len(names)} joints; send one for each '
+                         f'of {", ".join(names)}, in this order')
         empty = ()
         if interface == 'position':
             self.joints(names, values, empty, now_ns, topic=topic)
         else:
             self.joints(names, empty, values, now_ns, topic=topic)
 
-    def trajectory(self, names: Sequence[str], times_s: Sequence[float], positions, *,
-                   start_ns: int, sim_ns: int, current: Sequence[float],
+    def trajectory(self, names: Sequence[str], times_s: Sequence[float], positions,
+                   velocities=None, accelerations=None, *, start_ns: int, sim_ns: int,
+                   policy_frequency_hz: float,
                    topic: str = 'arm_controller/joint_trajectory') -> None:
         """
-        Take over a joint trajectory; the one before it is dropped for the joints it names.
+        Take over a joint trajectory (joint_trajectory_controller's convention).
+
+        The plan before it is followed until the new one starts; joints it does not name go on
+        with theirs. A joint under another command holds where it is until then. Points that are
+        past when a step first follows them are dropped. Without points the joints stop and hold:
+        those named, or all if none is named.
 
         :param names: any subset of the joints
-        :param times_s: time_from_start of each point, seconds of sim time
+        :param times_s: time_from_start of each point, seconds of sim time; 0 for all of several
+            points is a chunk without timing: point i at (i + 1) / ``policy_frequency_hz``
         :param positions: one list per point, one value per name, rad or m
-        :param start_ns: sim time the times count from; 0 means now
+        :param velocities: one list per point, empty where none are given; None for none at all
+        :param accelerations: like ``velocities``
+        :param start_ns: sim time the times count from; 0 is the first step that follows it
         :param sim_ns: sim time now
-        :param current: (J,) joint positions now, WorldSpec order
+        :param policy_frequency_hz: rate of the points of a chunk without timing
         :param topic: where it came from, for the message
-        :raises SpecError: unknown joint, wrong length, not finite, bad times; nothing changed
+        :raises SpecError: unknown joint, wrong length, not finite, bad times, all past, or a last
+            point in motion; nothing changed
         """
+        if not len(times_s):
+            columns = (self._joint_columns(names, topic) if len(names)
+                       else range(len(self._mode)))
+            self._halt(columns)
+            self._accept('', topic)
+            return
         columns = self._joint_columns(names, topic)
-        for number, row in enumerate(positions):
-            self._refuse_unless(len(row) == len(columns), topic,
-                                f'point {number} has {len(row)} positions for {len(columns)} '
-                                'joint names; send one per name')
-        wanted = np.array([list(row) for row in positions], np.float64).reshape(-1, len(columns))
-        self._refuse_unless(np.isfinite(wanted).all(), topic, 'a position is not finite')
-        inside = np.clip(wanted, self._low[columns], self._high[columns])
+        nothing = [()] * len(times_s)
         try:
-            plan = plan_trajectory(columns, times_s, inside, start_ns or sim_ns, sim_ns,
-                                   np.asarray(current, dtype=np.float64)[columns])
+            times_ns, spacing_ns = check_points(
+                len(columns), times_s, positions, velocities or nothing, accelerations or nothing,
+                policy_frequency_hz)
         except SpecError as error:
-            self._refuse(topic, str(error).rstrip('.'))
-        self._stop_trajectory()
-        self._trajectory = plan
-        self._mode[columns] = TRAJECTORY
-        self._accept((inside != wanted).any(), topic,
-                     'a position beyond the joint limits was limited')
+            self._refuse(topic, str(error))
+        late_ns = sim_ns - start_ns - times_ns[-1]
+        if start_ns and late_ns > 0:
+            self._refuse(topic, f'it ended {late_ns * 1e-9:.3f} s of sim time ago; send a header '
+                         'stamp of 0 to start now')
+        begin_ns = max(start_ns, sim_ns)
+        ahead = max(self._num_ahead(column, sim_ns, begin_ns) for column in columns)
+        if ahead + len(times_ns) > MAX_POINTS:
+            self._refuse(topic, f'{ahead} points come before its start already; let them pass, or '
+                         'send an earlier start')
+        low, high = self.spec.joint_low, self.spec.joint_high
+        speed, limited = self._speed, ''
+        for number, column in enumerate(columns):
+            asked = [point[number] for point in positions]
+            inside = [min(max(value, low[column]), high[column]) for value in asked]
+            if inside != asked:
+                limited = limited or (f'a position of {self.spec.joint_names[column]} was limited '
+                                      f'to {low[column]:g} to {high[column]:g}')
+            points = Points(
+                start_ns, times_ns, tuple(inside),
+                _column(velocities or nothing, number, speed[column]),
+                _column(accelerations or nothing, number, MAX_ACCELERATION), spacing_ns)
+            if self._mode[column] != TRAJECTORY:
+                self._halt([column])
+                self._mode[column] = TRAJECTORY
+            waiting = self._waiting[column]
+            waiting[:] = [other for other in waiting if max(other.start_ns, sim_ns) < begin_ns]
+            waiting.append(points)
+        self._accept(limited, topic)
 
-    @property
-    def follows_trajectory(self) -> bool:
-        """True while a trajectory drives at least one joint."""
-        return self._trajectory is not None and bool((self._mode == TRAJECTORY).any())
-
-    def targets(self, now_ns: int, sim_ns: int, num_frames: int, period_ns: int) -> Targets:
+    def targets(self, now_ns: int, sim_ns: int, num_frames: int, period_ns: int,
+                current: Optional[Sequence[float]] = None) -> Targets:
         """
         Read what the coming step is asked to do; silent velocity sources become zero here.
 
-        :param now_ns: steady wall time
+        :param now_ns: time in which commands age
         :param sim_ns: sim time of the newest frame
         :param num_frames: frames of the step
         :param period_ns: sim time per frame
+        :param current: (J,) where the joints are, rad or m; None: where they were last time
         :return: targets for the frames at ``sim_ns + period_ns * (1 .. num_frames)``
         """
         self._forget_message(now_ns)
         self._expire(now_ns)
-        position = np.full((num_frames, len(self._mode)), np.nan)
-        velocity = np.zeros_like(position)
-        velocity[:, self._mode == VELOCITY] = self._velocity[self._mode == VELOCITY]
-        position[:, self._mode == POSITION] = self._position[self._mode == POSITION]
-        if self.follows_trajectory:
-            self._sample_trajectory(position, sim_ns, period_ns)
-        return Targets(self._twist.copy(), position, velocity)
+        if current is not None:
+            self._current = current
+        num_joints = len(self._mode)
+        velocity = np.zeros((num_frames, 2 + num_joints))
+        goal = np.full((num_frames + 1, num_joints), np.nan)
+        end_ns = sim_ns + num_frames * period_ns
+        valid_ns = []
 
-    def _sample_trajectory(self, position, sim_ns, period_ns):
-        columns = np.array(self._trajectory.columns)
-        active = self._mode[columns] == TRAJECTORY
-        for frame, row in enumerate(position):
-            sample = self._trajectory.sample(sim_ns + (frame + 1) * period_ns)
-            row[columns[active]] = sample[active]
+        def apply(column, value, since_ns):
+            """Ask for a velocity as long as it is fresh."""
+            expires_ns = since_ns + self._timeout_ns - now_ns  # from now
+            num_fresh = num_frames
+            if self.spec.ages_in_sim_time:
+                num_fresh = min(num_frames, expires_ns // period_ns + 1)
+            velocity[:num_fresh, column] = value
+            if value and num_fresh == num_frames:  # a frame that has begun in time is finished
+                valid_ns.append(max(end_ns, sim_ns + expires_ns + period_ns))
+
+        for column, value in enumerate(self._twist):
+            apply(column, value, self._twist_ns)
+        for column, mode in enumerate(self._mode):
+            if mode == TRAJECTORY and self._follow(column, goal[:, column], sim_ns, period_ns):
+                valid_ns.append(end_ns)
+            elif mode in (POSITION, TRAJECTORY):
+                goal[:, column] = self._position[column]
+            elif mode == VELOCITY:
+                apply(2 + column, self._velocity[column], self._velocity_ns[column])
+        position = goal[1:]
+        if self._always_paced or min(self._way_speed, default=inf) < inf:
+            velocity, position, done = self._paced(velocity, goal, sim_ns, period_ns)
+            if not done:
+                valid_ns.append(end_ns)
+        else:
+            self._pacer.clear()
+        return Targets(velocity[:, :2], position, velocity[:, 2:], min(valid_ns, default=0))
+
+    def _follow(self, column, goal, sim_ns, period_ns) -> bool:
+        """Fill in where a trajectory leads a joint; False once it is at its end."""
+        plan = self._plans[column]
+        for points in self._waiting[column]:
+            plan = splice(plan, points, sim_ns, float(self._current[column]))
+        self._waiting[column].clear()
+        self._plans[column] = plan
+        if sim_ns >= plan.end_ns:
+            self._halt([column])
+            self._mode[column], self._position[column] = POSITION, plan.states[-1][0]
+            return False
+        low, high = self.spec.joint_low[column], self.spec.joint_high[column]
+        for row in range(len(goal)):
+            position = plan.at(sim_ns + row * period_ns)[0]
+            goal[row] = min(max(position, low), high)
+        return True
+
+    def _paced(self, velocity, goal, sim_ns, period_ns):
+        """Keep to accelerations and to speeds below the engine's."""
+        speed = np.minimum(self._speed, self._way_speed)
+        paced = self.spec.paced_joints | np.isfinite(self._way_speed)
+        velocity, position, done = self._pacer.pace(
+            velocity, np.where(paced, goal, np.nan), np.asarray(self._current, float), speed,
+            sim_ns=sim_ns, period_ns=period_ns)
+        velocity[:, 2:][np.isfinite(goal[1:])] = 0.0
+        return velocity, np.where(paced, position, goal[1:]), done
+
+    def _num_ahead(self, column, sim_ns, begin_ns):
+        """Count the points that a joint follows before another trajectory begins."""
+        times_ns = self._plans[column].times_ns if self._plans[column] else ()
+        return (bisect_left(times_ns, begin_ns) - bisect_left(times_ns, sim_ns)
+                + sum(len(points.times_ns) for points in self._waiting[column]
+                      if max(points.start_ns, sim_ns) < begin_ns))
+
+    def _halt(self, columns):
+        """Let joints hold where they are."""
+        for column in columns:
+            self._mode[column] = HOLD
+            self._way_speed[column] = inf
+            self._plans[column] = None
+            self._waiting[column].clear()
 
     def _expire(self, now_ns):
-        if self._twist.any() and now_ns - self._twist_ns > self._timeout_ns:
-            self._twist = np.zeros(2)
-            self._count_timeout('cmd_vel')
-        silent = (self._mode == VELOCITY) & (now_ns - self._velocity_ns > self._timeout_ns)
-        if silent.any():
-            moving = self._velocity[silent].any()
-            self._mode[silent] = HOLD
-            if moving:
-                self._count_timeout('joint velocity')
+        if any(self._twist) and now_ns - self._twist_ns > self._timeout_ns:
+            self._twist = (0.0, 0.0)
+            self._count_timeout(self._twist_topic)
+        moving = False
+        for column, mode in enumerate(self._mode):
+            if mode == VELOCITY and now_ns - self._velocity_ns[column] > self._timeout_ns:
+                self._mode[column] = HOLD
+                moving = moving or self._velocity[column] != 0.0
+        if moving:
+            self._count_timeout('joint velocity')
 
     def _count_timeout(self, source):
         self.timed_out += 1
         self._tell(f'{source}: silent for {self.spec.timeout_s:g} s (cmd_timeout_s), set to zero.')
 
     def _tell(self, message):
+        if len(message) > MESSAGE_LENGTH:
+            message = f'{message[:MESSAGE_LENGTH]}... (cut off).'
         self.message, self._message_since_ns = message, None
 
     def _forget_message(self, now_ns):
         """Drop a problem that was told for a while; the clock starts when it is first read."""
         if self._message_since_ns is None:
             self._message_since_ns = now_ns
-        elif now_ns - self._message_since_ns > MESSAGE_NS:
+        elif not 0 <= now_ns - self._message_since_ns <= MESSAGE_NS:
             self.message = ''
 
-    def _set_positions(self, columns, position, topic):
-        inside = np.clip(position, self._low[columns], self._high[columns])
-        self._mode[columns] = POSITION
-        self._position[columns] = inside
-        self._accept((inside != position).any(), topic,
-                     self._limit_text(columns, position, self._low, self._high, 'position'))
+    def _tell_twist_changes(self, values, topic):
+        changes = [f'{name} {value:g} ignored'
+                   for name, value in zip(NOT_DRIVEN, values[1:5]) if value]
+        if self._twist != (values[0], values[5]):
+            changes.append(f'linear.x {values[0]:g} m/s, angular.z {values[5]:g} rad/s limited to '
+                           f'{self._twist[0]:g} m/s, {self._twist[1]:g} rad/s')
+        (low, high), (turn_low, turn_high) = self.spec.twist_range
+        self.clipped += 1
+        self._tell(f'{topic}: {"; ".join(changes)}; the base takes linear.x {low:g} to {high:g} '
+                   f'and angular.z {turn_low:g} to {turn_high:g}, all else must be 0.')
 
-    def _set_velocities(self, columns, velocity, now_ns, topic):
-        inside = np.clip(velocity, -self._speed[columns], self._speed[columns])
-        self._mode[columns] = VELOCITY
-        self._velocity[columns] = inside
-        self._velocity_ns[columns] = now_ns
-        self._accept((inside != velocity).any(), topic,
-                     self._limit_text(columns, velocity, -self._speed, self._speed, 'velocity'))
-
-    def _limit_text(self, columns, values, low, high, what):
-        for column, value in zip(columns, values):
-            if not low[column] <= value <= high[column]:
-                return (f'{what} {value:g} of {self.spec.joint_names[column]} limited to '
-                        f'{low[column]:g} to {high[column]:g}')
-        return ''
-
-    def _stop_trajectory(self):
-        """Let joints of the old trajectory hold where it has brought them."""
-        self._mode[self._mode == TRAJECTORY] = HOLD
+    def _limit_text(self, what, value, column, low, high):
+        name = self.spec.joint_names[column]
+        return f'{what} {value:g} of {name} limited to {low:g} to {high:g}'
 
     def _joint_columns(self, names, topic):
-        known = self.spec.joint_names
-        self._refuse_unless(len(names) > 0, topic,
-                            f'no joint is named; name some of {", ".join(known)}')
-        unknown = [name for name in names if name not in known]
-        self._refuse_unless(not unknown, topic, f'unknown joint {", ".join(map(repr, unknown))}; '
-                            f'known: {", ".join(known)}')
-        self._refuse_unless(len(set(names)) == len(names), topic,
-                            'a joint is named twice; name each once')
-        return [known.index(name) for name in names]
-
-    def _refuse_unless(self, good, topic, text):
-        if not good:
-            self._refuse(topic, text)
+        index = self._index
+        if not len(names):
+            self._refuse(topic, f'no joint is named; name some of {", ".join(index)}')
+        unknown = [name for name in names if name not in index]
+        if unknown:
+            self._refuse(topic, f'unknown joint {", ".join(map(repr, unknown[:10]))}; '
+                         f'known: {", ".join(index)}')
+        if len(set(names)) != len(names):
+            self._refuse(topic, 'a joint is named twice; name each once')
+        return [index[name] for name in names]
 
     def _refuse(self, topic, text):
         self.rejected += 1
         self._tell(f'{topic}: refused, {text}.')
         raise SpecError(self.message)
 
-    def _accept(self, clipped, topic, text):
+    def _accept(self, limited, topic):
         self.accepted += 1
-        self.clipped += bool(clipped)
-        if clipped:
-            self._tell(f'{topic}: {text}.')
+        if limited:
+            self.clipped += 1
+            self._tell(f'{topic}: {limited}.')
+
+
+def _column(rows, number, limit) -> Tuple[Optional[float], ...]:
+    """Return one column within -limit to limit, None where a row is empty."""
+    return tuple(min(max(row[number], -limit), limit) if len(row) else None for row in rows)

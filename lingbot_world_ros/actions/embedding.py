@@ -5,10 +5,11 @@ Action embeddings: commands as motion of the camera and the joints over the comi
 ``encode`` makes one on the command side; ``actions_at_latch`` reads one on the world's side at
 the last moment before a step. No ROS. Camera axes are optical (x right, y down, z forward).
 """
-from dataclasses import dataclass
-from typing import Tuple
+from dataclasses import dataclass, replace
+from typing import Callable, Optional, Tuple
 
-from lingbot_world_ros.actions.commands import ANGULAR, CommandSpec, LINEAR, Targets, velocity_name
+from lingbot_world_ros.actions.commands import (CommandCounts, CommandSpec, Targets,
+                                                velocity_name)
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.worlds.world_model import ActionLayout
 import numpy as np
@@ -16,23 +17,19 @@ import numpy as np
 
 @dataclass(frozen=True)
 class CameraModel:
-    """The camera an embedding speaks of: size, (3, 3) intrinsics, (4, 4) pose in base_link."""
+    """
+    The camera an embedding speaks of: size, (3, 3) intrinsics, (4, 4) pose in base_link.
+
+    A camera that is not fixed to the base has ``poses_of``: (n, J) joint positions -> (n, 4, 4)
+    poses of its optical frame in base_link; ``T_base_optical`` is then the one at the start of
+    the step.
+    """
 
     width_px: int
     height_px: int
     k: np.ndarray
     T_base_optical: np.ndarray
-
-
-@dataclass(frozen=True)
-class CommandCounts:
-    """What happened to commands since the encoder started, and the newest problem in words."""
-
-    accepted: int = 0
-    rejected: int = 0
-    clipped: int = 0
-    timed_out: int = 0
-    message: str = ''
+    poses_of: Optional[Callable[[np.ndarray], np.ndarray]] = None
 
 
 @dataclass(frozen=True)
@@ -43,6 +40,7 @@ class ActionEmbedding:
     ``camera_motion`` (T, 4, 4): optical frame after a frame seen from the one before, metres.
     ``joint_position`` (T, J): rad or m, NaN where none was asked for. ``joint_velocity`` (T, J).
     ``embedding`` (T, A) float32 in the order of ``layout``; units of the action layout.
+    ``valid_until_ns``: sim time after which repeating the last row is wrong, 0 for never.
     """
 
     sequence: int
@@ -59,41 +57,51 @@ class ActionEmbedding:
     valid_until_ns: int = 0
 
 
-def integrate_twist(v_mps: float, w_radps: float, dt_s: float) -> np.ndarray:
+def integrate_twist(v_mps, w_radps, dt_s: float) -> np.ndarray:
     """
     Move a planar body along a constant twist (exact SE(2) exponential).
 
-    :param v_mps: forward speed in the body's own frame
-    :param w_radps: turn rate, counter-clockwise positive
+    :param v_mps: forward speed in the body's own frame; a number or (...) of them
+    :param w_radps: turn rate, counter-clockwise positive, of the same shape
     :param dt_s: for how long
-    :return: (4, 4) float64 pose of the body afterwards in its frame before
+    :return: (..., 4, 4) float64 pose of the body afterwards in its frame before
     """
-    angle = w_radps * dt_s
-    if abs(angle) < 1e-9:
-        x, y = v_mps * dt_s, 0.5 * v_mps * dt_s * angle
-    else:
-        radius = v_mps / w_radps
-        x, y = radius * np.sin(angle), radius * (1.0 - np.cos(angle))
-    c, s = np.cos(angle), np.sin(angle)
-    return np.array([[c, -s, 0.0, x], [s, c, 0.0, y], [0.0, 0.0, 1.0, 0.0], [0.0, 0.0, 0.0, 1.0]])
+    half = 0.5 * dt_s * np.asarray(w_radps, np.float64)
+    chord = v_mps * dt_s * np.sinc(half / np.pi)  # sin(half) / half, 1 where half is 0
+    c, s = np.cos(2.0 * half), np.sin(2.0 * half)
+    T = np.zeros((*half.shape, 4, 4))
+    T[..., 0, 0] = T[..., 1, 1] = c
+    T[..., 1, 0], T[..., 0, 1] = s, -s
+    T[..., 0, 3], T[..., 1, 3] = chord * np.cos(half), chord * np.sin(half)
+    T[..., 2, 2] = T[..., 3, 3] = 1.0
+    return T
 
 
-def camera_motion(twist: np.ndarray, dt_s: float, T_base_optical: np.ndarray) -> np.ndarray:
+def camera_motion(twist: np.ndarray, dt_s: float, T_base_optical: np.ndarray,
+                  T_base_optical_after: Optional[np.ndarray] = None) -> np.ndarray:
     """
     Turn a base twist into the motion of the camera on it.
 
-    :param twist: (2,) v_x [m/s], w_z [rad/s] in base_link
+    :param twist: (..., 2) v_x [m/s], w_z [rad/s] in base_link
     :param dt_s: length of one frame
-    :param T_base_optical: (4, 4) pose of camera_optical_frame in base_link
-    :return: (4, 4) float64 optical frame afterwards seen from the optical frame before
+    :param T_base_optical: (..., 4, 4) pose of camera_optical_frame in base_link
+    :param T_base_optical_after: the same after the frame; None if the camera is fixed
+    :return: (..., 4, 4) float64 optical frame afterwards seen from the optical frame before
     """
-    T_base_base = integrate_twist(float(twist[0]), float(twist[1]), dt_s)
-    rotation, position = T_base_optical[:3, :3], T_base_optical[:3, 3]
-    motion = np.eye(4)
-    motion[:3, :3] = rotation.T @ T_base_base[:3, :3] @ rotation
-    moved = T_base_base[:3, :3] @ position + T_base_base[:3, 3]
-    motion[:3, 3] = rotation.T @ (moved - position)
-    return motion
+    if T_base_optical_after is None:
+        T_base_optical_after = T_base_optical
+    T_base_base = integrate_twist(twist[..., 0], twist[..., 1], dt_s)
+    return invert_pose(T_base_optical) @ T_base_base @ T_base_optical_after
+
+
+def invert_pose(T: np.ndarray) -> np.ndarray:
+    """Return the inverse of (..., 4, 4) rigid transforms."""
+    inverse = np.zeros_like(T)
+    rotation = np.swapaxes(T[..., :3, :3], -1, -2)
+    inverse[..., :3, :3] = rotation
+    inverse[..., :3, 3] = -(rotation @ T[..., :3, 3:])[..., 0]
+    inverse[..., 3, 3] = 1.0
+    return inverse
 
 
 def track_positions(joint_position, current, period_s: float, joint_speed) -> np.ndarray:
@@ -129,19 +137,28 @@ def encode(targets: Targets, spec: CommandSpec, camera: CameraModel, current, *,
     :param counts: command counters to carry along
     :return: the embedding
     """
-    num_frames = len(targets.joint_position)
-    tracked = track_positions(targets.joint_position, current, period_s, spec.joint_speed)
-    velocity = np.where(np.isnan(tracked), targets.joint_velocity, tracked)
-    flat = np.zeros((num_frames, len(spec.action.dims)), np.float32)
-    flat[:, spec.columns((LINEAR, ANGULAR))] = targets.twist
-    flat[:, spec.columns(map(velocity_name, spec.joint_names))] = velocity
-    motion = camera_motion(targets.twist, period_s, camera.T_base_optical)
+    velocity = targets.joint_velocity
+    if not np.isnan(targets.joint_position).all():
+        tracked = track_positions(targets.joint_position, current, period_s, spec.joint_speed)
+        velocity = np.where(np.isnan(tracked), velocity, tracked)
+    flat = np.zeros((len(velocity), len(spec.action_names)), np.float32)
+    flat[:, spec.base_columns] = targets.twist
+    flat[:, spec.joint_columns] = velocity
+    camera, motion = _move_camera(camera, targets.twist, velocity, current, period_s)
     return ActionEmbedding(
-        sequence=sequence, stamp_ns=stamp_ns, period_s=period_s,
-        camera_motion=np.broadcast_to(motion, (num_frames, 4, 4)),
+        sequence=sequence, stamp_ns=stamp_ns, period_s=period_s, camera_motion=motion,
         joint_names=spec.joint_names, joint_position=targets.joint_position,
-        joint_velocity=velocity, camera=camera, layout=spec.action.names, embedding=flat,
-        counts=counts)
+        joint_velocity=velocity, camera=camera, layout=spec.action_names, embedding=flat,
+        counts=counts, valid_until_ns=targets.valid_until_ns)
+
+
+def _move_camera(camera, twist, velocity, current, period_s):
+    """Return the camera at the start of a step, and its (T, 4, 4) motion over the frames."""
+    if camera.poses_of is None:
+        return camera, camera_motion(twist, period_s, camera.T_base_optical)
+    poses = camera.poses_of(np.vstack([current, current + np.cumsum(velocity, 0) * period_s]))
+    return (replace(camera, T_base_optical=poses[0]),
+            camera_motion(twist, period_s, poses[:-1], poses[1:]))
 
 
 def check_embedding(embedding: ActionEmbedding, layout: ActionLayout, joint_names) -> None:
@@ -155,6 +172,9 @@ def check_embedding(embedding: ActionEmbedding, layout: ActionLayout, joint_name
     """
     num_frames = len(embedding.embedding)
     num_joints = len(joint_names)
+    if not 0.0 < embedding.period_s < np.inf:
+        raise SpecError(f'action_embedding: frame_period_s={embedding.period_s} must be more than '
+                        '0 seconds.')
     shapes = (embedding.joint_position.shape, embedding.joint_velocity.shape)
     if tuple(embedding.layout) != layout.names or tuple(embedding.joint_names) != joint_names:
         raise SpecError(f'action_embedding: layout {list(embedding.layout)} is not the one of '
@@ -162,7 +182,8 @@ def check_embedding(embedding: ActionEmbedding, layout: ActionLayout, joint_name
     if num_frames < 1 or shapes != ((num_frames, num_joints),) * 2:
         raise SpecError(f'action_embedding: joint targets {shapes} do not fit {num_frames} frames '
                         f'of {num_joints} joints.')
-    if not np.isfinite(embedding.embedding).all() or np.isinf(embedding.joint_position).any():
+    finite = (embedding.embedding, embedding.joint_velocity, embedding.camera_motion)
+    if not all(np.isfinite(v).all() for v in finite) or np.isinf(embedding.joint_position).any():
         raise SpecError('action_embedding: not finite; send finite m/s and rad/s.')
 
 

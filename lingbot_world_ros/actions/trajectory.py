@@ -1,75 +1,228 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Joint trajectories: checked once when they arrive, then sampled at sim time. No ROS."""
+"""
+Joint trajectories: checked when they arrive, spliced and sampled at sim time. No ROS.
+
+The rules are those of ``joint_trajectory_controller``: points in the past are dropped, the old
+plan goes on until the new one starts, and a segment is a straight line, a cubic or a quintic by
+what its two points give (positions, velocities, accelerations).
+"""
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
-from typing import Tuple
+from math import isfinite
+from typing import List, Optional, Tuple
 
 from lingbot_world_ros.errors import SpecError
-import numpy as np
+
+MAX_POINTS = 10_000  # of one trajectory, and of those that wait for their start
+MAX_ACCELERATION = 1e6  # rad/s^2 or m/s^2; beyond it no point was meant
+LINEAR, CUBIC, QUINTIC = 1, 3, 5
+STILL = 1e-6  # rad/s or m/s; slower than this is standing
 
 
 @dataclass(frozen=True)
-class Trajectory:
+class Points:
     """
-    Positions of some joints over time, joined by straight lines.
+    Points of one joint, as one message gives them.
 
-    ``columns`` are indices into the robot's joints; ``times_ns`` (n,) int64 sim time, increasing;
-    ``positions`` (n, m) float64, rad or m. Before the first time the first row holds, after the
-    last time the last one.
+    ``start_ns`` is the sim time that ``times_ns`` (n) count from, 0 for the first step that
+    follows them. ``positions`` (n) rad or m; ``velocities`` and ``accelerations`` (n), None where
+    a point gives none. ``spacing_ns`` is 0, or the time between the points of a chunk of bare
+    positions, which one spline joins.
     """
 
-    columns: Tuple[int, ...]
-    times_ns: np.ndarray
-    positions: np.ndarray
+    start_ns: int
+    times_ns: Tuple[int, ...]
+    positions: Tuple[float, ...]
+    velocities: Tuple[Optional[float], ...]
+    accelerations: Tuple[Optional[float], ...]
+    spacing_ns: int = 0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """
+    Path of one joint: knots in sim time and the order of the polynomial after each.
+
+    Before the first knot its position holds, after the last one the last one.
+    """
+
+    times_ns: List[int]
+    states: List[Tuple[float, float, float]]  # position, velocity, acceleration
+    orders: List[int]  # of the segment that starts at the knot; one less than knots
 
     @property
     def end_ns(self) -> int:
-        """Sim time of the last point."""
-        return int(self.times_ns[-1])
+        """Sim time of the last knot."""
+        return self.times_ns[-1]
 
-    def sample(self, stamp_ns: int) -> np.ndarray:
+    def at(self, stamp_ns: int) -> Tuple[float, float, float]:
         """
-        Position at one instant.
+        State at one instant.
 
         :param stamp_ns: sim time
-        :return: (m,) float64, rad or m, one per entry of ``columns``
+        :return: position, velocity, acceleration; rad or m, seconds
         """
-        right = int(np.searchsorted(self.times_ns, stamp_ns))
-        if right == 0:
-            return self.positions[0]
-        if right == len(self.times_ns):
-            return self.positions[-1]
-        t0, t1 = self.times_ns[right - 1:right + 1]
-        part = (stamp_ns - t0) / (t1 - t0)
-        return (1.0 - part) * self.positions[right - 1] + part * self.positions[right]
+        times = self.times_ns
+        if stamp_ns >= times[-1]:
+            return self.states[-1][0], 0.0, 0.0
+        if stamp_ns < times[0]:
+            return self.states[0][0], 0.0, 0.0
+        left = bisect_right(times, stamp_ns) - 1
+        span_ns = times[left + 1] - times[left]
+        return interpolate(self.orders[left], self.states[left], self.states[left + 1],
+                           span_ns * 1e-9, (stamp_ns - times[left]) / span_ns)
+
+    def between(self, since_ns: int, until_ns: int) -> 'Plan':
+        """Return the part that two instants enclose; the state at ``until_ns`` is its end."""
+        first = max(0, bisect_right(self.times_ns, since_ns) - 1)
+        last = max(first, bisect_left(self.times_ns, until_ns))
+        orders = self.orders[first:last]
+        orders += [LINEAR] * (last - first - len(orders))  # beyond the end it holds
+        return Plan(self.times_ns[first:last] + [until_ns],
+                    self.states[first:last] + [self.at(until_ns)], orders)
 
 
-def plan_trajectory(columns, times_s, positions, start_ns: int, sim_ns: int,
-                    current) -> Trajectory:
+def interpolate(order: int, state_a, state_b, span_s: float,
+                part: float) -> Tuple[float, float, float]:
     """
-    Check trajectory points and anchor them in sim time, starting from where the joints are.
+    Point on the polynomial between two states.
 
-    :param columns: joint index of each position column
-    :param times_s: time_from_start of each point, seconds, increasing and not negative
-    :param positions: one row per point, rad or m, already inside the joint limits
-    :param start_ns: sim time the times count from
-    :param sim_ns: sim time now
-    :param current: (m,) positions of the same joints now, rad or m
-    :return: the trajectory, its first point being the joints as they are at the start
-    :raises SpecError: no points, times that do not increase, or an end that is already past
+    :param order: 1 joins positions, 3 also velocities, 5 also accelerations
+    :param state_a: position, velocity, acceleration at the start
+    :param state_b: the same at the end
+    :param span_s: time from start to end, more than 0
+    :param part: 0 at the start to 1 at the end
+    :return: position, velocity, acceleration there
     """
-    if len(times_s) == 0:
-        raise SpecError('it has no points; send at least one.')
-    times_s = np.asarray(times_s, dtype=np.float64)
-    if not np.isfinite(times_s).all() or times_s[0] < 0.0 or (np.diff(times_s) <= 0.0).any():
+    (p0, v0, a0), (p1, v1, a1) = state_a, state_b
+    way, s = p1 - p0, part
+    if order == LINEAR:
+        return p0 + way * s, way / span_s, 0.0
+    v0, v1 = v0 * span_s, v1 * span_s  # per span instead of per second
+    if order == CUBIC:
+        c2, c3, c4, c5 = 3.0 * way - 2.0 * v0 - v1, v0 + v1 - 2.0 * way, 0.0, 0.0
+    else:
+        a0, a1 = a0 * span_s ** 2, a1 * span_s ** 2
+        c2 = 0.5 * a0
+        c3 = 10.0 * way - 6.0 * v0 - 4.0 * v1 - 1.5 * a0 + 0.5 * a1
+        c4 = -15.0 * way + 8.0 * v0 + 7.0 * v1 + 1.5 * a0 - a1
+        c5 = 6.0 * way - 3.0 * (v0 + v1) + 0.5 * (a1 - a0)
+    return (p0 + s * (v0 + s * (c2 + s * (c3 + s * (c4 + s * c5)))),
+            (v0 + s * (2.0 * c2 + s * (3.0 * c3 + s * (4.0 * c4 + s * 5.0 * c5)))) / span_s,
+            (2.0 * c2 + s * (6.0 * c3 + s * (12.0 * c4 + s * 20.0 * c5))) / span_s ** 2)
+
+
+def check_points(num_joints: int, times_s, positions, velocities, accelerations,
+                 policy_frequency_hz: float) -> Tuple[Tuple[int, ...], int]:
+    """
+    Check the points of a message.
+
+    :param num_joints: number of joint names
+    :param times_s: time_from_start of each point, seconds; all 0 for a chunk without timing
+    :param positions: one list per point
+    :param velocities: one list per point, empty where none are given
+    :param accelerations: one list per point, empty where none are given
+    :param policy_frequency_hz: rate of the points of a chunk without timing
+    :return: time of each point after the start [ns], and the spacing of a chunk to be smoothed
+        [ns], 0 for anything else
+    :raises SpecError: wrong length, not finite, bad times, or an end in motion
+    """
+    if len(times_s) > MAX_POINTS:
+        raise SpecError(f'{len(times_s)} points are more than {MAX_POINTS}; send them in parts.')
+    for number, point in enumerate(zip(positions, velocities, accelerations)):
+        for what, values in zip(('positions', 'velocities', 'accelerations'), point):
+            if len(values) != num_joints and (len(values) or what == 'positions'):
+                raise SpecError(f'point {number} has {len(values)} {what} for {num_joints} joint '
+                                'names; send one per name')
+            if not all(map(isfinite, values)):
+                raise SpecError(f'{what} of point {number} are not finite')
+    if any(abs(velocity) > STILL for velocity in velocities[-1]):
+        raise SpecError('its last point still moves (velocities are not 0); let it end at rest')
+    spacing_ns = 0
+    if len(times_s) > 1 and not any(times_s):
+        times_s = [(number + 1) / policy_frequency_hz for number in range(len(times_s))]
+        if not any(map(len, [*velocities, *accelerations])):
+            spacing_ns = round(1e9 / policy_frequency_hz)
+    if not all(map(isfinite, times_s)):
+        raise SpecError('time_from_start is not finite')
+    times_ns = tuple(round(time_s * 1e9) for time_s in times_s)
+    if times_ns[0] < 0 or any(b <= a for a, b in zip(times_ns, times_ns[1:])):
         raise SpecError('time_from_start must start at 0 s or later and increase from point to '
-                        f'point, got {np.round(times_s, 4).tolist()}.')
-    times_ns = start_ns + np.round(times_s * 1e9).astype(np.int64)
-    if times_ns[-1] < sim_ns:
-        raise SpecError(f'it ended {(sim_ns - times_ns[-1]) / 1e9:.3f} s of sim time ago; send a '
-                        'header stamp of 0 to start now.')
-    positions = np.asarray(positions, dtype=np.float64)
+                        'point (or be 0 for all points of a chunk)')
+    return times_ns, spacing_ns
+
+
+def splice(old: Optional[Plan], points: Points, sim_ns: int, position: float) -> Plan:
+    """
+    Let new points take over from an old plan.
+
+    :param old: plan that is followed; None: the joint stands
+    :param points: what shall be followed from ``points.start_ns`` on
+    :param sim_ns: sim time of the newest frame
+    :param position: where the joint is, rad or m
+    :return: the old plan up to the start, a bridge to the first point that is not yet past, and
+        the points from there on
+    """
+    start_ns = points.start_ns or sim_ns
     begin_ns = max(start_ns, sim_ns)
-    if times_ns[0] > begin_ns:
-        times_ns = np.concatenate([[begin_ns], times_ns])
-        positions = np.concatenate([[current], positions])
-    return Trajectory(tuple(columns), times_ns, positions)
+    if old is None:
+        old = Plan([sim_ns], [(position, 0.0, 0.0)], [])
+    plan = old.between(sim_ns, begin_ns)
+    # A spline through a point that is almost past would swing far out behind it.
+    past_ns = begin_ns - start_ns + points.spacing_ns // 2
+    first = min(bisect_left(points.times_ns, past_ns), len(points.times_ns) - 1)
+    times_ns = [max(start_ns + time_ns, begin_ns) for time_ns in points.times_ns[first:]]
+    velocities, accelerations = points.velocities[first:], points.accelerations[first:]
+    if points.spacing_ns:
+        velocities = _smooth_velocities(plan, times_ns, points.positions[first:])
+    _extend(plan, times_ns, zip(points.positions[first:], velocities, accelerations))
+    return plan
+
+
+def _smooth_velocities(plan, times_ns, positions):
+    """Return the velocities of one spline from the end of a plan through new points."""
+    position, velocity, _ = plan.states[-1]
+    if times_ns[0] > plan.end_ns:
+        return spline_slopes([plan.end_ns, *times_ns], [position, *positions], velocity)[1:]
+    return spline_slopes(times_ns, positions, velocity)
+
+
+def _extend(plan, times_ns, states):
+    """Append points; None stands for a velocity or an acceleration that is not given."""
+    _, velocity_before, acceleration_before = plan.states[-1]
+    for time_ns, (position, velocity, acceleration) in zip(times_ns, states):
+        if velocity is None or velocity_before is None:
+            plan.orders.append(LINEAR)
+        elif acceleration is None or acceleration_before is None:
+            plan.orders.append(CUBIC)
+        else:
+            plan.orders.append(QUINTIC)
+        plan.times_ns.append(time_ns)
+        plan.states.append((position, velocity or 0.0, acceleration or 0.0))
+        velocity_before, acceleration_before = velocity, acceleration
+
+
+def spline_slopes(times_ns, positions, first_slope: float) -> List[float]:
+    """
+    Velocities that make cubics through given positions one smooth curve (C2).
+
+    :param times_ns: (n) increasing
+    :param positions: (n) rad or m
+    :param first_slope: velocity at the first one; at the last one it is 0
+    :return: (n) velocities, rad/s or m/s
+
+    The usual tridiagonal system of a clamped cubic spline, solved by elimination.
+    """
+    if len(positions) < 2:
+        return [0.0]
+    spans_s = [(b - a) * 1e-9 for a, b in zip(times_ns, times_ns[1:])]
+    speeds = [(b - a) / span_s for a, b, span_s in zip(positions, positions[1:], spans_s)]
+    factors, sums = [0.0], [first_slope]
+    for left, right, speed_left, speed_right in zip(spans_s, spans_s[1:], speeds, speeds[1:]):
+        pivot = 2.0 * (left + right) - right * factors[-1]
+        factors.append(left / pivot)
+        sums.append((3.0 * (right * speed_left + left * speed_right) - right * sums[-1]) / pivot)
+    slopes = [0.0]
+    for factor, value in zip(reversed(factors), reversed(sums)):
+        slopes.append(value - factor * slopes[-1])
+    return slopes[::-1]

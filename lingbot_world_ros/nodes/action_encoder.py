@@ -1,11 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Node ``action_encoder``: commands of every kind in, one action embedding per command out."""
+"""
+Node ``action_encoder``: commands of every kind in, what the world is asked to do out.
+
+Alone in a process it talks over topics. In one process with ``world_model`` it is linked to the
+session instead, which pulls an embedding at the last moment before each step.
+"""
 import os
+import threading
 import time
 
 from geometry_msgs.msg import Twist, TwistStamped
 from lingbot_world_ros.actions.commands import CommandBuffer
-from lingbot_world_ros.actions.embedding import CommandCounts, encode
+from lingbot_world_ros.actions.embedding import encode
+from lingbot_world_ros.actions.kinematics import read_description, RobotModel
+from lingbot_world_ros.actions.limits import Limits
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.msg import ActionEmbedding as ActionEmbeddingMsg, WorldSpec as WorldSpecMsg
 from lingbot_world_ros.nodes import qos
@@ -42,115 +50,221 @@ def twist_type(cmd_vel_type: str, distro: str):
 
 
 class ActionEncoderNode(Node):
-    """Keep the newest command of each topic; encode whenever one arrives and at a least rate."""
+    """
+    Keep the newest command of each topic; encode when the world asks, or over topics.
+
+    Commands arrive in the executor's thread, ``begin`` and ``pull`` may be called from any other:
+    one lock guards the commands and what is known of the world.
+    """
 
     def __init__(self, **node_args):
         """
-        Subscribe; encoding starts when ``world_spec`` arrives.
+        Subscribe; commands are taken once a world has begun.
 
         :param node_args: for ``rclpy.node.Node``
         :raises SpecError: a parameter cannot be used
         """
         super().__init__('action_encoder', **node_args)
-        self._params = declare(self, ACTION_ENCODER)
+        self._params = params = declare(self, ACTION_ENCODER, self.on_parameter)
+        self._limits, self._robot = Limits(**vars(params.limits)), None
+        if params.robot_description:
+            self._robot = RobotModel.from_description(read_description(params.robot_description))
+        self._lock = threading.Lock()  # guards what is below, up to the blank line
         self._buffer = None
         self._camera = None
-        self._world = None
-        self._sequence = self._sim_ns = 0
+        self._frame_id, self._num_frames, self._period_ns, self._period_s = '', 1, 1, 1.0
+        self._sequence = self._sim_ns = self._valid_until_ns = 0
         self._joint_position = np.zeros(0)
+
+        self._quiet_until_s = {}  # by topic: a flood shall not flood the log
+        self._newest_frame_ns, self._on_command = lambda: self._sim_ns, None
         self._publisher = self.create_publisher(ActionEmbeddingMsg, 'action_embedding',
                                                 qos.NEWEST)
-        self.create_subscription(WorldSpecMsg, 'world_spec', self.on_world_spec, qos.LATCHED)
-        self.create_subscription(JointState, 'joint_states', self.on_joint_states, qos.NEWEST)
-        self.cmd_vel = self.create_subscription(
-            twist_type(self._params.cmd_vel_type, os.environ.get('ROS_DISTRO', '')),
-            'cmd_vel', self.on_cmd_vel, qos.NEWEST)
+        self._subscribe(params.topics)
+        self._unlinked = [
+            self.create_subscription(WorldSpecMsg, 'world_spec', self.on_world_spec, qos.LATCHED),
+            self.create_subscription(JointState, params.topics.joint_states,
+                                     self.on_joint_states, qos.NEWEST)]
+        # Steady: embeddings must flow before there is any sim time.
+        self._timer = self.create_timer(1.0 / params.encode_rate_hz, self.encode,
+                                        clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    def _subscribe(self, topics):
+        twist = twist_type(self._params.cmd_vel_type, os.environ.get('ROS_DISTRO', ''))
+        self.cmd_vel = self.create_subscription(twist, topics.cmd_vel, self.on_cmd_vel,
+                                                qos.NEWEST)
         self.command_subscriptions = [
             self.cmd_vel,
-            self.create_subscription(JointState, 'joint_command', self.on_joint_command,
+            self.create_subscription(JointState, topics.joint_command, self.on_joint_command,
                                      qos.STATE),
-            self.create_subscription(JointTrajectory, 'arm_controller/joint_trajectory',
+            self.create_subscription(JointTrajectory, topics.joint_trajectory,
                                      self.on_trajectory, qos.STATE),
-            self.create_subscription(Float64MultiArray, 'arm_controller/commands',
+            self.create_subscription(Float64MultiArray, topics.joint_commands,
                                      self.on_arm_commands, qos.STATE)]
-        # Steady: embeddings must flow before there is any sim time.
-        self.create_timer(1.0 / self._params.encode_rate_hz, self.encode,
-                          clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    def link(self, sim_ns, on_command) -> None:
+        """
+        Serve a session in this process instead of the topics ``world_spec`` and ``joint_states``.
+
+        :param sim_ns: called for the sim time of the newest frame
+        :param on_command: called with the number of accepted commands after each of them
+        """
+        self._newest_frame_ns, self._on_command = sim_ns, on_command
+        for subscription in self._unlinked:
+            self.destroy_subscription(subscription)
+        self._unlinked = []
+        if self._timer is not None:
+            self.destroy_timer(self._timer)
+            self._timer = None
+
+    def begin(self, msg: WorldSpecMsg) -> None:
+        """
+        Take over a new world, or forget the commands when the same one starts over.
+
+        :param msg: description of the world
+        :raises SpecError: the world cannot be commanded, or does not fit the robot description or
+            ``camera_link``; the world before it stays
+        """
+        spec = command_spec_from_msg(msg, self._params.cmd_timeout_s, self._limits)
+        if self._robot is not None:
+            spec = spec.within(self._robot.joint_limits)
+        camera = camera_model_from_msg(msg, self._robot, self._params.camera_link)
+        with self._lock:
+            if self._buffer is None:
+                self._buffer = CommandBuffer(spec)
+            elif self._buffer.spec != spec:
+                self._buffer = CommandBuffer(spec, self._buffer.counts)
+            self._buffer.clear()
+            self._camera, self._frame_id = camera, msg.header.frame_id
+            self._num_frames, self._period_s = msg.frames_per_step, 1.0 / msg.frame_rate
+            self._period_ns = round(1e9 / msg.frame_rate)
+            self._joint_position = np.zeros(len(spec.joint_names))
+            self._sim_ns, self._valid_until_ns = stamp_to_ns(msg.header.stamp), 0
+
+    def pull(self, sim_ns: int, joint_position: np.ndarray):
+        """
+        Encode the newest commands for the step that starts now.
+
+        :param sim_ns: sim time of the newest frame
+        :param joint_position: (J,) where the joints are, rad or m
+        :return: the ActionEmbedding; None before a world has begun
+        """
+        with self._lock:
+            if self._buffer is None:
+                return None
+            self._sim_ns, self._joint_position = sim_ns, joint_position
+            embedding = self._encode()
+        if self._publisher.get_subscription_count():
+            self._publisher.publish(embedding_to_msg(embedding, self._frame_id))
+        return embedding
+
+    def encode(self):
+        """Publish what the coming step is asked to do; where no session pulls it."""
+        with self._lock:
+            if self._buffer is None:
+                return
+            embedding = self._encode()
+        self._publisher.publish(embedding_to_msg(embedding, self._frame_id))
+
+    def on_parameter(self, name, value):
+        """Let a parameter that was set while running take effect."""
+        with self._lock:
+            if name == 'cmd_timeout_s' and self._buffer is not None:
+                self._buffer.set_timeout(value)
 
     def on_world_spec(self, msg):
-        """Take over a new world, or forget the commands when the same one starts over."""
-        spec = command_spec_from_msg(msg, self._params.cmd_timeout_s)
-        if self._buffer is not None and self._buffer.spec == spec:
-            self._buffer.clear()
-        else:
-            self._buffer = CommandBuffer(spec)
-        self._world, self._camera = msg, camera_model_from_msg(msg)
-        self._joint_position = np.zeros(len(spec.joint_names))
-        self._sim_ns = stamp_to_ns(msg.header.stamp)
+        """Begin with the world that another process runs."""
+        try:
+            self.begin(msg)
+        except SpecError as error:
+            self.get_logger().error(str(error))
 
     def on_joint_states(self, msg):
-        """Note where the joints are; a running trajectory asks for a new target each frame."""
-        if self._buffer is None or len(msg.position) != len(msg.name):
-            return
-        self._sim_ns = stamp_to_ns(msg.header.stamp)
-        known = self._buffer.spec.joint_names
-        for name, position in zip(msg.name, msg.position):
-            if name in known:
-                self._joint_position[known.index(name)] = position
-        if self._buffer.follows_trajectory:
+        """Note where the joints are; what changes from frame to frame is encoded anew."""
+        with self._lock:
+            if self._buffer is None or len(msg.position) != len(msg.name):
+                return
+            self._sim_ns = stamp_to_ns(msg.header.stamp)
+            known = self._buffer.spec.joint_names
+            for name, position in zip(msg.name, msg.position):
+                if name in known:
+                    self._joint_position[known.index(name)] = position
+            is_due = self._valid_until_ns or self._buffer.spec.ages_in_sim_time
+        if is_due:
             self.encode()
 
     def on_cmd_vel(self, msg):
         """Base velocity, Twist or TwistStamped."""
-        self._take(lambda buffer: buffer.twist(*twist_from_msg(msg), time.monotonic_ns()))
+        linear, angular, stamp_ns = twist_from_msg(msg)
+        topic = self._params.topics.cmd_vel
+        self._take(topic, lambda buffer, now_ns, sim_ns: buffer.twist(
+            linear, angular, now_ns, stamp_ns=stamp_ns, sim_ns=sim_ns, topic=topic))
 
     def on_joint_command(self, msg):
         """Positions or velocities of named joints."""
-        self._take(lambda buffer: buffer.joints(*joint_command_from_msg(msg),
-                                                time.monotonic_ns()))
+        topic = self._params.topics.joint_command
+        self._take(topic, lambda buffer, now_ns, sim_ns: buffer.joints(
+            *joint_command_from_msg(msg), now_ns, topic=topic))
 
     def on_arm_commands(self, msg):
         """One value per joint in world_spec order."""
-        self._take(lambda buffer: buffer.joint_array(
-            msg.data, self._params.arm_commands_interface, time.monotonic_ns()))
+        topic = self._params.topics.joint_commands
+        self._take(topic, lambda buffer, now_ns, sim_ns: buffer.joint_array(
+            msg.data, self._params.arm_commands_interface, now_ns, topic=topic))
 
     def on_trajectory(self, msg):
         """Positions over sim time."""
-        names, times_s, positions, start_ns = trajectory_from_msg(msg)
-        self._take(lambda buffer: buffer.trajectory(
-            names, times_s, positions, start_ns=start_ns, sim_ns=self._sim_ns,
-            current=self._joint_position))
+        *points, start_ns = trajectory_from_msg(msg)
+        topic = self._params.topics.joint_trajectory
+        self._take(topic, lambda buffer, now_ns, sim_ns: buffer.trajectory(
+            *points, start_ns=start_ns, sim_ns=sim_ns, topic=topic,
+            policy_frequency_hz=self._params.policy_frequency))
 
-    def encode(self):
-        """Publish what the coming step is asked to do."""
-        if self._buffer is None:
+    def _take(self, topic, command):
+        """Hand a command over to the buffer; say what was wrong with it."""
+        sim_ns = self._newest_frame_ns()  # before the lock: a session may hold its own meanwhile
+        with self._lock:
+            buffer, accepted = self._buffer, None
+            if buffer is None:
+                problem = f'{topic}: dropped, no world runs yet; start world_model.'
+            else:
+                told, problem = buffer.message, ''
+                try:
+                    command(buffer, self._now_ns(sim_ns), sim_ns)
+                    accepted = buffer.accepted
+                    if buffer.message is not told:
+                        problem = buffer.message
+                except SpecError as error:
+                    problem = str(error)
+        if problem:
+            self._warn(topic, problem)
+        if accepted is None:
             return
-        buffer, world = self._buffer, self._world
-        targets = buffer.targets(time.monotonic_ns(), self._sim_ns, world.frames_per_step,
-                                 round(1e9 / world.frame_rate))
-        self._sequence += 1
-        counts = CommandCounts(buffer.accepted, buffer.rejected, buffer.clipped, buffer.timed_out,
-                               buffer.message)
-        embedding = encode(targets, buffer.spec, self._camera, self._joint_position,
-                           sequence=self._sequence, stamp_ns=self._sim_ns,
-                           period_s=1.0 / world.frame_rate, counts=counts)
-        self._publisher.publish(embedding_to_msg(embedding, world.header.frame_id))
-
-    def _take(self, command):
-        if self._buffer is None:
-            self.get_logger().warning('command dropped: no world_spec yet; start world_model.',
-                                      throttle_duration_sec=LOG_PERIOD_S)
-            return
-        problem = self._buffer.message
-        try:
-            command(self._buffer)
-        except SpecError as error:
-            self.get_logger().warning(str(error), throttle_duration_sec=LOG_PERIOD_S)
+        if self._on_command is None:
+            self.encode()
         else:
-            if self._buffer.message and self._buffer.message != problem:
-                self.get_logger().warning(self._buffer.message,
-                                          throttle_duration_sec=LOG_PERIOD_S)
-        self.encode()
+            self._on_command(accepted)
+
+    def _encode(self):
+        """Encode the coming step; call it with the lock held."""
+        self._sequence += 1
+        buffer, sim_ns = self._buffer, self._sim_ns
+        targets = buffer.targets(self._now_ns(sim_ns), sim_ns, self._num_frames, self._period_ns,
+                                 self._joint_position)
+        self._valid_until_ns = targets.valid_until_ns
+        return encode(targets, buffer.spec, self._camera, self._joint_position,
+                      sequence=self._sequence, stamp_ns=sim_ns, period_s=self._period_s,
+                      counts=buffer.counts)
+
+    def _now_ns(self, sim_ns):
+        """Return the time in which commands age: sim time where a run must repeat."""
+        return sim_ns if self._buffer.spec.ages_in_sim_time else time.monotonic_ns()
+
+    def _warn(self, topic, text):
+        now_s = time.monotonic()
+        if now_s >= self._quiet_until_s.get(topic, 0.0):
+            self._quiet_until_s[topic] = now_s + LOG_PERIOD_S
+            self.get_logger().warning(text)
 
 
 def main(args=None) -> int:

@@ -33,6 +33,7 @@ def embedding_to_msg(embedding: ActionEmbedding, frame_id: str) -> ActionEmbeddi
         timed_out_commands=embedding.counts.timed_out, message=embedding.counts.message)
     msg.header.frame_id = frame_id
     set_stamp(msg.header.stamp, embedding.stamp_ns)
+    set_stamp(msg.valid_until, embedding.valid_until_ns)
     return msg
 
 
@@ -55,7 +56,8 @@ def embedding_from_msg(msg: ActionEmbeddingMsg, T_base_optical: np.ndarray) -> A
         joint_names=tuple(msg.joint_names), camera=camera, layout=tuple(msg.layout),
         joint_position=_rows(msg, 'joint_position_target', len(msg.joint_names)),
         joint_velocity=_rows(msg, 'joint_velocity_target', len(msg.joint_names)),
-        embedding=_rows(msg, 'embedding', len(msg.layout)), counts=counts)
+        embedding=_rows(msg, 'embedding', len(msg.layout)), counts=counts,
+        valid_until_ns=stamp_to_ns(msg.valid_until))
 
 
 def _rows(msg, field, width):

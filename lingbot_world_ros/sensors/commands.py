@@ -11,12 +11,14 @@ def twist_from_msg(msg):
     """
     Read a Twist or a TwistStamped.
 
-    :param msg: geometry_msgs/Twist or TwistStamped, in base_link; its stamp is not used
-    :return: linear x, y, z [m/s]; angular x, y, z [rad/s]
+    :param msg: geometry_msgs/Twist or TwistStamped, in base_link
+    :return: linear x, y, z [m/s]; angular x, y, z [rad/s]; stamp [ns], 0 for now
     """
-    twist = getattr(msg, 'twist', msg)
+    stamp_ns, twist = 0, msg
+    if isinstance(msg, TwistStamped):
+        stamp_ns, twist = stamp_to_ns(msg.header.stamp), msg.twist
     linear, angular = twist.linear, twist.angular
-    return (linear.x, linear.y, linear.z), (angular.x, angular.y, angular.z)
+    return (linear.x, linear.y, linear.z), (angular.x, angular.y, angular.z), stamp_ns
 
 
 def twist_to_msg(v_mps: float, w_radps: float, stamped: bool = False):
@@ -60,8 +62,11 @@ def trajectory_from_msg(msg):
     Read a JointTrajectory.
 
     :param msg: trajectory_msgs/JointTrajectory
-    :return: names; times from start [s]; positions, one list per point; start [ns], 0 for now
+    :return: names; times from start [s]; positions, velocities and accelerations, one list per
+        point; start [ns], 0 for now
     """
-    times_s = [stamp_to_ns(point.time_from_start) * 1e-9 for point in msg.points]
-    return (msg.joint_names, times_s, [point.positions for point in msg.points],
+    points = msg.points
+    times_s = [stamp_to_ns(point.time_from_start) * 1e-9 for point in points]
+    return (msg.joint_names, times_s, [point.positions for point in points],
+            [point.velocities for point in points], [point.accelerations for point in points],
             stamp_to_ns(msg.header.stamp))

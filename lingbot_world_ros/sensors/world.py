@@ -1,23 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a world is and how it is doing -> WorldSpec, WorldStatus, diagnostic_msgs."""
 from array import array
+from dataclasses import replace
 from typing import Optional
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from lingbot_world_ros.actions.commands import CommandSpec
 from lingbot_world_ros.actions.embedding import CameraModel
+from lingbot_world_ros.actions.kinematics import RobotModel
+from lingbot_world_ros.actions.limits import Limits
+from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.msg import WorldSpec as WorldSpecMsg, WorldStatus as WorldStatusMsg
 from lingbot_world_ros.sensors.frames import transform_from_msg, transform_to_msg
 from lingbot_world_ros.sensors.stamps import set_stamp
 from lingbot_world_ros.worlds.faults import Fault
-from lingbot_world_ros.worlds.session import (ERROR, LOADING, NO_WORLD, PAUSED, PLAYING, REALTIME,
-                                              SessionStatus, STOPPED)
+from lingbot_world_ros.worlds.robot import T_LINK_OPTICAL
+from lingbot_world_ros.worlds.session import (ERROR, LOADING, LOCKSTEP, NO_WORLD, PAUSED, PLAYING,
+                                              REALTIME, SessionStatus, STEPPED, STOPPED)
 from lingbot_world_ros.worlds.world_model import ActionDim, ActionLayout, WorldSpec
 import numpy as np
 
 STATES = {STOPPED: WorldStatusMsg.STATE_STOPPED, PLAYING: WorldStatusMsg.STATE_PLAYING,
           PAUSED: WorldStatusMsg.STATE_PAUSED, NO_WORLD: WorldStatusMsg.STATE_NO_WORLD,
           LOADING: WorldStatusMsg.STATE_LOADING_WORLD, ERROR: WorldStatusMsg.STATE_ERROR}
+OPTICAL_ENDINGS = ('_optical', '_optical_frame')  # of frames whose z is where the camera looks
+MAX_FRAMES = 1000  # of a step, more than any engine makes
 SLOW_FACTOR = 0.95  # below this share of the asked speed a world counts as slow
 
 
@@ -50,25 +57,66 @@ def world_spec_to_msg(spec: WorldSpec, status: SessionStatus, frame_id: str) -> 
     return msg
 
 
-def command_spec_from_msg(msg: WorldSpecMsg, timeout_s: float) -> CommandSpec:
+def command_spec_from_msg(msg: WorldSpecMsg, timeout_s: float,
+                          limits: Limits = Limits()) -> CommandSpec:
     """
     Read what can be commanded.
 
     :param msg: description of the world
-    :param timeout_s: wall time after which velocities become zero
+    :param timeout_s: time after which velocities become zero; sim time unless the mode is realtime
+    :param limits: that the user asks for
     :return: layout, joints and limits
-    :raises SpecError: a layout that cannot carry the commands
+    :raises SpecError: sizes that fit nothing, or a layout that cannot carry the commands
     """
-    dims = zip(msg.action_names, msg.action_units, msg.action_min, msg.action_max)
-    layout = ActionLayout(tuple(ActionDim(*dim) for dim in dims))
-    return CommandSpec(layout, tuple(msg.joint_names), tuple(msg.joint_position_min),
-                       tuple(msg.joint_position_max), timeout_s)
+    if not 0.0 < msg.frame_rate < np.inf or not 1 <= msg.frames_per_step <= MAX_FRAMES:
+        raise SpecError(f'world_spec: frame_rate={msg.frame_rate} must be more than 0, '
+                        f'frames_per_step={msg.frames_per_step} 1 to {MAX_FRAMES}.')
+    columns = (msg.action_names, msg.action_units, msg.action_min, msg.action_max)
+    if len(set(map(len, columns))) > 1:
+        raise SpecError('world_spec: action_names, units, min and max are not of one length.')
+    layout = ActionLayout(tuple(ActionDim(*dim) for dim in zip(*columns)))
+    return CommandSpec(
+        layout, tuple(msg.joint_names), tuple(msg.joint_position_min),
+        tuple(msg.joint_position_max), timeout_s, limits=limits,
+        ages_in_sim_time=msg.mode in (STEPPED, LOCKSTEP))
 
 
-def camera_model_from_msg(msg: WorldSpecMsg) -> CameraModel:
-    """Return the camera a WorldSpec describes."""
-    return CameraModel(msg.width, msg.height, np.array(msg.k).reshape(3, 3),
-                       transform_from_msg(msg.camera_pose))
+def camera_model_from_msg(msg: WorldSpecMsg, robot: Optional[RobotModel] = None,
+                          link: str = '') -> CameraModel:
+    """
+    Read the camera a WorldSpec describes.
+
+    :param msg: description of the world
+    :param robot: kinematics of the robot, None if it is not known
+    :param link: link to put the camera on instead; '' leaves it where the world has it
+    :return: the camera, moving with the arm where its link does
+    :raises SpecError: the engine's camera cannot be put there
+    """
+    T_link_optical = transform_from_msg(msg.camera_pose)
+    camera = CameraModel(msg.width, msg.height, np.array(msg.k).reshape(3, 3), T_link_optical)
+    if not np.isfinite(T_link_optical).all():
+        raise SpecError('world_spec: camera_pose is no pose.')
+    parent = '' if msg.camera_parent == msg.header.frame_id else msg.camera_parent
+    if link and not msg.free_camera:
+        raise SpecError(f'camera_link={link!r}: the camera of engine {msg.engine!r} stays where '
+                        'it is; leave camera_link empty, or take an engine with a free camera.')
+    if not msg.free_camera or not (link or parent):
+        return camera
+    if robot is None:
+        raise SpecError(f'The camera sits on {link or parent!r}: set robot_description, which '
+                        'says how that moves.')
+    if not link:  # the frame name may carry the prefix of one robot among several
+        link = parent if parent in robot.links else parent.rpartition('/')[2]
+    elif link != parent.rpartition('/')[2]:
+        T_link_optical = np.eye(4) if link.endswith(OPTICAL_ENDINGS) else T_LINK_OPTICAL
+    joints = tuple(msg.joint_names)
+
+    def poses_of(positions):
+        T_base_link = robot.link_pose(link, dict(zip(joints, positions.T)))
+        return np.broadcast_to(T_base_link @ T_link_optical, (len(positions), 4, 4))
+
+    start = poses_of(np.zeros((1, len(joints))))[0]
+    return replace(camera, T_base_optical=start, poses_of=poses_of)
 
 
 def problem_of(status: SessionStatus) -> str:

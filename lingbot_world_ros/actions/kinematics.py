@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+What a robot description (URDF) says of joints: their limits, and where they bring a link.
+
+Read by ``urdf_parser_py``, the parser of ROS itself. Meshes, plugins and whatever else a URDF
+holds is not looked at. No ROS.
+"""
+from functools import cached_property
+from math import inf
+from typing import Dict, List, Mapping, Tuple
+
+from lingbot_world_ros.actions.limits import JointLimits
+from lingbot_world_ros.errors import SpecError, unknown_name
+from lingbot_world_ros.paths import read_text
+import numpy as np
+
+NAME = 'robot_description'
+MAX_BYTES = 4_000_000
+BASE_LINK = 'base_link'
+MOVABLE = ('revolute', 'continuous', 'prismatic')
+
+
+def read_description(given: str) -> str:
+    """
+    Find the text of a robot description.
+
+    :param given: the XML itself, a ``package://`` or ``file://`` URL, or a path
+    :return: XML
+    :raises SpecError: no such file, or too large
+    """
+    return given if given.lstrip().startswith('<') else read_text(given, NAME, MAX_BYTES)
+
+
+class RobotModel:
+    """Joint limits and forward kinematics of one robot."""
+
+    def __init__(self, robot):
+        """
+        Take over a parsed description.
+
+        :param robot: ``urdf_parser_py.urdf.Robot``
+        :raises SpecError: its joints do not make one tree of its links
+        """
+        self._joints = robot.joint_map
+        self._parents = robot.parent_map  # link -> joint, parent link
+        self.links: Tuple[str, ...] = tuple(robot.link_map)
+        known = set(self.links)
+        lost = {link for joint in robot.joints for link in (joint.parent, joint.child)} - known
+        if lost:
+            raise SpecError(f'{NAME}: a joint names link {", ".join(sorted(lost))}, which is not '
+                            'there.')
+        roots = [link for link in self.links if link not in self._parents]
+        if len(roots) != 1:
+            raise SpecError(f'{NAME}: {len(roots)} links have no parent '
+                            f'({", ".join(roots[:5])}); one must, the base.')
+        self.base = BASE_LINK if BASE_LINK in known else roots[0]
+        self._paths: Dict[str, List] = {}
+
+    @classmethod
+    def from_description(cls, text: str) -> 'RobotModel':
+        """
+        Read a URDF.
+
+        :param text: XML, xacro already run
+        :return: the model
+        :raises SpecError: not a URDF, or the parser is not installed
+        """
+        try:
+            from urdf_parser_py.urdf import URDF
+        except ImportError as error:
+            raise SpecError(f'{NAME} needs the Python package {error.name!r}: pip install '
+                            'urdfdom-py (or apt install ros-$ROS_DISTRO-urdfdom-py).') from error
+        try:
+            robot = URDF.from_xml_string(_joints_and_links(text))
+        except SpecError:
+            raise
+        except Exception as error:  # the parser has no error of its own for what it cannot read
+            raise SpecError(f'{NAME} is no URDF: {error or type(error).__name__}.') from error
+        return cls(robot)
+
+    @cached_property
+    def joint_limits(self) -> Dict[str, JointLimits]:
+        """Limits of every movable joint; a speed of 0 and a range of 0 to 0 count as not given."""
+        return {name: _limits(joint) for name, joint in self._joints.items()
+                if joint.type in MOVABLE}
+
+    def link_pose(self, link: str, joint_position: Mapping[str, np.ndarray]) -> np.ndarray:
+        """
+        Pose of a link.
+
+        :param link: its name
+        :param joint_position: rad or m by joint name, numbers or (n,) of them; joints that are
+            not named stand at 0
+        :return: (4, 4) or (n, 4, 4) float64 pose of the link in base_link
+        :raises SpecError: unknown link, or a joint on the way that this cannot compute
+        """
+        T = np.eye(4)
+        for step in self._path(link):
+            T = T @ step(joint_position)
+        return T
+
+    def _path(self, link):
+        """Return what to multiply from base_link to a link: functions of the joint positions."""
+        if link not in self._paths:
+            if link not in self.links:
+                raise unknown_name('link of robot_description', link, self.links)
+            down, up = self._joints_above(link), self._joints_above(self.base)
+            while down and up and down[0] is up[0]:
+                down, up = down[1:], up[1:]
+            inverse = [lambda q, move=_joint_motion(joint, self._joints): np.linalg.inv(move(q))
+                       for joint in reversed(up)]
+            self._paths[link] = inverse + [_joint_motion(joint, self._joints) for joint in down]
+        return self._paths[link]
+
+    def _joints_above(self, link):
+        joints = []
+        while link in self._parents:
+            name, link = self._parents[link]
+            joints.append(self._joints[name])
+            if len(joints) > len(self._joints):
+                raise SpecError(f'{NAME}: the links form a circle at {link}.')
+        return joints[::-1]
+
+
+def _joints_and_links(text) -> str:
+    """
+    Keep what matters here; the parser prints a line for each tag that it does not know.
+
+    :raises SpecError: not XML, a document type (no URDF has one), or xacro
+    """
+    from xml.etree import ElementTree
+    if '<!DOCTYPE' in text:
+        raise SpecError(f'{NAME}: it has a document type; a URDF has none.')
+    try:
+        source = ElementTree.fromstring(text.strip())
+    except ElementTree.ParseError as error:
+        raise SpecError(f'{NAME} is not XML: {error}.') from error
+    if any('xacro' in element.tag for element in source.iter()):
+        raise SpecError(f'{NAME} is still a xacro file; run xacro on it first.')
+    robot = ElementTree.Element('robot', name=source.get('name', 'robot'))
+    for element in source:
+        if element.tag == 'joint':
+            robot.append(element)
+        elif element.tag == 'link':
+            ElementTree.SubElement(robot, 'link', name=element.get('name', ''))
+    return ElementTree.tostring(robot, encoding='unicode')
+
+
+def _limits(joint) -> JointLimits:
+    limit = joint.limit
+    if limit is None:
+        return JointLimits()
+    if joint.type == 'continuous' or limit.lower == limit.upper == 0.0:
+        return JointLimits(speed=abs(limit.velocity) or inf)
+    return JointLimits(limit.lower, limit.upper, abs(limit.velocity) or inf)
+
+
+def _joint_motion(joint, joints):
+    """Return the pose of a joint's child link in its parent link, as a function of positions."""
+    origin = _pose(joint.origin)
+    if joint.type == 'fixed':
+        return lambda positions: origin
+    if joint.type not in MOVABLE:
+        raise SpecError(f'{NAME}: joint {joint.name} is {joint.type}; the way to the camera may '
+                        f'have {", ".join(MOVABLE)} and fixed ones.')
+    name, factor, offset = joint.name, 1.0, 0.0
+    if joint.mimic is not None:
+        name = joint.mimic.joint
+        if name not in joints:
+            raise SpecError(f'{NAME}: joint {joint.name} follows {name}, which does not exist.')
+        factor = 1.0 if joint.mimic.multiplier is None else joint.mimic.multiplier
+        offset = joint.mimic.offset or 0.0
+    axis = np.array([1.0, 0.0, 0.0] if joint.axis is None else joint.axis, float)
+    length = np.linalg.norm(axis)
+    if not length > 0.0:
+        raise SpecError(f'{NAME}: the axis of joint {joint.name} has no direction.')
+    axis = axis / length
+    generator = np.zeros((4, 4))
+    if joint.type == 'prismatic':
+        generator[:3, 3] = axis
+        along = origin @ generator
+
+        def slide(positions):
+            q = factor * np.asarray(positions.get(name, 0.0))[..., None, None] + offset
+            return origin + q * along
+        return slide
+    x, y, z = axis
+    generator[:3, :3] = [[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]]
+    # Rodrigues: exp(q K) = 1 + sin(q) K + (1 - cos(q)) K^2, the origin already multiplied in.
+    sine, cosine = origin @ generator, -origin @ generator @ generator
+    constant = origin - cosine
+
+    def turn(positions):
+        q = factor * np.asarray(positions.get(name, 0.0))[..., None, None] + offset
+        return constant + np.sin(q) * sine + np.cos(q) * cosine
+    return turn
+
+
+def _pose(origin) -> np.ndarray:
+    """Return a URDF origin (xyz, fixed-axis roll pitch yaw) as (4, 4)."""
+    T = np.eye(4)
+    if origin is None:
+        return T
+    (cr, cp, cy), (sr, sp, sy) = np.cos(origin.rpy), np.sin(origin.rpy)
+    T[:3, :3] = [[cy * cp, cy * sp * sr - sy * cr, cy * sp * cr + sy * sr],
+                 [sy * cp, sy * sp * sr + cy * cr, sy * sp * cr - cy * sr],
+                 [-sp, cp * sr, cp * cr]]
+    T[:3, 3] = origin.xyz
+    return T

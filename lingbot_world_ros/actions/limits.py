@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Limits of motion beyond those of the engine, and the pacing that keeps to them. No ROS."""
+from dataclasses import dataclass
+from math import inf
+from typing import Tuple
+
+from lingbot_world_ros.errors import SpecError
+import numpy as np
+
+NO_LIMIT = 1e12  # stands for infinity, which times zero would not be a number
+AT_GOAL = 1e-9  # rad, m and their speeds: closer than this is there
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Limits a user asks for, on top of the engine's; 0 is none."""
+
+    linear_velocity_mps: float = 0.0
+    linear_acceleration_mps2: float = 0.0
+    angular_velocity_radps: float = 0.0
+    angular_acceleration_radps2: float = 0.0
+    joint_acceleration: float = 0.0
+
+    def __post_init__(self):
+        """Refuse what is no limit."""
+        for name, value in vars(self).items():
+            if not 0.0 <= value < inf:
+                raise SpecError(f'limits.{name}={value} must be 0 (none) or more.')
+
+
+@dataclass(frozen=True)
+class JointLimits:
+    """Limits of one joint: rad or m, and rad/s or m/s; infinite where there is none."""
+
+    low: float = -inf
+    high: float = inf
+    speed: float = inf
+
+
+def arriving_velocity(gap, acceleration, period_s: float) -> np.ndarray:
+    """
+    Largest velocity of the coming frame with which a joint can still stop where it shall.
+
+    :param gap: (J,) way to go, rad or m
+    :param acceleration: (J,) largest change of velocity per second, more than 0
+    :param period_s: length of a frame, T
+    :return: (J,) velocities v in the direction of the gap
+
+    It stops in n further frames, each slower by a T: gap = (n + 1) v T - n (n + 1) / 2 a T^2.
+    """
+    distance, change = np.abs(gap), acceleration * period_s
+    n = np.floor(0.5 * np.sqrt(1.0 + 8.0 * distance / (change * period_s)) - 0.5)
+    return np.sign(gap) * (distance / ((n + 1.0) * period_s) + 0.5 * n * change)
+
+
+class Pacer:
+    """
+    Let velocities change, and positions move, no faster than allowed.
+
+    What was told is remembered by sim time: encoding a step again, or one that starts in the
+    middle of the last one, goes on from the velocity that was told for that moment. Columns are
+    base forward [m/s], base turn [rad/s], then the J joints.
+    """
+
+    def __init__(self, acceleration: np.ndarray):
+        """
+        Start at rest.
+
+        :param acceleration: (2 + J,) largest change of velocity per second, infinite for none
+        """
+        self._acceleration = np.minimum(acceleration, NO_LIMIT)
+        self.clear()
+
+    def clear(self) -> None:
+        """Be at rest (after a reset)."""
+        self._start_ns, self._told = 0, []
+
+    def pace(self, velocity: np.ndarray, goal: np.ndarray, current: np.ndarray,
+             speed: np.ndarray, *, sim_ns: int,
+             period_ns: int) -> Tuple[np.ndarray, np.ndarray, bool]:
+        """
+        Limit what one step of T frames is asked to do.
+
+        :param velocity: (T, 2 + J) asked-for velocities
+        :param goal: (T + 1, J) asked-for positions at the start and after each frame, rad or m;
+            NaN where none was asked for
+        :param current: (J,) where the joints are
+        :param speed: (J,) largest speeds on the way to a position
+        :param sim_ns: sim time at which the step starts
+        :param period_ns: sim time per frame
+        :return: (T, 2 + J) velocities, (T, J) positions after each frame, and whether the last
+            frame does what was asked for
+        """
+        period_s = period_ns * 1e-9
+        told, place = self._resume(velocity.shape[1], sim_ns, period_ns)
+        place = np.where(np.isnan(place), current, place)
+        place[np.isnan(goal[0])] = np.nan
+        change = self._acceleration * period_s
+        self._start_ns, self._told = sim_ns, [(told, place)]
+        for asked, before, after in zip(velocity, goal, goal[1:]):
+            follow = ((after - before) / period_s
+                      + arriving_velocity(before - place, self._acceleration[2:], period_s))
+            asked = asked.copy()
+            asked[2:] = np.where(np.isnan(after), asked[2:], np.clip(follow, -speed, speed))
+            told = np.clip(asked, told - change, told + change)
+            place = place + told[2:] * period_s
+            self._told.append((told, place))
+        moves = np.isfinite(place)
+        late = np.abs(np.where(moves, place - goal[-1], told[2:] - velocity[-1, 2:]))
+        base_late = np.abs(told[:2] - velocity[-1, :2])
+        done = max(late.max(initial=0.0), base_late.max(),
+                   np.abs(told[2:][moves]).max(initial=0.0)) < AT_GOAL
+        paced, places = (np.array(rows) for rows in zip(*self._told[1:]))
+        return paced, places, bool(done)
+
+    def _resume(self, width, sim_ns, period_ns):
+        """Return velocities (2 + J,) and positions (J,), NaN where none, told for a moment."""
+        row = (sim_ns - self._start_ns) // period_ns
+        if not self._told or row < 0:  # before the first step, or time went back
+            return np.zeros(width), np.full(width - 2, np.nan)
+        return self._told[min(row, len(self._told) - 1)]
