@@ -267,8 +267,14 @@ class WorldModelNode(LifecycleNode):
             response.success, response.message = False, 'the node is not active'
             return response
         outcome = request(session)
-        done = Future(executor=self.executor)
-        outcome.add_done_callback(lambda _: done.set_result(True))
+        executor = self.executor
+        done = Future(executor=executor)
+
+        def wake(_):
+            done.set_result(True)
+            executor.wake()  # before rclpy 10 nothing else resumes a suspended handler
+
+        outcome.add_done_callback(wake)
         await done
         error = 'the node is shutting down' if outcome.cancelled() else outcome.exception()
         response.success = error is None
