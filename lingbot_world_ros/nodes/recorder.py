@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Node ``recorder``: takes down every topic of a running world as it travels, undecoded."""
+from importlib import import_module
+import threading
+import time
+
+from lingbot_world_ros.errors import SpecError
+from lingbot_world_ros.msg import WorldStatus as WorldStatusMsg
+from rclpy.clock import Clock, ClockType
+from rclpy.node import Node, NodeNameNonExistentError
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.serialization import deserialize_message
+from std_srvs.srv import Trigger
+
+RAW, COMPRESSED = 'sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage'
+LEFT_OUT = {'raw': (COMPRESSED,), 'compressed': (RAW,), 'none': (RAW, COMPRESSED)}
+OF_NO_WORLD = ('/rosout', '/parameter_events')
+LOOK_PERIOD_S = 0.2
+PATIENCE_S = 5.0
+DEPTH, IMAGE_DEPTH = 1000, 100  # messages that may wait while the disk is slow
+
+
+class RecorderNode(Node):
+    """
+    Subscribe to what the nodes of one world publish and listen to, and write it to a bag.
+
+    Which topics these are the graph knows, whatever they were renamed to: world and encoder are
+    the nodes that publish ``world_spec`` and ``action_embedding`` in the namespace of this one.
+    """
+
+    def __init__(self, bag, *, images: str = 'raw', topics=(), hold: bool = False, **node_args):
+        """
+        Look for a world; ``found`` is set when there is one.
+
+        :param bag: a BagWriter
+        :param images: 'raw' (depth too), 'compressed' or 'none'
+        :param topics: only these, beside what replaying needs; none is all
+        :param hold: write nothing before ``start_over``
+        :param node_args: for ``rclpy.node.Node``
+        """
+        super().__init__('recorder', **node_args)
+        self._bag, self._left_out = bag, LEFT_OUT[images]
+        self._spec, self._status = (self.resolve_topic_name(name)
+                                    for name in ('world_spec', 'world_status'))
+        self._only = {self.resolve_topic_name(name) for name in topics}
+        self._followed = {}  # topic -> subscription, whether reliable, whether latched
+        self._held = [] if hold else None  # (topic, stamp, message, its step if it is a status)
+        self._reset_asked = False
+        self._world_node = None
+        self.found, self.heard, self.ended = (threading.Event() for _ in range(3))
+        self.problem = None  # SpecError that ended the recording
+        self.status = self.first_step = None  # newest WorldStatus, step of the first one written
+        self.num_missed = 0  # steps whose status did not arrive
+        self.create_timer(LOOK_PERIOD_S, self.on_look,
+                          clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    @property
+    def num_topics(self) -> int:
+        """How many topics are being recorded."""
+        return sum(subscription is not None for subscription, *_ in self._followed.values())
+
+    def start_over(self) -> None:
+        """
+        Reset the world and write from its first frame on; called from another thread.
+
+        :raises SpecError: it cannot be reset
+        """
+        if not self.heard.wait(PATIENCE_S):
+            raise SpecError('The world says nothing: is its node active? "ros2 lifecycle get '
+                            f'{self._world_node}" tells.')
+        name = f'{self._world_node}/reset'
+        client = self.create_client(Trigger, name)
+        if not client.wait_for_service(PATIENCE_S):
+            raise SpecError(f'There is no service {name} to reset the world with.')
+        self._reset_asked = True
+        answered = threading.Event()
+        future = client.call_async(Trigger.Request())
+        future.add_done_callback(lambda _: answered.set())
+        if not answered.wait(PATIENCE_S * 6):
+            raise SpecError(f'{name} does not answer.')
+        if not future.result().success:
+            raise SpecError(f'The world was not reset: {future.result().message}')
+
+    def on_look(self):
+        """Follow what is new in the graph."""
+        try:
+            names = self._names_and_types()
+        except NodeNameNonExistentError:
+            return  # it is known by half; the next look sees it whole
+        if self._spec not in names or self._status not in names:
+            return
+        for topic in (self._spec, self._status, *names):  # a world before its status
+            if self._is_wanted(topic, names[topic]):
+                self._follow(topic, names[topic])
+        self.found.set()
+
+    def _names_and_types(self):
+        """Return topic -> type of all nodes of the world."""
+        nodes, names = set(), {}
+        for topic in (self._spec, self.resolve_topic_name('action_embedding')):
+            for info in self.get_publishers_info_by_topic(topic):
+                nodes.add((info.node_name, info.node_namespace))
+                if topic == self._spec:
+                    self._world_node = f'{info.node_namespace.rstrip("/")}/{info.node_name}'
+        for node in nodes:
+            for topic, types in (*self.get_publisher_names_and_types_by_node(*node),
+                                 *self.get_subscriber_names_and_types_by_node(*node)):
+                names[topic] = types[0]
+        return names
+
+    def _is_wanted(self, topic, msg_type):
+        if topic in (self._spec, self._status):
+            return True
+        if self._only:
+            return topic in self._only
+        return (topic not in OF_NO_WORLD and '/_action/' not in topic
+                and msg_type not in self._left_out)
+
+    def _follow(self, topic, msg_type):
+        """Subscribe the way the publishers of a topic offer it."""
+        profiles = [info.qos_profile for info in self.get_publishers_info_by_topic(topic)]
+        reliable = all(p.reliability != ReliabilityPolicy.BEST_EFFORT for p in profiles)
+        latched = any(p.durability == DurabilityPolicy.TRANSIENT_LOCAL for p in profiles)
+        known, *as_before = self._followed.get(topic, (None, None, None))
+        if topic in self._followed and (known is None or as_before == [reliable, latched]):
+            return
+        if known is not None:
+            self.destroy_subscription(known)
+        self._followed[topic] = None, reliable, latched
+        try:
+            package, _, name = msg_type.split('/')
+            msg_class = getattr(import_module(f'{package}.msg'), name)
+            if known is None:
+                self._bag.add_topic(topic, msg_type, reliable=reliable, latched=latched)
+        except (ImportError, AttributeError, SpecError) as error:
+            return self.get_logger().warning(f'{topic} is not recorded: {error}')
+        profile = QoSProfile(
+            depth=IMAGE_DEPTH if msg_type in (RAW, COMPRESSED) else DEPTH,
+            reliability=(ReliabilityPolicy.RELIABLE if reliable
+                         else ReliabilityPolicy.BEST_EFFORT),
+            durability=(DurabilityPolicy.TRANSIENT_LOCAL if latched
+                        else DurabilityPolicy.VOLATILE))
+        subscription = self.create_subscription(
+            msg_class, topic, lambda cdr: self._take(topic, cdr), profile, raw=True)
+        self._followed[topic] = subscription, reliable, latched
+
+    def _take(self, topic, cdr):
+        if self.ended.is_set():
+            return
+        stamp_ns = time.time_ns()  # system time, as rosbag2 has it
+        step = None
+        if topic == self._status:
+            step = self._count(deserialize_message(cdr, WorldStatusMsg))
+        try:
+            if self._held is None:
+                self._bag.write(topic, stamp_ns, cdr)
+            else:
+                self._hold(topic, stamp_ns, cdr, step)
+        except SpecError as error:
+            self.problem = error
+            self.ended.set()
+
+    def _count(self, status):
+        """Notice steps of which nothing was heard; return the step of a status."""
+        last, self.status = self.status, status
+        if self._held is None:
+            if self.first_step is None:
+                self.first_step = status.step
+            elif status.step < last.step:
+                self.num_missed += status.step
+            else:
+                self.num_missed += max(0, status.step - last.step - 1)
+        self.heard.set()
+        return status.step
+
+    def _hold(self, *message):
+        """Keep messages until the world starts over; then write what belongs to that."""
+        topic = message[0]
+        if not self._reset_asked and not (self._followed[topic][2] and topic != self._spec):
+            return
+        self._held.append(message)
+        specs = [m for m in self._held if m[0] == self._spec]
+        steps = [m[-1] for m in self._held]
+        if not specs or 0 not in steps:
+            return
+        first = steps.index(0)
+        rest = [m for i, m in enumerate(self._held)
+                if m[0] != self._spec and (m[-1] is None or i >= first)]
+        self._held, self.first_step = None, 0
+        for topic, stamp_ns, cdr, _ in specs[-1:] + rest:
+            self._bag.write(topic, stamp_ns, cdr)

@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Bags: rosbag2 folders with an MCAP file inside, written and read with rosbags. No rclpy.
+
+``ros2 bag play`` and Foxglove read what ``BagWriter`` writes, also when the disk was full before
+it was done.
+"""
+from contextlib import suppress
+import os
+from pathlib import Path
+import shutil
+import struct
+from typing import Iterator, Tuple
+
+from lingbot_world_ros.errors import SpecError
+from lingbot_world_ros.recording.definitions import message_definition
+
+FORMAT = 8  # of metadata.yaml; the newest that Humble reads, and everything after it
+MAGIC = b'\x89MCAP0\r\n'
+DATA_END, FOOTER = 0x0f, 0x02
+SUFFIXES = ('.mcap', '.db3')
+
+
+def require_rosbags() -> None:
+    """
+    Look for the library behind bags before anything else is done.
+
+    :raises SpecError: it is not installed
+    """
+    try:
+        import rosbags.rosbag2  # noqa: F401
+    except ImportError as error:
+        raise SpecError(f'Recordings need the Python package rosbags ({error}): pip install '
+                        'rosbags.') from error
+
+
+class BagWriter:
+    """One recording being made; one thread at a time may use it."""
+
+    def __init__(self, folder: Path):
+        """
+        Create the folder.
+
+        :param folder: where to; must not exist
+        :raises SpecError: it exists, or cannot be written
+        """
+        from rosbags.rosbag2 import StoragePlugin, Writer
+        self.folder = Path(folder)
+        self._path = self.folder / f'{self.folder.name}.mcap'
+        self.num_messages = self.num_bytes = 0
+        self._topics = {}
+        self._stamp_ns = 0
+        if self.folder.exists() or self.folder.is_symlink():
+            raise SpecError(f'{self.folder} exists already; name another folder with -o, or '
+                            'delete it.')
+        self._writer = Writer(self.folder, version=FORMAT, storage_plugin=StoragePlugin.MCAP)
+        try:
+            self._writer.open()
+        except OSError as error:
+            raise SpecError(f'{self.folder} cannot be written ({error.strerror}); name another '
+                            'folder with -o.') from error
+
+    def add_topic(self, topic: str, msg_type: str, *, reliable: bool = True,
+                  latched: bool = False) -> None:
+        """
+        Announce a topic, with its definition.
+
+        :param topic: absolute name
+        :param msg_type: for example ``'nav_msgs/msg/Odometry'``
+        :param reliable: quality of service in which it shall be played back
+        :param latched: the last message is for late joiners too
+        :raises SpecError: the definition of the type is not installed
+        """
+        from rosbags.interfaces import (Qos, QosDurability, QosHistory, QosLiveliness,
+                                        QosReliability, QosTime)
+        definition, digest = message_definition(msg_type)
+        qos = Qos(QosHistory.KEEP_LAST, 1 if latched else 10,
+                  QosReliability.RELIABLE if reliable else QosReliability.BEST_EFFORT,
+                  QosDurability.TRANSIENT_LOCAL if latched else QosDurability.VOLATILE,
+                  QosTime(0, 0), QosTime(0, 0), QosLiveliness.AUTOMATIC, QosTime(0, 0), False)
+        self._topics[topic] = self._writer.add_connection(
+            topic, msg_type, msgdef=definition, rihs01=digest, offered_qos_profiles=[qos])
+
+    def write(self, topic: str, stamp_ns: int, cdr: bytes) -> None:
+        """
+        Append a message.
+
+        :param topic: one that was added
+        :param stamp_ns: when it was received, system time; the order of writing is kept should
+            that clock jump back
+        :param cdr: the message as it travelled
+        :raises SpecError: the disk is full or gone; what was written before stays readable
+        """
+        self._stamp_ns = max(self._stamp_ns + 1, stamp_ns)
+        try:
+            self._writer.write(self._topics[topic], self._stamp_ns, cdr)
+        except OSError as error:
+            raise self._broken_off(error) from error
+        self.num_messages += 1
+        self.num_bytes += len(cdr)
+
+    def close(self) -> None:
+        """
+        Finish the file; a recording without a message is removed.
+
+        :raises SpecError: the disk is full or gone; what was written before stays readable
+        """
+        if self._writer is None:
+            return
+        try:
+            self._writer.close()
+        except OSError as error:
+            raise self._broken_off(error) from error
+        self._writer = None
+        if not self.num_messages:
+            shutil.rmtree(self.folder)
+
+    def _broken_off(self, error) -> SpecError:
+        """Save what can be saved, and say so."""
+        writer, self._writer = self._writer, None
+        with suppress(OSError):  # it tries once more to write what did not fit
+            writer.abort()
+        try:
+            end_file(self._path)
+            num_messages = _write_metadata(self._path)
+            rest = f'the first {num_messages} of {self.num_messages} messages are kept.'
+        except (OSError, SpecError) as lost:
+            rest = f'and what was written could not be finished ({lost}).'
+        return SpecError(f'Recording to {self.folder} ended: {error.strerror}; {rest}')
+
+
+def end_file(path: Path) -> None:
+    """
+    Give an MCAP file that broke off an end, after its last whole record.
+
+    :param path: the file
+    :raises SpecError: it does not even begin well
+    """
+    with path.open('r+b') as file:
+        if file.read(len(MAGIC)) != MAGIC:
+            raise SpecError(f'{path} holds nothing.')
+        ends = list(_record_ends(file))
+        while ends:
+            file.truncate(ends[-1])  # makes room for the end, should the disk be full
+            file.seek(ends.pop())
+            try:
+                file.write(struct.pack('<BQI', DATA_END, 4, 0)
+                           + struct.pack('<BQQQI', FOOTER, 20, 0, 0, 0) + MAGIC)
+                file.flush()
+                return os.fsync(file.fileno())
+            except OSError:
+                file.detach()  # forget what did not fit
+                file = path.open('r+b')
+    raise SpecError(f'{path} holds nothing.')
+
+
+def _record_ends(file) -> Iterator[int]:
+    """Yield where each whole record of the data section ends."""
+    size, position = os.fstat(file.fileno()).st_size, len(MAGIC)
+    while position + 9 <= size:
+        file.seek(position)
+        kind, length = struct.unpack('<BQ', file.read(9))
+        position += 9 + length
+        if position > size or kind == DATA_END:
+            return
+        yield position
+
+
+def _write_metadata(path) -> int:
+    """Write metadata.yaml for a file that was ended by ``end_file``; return its messages."""
+    import yaml
+    with BagReader(path) as bag:
+        reader = bag.reader
+        times = {'duration': {'nanoseconds': max(0, reader.duration)},
+                 'starting_time': {'nanoseconds_since_epoch': reader.start_time}}
+        topics = [{'message_count': c.msgcount, 'topic_metadata': {
+            'name': c.topic, 'type': c.msgtype, 'serialization_format': 'cdr',
+            'offered_qos_profiles': ''}} for c in reader.connections]
+        count = reader.message_count
+    about = {'version': FORMAT, 'storage_identifier': 'mcap', 'relative_file_paths': [path.name],
+             **times, 'message_count': count, 'topics_with_message_count': topics,
+             'compression_format': '', 'compression_mode': '', 'custom_data': None,
+             'files': [{'path': path.name, **times, 'message_count': count}],
+             'ros_distro': 'rosbags'}
+    (path.parent / 'metadata.yaml').write_text(yaml.safe_dump(
+        {'rosbag2_bagfile_information': about}, sort_keys=False))
+    return count
+
+
+class BagReader:
+    """A recording to read from; a context manager."""
+
+    def __init__(self, path: Path):
+        """
+        Note where it is.
+
+        :param path: a rosbag2 folder, or an ``.mcap`` file
+        """
+        self.path = Path(path)
+
+    def __enter__(self):
+        from rosbags.rosbag2 import Reader
+        path = self.path
+        if not path.exists():
+            raise SpecError(f'There is no recording {path}; give the folder that "lingbot-world '
+                            'record" named, or the .mcap file in it.')
+        if path.is_dir() and not (path / 'metadata.yaml').exists():
+            files = [file for file in path.iterdir() if file.suffix in SUFFIXES]
+            if len(files) != 1:
+                raise SpecError(f'{path} is no recording: it holds no metadata.yaml and not just '
+                                'one .mcap file.')
+            path = files[0]
+        try:
+            self.reader = Reader(path)
+            self.reader.open()
+        except Exception as error:  # of a foreign file any kind of error may come
+            raise self._unreadable(error) from error
+        return self
+
+    def __exit__(self, *_):
+        self.reader.close()
+
+    def topics(self, msg_type: str) -> list:
+        """Return the names of all topics of a type, sorted."""
+        return sorted({c.topic for c in self.reader.connections if c.msgtype == msg_type})
+
+    def messages(self, *topics: str) -> Iterator[Tuple[str, object]]:
+        """
+        Read messages in the order in which they were recorded.
+
+        :param topics: names of those to read
+        :return: topic and message, its fields as attributes
+        :raises SpecError: the file is damaged
+        """
+        from rosbags.typesys import get_types_from_msg
+        from rosbags.typesys.store import Typestore
+        connections = [c for c in self.reader.connections if c.topic in topics]
+        if not connections:
+            return
+        try:
+            store = Typestore()
+            for connection in connections:
+                # Bags of Humble hold no definitions.
+                definition = connection.msgdef.data or message_definition(connection.msgtype)[0]
+                store.register(get_types_from_msg(definition, connection.msgtype))
+            for connection, _, cdr in self.reader.messages(connections):
+                yield connection.topic, store.deserialize_cdr(cdr, connection.msgtype)
+        except SpecError:
+            raise
+        except Exception as error:  # of a damaged file any kind of error may come
+            raise self._unreadable(error) from error
+
+    def _unreadable(self, error) -> SpecError:
+        hint = ('the recorder did not get to end it ("mcap recover" saves what is there)'
+                if 'end magic' in str(error) else
+                'it is damaged, or no recording of ROS 2 messages')
+        return SpecError(f'{self.path} cannot be read: {hint}. {type(error).__name__}: {error}')

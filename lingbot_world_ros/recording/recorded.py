@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+What a recording says about a world: where it started, what it was told, what it showed.
+
+Read from WorldSpec and WorldStatus messages, whoever deserialised them. No ROS.
+"""
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Iterable, List, Tuple
+
+from lingbot_world_ros.errors import SpecError
+from lingbot_world_ros.recording.bag import BagReader
+import numpy as np
+
+SPEC, STATUS = 'lingbot_world_ros/msg/WorldSpec', 'lingbot_world_ros/msg/WorldStatus'
+
+
+@dataclass(frozen=True)
+class RecordedWorld:
+    """What was loaded, and by which engine; ``text`` is YAML as LoadWorld takes it."""
+
+    engine: str
+    model: str
+    text: str
+    scene: str
+    frames_per_step: int
+    num_actions: int
+
+
+@dataclass(frozen=True)
+class RecordedStep:
+    """
+    One step: ``actions`` (T, A) float32 drove it, ``digest`` sums up all frames up to its last.
+
+    ``anchors`` were set from outside before it, in this order; each as in WorldStatus.msg.
+    """
+
+    index: int
+    stamp_ns: int
+    actions: np.ndarray
+    anchors: Tuple[Tuple[float, ...], ...]
+    digest: str
+
+
+@dataclass
+class Segment:
+    """
+    What happened from one reset to the next.
+
+    ``first_digest`` is that of the frame the reset showed, '' if it was not recorded. ``steps``
+    follow one another without a gap; ``problem`` says why later ones cannot be repeated, '' if
+    none is missing; ``last_step`` is the index of the last one seen.
+    """
+
+    number: int
+    world: RecordedWorld
+    seed: int
+    first_digest: str = ''
+    steps: List[RecordedStep] = field(default_factory=list)
+    problem: str = ''
+    last_step: int = 0
+
+    @property
+    def num_frames(self) -> int:
+        """Frames that can be compared."""
+        return bool(self.first_digest) + len(self.steps) * self.world.frames_per_step
+
+
+def read_recording(path: Path, namespace: str = '') -> List[Segment]:
+    """
+    Read the story of one world out of a recording.
+
+    :param path: rosbag2 folder or ``.mcap`` file
+    :param namespace: of the world, needed where several were recorded
+    :return: what happened, reset by reset
+    :raises SpecError: no recording, damaged, or without ``world_spec`` and ``world_status``
+    """
+    with BagReader(path) as bag:
+        status = _topic(bag, STATUS, namespace)
+        spec = _topic(bag, SPEC, status.rpartition('/')[0] or '/')
+        story = segments((topic == spec, msg) for topic, msg in bag.messages(spec, status))
+    if not story:
+        raise SpecError(f'{path}: no world was running while this was recorded; start one with '
+                        '"lingbot-world sim" first.')
+    return story
+
+
+def _topic(bag, msg_type, namespace) -> str:
+    found = bag.topics(msg_type)
+    if namespace:
+        below = '/' + namespace.strip('/')
+        found = [topic for topic in found if (topic.rpartition('/')[0] or '/') == below]
+    name = msg_type.rpartition('/')[2]
+    if not found:
+        where = f' in namespace {namespace}' if namespace else ''
+        raise SpecError(f'{bag.path} holds no {name}{where}, so there is nothing to replay; '
+                        'record it with "lingbot-world record".')
+    if len(found) > 1:
+        raise SpecError(f'{bag.path} holds several worlds: choose one of {", ".join(found)} with '
+                        '--namespace.')
+    return found[0]
+
+
+def segments(messages: Iterable[Tuple[bool, object]]) -> List[Segment]:
+    """
+    Put messages together again to what happened.
+
+    :param messages: in the order of recording; first whether it is a WorldSpec, else it is a
+        WorldStatus
+    :return: one segment per reset
+    """
+    story = _Story()
+    for is_spec, msg in messages:
+        if is_spec:
+            story.on_spec(msg)
+        else:
+            story.on_status(msg)
+    return story.segments
+
+
+class _Story:
+    """Reads one message after another; a status may come twice, or not at all."""
+
+    def __init__(self):
+        self.segments = []
+        self._segment = self._world = self._last = None
+        self._anchors = []  # set since the newest step
+
+    def on_spec(self, msg):
+        self._world = RecordedWorld(msg.engine, msg.model, msg.world_resource, msg.scene,
+                                    int(msg.frames_per_step), len(msg.action_names))
+
+    def on_status(self, msg):
+        if not msg.digest:  # no world
+            self._segment = None
+        elif self._segment is None or self._is_new(msg):
+            self._begin(msg)
+        elif msg.step == self._last.step:
+            anchor = tuple(msg.anchor)
+            if anchor and anchor != tuple(self._last.anchor):
+                self._anchors.append(anchor)
+        else:
+            self._add(msg)
+        self._last = msg
+
+    def _is_new(self, msg):
+        last = self._last
+        return ((msg.scene, msg.seed) != (last.scene, last.seed) or msg.step < last.step
+                or msg.step == last.step == 0 and msg.digest != last.digest)
+
+    def _begin(self, msg):
+        world = self._world or RecordedWorld('', '', '', msg.scene, 1, 0)
+        self._segment = Segment(len(self.segments) + 1, world, int(msg.seed),
+                                last_step=int(msg.step))
+        self.segments.append(self._segment)
+        self._anchors = [tuple(msg.anchor)] if msg.step == 0 and len(msg.anchor) else []
+        if self._world is None:
+            self._segment.problem = 'its world_spec was not recorded'
+        elif msg.step > 1:
+            self._segment.problem = f'its first {int(msg.step)} steps were not recorded'
+        elif msg.step == 1:
+            self._add_step(msg)
+        else:
+            self._segment.first_digest = msg.digest
+
+    def _add(self, msg):
+        self._segment.last_step = int(msg.step)
+        if not self._segment.problem:
+            first = self._last.step + 1
+            if msg.step != first:
+                self._segment.problem = f'the status of {_range("step", first, msg.step - 1)} ' \
+                    'is missing'
+            else:
+                self._add_step(msg)
+
+    def _add_step(self, msg):
+        world, anchor = self._segment.world, tuple(msg.anchor)
+        if len(msg.actions) != world.frames_per_step * world.num_actions:
+            self._segment.problem = (f'the status of step {int(msg.step)} holds '
+                                     f'{len(msg.actions)} action values')
+            return
+        if anchor and self._anchors[-1:] != [anchor]:
+            self._anchors.append(anchor)
+        actions = np.array(msg.actions, np.float32).reshape(world.frames_per_step, -1)
+        stamp = msg.header.stamp
+        self._segment.steps.append(RecordedStep(
+            int(msg.step), stamp.sec * 1_000_000_000 + stamp.nanosec, actions,
+            tuple(self._anchors), msg.digest))
+        self._anchors = []
+
+
+def _range(what, first, last) -> str:
+    return f'{what} {first}' if first == last else f'{what}s {first} to {last}'

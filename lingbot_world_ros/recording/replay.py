@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Make a recorded world happen again: the same engine, the same start, the same actions.
+
+Nothing but the engine decides what comes out, so on the machine that recorded it the frames have
+the same bytes; ``verify`` checks that digest by digest. No ROS.
+"""
+from collections import deque
+from dataclasses import dataclass, replace
+import logging
+from typing import Callable, Iterator, List, Optional, Sequence
+
+from lingbot_world_ros.actions.embedding import ActionEmbedding, CameraModel
+from lingbot_world_ros.errors import SpecError
+from lingbot_world_ros.recording.recorded import RecordedStep, Segment
+from lingbot_world_ros.worlds.library import WorldDefinition, WorldLibrary
+from lingbot_world_ros.worlds.session import PAUSED, Session, SessionSpec, STEPPED
+from lingbot_world_ros.worlds.world_model import make_world, WorldModel, WorldSpec
+import numpy as np
+
+SAME, DIFFERS, UNVERIFIABLE = 'same', 'differs', 'unverifiable'
+POSE_SIZE = 3  # x, y, yaw, and as many numbers for a twist
+
+
+class RecordedActions:
+    """
+    Stands where an encoder is and hands out what was recorded; see ``EmbeddingSource``.
+
+    ``on_last`` is called by the worker when it takes the last actions there are.
+    """
+
+    def __init__(self, spec: WorldSpec):
+        """
+        Begin with nothing to hand out, which makes the robot stand still.
+
+        :param spec: of the engine
+        """
+        camera = spec.camera
+        self._spec = spec
+        self.on_last: Callable[[], None] = lambda: None
+        self._camera = CameraModel(camera.width_px, camera.height_px, camera.k,
+                                   camera.T_base_optical)
+        self._waiting = deque()
+
+    def put(self, steps: Sequence[RecordedStep]) -> None:
+        """Hand out the actions of these steps next."""
+        self._waiting.extend(steps)
+
+    def link(self, *_) -> None:
+        """Take no notice of sim time and of commands; a node offers both."""
+
+    def begin(self, *_) -> None:
+        """Take no notice of a world that starts."""
+
+    def pull(self, sim_ns: int, joint_position: np.ndarray) -> Optional[ActionEmbedding]:
+        """Return the actions of the next step."""
+        if not self._waiting:
+            return None
+        step = self._waiting.popleft()
+        if not self._waiting:
+            self.on_last()
+        spec, shape = self._spec, (len(step.actions), len(self._spec.joints))
+        return ActionEmbedding(
+            sequence=step.index, stamp_ns=sim_ns, period_s=1.0 / spec.frame_rate_hz,
+            camera_motion=np.broadcast_to(np.eye(4), (len(step.actions), 4, 4)),
+            joint_names=spec.robot.joint_names, joint_position=np.full(shape, np.nan),
+            joint_velocity=np.zeros(shape), camera=self._camera, layout=spec.action.names,
+            embedding=step.actions)
+
+
+def definition_of(segment: Segment, spec: WorldSpec) -> WorldDefinition:
+    """
+    Return the world a segment started from.
+
+    :param segment: recorded
+    :param spec: of the engine that shall run it
+    :raises SpecError: the engine does not know that world
+    """
+    world = segment.world
+    if not world.text:
+        return WorldDefinition(world.scene, world.scene, segment.seed)
+    return replace(WorldLibrary(spec).load(text=world.text), seed=segment.seed)
+
+
+def blocks(steps: Sequence[RecordedStep]) -> Iterator[List[RecordedStep]]:
+    """Cut steps so that something was set from outside only before the first of a block."""
+    block = []
+    for step in steps:
+        if step.anchors and block:
+            yield block
+            block = []
+        block.append(step)
+    if block:
+        yield block
+
+
+def set_anchors(session: Session, anchors) -> None:
+    """
+    Set from outside what was set then.
+
+    :param session: paused, where it was then
+    :param anchors: as in ``RecordedStep``
+    """
+    for anchor in anchors:
+        entities = session.entities()
+        objects = [name for name, entity in entities.items() if entity.category == 'object']
+        robot = entities[session.spec.entity_name]
+        pose, twist, rest = np.split(np.array(anchor), (POSE_SIZE, 2 * POSE_SIZE))
+        moves = [(name, place, None) for name, place in zip(objects, rest.reshape(-1, POSE_SIZE))
+                 if not np.array_equal(place, entities[name].pose)]
+        if not moves or not np.array_equal(pose, robot.pose):
+            moves.append((robot.name, pose, twist))
+        for move in moves:
+            session.move(*move).result()
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """
+    What came of one segment.
+
+    ``outcome`` is SAME, DIFFERS or UNVERIFIABLE, ``text`` says where and why; ``num_frames`` were
+    the same before that.
+    """
+
+    segment: Segment
+    outcome: str
+    num_frames: int
+    text: str = ''
+
+
+def verify(story: Sequence[Segment],
+           make_engine: Callable[[str], WorldModel] = make_world) -> Iterator[Verdict]:
+    """
+    Let everything happen again, as fast as the engine goes, and compare.
+
+    :param story: from ``read_recording``
+    :param make_engine: makes an engine by the name of ``WorldSpec.engine``
+    :return: one verdict per segment, when it is there
+    :raises SpecError: the engine cannot be made here
+    """
+    engine_name = session = source = None
+    try:
+        for segment in story:
+            if not segment.num_frames:
+                yield Verdict(segment, UNVERIFIABLE, 0, f'{segment.problem}.')
+                continue
+            if segment.world.engine != engine_name:
+                if session is not None:
+                    session.close()
+                engine_name = segment.world.engine
+                engine = make_engine(engine_name)
+                source = RecordedActions(engine.spec)
+                session = Session(engine, SessionSpec(mode=STEPPED, initial_state=PAUSED),
+                                  observers=(), log=logging.getLogger(__name__))
+                session.link(source)
+            yield _verify_segment(segment, session, source)
+    finally:
+        if session is not None:
+            session.close()
+
+
+def _verify_segment(segment, session, source) -> Verdict:
+    spec, num_same = session.world.spec, 0
+    if spec.model != segment.world.model:
+        return Verdict(segment, UNVERIFIABLE, 0, f'it was made by {segment.world.model!r}, here '
+                       f'is {spec.model!r}.')
+    try:
+        session.load(definition_of(segment, spec)).result()
+        session.pause().result()
+        if segment.first_digest:
+            if session.status.digest != segment.first_digest:
+                return Verdict(segment, DIFFERS, 0, 'the first frame, at step 0, differs.')
+            num_same = 1
+        for step in segment.steps:
+            set_anchors(session, step.anchors)
+            source.put([step])
+            session.advance(1).result()
+            if session.status.digest != step.digest:
+                return Verdict(segment, DIFFERS, num_same, f'step {step.index} differs, at '
+                               f'{step.stamp_ns * 1e-9:.3f} s of sim time.')
+            num_same += spec.frames_per_step
+    except SpecError as error:
+        return Verdict(segment, UNVERIFIABLE, num_same, str(error))
+    except Exception as error:  # an engine may fail in any way
+        return Verdict(segment, UNVERIFIABLE, num_same, 'the engine failed: '
+                       f'{type(error).__name__}: {error}')
+    if segment.problem:
+        return Verdict(segment, UNVERIFIABLE, num_same, f'{segment.problem}; nothing up to step '
+                       f'{segment.last_step} can be compared after that.')
+    return Verdict(segment, SAME, num_same)

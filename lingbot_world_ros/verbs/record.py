@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``lingbot-world record``: a running world from outside, into a bag that can be replayed."""
+import os
+from pathlib import Path
+import shutil
+import sys
+import time
+
+NAME = 'record'
+HELP = 'record a running world into a rosbag2 folder (MCAP)'
+PATIENCE_S = 5.0
+
+
+def add_arguments(parser):
+    """
+    Describe the arguments.
+
+    :param parser: argparse parser of this verb
+    """
+    parser.add_argument('-o', '--output', type=Path, metavar='DIR',
+                        help='folder to make (default: world_<date>-<time>)')
+    parser.add_argument('--namespace', default='', help='namespace of the world')
+    parser.add_argument('--reset', action='store_true',
+                        help='reset the world first, so that all of it can be replayed')
+    parser.add_argument('--images', choices=('raw', 'compressed', 'none'), default='raw',
+                        help='raw takes depth along (default: raw); replaying needs none')
+    parser.add_argument('--topics', nargs='+', default=[], metavar='TOPIC',
+                        help='only these, beside world_spec and world_status')
+    parser.add_argument('--duration', type=float, metavar='S',
+                        help='end by itself after this many seconds of wall time')
+
+
+def run(args) -> int:
+    """
+    Record until Ctrl-C, SIGTERM or the duration is over.
+
+    :param args: parsed arguments
+    :return: exit code
+    :raises SpecError: no world, or the folder cannot be written (any more)
+    """
+    from lingbot_world_ros.recording.bag import BagWriter, require_rosbags
+    require_rosbags()
+    from lingbot_world_ros.nodes.recorder import RecorderNode
+    from lingbot_world_ros.nodes.run import Spinner, start_ros, stop_on_signals
+    import rclpy
+    namespace = ['-r', f'__ns:=/{args.namespace.strip("/")}'] if args.namespace else []
+    bag = BagWriter(args.output or Path(time.strftime('world_%Y_%m_%d-%H_%M_%S')))
+    try:
+        start_ros(['--ros-args', *namespace, *args.ros_args])
+        with Spinner() as spinner:
+            stop_on_signals(spinner)
+            node = spinner.add(RecorderNode(bag, images=args.images, topics=args.topics,
+                                            hold=args.reset))
+            _find_world(node)
+            if args.reset:
+                node.start_over()
+            _report_until_end(node, bag, spinner, args.duration)
+    finally:
+        rclpy.try_shutdown()
+        bag.close()
+    if node.problem is not None:
+        raise node.problem
+    _conclude(node, bag)
+    return 0
+
+
+def _find_world(node):
+    from lingbot_world_ros.errors import SpecError
+    if not node.found.wait(PATIENCE_S):
+        raise SpecError(
+            f'No world in ROS domain {os.environ.get("ROS_DOMAIN_ID") or "0"} under '
+            f'{node.resolve_topic_name("world_spec")}; start one with "lingbot-world sim", with '
+            'the same ROS_DOMAIN_ID and namespace.')
+
+
+def _report_until_end(node, bag, spinner, duration_s):
+    """Show one line per second; on a terminal it replaces the one before."""
+    on_terminal = sys.stdout.isatty()
+    start_s = time.monotonic()
+    print(f'Recording {node.num_topics} topics to {bag.folder}. Ctrl-C ends.', flush=True)
+    while True:
+        left_s = float('inf') if duration_s is None else start_s + duration_s - time.monotonic()
+        ended = spinner.wait(max(0.0, min(1.0, left_s))) or node.ended.is_set()
+        line = _line(node, bag, time.monotonic() - start_s)
+        if on_terminal:
+            line = line[:shutil.get_terminal_size().columns - 1]
+        print(f'\r{line}\x1b[K' if on_terminal else line, end='' if on_terminal else '\n',
+              flush=True)
+        if ended or left_s <= 0.0:
+            break
+    if on_terminal:
+        print()
+
+
+def _line(node, bag, duration_s) -> str:
+    parts = [f'{duration_s:6.1f} s', f'{bag.num_messages} messages on {node.num_topics} topics',
+             f'{bag.num_bytes * 1e-6:.1f} MB']
+    status = node.status
+    if status is not None:
+        stamp = status.header.stamp
+        parts.append(f'sim {stamp.sec + stamp.nanosec * 1e-9:.2f} s, step {status.step}')
+    if node.num_missed:
+        parts.append(f'{node.num_missed} steps missed')
+    return ' | '.join(parts)
+
+
+def _conclude(node, bag):
+    """Say what is there and what can be done with it."""
+    if not bag.num_messages:
+        print(f'The world said nothing, {bag.folder} was not made.')
+        return
+    print(f'{bag.folder}: {bag.num_messages} messages on {node.num_topics} topics, '
+          f'{bag.num_bytes * 1e-6:.1f} MB.')
+    if node.num_missed:
+        print(f'Of {node.num_missed} steps nothing was heard: this machine is too busy. They '
+              'cannot be replayed.')
+    if node.first_step:
+        print(f'The world was at step {node.first_step} when the recording began: it can be '
+              'replayed from the next reset on. With --reset all of it can.')
+    print(f'Replay it: lingbot-world replay {bag.folder} --verify')
