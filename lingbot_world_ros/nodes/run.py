@@ -120,6 +120,25 @@ def stop_on_signals(spinner: Spinner) -> None:
     signal.signal(signal.SIGTERM, spinner.stop)
 
 
+def make_pair(world=None, **node_args):
+    """
+    Make both nodes of a world for one process: the session asks the encoder without a topic.
+
+    :param world: makes the engine, in place of the one that the parameter names
+    :param node_args: for both nodes
+    :return: the WorldModelNode and the ActionEncoderNode, both to be spun
+    :raises SpecError: a parameter, scene or the engine's files cannot be used
+    """
+    from lingbot_world_ros.nodes.action_encoder import ActionEncoderNode
+    from lingbot_world_ros.nodes.world_model import WorldModelNode
+    encoder = ActionEncoderNode(**node_args)
+    try:
+        return WorldModelNode(world=world, encoder=encoder, **node_args), encoder
+    except BaseException:
+        encoder.destroy_node()
+        raise
+
+
 def spin_node(make_node, args=None, begin=None) -> int:
     """
     Run one node until Ctrl-C or SIGTERM.

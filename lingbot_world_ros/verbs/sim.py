@@ -1,5 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``lingbot-world sim``: both nodes in one process, with the same YAML as ``ros2 launch``."""
+"""
+``lingbot-world sim``: both nodes in one process, with the same YAML as ``ros2 launch``.
+
+Several worlds are as many processes, each with a namespace, clock, frames and seed of its own.
+"""
+import json
 import os
 import shutil
 import sys
@@ -7,7 +12,8 @@ import time
 
 NAME = 'sim'
 HELP = 'start an imagined world and its ROS topics'
-OVERRIDES = ('engine', 'scene', 'seed', 'speed')
+OVERRIDES = ('engine', 'isolate_engine', 'world', 'scene', 'seed', 'mode', 'initial_state',
+             'speed')
 
 
 def add_arguments(parser):
@@ -16,16 +22,19 @@ def add_arguments(parser):
 
     :param parser: argparse parser of this verb
     """
+    from lingbot_world_ros.nodes.params import PARAMS
     parser.add_argument('--profile', default='default', metavar='NAME|FILE',
                         help='parameter file: a name from config/ or a path (default: default)')
-    parser.add_argument('--engine', help='room (learned, CPU) or reference (MuJoCo)')
-    parser.add_argument('--scene', help='scene to start in')
-    parser.add_argument('--seed', type=int, help='start state of the scene')
-    parser.add_argument('--speed', type=float,
-                        help='sim seconds per wall second, 0 for as fast as possible')
+    for param in (PARAMS[name] for name in OVERRIDES):
+        kind = ({'action': 'store_const', 'const': True} if param.kind is bool else
+                {'type': param.kind, 'metavar': param.name.upper()})
+        parser.add_argument(f'--{param.name.replace("_", "-")}', help=param.description, **kind)
     parser.add_argument('--param', action='append', default=[], metavar='NAME:=VALUE',
                         help='any other parameter; may be repeated')
     parser.add_argument('--namespace', default='', help='put before all relative topic names')
+    parser.add_argument('--worlds', type=int, default=1, metavar='N',
+                        help='that many worlds, world_0, world_1 ..., each in a process with '
+                        'namespace, clock, frames and seed of its own (default: 1)')
     parser.add_argument('--log-level', default='info',
                         choices=('debug', 'info', 'warn', 'error'), help='(default: info)')
     parser.add_argument('--duration', type=float, metavar='S',
@@ -42,11 +51,11 @@ def run(args) -> int:
     """
     started_s = time.monotonic()
     from lingbot_world_ros.nodes.params import DEFAULT_PROFILE, load_profile, profile_path
-    load_profile(args.profile)
+    values = load_profile(args.profile)
     overrides = _overrides(args)
-    from lingbot_world_ros.nodes.action_encoder import ActionEncoderNode
-    from lingbot_world_ros.nodes.run import Spinner, start_ros, stop_on_signals
-    from lingbot_world_ros.nodes.world_model import WorldModelNode
+    if args.worlds != 1:
+        return _run_worlds(args, values, overrides)
+    from lingbot_world_ros.nodes.run import make_pair, Spinner, start_ros, stop_on_signals
     import rclpy
     from rclpy.parameter import Parameter
     ros_args = ['--ros-args', '--log-level', args.log_level]
@@ -59,16 +68,38 @@ def run(args) -> int:
     try:
         with Spinner() as spinner:
             stop_on_signals(spinner)
-            encoder = spinner.add(ActionEncoderNode(parameter_overrides=parameters))
-            world = spinner.add(WorldModelNode(parameter_overrides=parameters))
-            world.first_frame.result()
+            world, encoder = (spinner.add(node)
+                              for node in make_pair(parameter_overrides=parameters))
+            world.on_quit = spinner.stop
             first_image_s = time.monotonic() - started_s
             world.refuse_second_clock(spinner)
-            _introduce(world, encoder, first_image_s)
+            if world.session is None:
+                _tell_how_to_activate(world)
+            else:
+                _introduce(world, encoder, first_image_s)
             _report_until_end(world, spinner, args.duration)
     finally:
         rclpy.try_shutdown()
     return 0
+
+
+def _run_worlds(args, values, overrides) -> int:
+    """Run this command once per world, each with what keeps it apart from the others."""
+    from lingbot_world_ros.nodes.worlds_params import world_parameters
+    from lingbot_world_ros.processes import run_together
+    commands = {}
+    for index in range(max(1, args.worlds)):
+        namespace, apart = world_parameters(index, args.worlds, {**values, **overrides},
+                                            args.namespace)
+        command = [sys.executable, '-m', 'lingbot_world_ros.cli', NAME,
+                   '--profile', args.profile, '--log-level', args.log_level,
+                   '--namespace', namespace]
+        for name, value in {**overrides, **apart}.items():
+            command += ['--param', f'{name}:={json.dumps(value)}']  # JSON is YAML
+        if args.duration is not None:
+            command += ['--duration', str(args.duration)]
+        commands[namespace] = command + args.ros_args
+    return run_together(commands)
 
 
 def _overrides(args) -> dict:
@@ -91,6 +122,14 @@ def _domain() -> str:
     return os.environ.get('ROS_DOMAIN_ID') or '0'
 
 
+def _tell_how_to_activate(world):
+    name = world.get_fully_qualified_name()
+    print(f'World      not configured (autostart is false), ROS domain {_domain()}\n'
+          f'Start it   ros2 lifecycle set {name} configure    (loads the engine)\n'
+          f'           ros2 lifecycle set {name} activate\n'
+          'Ctrl-C ends.', flush=True)
+
+
 def _introduce(world, encoder, first_image_s):
     """Say what runs and how to drive it."""
     spec, status = world.session.world.spec, world.session.status
@@ -99,7 +138,7 @@ def _introduce(world, encoder, first_image_s):
     if twist == 'TwistStamped':
         motion = f'twist: {{{motion}}}'
     topic = encoder.cmd_vel.topic_name
-    joints = encoder.resolve_topic_name('joint_command')
+    joints = encoder.resolve_topic_name(world.params.topics.joint_command)
     namespace = encoder.get_namespace().strip('/')
     teleop = _teleop_command() + (f' --namespace {namespace}' if namespace else '')
     print(f'First image after {first_image_s:.1f} s.\n'
@@ -108,11 +147,26 @@ def _introduce(world, encoder, first_image_s):
           f'ROS domain {_domain()}\n'
           f'Publishes  {" ".join(world.sensors.topics)}\n'
           f'Listens    {" ".join(s.topic_name for s in encoder.command_subscriptions)}\n'
+          f'Answers    {" ".join(_services(world))}\n'
           f'Drive it   {teleop}    (keyboard, in a second terminal)\n'
           f'           ros2 topic pub -r 10 {topic} geometry_msgs/msg/{twist} "{{{motion}}}"\n'
           f'           ros2 topic pub -1 {joints} sensor_msgs/msg/JointState '
           f'"{{name: [{spec.joints[0].name}], position: [0.5]}}"\n'
           'Ctrl-C ends.', flush=True)
+
+
+def _services(world) -> list:
+    """Return the names of what simulation_interfaces offers here; std_srvs where it is missing."""
+    from rclpy.action import get_action_server_names_and_types_by_node
+    node = world.get_name(), world.get_namespace()
+    offers = [*world.get_service_names_and_types_by_node(*node),
+              *get_action_server_names_and_types_by_node(world, *node)]
+    for package in ('simulation_interfaces/', 'std_srvs/'):
+        names = [name for name, types in offers if types[0].startswith(package)]
+        names = [name for name in names if '/_action/' not in name]
+        if names:
+            return names
+    return []
 
 
 def _teleop_command() -> str:
@@ -131,7 +185,9 @@ def _report_until_end(world, spinner, duration_s):
     end_s = time.monotonic() + (duration_s or float('inf'))
     while True:
         ended = spinner.wait(min(1.0, max(0.0, end_s - time.monotonic())))
-        line = status_line(world.session.status, world.session.latencies_s())
+        session = world.session
+        line = ('not configured' if session is None else
+                status_line(session.status, session.latencies_s()))
         if on_terminal:
             line = line[:shutil.get_terminal_size().columns - 1]
         print(f'\r{line}\x1b[K' if on_terminal else line, end='' if on_terminal else '\n',
