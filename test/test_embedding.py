@@ -56,6 +56,37 @@ def test_turn_left_moves_a_camera_in_front_of_the_axis_to_its_left():
     assert motion[0, 3] == pytest.approx(-0.01, abs=1e-6)  # left is -x of the optical frame
 
 
+def test_motion_of_a_camera_on_an_arm_is_that_of_base_and_arm():
+    """The base drives 0.1 m ahead while the arm carries the camera 0.02 m to its right."""
+    poses = np.stack([CAMERA.T_base_optical] * 2)
+    poses[1, 1, 3] -= 0.02
+    motion = camera_motion(np.array([[0.1, 0.0]]), 1.0, poses[:1], poses[1:])
+    p = ROBOT.camera.pitch_rad
+    np.testing.assert_allclose(motion[0, :3, 3], [0.02, -0.1 * np.sin(p), 0.1 * np.cos(p)],
+                               atol=1e-12)
+
+
+def test_camera_on_a_link_moves_along_the_tracked_joints_frame_by_frame():
+    """The first joint carries the camera along x; it may go 0.1 m in the first frame at most."""
+    def poses_of(joints):
+        poses = np.tile(np.eye(4), (len(joints), 1, 1))
+        poses[:, 0, 3] = joints[:, 0]
+        return poses
+    camera = replace(CAMERA, poses_of=poses_of)
+    buffer = CommandBuffer(SPEC)
+    buffer.joints([ROBOT.joint_names[0]], [0.15], [], 0)
+    embedding = encode(buffer.targets(0, 0, 3, round(DT * 1e9), HOME), SPEC, camera, HOME,
+                       sequence=1, stamp_ns=0, period_s=DT, counts=CommandCounts())
+    np.testing.assert_allclose(embedding.camera_motion[:, 0, 3], [0.1, 0.05, 0.0], atol=1e-9)
+    np.testing.assert_allclose(embedding.camera.T_base_optical, np.eye(4))
+
+
+def test_embedding_has_one_motion_per_frame_and_says_until_when_it_holds():
+    embedding = make_embedding(lambda b: b.twist([0.3, 0, 0], [0, 0, -0.4], 0), num_frames=3)
+    assert embedding.camera_motion.shape == (3, 4, 4)
+    assert embedding.valid_until_ns == 500_000_000 + round(DT * 1e9)
+
+
 def test_tracking_reaches_a_position_in_one_frame_when_speed_allows():
     goals = np.array([[0.05, np.nan], [0.05, np.nan], [1.0, np.nan]])
     velocity = track_positions(goals, [0.0, 0.3], DT, np.array([1.5, 1.5]))
@@ -99,6 +130,9 @@ def test_latch_limits_what_a_stranger_sends():
     (dict(joint_names=('nose',)), 'layout'),
     (dict(embedding=np.full((1, 7), np.nan, np.float32)), 'not finite'),
     (dict(joint_position=np.full((1, 5), np.inf)), 'not finite'),
+    (dict(joint_velocity=np.full((1, 5), np.nan)), 'not finite'),
+    (dict(camera_motion=np.full((1, 4, 4), np.nan)), 'not finite'),
+    (dict(period_s=0.0), 'frame_period_s=0.0'),
     (dict(joint_position=np.zeros((2, 5))), 'do not fit'),
     (dict(embedding=np.zeros((0, 7), np.float32)), 'do not fit'),
 ])

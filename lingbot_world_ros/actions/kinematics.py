@@ -75,7 +75,8 @@ class RobotModel:
         except SpecError:
             raise
         except Exception as error:  # the parser has no error of its own for what it cannot read
-            raise SpecError(f'{NAME} is no URDF: {error or type(error).__name__}.') from error
+            text = ' '.join(str(error).split()) or type(error).__name__
+            raise SpecError(f'{NAME} is no URDF: {text.rstrip(".")}.') from error
         return cls(robot)
 
     @cached_property
@@ -142,7 +143,7 @@ def _joints_and_links(text) -> str:
         if element.tag == 'joint':
             robot.append(element)
         elif element.tag == 'link':
-            ElementTree.SubElement(robot, 'link', name=element.get('name', ''))
+            ElementTree.SubElement(robot, 'link', element.attrib)
     return ElementTree.tostring(robot, encoding='unicode')
 
 
