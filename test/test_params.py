@@ -97,7 +97,20 @@ def test_nodes_declare_their_own_table(monkeypatch):
             declared[name] = descriptor
             return type('P', (), {'value': default})
 
-    values = params.declare(Node(), ACTION_ENCODER)
-    assert set(declared) == {p.name for p in ACTION_ENCODER} == set(vars(values))
+        def add_on_set_parameters_callback(self, callback):
+            self.set = callback
+
+    node, changes = Node(), []
+    values = params.declare(node, ACTION_ENCODER, lambda *change: changes.append(change))
+    assert set(declared) == {p.name for p in ACTION_ENCODER}
+    assert values.topics.cmd_vel == 'cmd_vel' and values.limits.linear_velocity_mps == 0.0
     assert declared['cmd_timeout_s'].floating_point_range[0].from_value == 0.01
-    assert all(d.read_only and d.description for d in declared.values())
+    assert all(d.description for d in declared.values())
+    assert {name for name, d in declared.items() if not d.read_only} == {
+        p.name for p in ACTION_ENCODER if p.dynamic}
+
+    def change(value):
+        return node.set([type('P', (), {'name': 'cmd_timeout_s', 'value': value})])
+    assert change(2).successful and (values.cmd_timeout_s, changes) == (2.0, [('cmd_timeout_s',
+                                                                               2.0)])
+    assert not change(0.0).successful and values.cmd_timeout_s == 2.0

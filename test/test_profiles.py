@@ -23,7 +23,6 @@ from ros_graph import Domain, Graph  # noqa: E402
 DOCS = Path(__file__).parent.parent / 'docs' / 'simulators.md'
 PROFILES = sorted(path.stem for path in share_path('config').glob('*.yaml'))
 OWN = ('/rosout', '/parameter_events')  # of every ROS node
-URDF = Parameter('robot_description', value='<robot name="r"/>')
 WORLD = FakeWorld(robot=ROBOT)
 
 
@@ -53,7 +52,7 @@ def domain():
 
 
 def make_node(namespace='', overrides=()):
-    parameters = [URDF, *(Parameter(name, value=value) for name, value in dict(overrides).items())]
+    parameters = [Parameter(name, value=value) for name, value in dict(overrides).items()]
     node = rclpy.create_node('world_model', namespace=namespace, parameter_overrides=parameters)
     node.params = declare(node, WORLD_MODEL)
     node.sensors = WorldPublishers(node, WORLD.spec, node.params)

@@ -208,6 +208,13 @@ def test_robot_description_is_there_for_late_joiners(make_graph, tmp_path, given
     assert [m.data for m in texts] == [URDF]
 
 
+def test_the_embedded_robot_has_a_description(make_graph):
+    graph = make_graph(world=FakeWorld(robot=ROBOT))
+    texts = graph.listen(String, 'robot_description', latched=True)
+    graph.wait_for(lambda: texts, 'the description')
+    assert all(f'"{name}"' in texts[0].data for name in ROBOT.joint_names)
+
+
 def test_a_robot_that_is_not_ours_has_no_description_of_ours(make_graph):
     assert '/robot_description' not in make_graph().sensors.topics
 

@@ -7,10 +7,11 @@ middleware has its own copy once ``publish`` returns, and only the worker thread
 other threads publish too (clock, status, diagnostics) is a new message each time.
 """
 from diagnostic_msgs.msg import DiagnosticArray
+from lingbot_world_ros.actions.kinematics import read_description
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.msg import WorldSpec as WorldSpecMsg, WorldStatus as WorldStatusMsg
 from lingbot_world_ros.nodes import qos
-from lingbot_world_ros.paths import read_text, share_path
+from lingbot_world_ros.paths import share_path
 from lingbot_world_ros.sensors.camera_info import camera_info_to_msg
 from lingbot_world_ros.sensors.frames import (base_tf_to_msg, FrameNames, pose_since,
                                               static_tf_to_msg)
@@ -32,7 +33,6 @@ from std_msgs.msg import Float32, String
 from tf2_msgs.msg import TFMessage
 
 LINKS = np.array(ARM_SEGMENTS)
-MAX_URDF_BYTES = 4_000_000
 ROBOT_URDF = ('config', 'robots', 'room.urdf')
 
 
@@ -212,16 +212,11 @@ def _robot_description(given: str, spec: WorldSpec) -> str:
     """
     Find the URDF to publish.
 
-    :param given: the parameter: XML, package://, file:// or a path; '' for the engine's robot
+    :param given: the parameter robot_description; '' for the engine's robot
     :param spec: of the engine
     :return: XML, '' where there is none
     :raises SpecError: the file cannot be read
     """
-    if given.lstrip().startswith('<'):
-        return given
     if given:
-        return read_text(given, 'robot_description', MAX_URDF_BYTES)
-    try:
-        return share_path(*ROBOT_URDF).read_text() if spec.robot == ROBOT else ''
-    except SpecError:  # TODO: remove once the file is there
-        return ''
+        return read_description(given)
+    return share_path(*ROBOT_URDF).read_text() if spec.robot == ROBOT else ''
