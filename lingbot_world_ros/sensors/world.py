@@ -92,7 +92,8 @@ def camera_model_from_msg(msg: WorldSpecMsg, robot: Optional[RobotModel] = None,
     :return: the camera, moving with the arm where its link does
     :raises SpecError: the engine's camera cannot be put there
     """
-    T_link_optical = transform_from_msg(msg.camera_pose)
+    with np.errstate(invalid='ignore'):  # a quaternion of zeros is told below
+        T_link_optical = transform_from_msg(msg.camera_pose)
     camera = CameraModel(msg.width, msg.height, np.array(msg.k).reshape(3, 3), T_link_optical)
     if not np.isfinite(T_link_optical).all():
         raise SpecError('world_spec: camera_pose is no pose.')
