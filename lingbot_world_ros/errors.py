@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The one error type for what a user can fix; everything else is our own mistake."""
 
+MAX_LISTED = 30
+
 
 class SpecError(ValueError):
     """A value the user gave cannot be used; the text says what, got, expected and what to do."""
@@ -19,4 +21,7 @@ def unknown_name(kind: str, name: str, known) -> SpecError:
     known = sorted(str(k) for k in known)
     near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
     hint = f' Did you mean {near[0]!r}?' if near else ''
+    if len(known) > MAX_LISTED:  # a page of names helps nobody
+        known = difflib.get_close_matches(str(name), known, n=5, cutoff=0.0)
+        return SpecError(f'Unknown {kind} {name!r}.{hint} Nearest: {", ".join(known)}.')
     return SpecError(f'Unknown {kind} {name!r}.{hint} Known: {", ".join(known) or "none"}.')

@@ -45,10 +45,14 @@ def make_graph(domain):
     """Start both nodes over a fake engine; the last graph is closed after the test."""
     graphs = []
 
-    def start(*ros_args, world=None):
+    def start(*ros_args, world=None, composed=True):
         world = world or FakeWorld()
-        graph = Graph(lambda: [WorldModelNode(world=world), ActionEncoderNode()], domain,
-                      (*BASE_ARGS, *ros_args))
+
+        def nodes():
+            encoder = ActionEncoderNode()
+            return [WorldModelNode(world=lambda: world, encoder=encoder if composed else None),
+                    encoder]
+        graph = Graph(nodes, domain, (*BASE_ARGS, *ros_args))
         graphs.append(graph)
         graph.__enter__()
         graph.world = graph.nodes[0]
@@ -112,7 +116,7 @@ def test_frames_carry_their_own_sim_time_and_the_clock_never_runs_ahead(graph):
     order = []
     graph.probe.create_subscription(Clock, '/clock', lambda m: order.append(
         (stamp_to_ns(m.clock), stamp_of(images[-1]) if images else None)), 50)
-    graph.wait_for(lambda: len(images) > 12 and len(infos) > 12 and len(order) > 12, 'frames')
+    graph.wait_for(lambda: len(images) > 12 and len(infos) > 12 and len(order) > 99, 'frames')
     stamps = [stamp_of(m) for m in images]
     assert set(np.diff(stamps)) == {PERIOD_NS}
     assert all(s % PERIOD_NS == 0 for s in stamps)
@@ -120,13 +124,14 @@ def test_frames_carry_their_own_sim_time_and_the_clock_never_runs_ahead(graph):
     assert set(stamps[2:-2]) <= info_stamps
     assert {m.header.frame_id for m in images + infos} == {'camera_optical_frame'}
     assert all(clock <= PERIOD_NS * graph.world.session.status.frame for clock, _ in order)
-    assert set(np.diff([clock for clock, _ in order])) == {PERIOD_NS}
+    ticks = np.diff([clock for clock, _ in order])
+    assert ticks.min() > 0 and ticks.max() <= PERIOD_NS and np.median(ticks) <= 10_000_000
     assert (images[0].encoding, images[0].width, images[0].height) == ('rgb8', 32, 24)
 
 
 def test_clock_follows_the_image_of_its_frame(make_graph):
     """A subscriber that has the clock of a frame can have its image: it was published before."""
-    graph = make_graph()
+    graph = make_graph('-p', 'clock_rate_hz:=0.0')
     sent = []
     for key in ('image', 'clock'):
         publisher = graph.world.sensors._publishers[key]
@@ -233,7 +238,8 @@ def test_values_beyond_limits_are_limited_and_counted(graph):
     assert graph.newest(status, lambda m: m.clipped_commands > 0, 'a count').message
 
 
-def test_alien_embedding_is_refused_and_counted(graph):
+def test_alien_embedding_is_refused_and_counted(make_graph):
+    graph = make_graph(composed=False)
     status = graph.listen(WorldStatus, 'world_status')
     publisher = graph.publisher(ActionEmbedding, 'action_embedding')
     publisher.publish(ActionEmbedding(num_frames=1, layout=['x'], embedding=[1.0]))
@@ -287,7 +293,7 @@ def test_pause_step_play_and_reset(graph):
     assert graph.call(Trigger, '/world_model/step').success
     stepped = graph.wait_for(lambda: [m for m in images if stamp_of(m) > frozen.stamp_ns], 'step')
     assert [stamp_of(m) for m in stepped] == [frozen.stamp_ns + PERIOD_NS]
-    assert status[-1].state == WorldStatus.STATE_PAUSED
+    graph.wait_for(lambda: status[-1].state == WorldStatus.STATE_PAUSED, 'the pause')
     del images[:]
     for _ in range(2):
         assert graph.call(Trigger, '/world_model/reset').success
@@ -387,4 +393,4 @@ def test_prompt_is_refused_in_words_and_the_world_runs_on(graph):
 ])
 def test_bad_parameters_are_one_clear_error(domain, args, words):
     with pytest.raises(SpecError, match=words):
-        Graph(lambda: [WorldModelNode(world=FakeWorld())], domain, args)
+        Graph(lambda: [WorldModelNode(world=FakeWorld)], domain, args)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Profiles and parameters: one home per default, mistakes told in one line."""
 from dataclasses import fields
+from types import SimpleNamespace
 
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.nodes import params
@@ -96,6 +97,9 @@ def test_nodes_declare_their_own_table(monkeypatch):
         def declare_parameter(self, name, default, descriptor):
             declared[name] = descriptor
             return type('P', (), {'value': default})
+
+        def add_on_set_parameters_callback(self, callback):
+            self.on_set = callback
 
         def add_on_set_parameters_callback(self, callback):
             self.set = callback

@@ -424,7 +424,7 @@ class Encoder:
     def __init__(self, world):
         self.world, self.asked = world, []
 
-    def pull(self, sim_ns, joint_position):
+    def pull(self, sim_ns, joint_position, by_step):
         self.asked.append((sim_ns, joint_position.copy()))
         return embedding_of(self.world, 0.1 * len(self.asked), sequence=len(self.asked))
 

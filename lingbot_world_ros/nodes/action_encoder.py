@@ -75,6 +75,8 @@ class ActionEncoderNode(Node):
         self._frame_id, self._num_frames, self._period_ns, self._period_s = '', 1, 1, 1.0
         self._sequence = self._sim_ns = self._valid_until_ns = 0
         self._joint_position = np.zeros(0)
+        self._by_step, self._stood_ns = False, 0  # wall time that aged nothing
+        self._aged_at = time.monotonic_ns(), 0  # wall and sim time when ages were last told
 
         self._quiet_until_s = {}  # by topic: a flood shall not flood the log
         self._newest_frame_ns, self._on_command = lambda: self._sim_ns, None
@@ -141,18 +143,19 @@ class ActionEncoderNode(Node):
             self._joint_position = np.zeros(len(spec.joint_names))
             self._sim_ns, self._valid_until_ns = stamp_to_ns(msg.header.stamp), 0
 
-    def pull(self, sim_ns: int, joint_position: np.ndarray):
+    def pull(self, sim_ns: int, joint_position: np.ndarray, by_step: bool = False):
         """
         Encode the newest commands for the step that starts now.
 
         :param sim_ns: sim time of the newest frame
         :param joint_position: (J,) where the joints are, rad or m
+        :param by_step: the step was asked for; wall time since the last one ages no command
         :return: the ActionEmbedding; None before a world has begun
         """
         with self._lock:
             if self._buffer is None:
                 return None
-            self._sim_ns, self._joint_position = sim_ns, joint_position
+            self._sim_ns, self._joint_position, self._by_step = sim_ns, joint_position, by_step
             embedding = self._encode()
         if self._publisher.get_subscription_count():
             self._publisher.publish(embedding_to_msg(embedding, self._frame_id))
@@ -257,8 +260,20 @@ class ActionEncoderNode(Node):
                       counts=buffer.counts)
 
     def _now_ns(self, sim_ns):
-        """Return the time in which commands age: sim time where a run must repeat."""
-        return sim_ns if self._buffer.spec.ages_in_sim_time else time.monotonic_ns()
+        """
+        Return the time in which commands age; call it with the lock held.
+
+        Sim time where a run must repeat, else wall time, but for what passes between steps that
+        a client asks for one by one.
+        """
+        if self._buffer.spec.ages_in_sim_time:
+            return sim_ns
+        now_ns = time.monotonic_ns()
+        last_ns, last_sim_ns = self._aged_at
+        if self._by_step:
+            self._stood_ns += max(0, now_ns - last_ns - max(0, sim_ns - last_sim_ns))
+        self._aged_at = now_ns, sim_ns
+        return now_ns - self._stood_ns
 
     def _warn(self, topic, text):
         now_s = time.monotonic()

@@ -9,6 +9,7 @@ from concurrent.futures import Future as WorkerFuture
 from dataclasses import fields, replace
 from functools import partial
 import time
+import traceback
 
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.msg import ActionEmbedding as ActionEmbeddingMsg
@@ -36,6 +37,9 @@ DISCOVERY_S = 3.5  # Fast DDS announces a node every 3 s, should its first calls
 class WorldModelNode(LifecycleNode):
     """Wire ``action_embedding`` to a session and the session to its publishers and services."""
 
+    session = sensors = first_frame = None  # while not configured
+    _simulation = None
+
     def __init__(self, world=None, encoder=None, **node_args):
         """
         Declare everything; load and start the engine unless ``autostart`` is false.
@@ -50,7 +54,6 @@ class WorldModelNode(LifecycleNode):
         self.params = declare(self, WORLD_MODEL, self.on_parameter)
         self._make_engine = world or partial(make_world, self.params.engine)
         self._encoder = encoder
-        self.session = self.sensors = self.first_frame = None
         self.problem = None  # what the last failed transition was about
         self.on_quit = lambda: None
         self._is_active = False
@@ -73,7 +76,7 @@ class WorldModelNode(LifecycleNode):
     def destroy_node(self):
         """End the worker before its publishers go away."""
         self._drop_session()
-        if hasattr(self, '_simulation'):
+        if self._simulation is not None:
             self._simulation.destroy()
         super().destroy_node()
 
@@ -112,8 +115,13 @@ class WorldModelNode(LifecycleNode):
             change()
         except SpecError as error:
             self.problem = error
-            self.get_logger().error(str(error))
+            if not self.params.autostart:  # else whoever made the node is told
+                self.get_logger().error(str(error))
             return TransitionCallbackReturn.FAILURE
+        except Exception as error:  # rclpy would swallow it
+            self.problem = error
+            self.get_logger().error(''.join(traceback.format_exception(error)))
+            return TransitionCallbackReturn.ERROR
         return TransitionCallbackReturn.SUCCESS
 
     def _bring_up(self):
@@ -121,8 +129,7 @@ class WorldModelNode(LifecycleNode):
             if trigger() != TransitionCallbackReturn.SUCCESS:
                 problem, self.problem = self.problem, None
                 self._drop_session()
-                raise problem or SpecError('world_model could not be brought up; its log says '
-                                           'why.')
+                raise problem
 
     def _configure(self):
         params = self.params

@@ -164,12 +164,14 @@ class Refused(SpecError):
 class EmbeddingSource(Protocol):
     """An encoder in the same process, asked at the last moment before a step."""
 
-    def pull(self, sim_ns: int, joint_position: np.ndarray) -> Optional[ActionEmbedding]:
+    def pull(self, sim_ns: int, joint_position: np.ndarray,
+             by_step: bool) -> Optional[ActionEmbedding]:
         """
         Encode the newest commands for the step that starts now; called by the worker thread.
 
         :param sim_ns: sim time of the newest frame
         :param joint_position: (J,) where the joints are, rad or m
+        :param by_step: the step was asked for; wall time since the last one ages no command
         :return: the embedding, None before the first
         """
         ...
@@ -794,7 +796,8 @@ class Session:
 
     def _newest_embedding(self, seen):
         if self._source is not None:
-            pulled = self._source.pull(self._sim.now_ns, seen.joint_position[0, -1])
+            pulled = self._source.pull(self._sim.now_ns, seen.joint_position[0, -1],
+                                       self._steps_asked)
             if pulled is not None:
                 self._check(pulled)
             self._latch.take(self._clock.now_ns())
