@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Profiles and parameters: one home per default, mistakes told in one line."""
 from dataclasses import fields
-from types import SimpleNamespace
 
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.nodes import params
@@ -97,9 +96,6 @@ def test_nodes_declare_their_own_table(monkeypatch):
         def declare_parameter(self, name, default, descriptor):
             declared[name] = descriptor
             return type('P', (), {'value': default})
-
-        def add_on_set_parameters_callback(self, callback):
-            self.on_set = callback
 
         def add_on_set_parameters_callback(self, callback):
             self.set = callback
