@@ -13,6 +13,7 @@ from launch.actions import (DeclareLaunchArgument, OpaqueFunction, SetEnvironmen
                             Shutdown)
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
+from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.nodes.params import load_profile, PARAMS, profile_path
 from lingbot_world_ros.nodes.run import profile_variable
 from lingbot_world_ros.nodes.worlds_params import world_parameters
@@ -67,6 +68,8 @@ def _nodes(context):
                  if PARAMS[name].kind is not str else value(name)
                  for name in OVERRIDES if value(name) != ''}
     executables = ['sim'] if value('composed') == 'true' else ['world_model', 'action_encoder']
+    if not value('num_worlds').isdigit():
+        raise SpecError(f'num_worlds={value("num_worlds")!r} is not a whole number.')
     num_worlds, nodes = int(value('num_worlds')), []
     for index in range(max(1, num_worlds)):
         namespace, apart = world_parameters(index, num_worlds, {**values, **overrides},

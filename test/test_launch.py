@@ -71,6 +71,7 @@ def test_shared_memory_is_set_for_all_unless_the_user_chose(monkeypatch):
 
 @pytest.mark.parametrize('arguments, words', [
     ({'profile': 'isac_sim'}, "Did you mean 'isaac_sim'"), ({'num_worlds': '0'}, '0 worlds'),
+    ({'num_worlds': 'two'}, "'two' is not a whole number"),
     ({'mode': 'warp'}, 'warp'), ({'seed': 'many'}, 'whole number')])
 def test_mistakes_end_the_launch_in_words(arguments, words):
     description = describe(share_path('launch', 'sim.launch.py'))
