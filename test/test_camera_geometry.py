@@ -25,7 +25,7 @@ SURFACE_M = 0.04  # a point inside a link is at most this far behind what is see
 def seen():
     """One frame of the reference world: camera_info, depth, joints, camera pose."""
     with Domain() as domain, Graph(lambda: [WorldModelNode()], domain,
-                                   ('-p', 'engine:=reference', '-p', 'start_paused:=true',
+                                   ('-p', 'engine:=reference', '-p', 'initial_state:=paused',
                                     '-p', 'scene:=office', '-p', f'seed:={SEED}')) as graph:
         node = graph.nodes[0]
         info, depth = graph.listen(CameraInfo, 'camera/camera_info'), graph.listen(
