@@ -64,7 +64,7 @@ def main():
     sim.wait_for(lambda: len(sim.newest) == 6)
     rgb, info, depth = (sim.newest[k] for k in ('rgb', 'camera_info', 'depth'))
     seen['image'] = [rgb.width, rgb.height, rgb.encoding, rgb.header.frame_id]
-    seen['camera_info'] = [info.width, info.height, info.header.frame_id, info.k[0] > 0.0]
+    seen['camera_info'] = [info.width, info.height, info.header.frame_id, bool(info.k[0] > 0.0)]
     seen['depth'] = [depth.encoding, depth.header.frame_id]
     odom = sim.newest['odom']
     seen['odom'] = [odom.header.frame_id, odom.child_frame_id]
