@@ -440,6 +440,19 @@ def test_joint_acceleration_limits_velocities_and_the_way_to_a_position():
     assert out.valid_until_ns == 0
 
 
+def test_a_joint_too_quick_to_stop_before_its_limit_stops_there():
+    """At 1.5 rad/s and 1 rad/s^2 it needs 1.1 rad to stop; 0.4 rad are left."""
+    spec = replace(SPEC, limits=Limits(joint_acceleration=1.0))
+    buffer, tenth_ns = CommandBuffer(spec), SECOND_NS // 10
+    buffer.joints([PAN], [], [1.5], 0)
+    targets(buffer, 0, 0, 20, tenth_ns)
+    buffer.joints([PAN], [1.0], [], 0)
+    current = [0.8, *HOME[1:]]
+    out = targets(buffer, 0, 20 * tenth_ns, 30, tenth_ns, current).joint_position[:, 0]
+    assert out.max() == ROBOT.joints[0].high
+    assert out[-1] == pytest.approx(1.0)
+
+
 def test_a_trajectory_that_is_too_quick_is_followed_as_well_as_limits_allow():
     spec = replace(SPEC, limits=Limits(joint_acceleration=2.0))
     buffer = CommandBuffer(spec)

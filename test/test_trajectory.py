@@ -165,7 +165,7 @@ def test_arriving_velocity_by_hand(gap, wanted):
 
 def test_pacing_lands_exactly_whatever_the_gap():
     for gap in np.random.default_rng(2).uniform(-1.0, 1.0, 50):
-        pacer = Pacer(np.array([np.inf, np.inf, 1.3]))
+        pacer = Pacer(np.array([np.inf, np.inf, 1.3]), [-2.0], [2.0])
         goal = np.full((40, 1), gap)
         velocity, position, done = pacer.pace(
             np.zeros((39, 3)), goal, np.zeros(1), np.array([0.8]), sim_ns=0,
@@ -177,7 +177,7 @@ def test_pacing_lands_exactly_whatever_the_gap():
 
 
 def test_pacing_forgets_when_time_goes_back():
-    pacer = Pacer(np.array([1.0, 1.0]))
+    pacer = Pacer(np.array([1.0, 1.0]), [], [])
     args = dict(goal=np.zeros((2, 0)), current=np.zeros(0), speed=np.zeros(0),
                 period_ns=SECOND_NS // 10)
     for sim_ns, wanted in ((0, 0.1), (SECOND_NS // 10, 0.2), (0, 0.1)):

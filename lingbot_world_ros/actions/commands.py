@@ -205,7 +205,7 @@ class CommandBuffer:
         self._plans: List[Optional[Plan]] = [None] * num_joints
         self._waiting: List[List[Points]] = [[] for _ in range(num_joints)]
         self._current = np.clip(np.zeros(num_joints), spec.joint_low, spec.joint_high)
-        self._pacer = Pacer(spec.acceleration)
+        self._pacer = Pacer(spec.acceleration, spec.joint_low, spec.joint_high)
         self._always_paced = bool(spec.paced_joints.any() or np.isfinite(spec.acceleration).any())
 
     @property

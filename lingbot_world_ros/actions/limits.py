@@ -62,13 +62,16 @@ class Pacer:
     base forward [m/s], base turn [rad/s], then the J joints.
     """
 
-    def __init__(self, acceleration: np.ndarray):
+    def __init__(self, acceleration: np.ndarray, low: np.ndarray, high: np.ndarray):
         """
         Start at rest.
 
         :param acceleration: (2 + J,) largest change of velocity per second, infinite for none
+        :param low: (J,) lowest positions, rad or m; a joint that is too fast to stop stops there
+        :param high: (J,) highest positions
         """
         self._acceleration = np.minimum(acceleration, NO_LIMIT)
+        self._low, self._high = np.asarray(low, float), np.asarray(high, float)
         self.clear()
 
     def clear(self) -> None:
@@ -93,8 +96,9 @@ class Pacer:
         """
         period_s = period_ns * 1e-9
         told, place = self._resume(velocity.shape[1], sim_ns, period_ns)
+        moves = np.isfinite(goal[0])
         place = np.where(np.isnan(place), current, place)
-        place[np.isnan(goal[0])] = np.nan
+        place[~moves] = np.nan
         change = self._acceleration * period_s
         self._start_ns, self._told = sim_ns, [(told, place)]
         for asked, before, after in zip(velocity, goal, goal[1:]):
@@ -103,9 +107,12 @@ class Pacer:
             asked = asked.copy()
             asked[2:] = np.where(np.isnan(after), asked[2:], np.clip(follow, -speed, speed))
             told = np.clip(asked, told - change, told + change)
-            place = place + told[2:] * period_s
+            free = place + told[2:] * period_s
+            reached = np.clip(free, np.fmin(self._low, place), np.fmax(self._high, place))
+            stopped = moves & (reached != free)
+            told[2:][stopped] = (reached - place)[stopped] / period_s
+            place = reached
             self._told.append((told, place))
-        moves = np.isfinite(place)
         late = np.abs(np.where(moves, place - goal[-1], told[2:] - velocity[-1, 2:]))
         base_late = np.abs(told[:2] - velocity[-1, :2])
         done = max(late.max(initial=0.0), base_late.max(),
