@@ -242,8 +242,9 @@ def test_alien_embedding_is_refused_and_counted(make_graph):
     graph = make_graph(composed=False)
     status = graph.listen(WorldStatus, 'world_status')
     publisher = graph.publisher(ActionEmbedding, 'action_embedding')
-    publisher.publish(ActionEmbedding(num_frames=1, layout=['x'], embedding=[1.0]))
-    graph.newest(status, lambda m: m.rejected_commands == 1, 'a counted refusal')
+    alien = ActionEmbedding(num_frames=1, layout=['x'], embedding=[1.0])
+    # Again and again: the encoder's next embedding may take its place in the queue of one.
+    send_until(graph, publisher, alien, status, lambda m: m.rejected_commands > 0, 'a count')
 
 
 def test_world_spec_is_there_for_late_joiners_and_status_tells_latency(graph):

@@ -80,29 +80,25 @@ class ActionEncoderNode(Node):
 
         self._quiet_until_s = {}  # by topic: a flood shall not flood the log
         self._newest_frame_ns, self._on_command = lambda: self._sim_ns, None
-        self._publisher = self.create_publisher(ActionEmbeddingMsg, 'action_embedding',
-                                                qos.NEWEST)
+        self._publisher = qos.publisher(self, ActionEmbeddingMsg, 'action_embedding', qos.NEWEST)
         self._subscribe(params.topics)
         self._unlinked = [
-            self.create_subscription(WorldSpecMsg, 'world_spec', self.on_world_spec, qos.LATCHED),
-            self.create_subscription(JointState, params.topics.joint_states,
-                                     self.on_joint_states, qos.NEWEST)]
+            qos.subscription(self, WorldSpecMsg, 'world_spec', self.on_world_spec, qos.LATCHED),
+            qos.subscription(self, JointState, params.topics.joint_states, self.on_joint_states,
+                             qos.NEWEST)]
         # Steady: embeddings must flow before there is any sim time.
         self._timer = self.create_timer(1.0 / params.encode_rate_hz, self.encode,
                                         clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def _subscribe(self, topics):
         twist = twist_type(self._params.cmd_vel_type, os.environ.get('ROS_DISTRO', ''))
-        self.cmd_vel = self.create_subscription(twist, topics.cmd_vel, self.on_cmd_vel,
-                                                qos.NEWEST)
-        self.command_subscriptions = [
-            self.cmd_vel,
-            self.create_subscription(JointState, topics.joint_command, self.on_joint_command,
-                                     qos.STATE),
-            self.create_subscription(JointTrajectory, topics.joint_trajectory,
-                                     self.on_trajectory, qos.STATE),
-            self.create_subscription(Float64MultiArray, topics.joint_commands,
-                                     self.on_arm_commands, qos.STATE)]
+        self.cmd_vel = qos.subscription(self, twist, topics.cmd_vel, self.on_cmd_vel, qos.NEWEST)
+        self.command_subscriptions = [self.cmd_vel, *(
+            qos.subscription(self, msg_type, topic, callback, qos.STATE)
+            for msg_type, topic, callback in (
+                (JointState, topics.joint_command, self.on_joint_command),
+                (JointTrajectory, topics.joint_trajectory, self.on_trajectory),
+                (Float64MultiArray, topics.joint_commands, self.on_arm_commands)))]
 
     def link(self, sim_ns, on_command) -> None:
         """

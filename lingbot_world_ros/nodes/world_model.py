@@ -58,9 +58,9 @@ class WorldModelNode(LifecycleNode):
         self.on_quit = lambda: None
         self._is_active = False
         if encoder is None:
-            self.create_subscription(ActionEmbeddingMsg, 'action_embedding', self.on_embedding,
-                                     qos.NEWEST)
-        self.create_subscription(String, self.params.topics.prompt, self.on_prompt, qos.NEWEST)
+            qos.subscription(self, ActionEmbeddingMsg, 'action_embedding', self.on_embedding,
+                             qos.NEWEST)
+        qos.subscription(self, String, self.params.topics.prompt, self.on_prompt, qos.NEWEST)
         self.create_service(Trigger, '~/reset', self.on_reset)
         self.create_service(SetBool, '~/pause', self.on_pause)
         self.create_service(Trigger, '~/step', self.on_step)
