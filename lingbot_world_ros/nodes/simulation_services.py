@@ -177,7 +177,8 @@ class SimulationServices:
             return error.code
         if not isinstance(error, SpecError):
             text = ''.join(traceback.format_exception(type(error), error, error.__traceback__))
-            self._node.get_logger().error(f'A simulation service failed. {text}')
+            self._node.get_logger().error(
+                standard.sendable(f'A simulation service failed. {text[-1500:]}'))
         return OPERATION_FAILED
 
     async def _done(self, outcome, reasons=REASONS, within_s=None):

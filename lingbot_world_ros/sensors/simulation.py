@@ -75,7 +75,12 @@ def set_result(result, code: str, text: str = '', response=None) -> None:
         result.result = getattr(type(result), f'RESULT_{code}', RESULTS[code])
     else:
         result.result = getattr(type(response), code, SPECIFIC[code])
-    result.error_message = text[:MAX_TEXT].encode(errors='replace').decode().replace('\0', '')
+    result.error_message = sendable(text)
+
+
+def sendable(text: str) -> str:
+    """Return a text that the middleware takes: limited, without what UTF-8 or C cannot hold."""
+    return text[:MAX_TEXT].encode(errors='replace').decode().replace('\0', '')
 
 
 def state_number(state: str) -> int:
