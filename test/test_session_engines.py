@@ -2,9 +2,11 @@
 """Sessions over the real engines: servo lag, and the same bytes twice."""
 import hashlib
 import logging
+import time
 
 from lingbot_world_ros.actions.commands import CommandBuffer, CommandSpec
 from lingbot_world_ros.actions.embedding import CameraModel, CommandCounts, encode
+from lingbot_world_ros.worlds.library import WorldDefinition
 from lingbot_world_ros.worlds.robot import ROBOT
 from lingbot_world_ros.worlds.session import Session, SessionObserver, SessionSpec
 from lingbot_world_ros.worlds.world_model import make_world
@@ -36,9 +38,11 @@ def play(engine, commands, num_steps, seed=1):
     camera = CameraModel(robot.camera.width_px, robot.camera.height_px, robot.camera.k,
                          robot.camera.T_base_optical)
     seen = Frames()
-    session = Session(world, SessionSpec(spec.scenes[0], seed, 1.0, True, 0.5), observers=[seen],
+    session = Session(world, SessionSpec(mode='stepped'), observers=[seen],
                       log=logging.getLogger('test'))
-    session.start().result(60.0)
+    session.start(WorldDefinition(spec.scenes[0], spec.scenes[0], seed)).result(60.0)
+    while session.status.state != 'paused':
+        time.sleep(0.001)
     session.set_embedding(encode(
         buffer.targets(0, 0, 1, spec.frame_period_ns), command_spec, camera,
         seen.frames[0].joint_position, sequence=1, stamp_ns=0, period_s=1 / spec.frame_rate_hz,

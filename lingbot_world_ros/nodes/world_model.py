@@ -152,8 +152,9 @@ class WorldModelNode(LifecycleNode):
                 engine.close()
             raise
         if self._encoder is not None:
-            self._encoder.link(lambda: self.session.sim_ns, self.session.command_arrived)
-            self.session.link(self._encoder)
+            session = self.session  # bound here: a late command may come after a cleanup
+            self._encoder.link(lambda: session.sim_ns, session.command_arrived)
+            session.link(self._encoder)
         self._T_base_optical = engine.spec.camera.T_base_optical
         self._resume = False
 

@@ -170,7 +170,7 @@ class EmbeddingSource(Protocol):
         Encode the newest commands for the step that starts now; called by the worker thread.
 
         :param sim_ns: sim time of the newest frame
-        :param joint_position: (J,) where the joints are, rad or m
+        :param joint_position: (J,) where the joints would come to rest if let go, rad or m
         :param by_step: the step was asked for; wall time since the last one ages no command
         :return: the embedding, None before the first
         """
@@ -779,25 +779,24 @@ class Session:
     def _next_actions(self) -> np.ndarray:
         """Latch: the newest embedding becomes the actions of the step that starts now."""
         spec, seen = self.world.spec, self._observation
-        embedding, age_ns = self._newest_embedding(seen)
+        # A servo coasts on for its lag: steer where it would come to rest, or it overshoots.
+        resting = (seen.joint_position[0, -1] + self._joint_lag_s * seen.joint_velocity[0, -1])
+        embedding, age_ns = self._newest_embedding(resting)
         silent = (age_ns > self.spec.action_timeout_s * 1e9 and self._source is None
                   and self._counts_wall_time())
         if embedding is None or silent:
             return np.zeros((1, spec.frames_per_step, len(spec.action.dims)), np.float32)
         self._status = replace(self._status, embedding_sequence=embedding.sequence,
                                counts=embedding.counts)
-        # A servo coasts on for its lag: steer where it would come to rest, or it overshoots.
-        resting = (seen.joint_position[0, -1] + self._joint_lag_s * seen.joint_velocity[0, -1])
         return actions_at_latch(embedding, spec.action, resting, spec.frames_per_step)[None]
 
     def _counts_wall_time(self):
         """Whether wall time says something about a command's age: not while making steps."""
         return self.spec.mode == REALTIME and not self._steps_asked
 
-    def _newest_embedding(self, seen):
+    def _newest_embedding(self, resting):
         if self._source is not None:
-            pulled = self._source.pull(self._sim.now_ns, seen.joint_position[0, -1],
-                                       self._steps_asked)
+            pulled = self._source.pull(self._sim.now_ns, resting, self._steps_asked)
             if pulled is not None:
                 self._check(pulled)
             self._latch.take(self._clock.now_ns())
