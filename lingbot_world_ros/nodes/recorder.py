@@ -7,7 +7,7 @@ import time
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.msg import WorldStatus as WorldStatusMsg
 from rclpy.clock import Clock, ClockType
-from rclpy.node import Node, NodeNameNonExistentError
+from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.serialization import deserialize_message
 from std_srvs.srv import Trigger
@@ -83,10 +83,7 @@ class RecorderNode(Node):
 
     def on_look(self):
         """Follow what is new in the graph."""
-        try:
-            names = self._names_and_types()
-        except NodeNameNonExistentError:
-            return  # it is known by half; the next look sees it whole
+        names = self._names_and_types()
         if self._spec not in names or self._status not in names:
             return
         for topic in (self._spec, self._status, *names):  # a world before its status
@@ -96,15 +93,17 @@ class RecorderNode(Node):
 
     def _names_and_types(self):
         """Return topic -> type of all nodes of the world."""
-        nodes, names = set(), {}
+        nodes = set()
         for topic in (self._spec, self.resolve_topic_name('action_embedding')):
             for info in self.get_publishers_info_by_topic(topic):
-                nodes.add((info.node_name, info.node_namespace))
+                nodes.add(_node_of(info))
                 if topic == self._spec:
-                    self._world_node = f'{info.node_namespace.rstrip("/")}/{info.node_name}'
-        for node in nodes:
-            for topic, types in (*self.get_publisher_names_and_types_by_node(*node),
-                                 *self.get_subscriber_names_and_types_by_node(*node)):
+                    self._world_node = _node_of(info)
+        names = {}
+        for topic, types in self.get_topic_names_and_types():
+            ends = (*self.get_publishers_info_by_topic(topic),
+                    *self.get_subscriptions_info_by_topic(topic))
+            if any(_node_of(info) in nodes for info in ends):
                 names[topic] = types[0]
         return names
 
@@ -189,3 +188,7 @@ class RecorderNode(Node):
         self._held, self.first_step = None, 0
         for topic, stamp_ns, cdr, _ in specs[-1:] + rest:
             self._bag.write(topic, stamp_ns, cdr)
+
+
+def _node_of(endpoint) -> str:
+    return f'{endpoint.node_namespace.rstrip("/")}/{endpoint.node_name}'

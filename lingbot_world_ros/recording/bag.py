@@ -122,7 +122,7 @@ class BagWriter:
             writer.abort()
         try:
             end_file(self._path)
-            num_messages = _write_metadata(self._path)
+            num_messages = _write_metadata(self._path, self._topics)
             rest = f'the first {num_messages} of {self.num_messages} messages are kept.'
         except (OSError, SpecError) as lost:
             rest = f'and what was written could not be finished ({lost}).'
@@ -166,8 +166,9 @@ def _record_ends(file) -> Iterator[int]:
         yield position
 
 
-def _write_metadata(path) -> int:
+def _write_metadata(path, announced) -> int:
     """Write metadata.yaml for a file that was ended by ``end_file``; return its messages."""
+    from rosbags.rosbag2.metadata import dump_qos_v8
     import yaml
     with BagReader(path) as bag:
         reader = bag.reader
@@ -175,7 +176,8 @@ def _write_metadata(path) -> int:
                  'starting_time': {'nanoseconds_since_epoch': reader.start_time}}
         topics = [{'message_count': c.msgcount, 'topic_metadata': {
             'name': c.topic, 'type': c.msgtype, 'serialization_format': 'cdr',
-            'offered_qos_profiles': ''}} for c in reader.connections]
+            'offered_qos_profiles': dump_qos_v8(c.ext.offered_qos_profiles),
+            'type_description_hash': announced[c.topic].digest}} for c in reader.connections]
         count = reader.message_count
     about = {'version': FORMAT, 'storage_identifier': 'mcap', 'relative_file_paths': [path.name],
              **times, 'message_count': count, 'topics_with_message_count': topics,

@@ -52,7 +52,8 @@ class RecordedActions:
     def begin(self, *_) -> None:
         """Take no notice of a world that starts."""
 
-    def pull(self, sim_ns: int, joint_position: np.ndarray) -> Optional[ActionEmbedding]:
+    def pull(self, sim_ns: int, joint_position: np.ndarray,
+             by_step: bool = False) -> Optional[ActionEmbedding]:
         """Return the actions of the next step."""
         if not self._waiting:
             return None
@@ -143,7 +144,7 @@ def verify(story: Sequence[Segment],
     try:
         for segment in story:
             if not segment.num_frames:
-                yield Verdict(segment, UNVERIFIABLE, 0, f'{segment.problem}.')
+                yield Verdict(segment, UNVERIFIABLE, 0, _incomplete(segment))
                 continue
             if segment.world.engine != engine_name:
                 if session is not None:
@@ -186,6 +187,11 @@ def _verify_segment(segment, session, source) -> Verdict:
         return Verdict(segment, UNVERIFIABLE, num_same, 'the engine failed: '
                        f'{type(error).__name__}: {error}')
     if segment.problem:
-        return Verdict(segment, UNVERIFIABLE, num_same, f'{segment.problem}; nothing up to step '
-                       f'{segment.last_step} can be compared after that.')
+        return Verdict(segment, UNVERIFIABLE, num_same, _incomplete(segment))
     return Verdict(segment, SAME, num_same)
+
+
+def _incomplete(segment) -> str:
+    """Say which steps are left out, and why."""
+    first = segment.steps[-1].index + 1 if segment.steps else int(bool(segment.first_digest))
+    return f'{segment.problem}; steps {first} to {segment.last_step} cannot be compared.'

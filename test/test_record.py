@@ -1,0 +1,413 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Recording: bags that are whole even on a full disk, and a world taken down from outside."""
+import json
+import os
+from pathlib import Path
+import resource
+import signal
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip('rclpy')
+pytest.importorskip('lingbot_world_ros.msg')
+pytest.importorskip('rosbags')
+
+from ament_index_python.packages import get_package_share_directory  # noqa: E402, I100
+from fake_world import FakeWorld  # noqa: E402
+from geometry_msgs.msg import Twist  # noqa: E402
+from lingbot_world_ros.errors import SpecError  # noqa: E402
+from lingbot_world_ros.nodes.recorder import RecorderNode  # noqa: E402
+from lingbot_world_ros.nodes.run import make_pair  # noqa: E402
+from lingbot_world_ros.recording.bag import BagReader, BagWriter, end_file  # noqa: E402
+from lingbot_world_ros.recording.definitions import message_definition  # noqa: E402
+from lingbot_world_ros.recording.recorded import read_recording  # noqa: E402
+from lingbot_world_ros.recording.replay import SAME, UNVERIFIABLE, verify  # noqa: E402
+from lingbot_world_ros.sensors.commands import twist_to_msg  # noqa: E402
+from lingbot_world_ros.verbs.replay import verify_story  # noqa: E402
+from rclpy.parameter import Parameter  # noqa: E402
+from rclpy.qos import QoSProfile, ReliabilityPolicy  # noqa: E402
+from rclpy.serialization import serialize_message  # noqa: E402
+from ros_graph import Domain, Graph  # noqa: E402
+from std_msgs.msg import String  # noqa: E402
+from std_srvs.srv import SetBool, Trigger  # noqa: E402
+import yaml  # noqa: E402
+
+COMMAND = [sys.executable, '-m', 'lingbot_world_ros.cli']
+TEXT = 'std_msgs/msg/String'
+PACKAGE_TYPES = ('WorldSpec', 'WorldStatus', 'ActionEmbedding')
+
+
+def text(words):
+    return serialize_message(String(data=words))
+
+
+def texts_in(path):
+    with BagReader(path) as bag:
+        return [msg.data for _, msg in bag.messages('/t')]
+
+
+def write_texts(folder, texts):
+    bag = BagWriter(folder)
+    bag.add_topic('/t', TEXT)
+    for words in texts:
+        bag.write('/t', 5, text(words))
+    return bag
+
+
+# Bags
+
+
+@pytest.mark.parametrize('name', [
+    *(f'lingbot_world_ros/msg/{name}' for name in PACKAGE_TYPES), 'sensor_msgs/msg/CameraInfo',
+    'nav_msgs/msg/Odometry', 'trajectory_msgs/msg/JointTrajectory'])
+def test_definitions_are_whole_and_have_the_hash_of_the_installed_type(name):
+    definition, digest = message_definition(name)
+    assert 'MSG: std_msgs/Header' in definition and 'MSG: builtin_interfaces/Time' in definition
+    package, _, kind = name.split('/')
+    about = Path(get_package_share_directory(package)) / 'msg' / f'{kind}.json'
+    if about.exists():  # since Iron
+        hashes = json.loads(about.read_text())['type_hashes']
+        assert digest == {h['type_name']: h['hash_string'] for h in hashes}[name]
+
+
+def test_an_unknown_type_is_one_error():
+    with pytest.raises(SpecError, match='no_msgs'):
+        message_definition('no_msgs/msg/Thing')
+
+
+def test_a_bag_keeps_the_order_of_writing_though_the_clock_jumps_back(tmp_path):
+    bag = BagWriter(tmp_path / 'bag')
+    bag.add_topic('/t', TEXT, latched=True)
+    for stamp_ns, words in ((100, 'a'), (50, 'b'), (101, 'c')):
+        bag.write('/t', stamp_ns, text(words))
+    bag.close()
+    assert texts_in(tmp_path / 'bag') == texts_in(tmp_path / 'bag' / 'bag.mcap') == list('abc')
+    about = yaml.safe_load((tmp_path / 'bag' / 'metadata.yaml').read_text())
+    topic = about['rosbag2_bagfile_information']['topics_with_message_count'][0]
+    assert topic['message_count'] == 3 and topic['topic_metadata']['type'] == TEXT
+    offered = yaml.safe_load(topic['topic_metadata']['offered_qos_profiles'])[0]
+    assert (offered['reliability'], offered['durability']) == (1, 1)  # reliable, transient local
+
+
+@pytest.mark.parametrize('make', [Path.mkdir, Path.touch])
+def test_what_is_there_already_is_never_touched(tmp_path, make):
+    make(tmp_path / 'bag')
+    with pytest.raises(SpecError, match='exists already'):
+        BagWriter(tmp_path / 'bag')
+    assert [path.name for path in tmp_path.iterdir()] == ['bag']
+
+
+@pytest.mark.parametrize('folder', ['/proc/nowhere/bag', '/dev/null/bag'])
+def test_a_place_that_cannot_be_written_is_one_error(folder):
+    with pytest.raises(SpecError, match='cannot be written'):
+        BagWriter(Path(folder))
+
+
+def test_a_recording_of_nothing_leaves_nothing(tmp_path):
+    write_texts(tmp_path / 'bag', []).close()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def small_disk():
+    """Let files grow to a limit only: what a full disk looks like from inside."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def limit(num_bytes):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
+    yield limit
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize('limit', [2_500_000, 2_203_800, 1_101_000])
+def test_a_full_disk_ends_the_recording_and_what_was_written_stays(tmp_path, small_disk, limit):
+    words = [f'{i:05d}' * 2000 for i in range(400)]
+    bag = BagWriter(tmp_path / 'bag')
+    bag.add_topic('/t', TEXT)
+    small_disk(limit)
+    with pytest.raises(SpecError, match='ended: .*messages are kept') as error:
+        for one in words:
+            bag.write('/t', 0, text(one))
+        bag.close()
+    small_disk(resource.RLIM_INFINITY)
+    bag.close()  # a second end changes nothing
+    kept = texts_in(tmp_path / 'bag')
+    assert 100 <= len(kept) < 400 and kept == words[:len(kept)]
+    assert f'first {len(kept)} of' in str(error.value)
+    assert texts_in(tmp_path / 'bag' / 'bag.mcap') == kept
+    about = yaml.safe_load((tmp_path / 'bag' / 'metadata.yaml').read_text())
+    assert about['rosbag2_bagfile_information']['message_count'] == len(kept)
+
+
+def test_a_disk_that_is_full_at_once_is_told(tmp_path, small_disk):
+    bag = write_texts(tmp_path / 'bag', ['a'])
+    small_disk(10)
+    with pytest.raises(SpecError, match='could not be finished'):
+        bag.close()
+
+
+def test_a_file_that_breaks_off_anywhere_can_be_ended(tmp_path):
+    words = [f'{i:05d}' * 2000 for i in range(250)]
+    write_texts(tmp_path / 'bag', words).close()
+    whole = (tmp_path / 'bag' / 'bag.mcap').read_bytes()
+    cut, counts = tmp_path / 'cut.mcap', []
+    for size in range(60, len(whole), len(whole) // 17):
+        cut.write_bytes(whole[:size])
+        end_file(cut)
+        kept = texts_in(cut)
+        assert kept == words[:len(kept)]
+        counts.append(len(kept))
+    assert counts == sorted(counts) and counts[0] == 0 and counts[-1] > 200
+
+
+def _cut(data):
+    return data[:len(data) // 2]
+
+
+def _scramble(data):
+    return data[:70] + bytes(b ^ 0x5a for b in data[70:4000]) + data[4000:]
+
+
+def _no_summary_offset(data):
+    return data[:-28] + b'\xff' * 16 + data[-12:]
+
+
+@pytest.mark.parametrize('damage, words', [
+    (_cut, 'did not get to end it'), (_scramble, 'damaged'), (_no_summary_offset, 'damaged'),
+    (lambda data: b'', 'damaged'), (lambda data: b'RIFF' * 100, 'damaged'),
+    (lambda data: data[:8], 'damaged')])
+def test_damaged_and_foreign_files_are_one_clear_error(tmp_path, damage, words):
+    write_texts(tmp_path / 'bag', ['a' * 1000] * 9).close()
+    path = tmp_path / 'bag' / 'bag.mcap'
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(SpecError, match=f'cannot be read: .*{words}'):
+        texts_in(path)
+
+
+def test_a_bag_of_something_else_is_one_clear_error(tmp_path):
+    write_texts(tmp_path / 'bag', ['a']).close()
+    with pytest.raises(SpecError, match='holds no WorldStatus'):
+        read_recording(tmp_path / 'bag')
+    with pytest.raises(SpecError, match='There is no recording'):
+        read_recording(tmp_path / 'nothing')
+    with pytest.raises(SpecError, match='is no recording'):
+        read_recording(tmp_path)
+
+
+# A running world
+
+
+@pytest.fixture(scope='module')
+def domain():
+    with Domain() as number:
+        yield number
+
+
+def parameters(**values):
+    values = {'scene': 'a', 'speed': 3.0, **values}
+    return [Parameter(name.replace('__', '.'), value=value) for name, value in values.items()]
+
+
+@pytest.fixture
+def make_graph(domain, tmp_path):
+    """Start a fake world, and if asked a recorder beside it; all is closed after the test."""
+    graphs = []
+
+    def start(*, recorder=None, ros_args=(), **values):
+        def make_nodes():
+            nodes = [*make_pair(world=FakeWorld, parameter_overrides=parameters(**values))]
+            if recorder is not None:
+                graph_bag.append(BagWriter(tmp_path / 'bag'))
+                nodes.append(RecorderNode(graph_bag[0], **recorder))
+            return nodes
+        graph_bag = []
+        graph = Graph(make_nodes, domain, ros_args)
+        graphs.append(graph)
+        graph.__enter__()
+        graph.world, graph.bag = graph.nodes[0], graph_bag[0] if graph_bag else None
+        if recorder is not None:
+            graph.recorder = graph.nodes[2]
+            graph.wait_for(graph.recorder.found.is_set, 'the world')
+        return graph
+
+    yield start
+    for graph in graphs:
+        graph.__exit__()
+
+
+def finish(graph):
+    """End the recorder's bag while nothing is written to it any more."""
+    graph.recorder.ended.set()
+    graph.bag.close()
+
+
+def record(domain, *args, command=COMMAND):
+    env = {**os.environ, 'ROS_DOMAIN_ID': str(domain), 'PYTHONUNBUFFERED': '1'}
+    return subprocess.Popen([*command, 'record', *args], env=env, text=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def steps(graph, num):
+    """Let the world go on for a while."""
+    reached = graph.world.session.status.step + num
+    graph.wait_for(lambda: graph.world.session.status.step >= reached, f'step {reached}')
+
+
+def fake(name):
+    return FakeWorld()
+
+
+def test_a_recorded_session_repeats_byte_by_byte_and_a_changed_byte_is_found(
+        make_graph, domain, tmp_path, capsys):
+    """A reset first, commands, a teleport, a pause, another reset; from another process."""
+    graph = make_graph()
+    cmd_vel = graph.publisher(Twist, 'cmd_vel')
+    steps(graph, 5)  # of which the recording must know nothing
+    process = record(domain, '-o', tmp_path / 'bag', '--reset')
+    try:
+        graph.wait_for(lambda: process.stdout.readline().startswith('Recording'), 'the beginning')
+        for speed in (0.3, -0.2, 0.5):
+            cmd_vel.publish(twist_to_msg(speed, speed * 2))
+            steps(graph, 4)
+        graph.world.session.move('robot', pose=(0.5, 0.5, 1.0)).result(10)
+        steps(graph, 3)
+        assert graph.call(SetBool, '/world_model/pause', SetBool.Request(data=True)).success
+        assert graph.call(Trigger, '/world_model/step').success
+        assert graph.call(SetBool, '/world_model/pause', SetBool.Request(data=False)).success
+        steps(graph, 3)
+        assert graph.call(Trigger, '/world_model/reset').success
+        steps(graph, 5)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=20)
+    finally:
+        process.kill()
+    assert process.returncode == 0 and err == '' and 'missed' not in out
+    story = read_recording(tmp_path / 'bag')
+    assert len(story) == 2 and story[0].first_digest and len(story[0].steps) >= 18
+    assert sum(bool(step.anchors) for step in story[0].steps) == 1
+    assert len({step.actions.tobytes() for step in story[0].steps}) >= 3
+    assert verify_story(story, make_engine=fake) == 0
+    assert capsys.readouterr().out.count(': same') == 2
+
+    path = tmp_path / 'bag' / 'bag.mcap'
+    content = bytearray(path.read_bytes())
+    step = next(s for s in story[0].steps if s.actions.any())
+    at = content.rfind(step.actions.tobytes(), 0, content.find(step.digest.encode()))
+    assert at > 0
+    content[at + 2] ^= 1
+    path.write_bytes(content)
+    assert verify_story(read_recording(path), make_engine=fake) == 1
+    assert f'step {step.index} differs' in capsys.readouterr().out
+
+
+def test_everything_a_world_says_and_hears_is_recorded(make_graph, tmp_path):
+    graph = make_graph(recorder={})
+    cmd_vel = graph.publisher(Twist, 'cmd_vel')
+    graph.wait_for(lambda: cmd_vel.get_subscription_count() == 2, 'the recorder')
+    cmd_vel.publish(twist_to_msg(0.25, 0.0))
+    steps(graph, 10)
+    finish(graph)
+    with BagReader(tmp_path / 'bag') as bag:
+        counts = {c.topic: c.msgcount for c in bag.reader.connections}
+        commands = [msg.linear.x for _, msg in bag.messages('/cmd_vel')]
+    for topic in ('world_spec', 'world_status', 'action_embedding', 'joint_states', 'odom', 'tf',
+                  'tf_static', 'clock', 'camera/camera_info', 'camera/image_raw', 'scan',
+                  'camera/depth/image_rect_raw'):
+        assert counts[f'/{topic}'] > 0, topic
+    assert {'/joint_command', '/prompt', '/arm_controller/commands'} <= set(counts)
+    assert commands == [0.25]
+    assert '/camera/image_raw/compressed' not in counts and '/rosout' not in counts
+    assert not any('/_action/' in topic for topic in counts)
+
+
+@pytest.mark.parametrize('images, there', [
+    ('compressed', {'/camera/image_raw/compressed'}), ('none', set())])
+def test_images_may_be_left_out(make_graph, tmp_path, images, there):
+    graph = make_graph(recorder={'images': images})
+    steps(graph, 4)
+    finish(graph)
+    with BagReader(tmp_path / 'bag') as bag:
+        assert {t for kind in ('Image', 'CompressedImage')
+                for t in bag.topics(f'sensor_msgs/msg/{kind}')} == there
+    assert {v.outcome for v in verify(read_recording(tmp_path / 'bag'), fake)} <= {
+        SAME, UNVERIFIABLE}
+
+
+def test_chosen_topics_come_with_what_replaying_needs(make_graph, tmp_path):
+    graph = make_graph(recorder={'topics': ['odom', '/camera/image_raw'], 'images': 'none'},
+                       image_reliability='best_effort')
+    steps(graph, 6)
+    finish(graph)
+    with BagReader(tmp_path / 'bag') as bag:
+        counts = {c.topic: c.msgcount for c in bag.reader.connections}
+    assert set(counts) == {'/world_spec', '/world_status', '/odom', '/camera/image_raw'}
+    assert all(counts.values())
+
+
+def test_a_best_effort_publisher_that_comes_later_is_heard(make_graph, tmp_path):
+    graph = make_graph(recorder={'topics': ['joint_command', 'prompt'], 'images': 'none'})
+    publisher = graph.probe.create_publisher(
+        String, '/prompt', QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT))
+    graph.wait_for(lambda: publisher.get_subscription_count() >= 1, 'the recorder')
+
+    def heard():
+        publisher.publish(String(data='a castle'))
+        return graph.recorder._followed['/prompt'][1] is False
+    graph.wait_for(heard, 'another subscription')
+    seen = graph.bag.num_messages
+    graph.wait_for(lambda: heard() and graph.bag.num_messages > seen + 3, 'messages')
+    finish(graph)
+    with BagReader(tmp_path / 'bag') as bag:
+        assert {msg.data for _, msg in bag.messages('/prompt')} == {'a castle'}
+
+
+def test_a_missed_step_is_counted(make_graph):
+    graph = make_graph(recorder={})
+    graph.wait_for(lambda: graph.recorder.first_step is not None, 'a status')
+    assert graph.recorder.num_missed == 0
+    graph.recorder.ended.set()  # nothing is taken down for a while
+    steps(graph, 4)
+    graph.recorder.ended.clear()
+    graph.wait_for(lambda: graph.recorder.num_missed >= 3, 'the missed steps')
+
+
+def test_a_namespace_finds_its_world(make_graph, domain, tmp_path):
+    make_graph(ros_args=('-r', '__ns:=/w1'))
+    process = record(domain, '-o', tmp_path / 'bag', '--namespace', 'w1', '--duration', '1',
+                     '--images', 'none', '--reset')
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, '') and 'replay' in out
+    story = read_recording(tmp_path / 'bag')
+    assert [v.outcome for v in verify(story, fake)] == [SAME]
+    assert read_recording(tmp_path / 'bag', 'w1')[0].steps
+    with pytest.raises(SpecError, match='namespace w2'):
+        read_recording(tmp_path / 'bag', 'w2')
+
+
+def test_no_world_is_one_error_and_leaves_nothing(domain, tmp_path):
+    process = record(domain, '-o', tmp_path / 'bag')
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 2 and 'No world in ROS domain' in err
+    assert err.count('\n') == 1 and list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_ends_the_recorder_only(make_graph, domain, tmp_path):
+    graph = make_graph(speed=20.0)
+    # The middleware has files of its own that must not be limited.
+    code = ('import resource, sys; from lingbot_world_ros.nodes.recorder import RecorderNode; '
+            'from lingbot_world_ros.cli import main; start = RecorderNode.start_over; '
+            'RecorderNode.start_over = lambda node: (resource.setrlimit(resource.RLIMIT_FSIZE, '
+            '(1_300_000, 1_300_000)), start(node)); sys.exit(main(sys.argv[1:]))')
+    process = record(domain, '-o', tmp_path / 'bag', '--reset',
+                     command=[sys.executable, '-c', code])
+    try:
+        graph.wait_for(lambda: process.poll() is not None, 'the end of the recorder')
+    finally:
+        process.kill()
+    err = process.stderr.read()
+    assert process.returncode == 2 and 'messages are kept' in err and err.count('\n') == 1
+    steps(graph, 3)
+    story = read_recording(tmp_path / 'bag')
+    assert [v.outcome for v in verify(story, fake)] == [SAME] and story[0].steps
