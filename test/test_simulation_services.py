@@ -21,6 +21,7 @@ from rclpy.parameter import Parameter  # noqa: E402
 from ros_graph import Domain, Graph  # noqa: E402
 from simulation_interfaces import msg, srv  # noqa: E402
 from simulation_interfaces.action import SimulateSteps  # noqa: E402
+from std_srvs.srv import Trigger  # noqa: E402
 
 UNSUPPORTED, OK, NOT_FOUND, INCORRECT_STATE, FAILED = range(5)
 NAMES = ('get_simulator_features', 'get_simulation_state', 'set_simulation_state',
@@ -121,7 +122,20 @@ def test_engine_that_hangs_is_answered_for_within_the_timeout(domain, monkeypatc
         assert sim.code('get_simulation_state') == OK
         assert sim.set_state(0) == srv.SetSimulationState.Response.STATE_TRANSITION_ERROR
         assert sim.code('reset_simulation') == FAILED
+        assert not sim.graph.call(Trigger, '/world_model/step').success
         assert time.monotonic() - begun < 5.0
+        release.set()
+
+
+def test_engine_that_hangs_is_given_up_while_a_service_waits(domain, monkeypatch):
+    """The watch over the engine goes on, whichever service waits for it."""
+    release = threading.Event()
+    monkeypatch.setattr(MoodyWorld, 'step', lambda self, actions: release.wait(20))
+    with Simulator(domain, step_timeout_s=0.3) as sim:
+        answer = sim.graph.call(Trigger, '/world_model/step')
+        assert not answer.success and 'step_timeout_s' in answer.message
+        assert sim.get_simulation_state().result.result == FAILED
+        assert sim.code('get_entities') == OK
         release.set()
 
 
@@ -179,7 +193,6 @@ def test_older_standards_get_what_they_have(domain, monkeypatch):
 def test_without_the_standard_the_node_runs(domain, monkeypatch):
     """Machines without simulation_interfaces still have the services of std_srvs."""
     monkeypatch.setattr(simulation_services, 'installed', lambda kind, name: None)
-    from std_srvs.srv import Trigger
     with Simulator(domain) as sim:
         assert sim.graph.call(Trigger, '/world_model/step').success
 

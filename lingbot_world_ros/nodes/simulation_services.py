@@ -13,6 +13,7 @@ import time
 import traceback
 
 from lingbot_world_ros.errors import SpecError, unknown_name
+from lingbot_world_ros.nodes.waiting import Waiting
 from lingbot_world_ros.sensors import simulation as standard
 from lingbot_world_ros.sensors.simulation import (FEATURE_UNSUPPORTED, INCORRECT_STATE, NOT_FOUND,
                                                   OK, OPERATION_FAILED, Refusal)
@@ -21,10 +22,7 @@ from lingbot_world_ros.worlds.session import (ERROR, LOADING, NO_WORLD, PAUSED, 
                                               STEPPED, STOPPED)
 import numpy as np
 from rclpy.action import ActionServer, CancelResponse
-from rclpy.callback_groups import ReentrantCallbackGroup
-from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import NameValidationException
-from rclpy.task import Future
 
 DOCS = 'docs/simulation_interfaces.md of lingbot_world_ros'
 SERVICES = ('GetSimulatorFeatures', 'GetSimulationState', 'SetSimulationState', 'ResetSimulation',
@@ -52,7 +50,6 @@ OFFERS = {
 }
 MAX_SOURCES = 32  # of GetAvailableWorlds
 SOFT_SHARE = 0.9  # of service_timeout_s, after which steps end so that the answer is in time
-CHECK_PERIOD_S = 0.05  # how often answers that are due are looked for
 QUIT_DELAY_S = 0.2  # the answer to QUITTING leaves first
 
 # What a refusal of the session means; services with codes of their own say what differs.
@@ -100,15 +97,8 @@ class SimulationServices:
         self._world_spec, self._on_quit = world_spec, on_quit
         self._quitting = False
         self._library = None
-        self._waiting = []  # (deadline [s, steady], future)
         self._files = ThreadPoolExecutor(max_workers=1, thread_name_prefix='worlds')
-        # Reentrant: a request that waits for the session must not hold up the others. Steady:
-        # with use_sim_time a ROS timer would wait for the clock that this node makes.
-        self._group = ReentrantCallbackGroup()
-        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self._timer = node.create_timer(CHECK_PERIOD_S, self._end_waiting, clock=self._steady,
-                                        callback_group=self._group)
-        self._timer.cancel()
+        self.waiting = Waiting(node)
         self._services, self._action = {}, None
         try:
             self._register()
@@ -126,12 +116,12 @@ class SimulationServices:
                 snake = _snake(name)
                 self._services[name] = self._node.create_service(
                     srv_type, prefix + snake, self._answering(getattr(self, f'_{snake}')),
-                    callback_group=self._group)
+                    callback_group=self.waiting.group)
         self._action_type = installed('action', ACTION)
         if self._action_type is not None:
             self._action = ActionServer(
                 self._node, self._action_type, prefix + _snake(ACTION), self._simulate_steps,
-                cancel_callback=lambda _: CancelResponse.ACCEPT, callback_group=self._group)
+                cancel_callback=lambda _: CancelResponse.ACCEPT, callback_group=self.waiting.group)
 
     def destroy(self) -> None:
         """Withdraw everything; call it before the node is destroyed."""
@@ -139,7 +129,7 @@ class SimulationServices:
             self._action.destroy()
         for service in self._services.values():
             self._node.destroy_service(service)
-        self._node.destroy_timer(self._timer)
+        self.waiting.destroy()
         self._files.shutdown(wait=False)
 
     # How an answer comes about.
@@ -191,22 +181,10 @@ class SimulationServices:
         :return: its result
         :raises Refusal: refused, failed, closed or not done in time
         """
-        executor = self._node.executor
-        done = Future(executor=executor)
-
-        def wake(_):
-            done.set_result(True)
-            executor.wake()  # before rclpy 10 nothing else resumes a suspended handler
-
-        outcome.add_done_callback(wake)
         within_s = self._params.service_timeout_s if within_s is None else within_s
-        if within_s:
-            self._waiting.append((time.monotonic() + within_s, done))
-            if self._timer.is_canceled():
-                self._timer.reset()
-        await done
+        is_done = await self.waiting.wait(outcome, within_s)
         otherwise = reasons.get('', OPERATION_FAILED)
-        if not outcome.done():
+        if not is_done:
             raise Refusal(otherwise, f'Not done within service_timeout_s={within_s:g} s.')
         if outcome.cancelled():
             raise Refusal(INCORRECT_STATE, 'The world model is shutting down.')
@@ -218,16 +196,6 @@ class SimulationServices:
         if isinstance(error, SpecError):
             raise error
         raise Refusal(otherwise, f'The engine failed: {error}') from error
-
-    def _end_waiting(self):
-        """Let those go whose time is over, and forget those who are done."""
-        now_s = time.monotonic()
-        for deadline_s, done in self._waiting:
-            if deadline_s <= now_s and not done.done():
-                done.set_result(False)
-        self._waiting = [entry for entry in self._waiting if not entry[1].done()]
-        if not self._waiting:
-            self._timer.cancel()
 
     # State and time.
 
@@ -287,8 +255,8 @@ class SimulationServices:
         except SpecError:
             pass  # nothing runs, or it cannot be stopped; the end comes all the same
         timer = self._node.create_timer(
-            QUIT_DELAY_S, lambda: (timer.cancel(), self._on_quit()), clock=self._steady,
-            callback_group=self._group)
+            QUIT_DELAY_S, lambda: (timer.cancel(), self._on_quit()), clock=self.waiting.steady,
+            callback_group=self.waiting.group)
 
     async def _reset_simulation(self, session, request, response):
         time_too, state_too = self._scopes(request.scope)

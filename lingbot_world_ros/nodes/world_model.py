@@ -11,7 +11,7 @@ from functools import partial
 import time
 import traceback
 
-from lingbot_world_ros.errors import SpecError
+from lingbot_world_ros.errors import SpecError, unknown_name
 from lingbot_world_ros.msg import ActionEmbedding as ActionEmbeddingMsg
 from lingbot_world_ros.nodes import qos
 from lingbot_world_ros.nodes.params import declare, WORLD_MODEL
@@ -20,12 +20,11 @@ from lingbot_world_ros.nodes.simulation_services import SimulationServices
 from lingbot_world_ros.nodes.world_publishers import WorldPublishers
 from lingbot_world_ros.sensors.action_embedding import embedding_from_msg
 from lingbot_world_ros.worlds.isolated import IsolatedWorld
-from lingbot_world_ros.worlds.library import WorldDefinition, WorldLibrary
+from lingbot_world_ros.worlds.library import WorldLibrary
 from lingbot_world_ros.worlds.session import PAUSED, PLAYING, Session, SessionObserver, SessionSpec
 from lingbot_world_ros.worlds.world_model import make_world
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
-from rclpy.task import Future
 from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
 
@@ -61,11 +60,12 @@ class WorldModelNode(LifecycleNode):
             qos.subscription(self, ActionEmbeddingMsg, 'action_embedding', self.on_embedding,
                              qos.NEWEST)
         qos.subscription(self, String, self.params.topics.prompt, self.on_prompt, qos.NEWEST)
-        self.create_service(Trigger, '~/reset', self.on_reset)
-        self.create_service(SetBool, '~/pause', self.on_pause)
-        self.create_service(Trigger, '~/step', self.on_step)
         self._simulation = SimulationServices(self, self.running_session, None, self.params,
                                               lambda: self.on_quit())
+        self._waiting = self._simulation.waiting
+        for srv_type, name in ((Trigger, 'reset'), (SetBool, 'pause'), (Trigger, 'step')):
+            self.create_service(srv_type, f'~/{name}', getattr(self, f'on_{name}'),
+                                callback_group=self._waiting.group)
         # Steady: with use_sim_time a ROS timer would wait for the clock this node publishes.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(1.0, self.on_second, clock=steady)
@@ -160,9 +160,10 @@ class WorldModelNode(LifecycleNode):
 
     def _first_world(self, spec):
         params = self.params
-        if params.world:
-            return WorldLibrary(spec, params.world_path).load(params.world, seed=params.seed)
-        return WorldDefinition(name=params.scene, scene=params.scene, seed=params.seed)
+        if not params.world and params.scene not in spec.scenes:
+            raise unknown_name('scene', params.scene, spec.scenes)
+        library = WorldLibrary(spec, params.world_path)
+        return library.load(params.world or params.scene, seed=params.seed)
 
     def _activate(self):
         if self.first_frame is None:
@@ -275,15 +276,11 @@ class WorldModelNode(LifecycleNode):
             response.success, response.message = False, 'the node is not active'
             return response
         outcome = request(session)
-        executor = self.executor
-        done = Future(executor=executor)
-
-        def wake(_):
-            done.set_result(True)
-            executor.wake()  # before rclpy 10 nothing else resumes a suspended handler
-
-        outcome.add_done_callback(wake)
-        await done
+        if not await self._waiting.wait(outcome, self.params.service_timeout_s):
+            response.success = False
+            response.message = ('not done within service_timeout_s='
+                                f'{self.params.service_timeout_s:g} s')
+            return response
         error = 'the node is shutting down' if outcome.cancelled() else outcome.exception()
         response.success = error is None
         response.message = str(error or f'{outcome.result().state} at '

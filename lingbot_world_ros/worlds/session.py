@@ -436,7 +436,7 @@ class Session:
                 self._busy_until_ns = None
                 return self.world.kill(error)
             job, self._thread, self._busy_until_ns = self._job, None, None
-            self.world = _Gone(self.world.spec)
+            self.world = _Gone(self.world)
         self._fail(error)
         if job is not None:
             job.set_exception(error)
@@ -894,8 +894,8 @@ class Session:
 class _Gone:
     """Stands where an engine was that hangs; only its description is left."""
 
-    def __init__(self, spec):
-        self.spec = spec
+    def __init__(self, world):
+        self.spec, self.object_names = world.spec, world.object_names
 
 
 def frame_digest(before: str, frame: Frame) -> str:
