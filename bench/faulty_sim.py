@@ -22,14 +22,15 @@ class FaultyWorld:
     ``hang`` takes too long.
     """
 
-    def __init__(self, world, faults: Path):
+    def __init__(self, world, faults: Path, hang_s: float = HANG_S):
         """
         Wrap an engine.
 
         :param world: the engine
         :param faults: file that need not exist; see ``order_faults``
+        :param hang_s: how long a step takes that hangs
         """
-        self._world, self._faults = world, faults
+        self._world, self._faults, self._hang_s = world, faults, hang_s
 
     def __getattr__(self, name):
         return getattr(self._world, name)
@@ -42,7 +43,7 @@ class FaultyWorld:
         if fault == 'memory':
             raise MemoryError('this engine lacks memory on demand')
         if fault == 'hang':
-            time.sleep(HANG_S)
+            time.sleep(self._hang_s)
         observation = self._world.step(actions, **kwargs)
         if fault == 'nan':
             observation.base_pose = observation.base_pose * float('nan')

@@ -77,6 +77,10 @@ class Peer:
         except BrokenPipeError:
             raise TimeoutError(f'the peer {self.name} has ended') from None
 
+    def has_spoken(self) -> bool:
+        """Whether ``hear`` would answer at once."""
+        return not self._lines.empty()
+
     def hear(self, timeout_s: float = PATIENCE_S) -> dict:
         """
         Return its next answer.
@@ -197,8 +201,7 @@ def watch(args):
     while True:
         line = me.told()
         if line == 'mark':
-            me.say(images=len(arrivals), rate_hz=fitted_rate(arrivals, ledger.period_ns),
-                   longest_ms=longest_ms(arrivals))
+            me.say(images=len(arrivals), rate_hz=fitted_rate(arrivals, ledger.period_ns))
             arrivals.clear()
         elif line == 'report':
             me.say(**ledger.report())
@@ -220,12 +223,6 @@ def fitted_rate(arrivals, period_ns: int):
     received = (received - received.mean()) * 1e-9
     frames = (stamps - stamps.mean()) / period_ns
     return float((received * frames).sum() / (received ** 2).sum())
-
-
-def longest_ms(arrivals):
-    """Return the longest pause between images, milliseconds; None without images."""
-    gaps = np.diff([received_ns for received_ns, _ in arrivals])
-    return float(gaps.max() * 1e-6) if len(gaps) else None
 
 
 def drive(args):

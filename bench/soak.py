@@ -23,7 +23,7 @@ from bench.__main__ import free_domain, ROOT
 from bench.machine import CpuMeter, describe, family, usage
 from bench.peers import Peer
 from bench.report import put_into, table
-from bench.soak_acts import acts_of, Client
+from bench.soak_acts import acts_of, Client, quiet, worlds
 from bench.soak_rules import Broken, growth, MARGIN_S, MAX_GROWTH, MIN_RATE_HZ, RULES
 from bench.soak_rules import SERVICE_TIMEOUT_S, STEP_TIMEOUT_S
 import numpy as np
@@ -33,7 +33,7 @@ MARKERS = ('<!-- written by make soak: begin -->', '<!-- written by make soak: e
 VARIANTS = {'inside': False, 'isolated': True}  # name -> isolate_engine
 WARM_UP_S = 120.0
 START_S, END_S = 60.0, 20.0
-PARTS = ('world', 'watcher', 'driver', 'conductor')  # whose CPU time counts
+MAX_OTHERS = 0.25  # share of all cores; where others use more, a frame rate says nothing
 
 
 class World:
@@ -112,7 +112,7 @@ class Sampler:
 
     def __init__(self, pid: int):
         self._pid = pid
-        self.samples = []  # (seconds since start, resident MiB of each process)
+        self.samples = []  # seconds since start; MiB of the process, and of its children
         self._start_s = time.monotonic()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -126,7 +126,9 @@ class Sampler:
     def _run(self):
         while not self._stop.wait(1.0):
             try:
-                self.samples.append((self.elapsed_s, usage(self._pid)))
+                look = usage(self._pid)
+                self.samples.append([round(value, 1) for value in (
+                    self.elapsed_s, look['main_mib'], look['children_mib'])])
             except (FileNotFoundError, ProcessLookupError):
                 return
 
@@ -141,10 +143,11 @@ class Soak:
 
     def __init__(self, variant: str, seed: int, folder: Path, duration_s: float):
         self.variant, self.rng = variant, np.random.default_rng(seed)
-        self.broken, self.counts, self.rates = [], {}, []
+        self.broken, self.counts = [], {}
+        self.rates, self.num_busy = [], 0
+        self.ends = []  # of rounds: seconds since the start, what the world held
         self.duration_s, self._folder = duration_s, folder
-        self._act = 'start'
-        self.baseline, self.baseline_s = None, None
+        self._act, self._started_s = 'start', time.monotonic()
 
     def run(self) -> dict:
         """
@@ -163,12 +166,8 @@ class Soak:
             for peer in (watcher, driver):
                 peer.hear()
             sampler = Sampler(self.world.process.pid)
-            cpu = CpuMeter(world=self.world.process.pid, watcher=watcher.process.pid,
-                           driver=driver.process.pid, conductor=os.getpid())
-            self._rounds(acts_of(self.world.is_isolated), sampler)
-            result['cpu_cores'] = cpu.cores()
-            result['seconds'] = sampler.elapsed_s
-            self._judge(result, sampler)
+            self._rounds(sampler)
+            result = {'seconds': sampler.elapsed_s, **self._judge(sampler)}
         except (Broken, TimeoutError) as error:
             self.note(getattr(error, 'rule', 'end'), str(error))
         finally:
@@ -185,24 +184,26 @@ class Soak:
 
     def note(self, rule: str, text: str) -> None:
         """Take note of a broken rule."""
-        elapsed_s = time.monotonic() - self._started_s if hasattr(self, '_started_s') else 0.0
-        self.broken.append({'rule': rule, 'act': self._act, 'at_s': elapsed_s, 'text': text})
+        self.broken.append({'rule': rule, 'act': self._act, 'text': text,
+                            'at_s': round(time.monotonic() - self._started_s, 1)})
         print(f'[soak] BROKEN ({rule}) in {self._act}: {text}', file=sys.stderr, flush=True)
 
-    def _rounds(self, acts, sampler):
-        """Every act once per round, in another order each time; at least one round."""
+    def _rounds(self, sampler):
+        """
+        Every act once per round, at least one round.
+
+        The order is another each time, but for the last two: once all scenes are loaded again and
+        nothing happens, what the world holds can be compared from round to round.
+        """
         self._started_s = time.monotonic()
-        first = True
-        while first or sampler.elapsed_s < self.duration_s:
-            for act in self.rng.permutation(acts):
-                if not first and sampler.elapsed_s > self.duration_s:
+        acts = acts_of(self.world.is_isolated)
+        while not self.ends or sampler.elapsed_s < self.duration_s:
+            for act in [*self.rng.permutation(acts), worlds, quiet]:
+                if self.ends and sampler.elapsed_s > self.duration_s:
                     break
                 self._do(act)
-            self._do(acts[0])  # quiet: the same situation for every count
-            warm = sampler.elapsed_s >= min(WARM_UP_S, self.duration_s / 4)
-            if self.baseline is None and warm:
-                self.baseline, self.baseline_s = self._holdings(), sampler.elapsed_s
-            first = False
+            else:
+                self.ends.append((sampler.elapsed_s, self._holdings()))
         self._act = 'end'
 
     def _do(self, act):
@@ -222,91 +223,106 @@ class Soak:
         count['times'] += 1
         count['seconds'] += took_s
 
+    def rate(self, seconds: float):
+        """
+        Let time pass, and count.
+
+        :param seconds: how long
+        :return: frames per second that the watcher received, None where time was set back or
+            others kept the machine so busy that the number would say nothing
+        """
+        pids = [*family(self.world.process.pid), self.watcher.process.pid,
+                self.driver.process.pid, os.getpid()]
+        meter = CpuMeter(**{str(pid): pid for pid in pids})
+        self.watcher.ask('mark')
+        self.client.spin(seconds)
+        rate_hz = self.watcher.ask('mark')['rate_hz']
+        is_busy = meter.cores()['others'] > MAX_OTHERS * os.cpu_count()
+        self.num_busy += is_busy
+        return None if is_busy else rate_hz
+
     def _holdings(self):
-        """What must not become more: the smallest of several looks, as some come and go."""
+        """What may not become more: the least of several looks, as some come and go."""
         looks = [usage(self.world.process.pid)]
-        for _ in range(5):
+        for _ in range(4):
             self.client.spin(0.3)
             looks.append(usage(self.world.process.pid))
-        return {name: min(look[name] for look in looks)
-                for name in ('threads', 'files', 'children')}
+        least = {name: min(look[name] for look in looks) for name in looks[0]}
+        return {**least, 'all_mib': least['main_mib'] + least['children_mib']}
 
-    def _judge(self, result, sampler):
-        holdings = self._holdings()
-        for name, now in holdings.items():
-            if self.baseline is not None and now > self.baseline[name]:
-                self.note('leak', f'{name}: {now}, after warm-up {self.baseline[name]}')
+    def _judge(self, sampler):
+        """Look at the whole, note what is broken, return the numbers."""
+        warm_s = min(WARM_UP_S, self.duration_s / 4)
+        ends = [end for end in self.ends if end[0] >= warm_s] or self.ends[-1:]
+        first, last = ends[0][1], ends[-1][1]
+        for name in ('threads', 'files', 'children'):
+            if last[name] > first[name]:
+                self.note('leak', f'{name}: {last[name]}, after warm-up {first[name]}')
+        memory = {name: growth([(at_s, held[name]) for at_s, held in ends])
+                  for name in ('main_mib', 'all_mib')}
+        for name, grown in memory.items():
+            if grown['growth'] is not None and grown['growth'] >= MAX_GROWTH:
+                self.note('memory', f'{name} {grown["growth"]:+.1%} in {grown["window_s"]:.0f} s: '
+                          f'from {grown["first_mib"]:.1f} to {grown["last_mib"]:.1f} MiB')
         joined = self.driver.ask('joined')['joined']
         if not joined:
             self.note('frames', 'no subscriber that came late saw an image and world_spec')
         ledger = self.watcher.ask('report')
-        restarts = set(ledger['restarts'].values())
-        if len(restarts) > 1:
-            self.note('frames', f'restarts of time by topic: {ledger["restarts"]}')
         for text in ledger['problems']:
             self.note('frames', text)
-        rates = np.array(self.rates)
-        rate = float(rates.mean()) if len(rates) else None
-        if rate is not None and rate < MIN_RATE_HZ:
-            self.note('rate', f'{rate:.2f} frames per second')
-        since_s = self.baseline_s or 0.0
-        memory = growth([(at, look['main_mib']) for at, look in sampler.samples], since_s)
-        if memory['growth'] is not None and memory['growth'] >= MAX_GROWTH:
-            self.note('memory', f'{memory["growth"]:.1%} in {memory["window_s"]:.0f} s: from '
-                      f'{memory["first_mib"]:.1f} to {memory["last_mib"]:.1f} MiB')
-        result.update(
-            holdings={'after_warm_up': self.baseline, 'end': holdings, 'at_s': self.baseline_s},
-            frames=ledger['counts'], frame_problems=ledger['num_problems'],
-            restarts=max(restarts, default=0), late_joiners=joined, rate_hz=rate,
-            lowest_rate_hz=float(rates.min()) if len(rates) else None, memory=memory,
-            peak_mib=max((look['main_mib'] for _, look in sampler.samples), default=None),
-            engine_peak_mib=max((look['children_mib'] for _, look in sampler.samples),
-                                default=None),
-            recoveries=self.client.status.recoveries, services=self.client.services,
-            memory_mib=[[round(at, 1), round(look['main_mib'], 2), round(look['children_mib'], 2)]
-                        for at, look in sampler.samples])
+        rate_hz = float(np.mean(self.rates)) if self.rates else None
+        if self.rates and rate_hz < MIN_RATE_HZ:
+            self.note('rate', f'{rate_hz:.2f} frames per second')
+        return {'rounds': len(self.ends), 'after_warm_up': first, 'end': last, 'memory': memory,
+                'peak_mib': max(sum(look) for _, *look in sampler.samples),
+                'frames': ledger['counts'], 'frame_problems': ledger['num_problems'],
+                'restarts': ledger['restarts'], 'late_joiners': joined, 'rate_hz': rate_hz,
+                'lowest_rate_hz': min(self.rates, default=None), 'quiet_windows': len(self.rates),
+                'busy_windows': self.num_busy, 'recoveries': self.client.status.recoveries,
+                'services': self.client.services, 'memory_mib': sampler.samples}
 
 
 def summary_line(run: dict) -> str:
     """Put the numbers of one variant into one line."""
-    if 'rate_hz' not in run:
-        return f'{run["variant"]}: did not come to its end'
-    memory = run['memory']['growth']
+    verdict = f'{len(run["broken"])} BROKEN' if run['broken'] else 'clean'
+    if 'rounds' not in run:
+        return f'{run["variant"]}: {verdict}, did not come to its end'
+    names = [name for name in HEAD if name not in ('engine', 'rules broken')]
+    cells = ', '.join(f'{name} {value}' for name, value in zip(names, row(run)[1:-1]))
+    return f'{run["variant"]}: {verdict}; {cells}'
+
+
+def row(run: dict) -> tuple:
+    """Write the cells of one variant under ``HEAD``."""
     calls = run['services'].values()
-    return (f'{run["variant"]}: {run["seconds"]:.0f} s, {run["frames"]["camera/image_raw"]} '
-            f'frames ({run["frame_problems"]} problems), {run["rate_hz"]:.2f} Hz when quiet, '
-            f'{sum(c["calls"] for c in calls)} service calls (longest '
-            f'{max(c["longest_s"] for c in calls):.2f} s), '
-            f'{sum(a["times"] for a in run["acts"].values())} acts, {run["recoveries"]} '
-            f'recoveries, memory {"not judged" if memory is None else f"{memory:+.2%}"} at '
-            f'{run["peak_mib"]:.0f} MiB, {sum(run["cpu_cores"][n] for n in PARTS):.2f} cores: '
-            + ('clean' if not run['broken'] else f'{len(run["broken"])} BROKEN'))
+
+    def grown(name):
+        memory = run['memory'][name]
+        return (f'not judged of {memory["last_mib"]:.0f} MiB' if memory['growth'] is None else
+                f'{memory["growth"]:+.2%} of {memory["first_mib"]:.0f} MiB')
+    return (run['variant'], f'{run["seconds"] / 60:.1f}', run['rounds'],
+            run['frames']['camera/image_raw'], run['frame_problems'],
+            'not judged' if run['rate_hz'] is None else f'{run["rate_hz"]:.2f}',
+            run['late_joiners'], sum(call['calls'] for call in calls),
+            f'{max(call["longest_s"] for call in calls):.1f}', run['recoveries'],
+            grown('main_mib'), grown('all_mib'),
+            '; '.join(f'{run["after_warm_up"][name]} to {run["end"][name]}'
+                      for name in ('threads', 'files', 'children')), len(run['broken']))
+
+
+HEAD = ('engine', 'minutes', 'rounds', 'frames', 'lost or repeated', 'frames/s when quiet',
+        'late joiners', 'service calls', 'longest [s]', 'recoveries', 'growth of the node',
+        'growth with the engine', 'threads; files; children', 'rules broken')
 
 
 def markdown(result: dict) -> str:
     """Write what ``docs/robustness.md`` shows of a result."""
     machine = result['machine']
-    rows = []
-    for run in result['runs']:
-        memory, holdings = run['memory'], run['holdings']
-        calls = run['services'].values()
-        rows.append((
-            run['variant'], f'{run["seconds"] / 60:.1f}', run['frames']['camera/image_raw'],
-            run['frame_problems'], f'{run["rate_hz"]:.2f}', run['late_joiners'],
-            sum(c['calls'] for c in calls), max(c['longest_s'] for c in calls),
-            run['recoveries'], 'not judged' if memory['growth'] is None
-            else f'{memory["growth"]:+.2%} of {memory["first_mib"]:.0f} MiB',
-            ', '.join(f'{holdings["after_warm_up"][name]} → {holdings["end"][name]}'
-                      for name in ('threads', 'files', 'children'))
-            if holdings['after_warm_up'] else None, len(run['broken'])))
-    head = ('engine', 'minutes', 'frames', 'lost or repeated', 'frames/s when quiet',
-            'late joiners', 'service calls', 'longest [s]', 'recoveries', 'growth of memory',
-            'threads, files, children', 'rules broken')
-    broken = [f'- {entry["rule"]}, {entry["act"]}: {entry["text"]}'
+    broken = [f'- {entry["rule"]}, {entry["act"]}: {entry["text"]}\n'
               for run in result['runs'] for entry in run['broken']]
     return (f'`{result["command"]}`, {result["started"]}, on {machine["processor"]}, '
             f'{machine["cores"]} cores, load {machine["load"]:.1f} at the start.\n\n'
-            + table(head, rows) + ''.join(f'\n{line}' for line in broken))
+            + table(HEAD, map(row, result['runs'])) + ''.join(['\n', *broken] if broken else []))
 
 
 def soak(variant: str, seconds: float, seed: int) -> dict:
@@ -349,7 +365,7 @@ def main() -> int:
                   f'[{entry["act"]}, {entry["at_s"]:.0f} s]')
         if run['broken']:
             print(f'  the end of its log:\n{run["log"]}', file=sys.stderr)
-    if args.docs and all('rate_hz' in run for run in result['runs']):
+    if args.docs and all('rounds' in run for run in result['runs']):
         put_into(DOCUMENT, markdown(result), *MARKERS)
     return 0 if result['passed'] else 1
 

@@ -29,23 +29,20 @@ class Broken(Exception):
         self.rule = rule
 
 
-def growth(samples, since_s: float) -> dict:
+def growth(samples) -> dict:
     """
     Judge memory.
 
-    :param samples: (seconds, MiB)
-    :param since_s: end of the warm-up
+    :param samples: seconds and MiB, both at moments that compare, after warm-up
     :return: growth as a share, by a line through all samples and by the medians of the first and
-        last quarter; the larger counts; None where the window is too short
+        last quarter, the larger counts; None where the samples span too short a time
     """
-    window = np.array([s for s in samples if s[0] >= since_s], float).reshape(-1, 2)
-    times, mib = window.T
-    if not len(times) or times[-1] - times[0] < MIN_MEMORY_S:
-        return {'growth': None, 'window_s': float(np.ptp(times)) if len(times) else 0.0}
-    slope, _ = np.polyfit(times - times[0], mib, 1)
+    times, mib = np.array(samples, float).T
     quarter = max(1, len(mib) // 4)
-    first, last = np.median(mib[:quarter]), np.median(mib[-quarter:])
-    by_line, by_median = slope * (times[-1] - times[0]) / first, last / first - 1.0
-    return {'growth': float(max(by_line, by_median)), 'by_line': float(by_line),
-            'by_median': float(by_median), 'first_mib': float(first), 'last_mib': float(last),
-            'window_s': float(times[-1] - times[0])}
+    first, last = float(np.median(mib[:quarter])), float(np.median(mib[-quarter:]))
+    result = {'growth': None, 'first_mib': first, 'last_mib': last,
+              'window_s': float(times[-1] - times[0])}
+    if result['window_s'] < MIN_MEMORY_S:
+        return result
+    by_line = float(np.polyfit(times, mib, 1)[0]) * result['window_s'] / first
+    return {**result, 'growth': max(by_line, last / first - 1.0)}

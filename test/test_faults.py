@@ -1,0 +1,369 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+What comes of every fault, seen from the ROS interface; docs/robustness.md has the same table.
+
+Images of the fake world show how many steps it has made, so an old image with a new stamp cannot
+hide: every image of every test is checked.
+"""
+import ast
+from dataclasses import dataclass
+from functools import partial
+import os
+from pathlib import Path
+import signal
+import sys
+import time
+
+import pytest
+
+pytest.importorskip('rclpy')
+pytest.importorskip('lingbot_world_ros.msg')
+pytest.importorskip('simulation_interfaces.srv')
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.append(str(ROOT))  # bench/ is not installed; what is installed comes first
+
+from bench.faulty_sim import FaultyWorld, order_faults  # noqa: E402, I100
+from bench.ledger import FrameLedger  # noqa: E402
+from bench.machine import memory_mib  # noqa: E402
+from bench.peers import Peer  # noqa: E402
+from bench.report import table  # noqa: E402
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus  # noqa: E402
+from fake_world import FakeWorld  # noqa: E402
+from lingbot_world_ros.msg import WorldStatus  # noqa: E402
+from lingbot_world_ros.nodes.run import make_pair  # noqa: E402
+from lingbot_world_ros.sensors.stamps import stamp_to_ns  # noqa: E402
+import numpy as np  # noqa: E402
+from ros_graph import Domain, Graph  # noqa: E402
+from sensor_msgs.msg import Image  # noqa: E402
+from simulation_interfaces.msg import SimulationState  # noqa: E402
+from simulation_interfaces.srv import (GetSimulationState, ResetSimulation,  # noqa: E402
+                                       SetSimulationState, StepSimulation)
+
+OK, OPERATION_FAILED = 1, 4
+PLAYING, PAUSED, ERROR = (WorldStatus.STATE_PLAYING, WorldStatus.STATE_PAUSED,
+                          WorldStatus.STATE_ERROR)
+PERIOD_NS = 66_666_667
+STEP_TIMEOUT_S = 0.5
+HANG_S = 1.5
+SLOW_STEP_S = 0.01
+ROWS = []
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: a fault, what comes of it, how one notices, what one can do."""
+
+    fault: str
+    outcome: str
+    notice: str
+    remedy: str
+
+    def __call__(self, test):
+        """Tie a test to the line it proves."""
+        ROWS.append(self)
+        return test
+
+
+def faulty_engine(faults):
+    """Make the engine; a child process can find this function."""
+    return FaultyWorld(FakeWorld(), faults, HANG_S)
+
+
+class SlowWorld(FakeWorld):
+    """Takes 10 ms per step."""
+
+    def step(self, actions, render=True):
+        time.sleep(SLOW_STEP_S)
+        return super().step(actions, render)
+
+
+class World:
+    """A composed node over a fake engine, and what it showed."""
+
+    def __init__(self, graph, faults):
+        self.graph, self._faults = graph, faults
+        self.node = graph.nodes[0]
+        self.images = graph.listen(Image, 'camera/image_raw')
+        self.statuses = graph.listen(WorldStatus, 'world_status')
+        graph.wait_for(lambda: self.statuses, 'world_status')
+
+    def order(self, *faults):
+        order_faults(self._faults, *faults)
+
+    @property
+    def engine_pid(self):
+        return self.node.session.world.pid
+
+    def wait(self, state, **fields):
+        """Wait for a world_status that is like this."""
+        want = {'state': state, **fields}
+        return self.graph.wait_for(
+            lambda: next((msg for msg in reversed(self.statuses[-3:]) if all(
+                getattr(msg, name) == value for name, value in want.items())), None), f'{want}')
+
+    def call(self, srv_type, name, within_s=5.0, **fields):
+        """Call a service; return result and message."""
+        start_s = time.monotonic()
+        result = self.graph.call(srv_type, name, srv_type.Request(**fields)).result
+        assert time.monotonic() - start_s < within_s
+        return result.result, result.error_message
+
+    def step(self, steps=1, **kwargs):
+        return self.call(StepSimulation, '/step_simulation', steps=steps, **kwargs)
+
+    def set_state(self, state):
+        return self.call(SetSimulationState, '/set_simulation_state',
+                         state=SimulationState(state=state))
+
+    def state(self, **kwargs):
+        return self.call(GetSimulationState, '/get_simulation_state', **kwargs)
+
+    def hear(self, peer):
+        """Listen to the world until a peer says something."""
+        self.graph.wait_for(peer.has_spoken, peer.name)
+        return peer.hear()
+
+    def reset(self):
+        return self.call(ResetSimulation, '/reset_simulation')
+
+    def check_images(self):
+        """No frame is missing or repeated, and every image is of the step its stamp says."""
+        ledger = FrameLedger()
+        ledger.period(PERIOD_NS)
+        for msg in self.images:
+            stamp_ns = stamp_to_ns(msg.header.stamp)
+            ledger.frame('image', stamp_ns)
+            assert msg.data[0] == (stamp_ns // PERIOD_NS - 1) % 256, 'an image of another step'
+        assert ledger.report()['problems'] == []
+
+
+@pytest.fixture(scope='module')
+def domain():
+    with Domain() as number:
+        yield number
+
+
+@pytest.fixture
+def start(domain, tmp_path):
+    """Start a composed node; its images are checked after the test."""
+    worlds = []
+
+    def run(engine=None, **params):
+        params = {'scene': 'a', 'speed': 3.0, 'step_timeout_s': STEP_TIMEOUT_S,
+                  'cmd_vel_type': 'twist', **params}
+        ros_args = [word for name, value in params.items() for word in ('-p', f'{name}:={value}')]
+        engine = engine or partial(faulty_engine, tmp_path / 'faults')
+        graph = Graph(lambda: make_pair(engine), domain, ros_args)
+        graph.__enter__()
+        worlds.append(graph)
+        worlds[-1] = World(graph, tmp_path / 'faults')
+        return worlds[-1]
+
+    yield run
+    for world in worlds:
+        graph = getattr(world, 'graph', world)
+        graph.__exit__()
+    for world in worlds:
+        world.check_images()
+
+
+@pytest.fixture
+def peer(domain):
+    """Start peers in processes of their own."""
+    peers = []
+
+    def run(world, name, *args):
+        peers.append(Peer(name, *args, env={**os.environ, 'ROS_DOMAIN_ID': str(domain)}))
+        world.hear(peers[-1])
+        return peers[-1]
+    yield run
+    for one in peers:
+        one.close()
+
+
+@Row('The engine raises an error, returns numbers that are not finite or lacks memory, once',
+     'The step is made again from the last good state: the same frames, none missing, none twice',
+     '`recoveries` and `message` of `world_status`; a warning in the log',
+     'Nothing; look into the log if it comes back')
+@pytest.mark.parametrize('fault', ['error', 'nan', 'memory'])
+def test_engine_that_fails_once_goes_on(start, fault):
+    world = start()
+    world.order(fault)
+    status = world.wait(PLAYING, recoveries=1, fault=WorldStatus.FAULT_NONE)
+    assert status.message.startswith('Recovered from the last good state')
+    frame = status.frame
+    world.graph.wait_for(lambda: world.statuses[-1].frame > frame + 5, 'more frames')
+    assert world.statuses[-1].recoveries == 1
+
+
+@Row('The same, again in the second try',
+     'Sim time stops in the state error with the fault failed, diverged or out_of_memory; no '
+     'image any more; services answer',
+     '`state` 10, `fault` and `message` of `world_status`; `/diagnostics` ERROR; '
+     '`get_simulation_state` and `step_simulation` answer OPERATION_FAILED with the reason',
+     '`reset_simulation`, or `load_world` where the world itself is the reason')
+@pytest.mark.parametrize('fault, number, words', [
+    ('error', WorldStatus.FAULT_FAILED, 'fails on demand'),
+    ('nan', WorldStatus.FAULT_DIVERGED, 'base_pose'),
+    ('memory', WorldStatus.FAULT_OUT_OF_MEMORY, 'lacks memory')])
+def test_engine_that_fails_again_stops_by_name_until_a_reset(start, fault, number, words):
+    world = start()
+    diagnostics = world.graph.listen(DiagnosticArray, '/diagnostics')
+    world.order(fault, fault)
+    status = world.wait(ERROR, fault=number)
+    assert words in status.message
+    shown = len(world.images)
+    for code, message in (world.step(), world.state(), world.set_state(PLAYING)):
+        assert code in (OPERATION_FAILED, 102) and words in message
+    entry = world.graph.newest(diagnostics, lambda msg: msg.status[0].level ==
+                               DiagnosticStatus.ERROR, 'a diagnosis').status[0]
+    assert words in entry.message
+    assert len(world.images) == shown, 'time went on'
+    assert world.reset()[0] == OK
+    world.wait(PLAYING, fault=WorldStatus.FAULT_NONE)
+
+
+@Row('A step of the engine hangs (`step_timeout_s`)',
+     'The step is given up, the state is error with the fault hung; a step request under way '
+     'answers; what comes back late is not shown. The reset makes a new engine',
+     'As above',
+     '`reset_simulation`; `isolate_engine: true` if it happens again')
+def test_engine_that_hangs_is_given_up(start):
+    world = start(initial_state='paused')
+    world.order('hang')
+    code, message = world.step(3, within_s=STEP_TIMEOUT_S + 1.0)
+    assert code == OPERATION_FAILED and 'step_timeout_s' in message
+    world.wait(ERROR, fault=WorldStatus.FAULT_HUNG)
+    assert world.step()[0] == OPERATION_FAILED
+    assert world.reset()[0] == OK
+    world.wait(PAUSED, fault=WorldStatus.FAULT_NONE)
+    for _ in range(4):  # until after the hanging step has come back
+        assert world.step(2)[0] == OK
+        time.sleep(HANG_S / 4)
+
+
+@Row('The same with `isolate_engine: true`',
+     'The process is killed and started again, the step is made again: no frame missing',
+     '`recoveries` and `message` of `world_status`',
+     'Nothing')
+def test_isolated_engine_that_hangs_goes_on(start):
+    world = start(isolate_engine=True, initial_state='paused')
+    world.order('hang')
+    assert world.step(3, within_s=10.0)[0] == OK
+    world.wait(PAUSED, recoveries=1, fault=WorldStatus.FAULT_NONE, frame=4)
+
+
+@Row('The process of the engine is killed or ends (`isolate_engine: true`)',
+     'As before; a second loss in the same step is the state error with the fault lost',
+     'As before',
+     'Nothing; more memory if the kernel killed it')
+def test_isolated_engine_that_is_killed_goes_on(start):
+    world = start(isolate_engine=True)
+    os.kill(world.engine_pid, signal.SIGKILL)
+    world.wait(PLAYING, recoveries=1, fault=WorldStatus.FAULT_NONE)
+
+
+@Row('A reliable subscriber stalls',
+     'The world keeps its rate and others receive every frame; the one that stalls finds the '
+     'newest of its queue',
+     'Nothing is wrong with the world; gaps in the stamps of that subscriber',
+     'A deeper queue there, or `image_queue_depth`')
+def test_world_keeps_its_rate_when_a_subscriber_stalls(start, peer):
+    world = start()
+    stalled = peer(world, 'listen')
+    stalled.freeze()
+    frame, start_s = world.statuses[-1].frame, time.monotonic()
+    world.graph.wait_for(lambda: world.statuses[-1].frame >= frame + 90, 'two seconds of frames')
+    assert time.monotonic() - start_s < 4.0
+
+
+@Row('A publisher floods a command topic at 10 kHz',
+     'The newest command wins, services answer within a second, memory does not grow',
+     '`command_latency` of `world_status`; the CPU time of the process',
+     'Send commands at the rate of the frames')
+def test_flood_of_commands_holds_up_nobody(start, peer):
+    world = start()
+    flooding = peer(world, 'flood', '--seconds', '1.0', '--last', '0.25')
+    flooding.say('go')
+    before = memory_mib()['resident']
+    for _ in range(20):
+        assert world.state(within_s=1.0)[0] == OK
+    assert world.hear(flooding)['rate_hz'] > 5000
+    world.graph.wait_for(lambda: np.isclose(world.statuses[-1].actions[1], 0.25),
+                         'the newest command')
+    assert memory_mib()['resident'] < before + 30
+
+
+@Row('A client leaves or is killed during its step request',
+     'The steps are made to their end, then the world is paused; the next client is served',
+     '`state` and `step` of `world_status`',
+     'Nothing; `set_simulation_state` interrupts the steps')
+def test_steps_of_a_client_that_dies_end_in_a_pause(start, peer):
+    world = start(SlowWorld, initial_state='paused')
+    client = peer(world, 'step', '--steps', '80')
+    client.say('go')
+    world.wait(PLAYING)
+    client.kill()
+    world.wait(PAUSED, frame=81)
+    assert world.step(2)[0] == OK
+    world.wait(PAUSED, frame=83)
+
+
+@Row('Steps take longer than `service_timeout_s`',
+     'The request answers OPERATION_FAILED in time and says how many steps were made; the world '
+     'is paused',
+     'The answer',
+     'The action `simulate_steps`, or a longer `service_timeout_s`')
+def test_too_many_steps_are_answered_in_time(start):
+    world = start(SlowWorld, initial_state='paused', service_timeout_s=0.5)
+    code, message = world.step(1000, within_s=1.0)
+    assert code == OPERATION_FAILED and 'of 1000 steps' in message
+    world.wait(PAUSED)
+    assert world.step(1)[0] == OK
+
+
+@Row('The clock of the machine jumps',
+     'Nothing: sim time counts frames, everything else a steady clock',
+     'Only the times in log lines jump',
+     'Nothing')
+def test_jump_of_the_wall_clock_changes_nothing(start, monkeypatch):
+    world = start()
+    real = time.time
+    for jump_s in (3600.0, -86400.0):
+        monkeypatch.setattr(time, 'time', lambda jump_s=jump_s: real() + jump_s)
+        frame, start_s = world.statuses[-1].frame, time.monotonic()
+        world.graph.wait_for(lambda: world.statuses[-1].frame >= frame + 30, 'frames')
+        assert time.monotonic() - start_s < 3.0
+
+
+CLIENTS = ('recorder.py', 'teleop.py')  # bags have the time of day; a user is no simulator
+
+
+def sources():
+    rooms = ('actions', 'models', 'nodes', 'sensors', 'worlds')
+    return sorted(path for room in rooms
+                  for path in (ROOT / 'lingbot_world_ros' / room).rglob('*.py')
+                  if path.name not in CLIENTS)
+
+
+@pytest.mark.parametrize('path', sources(), ids=lambda path: f'{path.parent.name}/{path.name}')
+def test_no_source_asks_for_the_time_of_day_or_waits_for_its_own_clock(path):
+    """Sim time is counted and durations are steady; a ROS timer names a clock that runs."""
+    wrong = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call):
+            call = ast.unparse(node.func)
+            if call in ('time.time', 'time.time_ns') or call.endswith(
+                    ('datetime.now', 'datetime.utcnow', 'date.today', 'get_clock().now')):
+                wrong.append(f'line {node.lineno}: {call}')
+            if call.endswith('create_timer') and 'clock' not in [k.arg for k in node.keywords]:
+                wrong.append(f'line {node.lineno}: create_timer without clock')
+    assert wrong == []
+
+
+def test_document_has_the_table_that_is_tested_here():
+    """Put the table below into docs/robustness.md when this fails."""
+    expected = table(('fault', 'what happens', 'how to notice', 'what to do'),
+                     [(row.fault, row.outcome, row.notice, row.remedy) for row in ROWS])
+    assert expected in (ROOT / 'docs' / 'robustness.md').read_text(), f'\n{expected}'
