@@ -8,6 +8,7 @@ explains where they leave a choice.
 import json
 import os
 from pathlib import Path
+import re
 import subprocess
 import sys
 import threading
@@ -277,6 +278,15 @@ def test_clients_that_vanish_hurt_nobody(domain, client):
         peer.close()
         assert client.set_state(2, AT) in (OK, 101)
         assert client.code('step_simulation', AT, steps=1) == OK
+
+
+def test_documented_table_is_this_one():
+    """Readers of the docs and this test know the same codes."""
+    text = (Path(__file__).parent.parent / 'docs' / 'simulation_interfaces.md').read_text()
+    rows = re.findall(r'^\| (.+) \| `(\w+)` \| ([\d |]+) \|$', text, re.M)
+    assert {title: (service, tuple(map(int, codes.split(' | '))))
+            for title, service, codes in rows} == \
+        {title: (service, codes) for title, ((service, _), codes) in TABLE.items()}
 
 
 def test_habit_of_isaac_users(client):

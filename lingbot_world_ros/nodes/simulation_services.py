@@ -78,7 +78,7 @@ class SimulationServices:
     Offers what of simulation_interfaces makes sense for an imagined world.
 
     Every handler answers within ``service_timeout_s``: with an error if what was asked is not
-    done by then. Without a session (the node is not configured) all but the features answer
+    done by then. Without a session (the node is not active) all but the features answer
     INCORRECT_STATE.
     """
 
@@ -156,8 +156,8 @@ class SimulationServices:
         if handler == self._get_simulator_features:
             return session
         if session is None:
-            raise Refusal(INCORRECT_STATE, 'The world model is not configured; its lifecycle '
-                          'node must be inactive or active.')
+            raise Refusal(INCORRECT_STATE, 'The node world_model is not active; configure and '
+                          'activate it.')
         if self._quitting and handler != self._get_simulation_state:
             raise Refusal(INCORRECT_STATE, 'The simulator is quitting.')
         return session
