@@ -16,11 +16,13 @@ pytest.importorskip('lingbot_world_ros.msg')
 from fake_world import FakeWorld  # noqa: E402, I100
 from geometry_msgs.msg import Twist  # noqa: E402
 from lingbot_world_ros.cli import main, verb_names  # noqa: E402
-from lingbot_world_ros.nodes.action_encoder import ActionEncoderNode  # noqa: E402
+from lingbot_world_ros.nodes.run import make_pair  # noqa: E402
 from lingbot_world_ros.nodes.world_model import WorldModelNode  # noqa: E402
+from lingbot_world_ros.processes import run_together  # noqa: E402
 from lingbot_world_ros.sensors.commands import twist_to_msg  # noqa: E402
 from nav_msgs.msg import Odometry  # noqa: E402
 from ros_graph import Domain, Graph  # noqa: E402
+from rosgraph_msgs.msg import Clock  # noqa: E402
 from sensor_msgs.msg import JointState  # noqa: E402
 
 COMMAND = [sys.executable, '-m', 'lingbot_world_ros.cli']
@@ -51,7 +53,7 @@ def read_until(process, words):
 
 
 def test_verbs_are_listed(capsys):
-    assert {'sim', 'teleop', 'doctor'} <= set(verb_names())
+    assert {'sim', 'teleop', 'doctor', 'record', 'replay'} <= set(verb_names())
     with pytest.raises(SystemExit) as end:
         main(['--help'])
     assert end.value.code == 0
@@ -64,6 +66,10 @@ def test_verbs_are_listed(capsys):
     (['--param', 'sped:=1'], "Did you mean 'speed'"),
     (['--param', 'speed'], 'NAME:=VALUE'),
     (['--seed', '-4'], 'seed=-4'),
+    (['--mode', 'fast'], "mode='fast'"),
+    ([*REFERENCE, '--world', 'ofice'], "Did you mean 'office'"),
+    (['--worlds', '0'], '0 worlds'),
+    (['--worlds', '2', '--namespace', 'a b'], "--namespace 'a b'"),
     (['--engine', 'rom'], "Did you mean 'room'"),
     ([*REFERENCE, '--scene', 'kitchn'], "Unknown scene 'kitchn'"),
     ([*REFERENCE, '--param', 'jpeg_quality:=high'], 'jpeg_quality'),
@@ -116,6 +122,48 @@ def test_sim_ends_by_itself_after_its_duration(domain):
     assert process.returncode == 0 and 'seed 3' in out and 'Traceback' not in err
 
 
+def test_sim_waits_for_lifecycle_calls_where_it_shall_not_start_itself(domain):
+    process = start(domain, 'sim', '--param', 'autostart:=false', '--duration', '1')
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0 and 'Traceback' not in err
+    assert 'ros2 lifecycle set /world_model configure' in out and 'not configured' in out
+
+
+def test_several_worlds_run_side_by_side_and_end_together(domain):
+    pytest.importorskip('lingbot_world_ros.reference.world')
+    process = start(domain, 'sim', '--worlds', '2', *REFERENCE, '--namespace', 'w')
+    try:
+        with Graph(lambda: [], domain) as graph:
+            odoms = [graph.listen(Odometry, f'/w_{i}/odom') for i in range(2)]
+            clocks = [graph.listen(Clock, f'/w_{i}/clock') for i in range(2)]
+            graph.wait_for(lambda: all(odoms) and all(clocks), 'both worlds')
+        assert [m[0].header.frame_id for m in odoms] == ['w_0/odom', 'w_1/odom']
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert process.returncode == 0 and 'Traceback' not in err
+    assert '[w_0] World' in out and 'seed 0' in out and '[w_1] World' in out and 'seed 1' in out
+
+
+@pytest.mark.parametrize('ending, code', [('sys.exit(3)', 3), ('os.kill(os.getpid(), 9)', 137),
+                                          ('pass', 0)])
+def test_the_first_process_that_ends_ends_all(capfd, ending, code):
+    wait = [sys.executable, '-c', 'import time; print("here", flush=True); time.sleep(60)']
+    end = [sys.executable, '-c', f'import os, sys; sys.stderr.write("bye"); sys.stderr.flush(); '
+           f'{ending}']
+    assert run_together({'one': wait, 'two': end}) == code
+    assert capfd.readouterr().err == '[two] bye\n'
+
+
+def test_what_cannot_be_replayed_is_one_line_and_exit_code_2(tmp_path):
+    for path in (tmp_path / 'nothing', tmp_path, Path(__file__)):
+        done = subprocess.run([*COMMAND, 'replay', '--verify', path], text=True,
+                              capture_output=True, timeout=60)
+        assert done.returncode == 2 and done.stdout == ''
+        assert done.stderr.startswith('error: ') and done.stderr.count('\n') == 1
+
+
 def test_sim_ends_quietly_when_nobody_reads_its_output_any_more(domain):
     pytest.importorskip('lingbot_world_ros.reference.world')
     process = start(domain, 'sim', *REFERENCE)
@@ -155,10 +203,10 @@ def test_world_model_alone_refuses_a_second_clock_unless_it_has_none(domain):
     env = {**os.environ, 'ROS_DOMAIN_ID': str(domain)}
     command = [sys.executable, SCRIPTS / 'world_model', '--ros-args', '-p', 'engine:=reference',
                '-r', '__ns:=/second']
-    with Graph(lambda: [WorldModelNode(world=FakeWorld())], domain, ('-p', 'scene:=a')) as graph:
+    with Graph(lambda: [WorldModelNode(world=FakeWorld)], domain, ('-p', 'scene:=a')) as graph:
         refused = subprocess.run(command, env=env, text=True, capture_output=True, timeout=60)
         assert refused.returncode == 2
-        assert 'in use' in refused.stderr and 'publish_clock' in refused.stderr
+        assert 'in use' in refused.stderr and 'topics.clock' in refused.stderr
         process = subprocess.Popen([*command, '-p', 'publish_clock:=false'], env=env)
         try:
             frames = graph.listen(Odometry, '/second/odom')
@@ -187,8 +235,7 @@ def test_teleop_without_a_terminal_says_so(domain):
 def test_teleop_drives_base_and_arm_and_restores_the_terminal(domain):
     keyboard, terminal = pty.openpty()
     before = termios.tcgetattr(terminal)
-    with Graph(lambda: [WorldModelNode(world=FakeWorld()), ActionEncoderNode()], domain,
-               ('-p', 'scene:=a')) as graph:
+    with Graph(lambda: [*make_pair(world=FakeWorld)], domain, ('-p', 'scene:=a')) as graph:
         twists, joints = graph.listen(Twist, 'cmd_vel'), graph.listen(JointState, 'joint_command')
         process = start(domain, 'teleop', stdin=terminal)
         try:

@@ -18,6 +18,7 @@ from ament_index_python.packages import get_package_share_directory  # noqa: E40
 from fake_world import FakeWorld  # noqa: E402
 from geometry_msgs.msg import Twist  # noqa: E402
 from lingbot_world_ros.errors import SpecError  # noqa: E402
+from lingbot_world_ros.msg import WorldStatus  # noqa: E402
 from lingbot_world_ros.nodes.recorder import RecorderNode  # noqa: E402
 from lingbot_world_ros.nodes.run import make_pair  # noqa: E402
 from lingbot_world_ros.recording.bag import BagReader, BagWriter, end_file  # noqa: E402
@@ -30,6 +31,7 @@ from rclpy.parameter import Parameter  # noqa: E402
 from rclpy.qos import QoSProfile, ReliabilityPolicy  # noqa: E402
 from rclpy.serialization import serialize_message  # noqa: E402
 from ros_graph import Domain, Graph  # noqa: E402
+from sensor_msgs.msg import Image  # noqa: E402
 from std_msgs.msg import String  # noqa: E402
 from std_srvs.srv import SetBool, Trigger  # noqa: E402
 import yaml  # noqa: E402
@@ -259,47 +261,78 @@ def fake(name):
     return FakeWorld()
 
 
-def test_a_recorded_session_repeats_byte_by_byte_and_a_changed_byte_is_found(
-        make_graph, domain, tmp_path, capsys):
-    """A reset first, commands, a teleport, a pause, another reset; from another process."""
-    graph = make_graph()
-    cmd_vel = graph.publisher(Twist, 'cmd_vel')
-    steps(graph, 5)  # of which the recording must know nothing
-    process = record(domain, '-o', tmp_path / 'bag', '--reset')
-    try:
-        graph.wait_for(lambda: process.stdout.readline().startswith('Recording'), 'the beginning')
-        for speed in (0.3, -0.2, 0.5):
-            cmd_vel.publish(twist_to_msg(speed, speed * 2))
-            steps(graph, 4)
-        graph.world.session.move('robot', pose=(0.5, 0.5, 1.0)).result(10)
-        steps(graph, 3)
-        assert graph.call(SetBool, '/world_model/pause', SetBool.Request(data=True)).success
-        assert graph.call(Trigger, '/world_model/step').success
-        assert graph.call(SetBool, '/world_model/pause', SetBool.Request(data=False)).success
-        steps(graph, 3)
-        assert graph.call(Trigger, '/world_model/reset').success
-        steps(graph, 5)
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=20)
-    finally:
-        process.kill()
+@pytest.fixture(scope='module')
+def eventful(domain, tmp_path_factory):
+    """Record from another process: a reset, commands, a teleport, a pause, another reset."""
+    path = tmp_path_factory.mktemp('recorded') / 'bag'
+    with Graph(lambda: [*make_pair(world=FakeWorld, parameter_overrides=parameters())],
+               domain) as graph:
+        graph.world = graph.nodes[0]
+        cmd_vel = graph.publisher(Twist, 'cmd_vel')
+        steps(graph, 5)  # of which the recording must know nothing
+        process = record(domain, '-o', path, '--reset')
+        try:
+            graph.wait_for(lambda: process.stdout.readline().startswith('Recording'), 'the start')
+            for speed in (0.3, -0.2, 0.5):
+                cmd_vel.publish(twist_to_msg(speed, speed * 2))
+                steps(graph, 4)
+            graph.world.session.move('robot', pose=(0.5, 0.5, 1.0)).result(10)
+            steps(graph, 3)
+            assert graph.call(SetBool, '/world_model/pause', SetBool.Request(data=True)).success
+            assert graph.call(Trigger, '/world_model/step').success
+            assert graph.call(SetBool, '/world_model/pause', SetBool.Request(data=False)).success
+            steps(graph, 3)
+            assert graph.call(Trigger, '/world_model/reset').success
+            steps(graph, 5)
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=20)
+        finally:
+            process.kill()
     assert process.returncode == 0 and err == '' and 'missed' not in out
-    story = read_recording(tmp_path / 'bag')
+    return path
+
+
+def test_a_recorded_session_repeats_byte_by_byte(eventful, capsys):
+    story = read_recording(eventful)
     assert len(story) == 2 and story[0].first_digest and len(story[0].steps) >= 18
     assert sum(bool(step.anchors) for step in story[0].steps) == 1
     assert len({step.actions.tobytes() for step in story[0].steps}) >= 3
     assert verify_story(story, make_engine=fake) == 0
     assert capsys.readouterr().out.count(': same') == 2
 
-    path = tmp_path / 'bag' / 'bag.mcap'
-    content = bytearray(path.read_bytes())
-    step = next(s for s in story[0].steps if s.actions.any())
+
+def test_one_changed_byte_is_found_at_its_step(eventful, tmp_path, capsys):
+    content = bytearray((eventful / 'bag.mcap').read_bytes())
+    step = next(s for s in read_recording(eventful)[0].steps if s.actions.any())
     at = content.rfind(step.actions.tobytes(), 0, content.find(step.digest.encode()))
-    assert at > 0
     content[at + 2] ^= 1
-    path.write_bytes(content)
-    assert verify_story(read_recording(path), make_engine=fake) == 1
+    (tmp_path / 'changed.mcap').write_bytes(content)
+    assert verify_story(read_recording(tmp_path / 'changed.mcap'), make_engine=fake) == 1
     assert f'step {step.index} differs' in capsys.readouterr().out
+
+
+def test_a_recording_can_be_watched(eventful, domain):
+    code = ('import sys; from types import SimpleNamespace; from fake_world import FakeWorld; '
+            'from lingbot_world_ros.recording.recorded import read_recording; '
+            'from lingbot_world_ros.verbs.replay import watch; '
+            'args = SimpleNamespace(speed=3.0, namespace="", ros_args=[]); '
+            'sys.exit(watch(read_recording(sys.argv[1]), args, lambda name: FakeWorld()))')
+    env = {**os.environ, 'ROS_DOMAIN_ID': str(domain), 'PYTHONPATH': os.pathsep.join(
+        [str(Path(__file__).parent), os.environ.get('PYTHONPATH', '')])}
+    with Graph(lambda: [], domain) as graph:
+        images, statuses = graph.listen(Image, 'camera/image_raw'), graph.listen(
+            WorldStatus, 'world_status')
+        process = subprocess.Popen([sys.executable, '-c', code, eventful], env=env, text=True,
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        try:
+            graph.wait_for(lambda: process.poll() is not None, 'the end')
+            out, err = process.communicate(timeout=10)
+        finally:
+            process.kill()
+    assert (process.returncode, err) == (0, '')
+    assert out.count('steps, the same as recorded.') == 2
+    digests = {step.digest for segment in read_recording(eventful) for step in segment.steps}
+    assert len(images) >= 20 and len({m.digest for m in statuses} & digests) >= 20
 
 
 def test_everything_a_world_says_and_hears_is_recorded(make_graph, tmp_path):

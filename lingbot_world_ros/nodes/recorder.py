@@ -6,6 +6,7 @@ import time
 
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.msg import WorldStatus as WorldStatusMsg
+from lingbot_world_ros.nodes import qos
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
@@ -37,12 +38,13 @@ class RecorderNode(Node):
         :param topics: only these, beside what replaying needs; none is all
         :param hold: write nothing before ``start_over``
         :param node_args: for ``rclpy.node.Node``
+        :raises SpecError: characters no topic name may have
         """
         super().__init__('recorder', **node_args)
         self._bag, self._left_out = bag, LEFT_OUT[images]
         self._spec, self._status = (self.resolve_topic_name(name)
                                     for name in ('world_spec', 'world_status'))
-        self._only = {self.resolve_topic_name(name) for name in topics}
+        self._only = {qos.topic_name(self, name) for name in topics}
         self._followed = {}  # topic -> subscription, whether reliable, whether latched
         self._held = [] if hold else None  # (topic, stamp, message, its step if it is a status)
         self._reset_asked = False

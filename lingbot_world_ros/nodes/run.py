@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Start nodes, spin them in one process, and end without a trace."""
 import os
+import re
 import signal
 import sys
 import threading
@@ -24,6 +25,22 @@ def check_domain_id() -> None:
     if domain and not (domain.isdigit() and int(domain) <= MAX_DOMAIN_ID):
         raise SpecError(f'ROS_DOMAIN_ID={domain!r} is not a whole number from 0 to '
                         f'{MAX_DOMAIN_ID}; set another one, for example ROS_DOMAIN_ID=7.')
+
+
+def namespace_args(namespace: str) -> list:
+    """
+    Return the ROS arguments that put nodes into a namespace.
+
+    :param namespace: with or without slashes around it; '' for none
+    :raises SpecError: characters no namespace may have
+    """
+    name = namespace.strip('/')
+    if not name:
+        return []
+    if not re.fullmatch(r'[A-Za-z_]\w*(/[A-Za-z_]\w*)*', name, re.ASCII):
+        raise SpecError(f'--namespace {namespace!r} is no namespace: letters, digits and '
+                        'underscores, not a digit first; for example robot_1.')
+    return ['-r', f'__ns:=/{name}']
 
 
 def prepare_environment() -> None:

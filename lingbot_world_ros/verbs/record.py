@@ -41,12 +41,11 @@ def run(args) -> int:
     from lingbot_world_ros.recording.bag import BagWriter, require_rosbags
     require_rosbags()
     from lingbot_world_ros.nodes.recorder import RecorderNode
-    from lingbot_world_ros.nodes.run import Spinner, start_ros, stop_on_signals
+    from lingbot_world_ros.nodes.run import namespace_args, Spinner, start_ros, stop_on_signals
     import rclpy
-    namespace = ['-r', f'__ns:=/{args.namespace.strip("/")}'] if args.namespace else []
     bag = BagWriter(args.output or Path(time.strftime('world_%Y_%m_%d-%H_%M_%S')))
     try:
-        start_ros(['--ros-args', *namespace, *args.ros_args])
+        start_ros(['--ros-args', *namespace_args(args.namespace), *args.ros_args])
         with Spinner() as spinner:
             stop_on_signals(spinner)
             node = spinner.add(RecorderNode(bag, images=args.images, topics=args.topics,
@@ -78,15 +77,16 @@ def _report_until_end(node, bag, spinner, duration_s):
     on_terminal = sys.stdout.isatty()
     start_s = time.monotonic()
     print(f'Recording {node.num_topics} topics to {bag.folder}. Ctrl-C ends.', flush=True)
-    while True:
-        left_s = float('inf') if duration_s is None else start_s + duration_s - time.monotonic()
-        ended = spinner.wait(max(0.0, min(1.0, left_s))) or node.ended.is_set()
+    left_s = duration_s or float('inf')
+    while left_s > 0.0:
+        ended = spinner.wait(min(1.0, left_s)) or node.ended.is_set()
+        left_s = (duration_s or float('inf')) - (time.monotonic() - start_s)
         line = _line(node, bag, time.monotonic() - start_s)
         if on_terminal:
             line = line[:shutil.get_terminal_size().columns - 1]
         print(f'\r{line}\x1b[K' if on_terminal else line, end='' if on_terminal else '\n',
               flush=True)
-        if ended or left_s <= 0.0:
+        if ended:
             break
     if on_terminal:
         print()

@@ -72,7 +72,7 @@ def watch(story, args, make_engine=None) -> int:
     :return: exit code
     :raises SpecError: ROS does not start, or the engine cannot be made here
     """
-    from lingbot_world_ros.nodes.run import Spinner, start_ros, stop_on_signals
+    from lingbot_world_ros.nodes.run import namespace_args, Spinner, start_ros, stop_on_signals
     from lingbot_world_ros.nodes.world_model import WorldModelNode
     from lingbot_world_ros.recording.replay import RecordedActions
     from lingbot_world_ros.worlds.world_model import make_world
@@ -88,8 +88,7 @@ def watch(story, args, make_engine=None) -> int:
     values = {'engine': first.world.engine, 'scene': first.world.scene, 'seed': first.seed,
               'speed': args.speed, 'mode': 'realtime', 'initial_state': 'stopped',
               'autostart': True, 'isolate_engine': False}
-    namespace = ['-r', f'__ns:=/{args.namespace.strip("/")}'] if args.namespace else []
-    start_ros(['--ros-args', *namespace, *args.ros_args])
+    start_ros(['--ros-args', *namespace_args(args.namespace), *args.ros_args])
     try:
         with Spinner() as spinner:
             stop_on_signals(spinner)

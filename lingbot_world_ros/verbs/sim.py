@@ -55,15 +55,14 @@ def run(args) -> int:
     overrides = _overrides(args)
     if args.worlds != 1:
         return _run_worlds(args, values, overrides)
-    from lingbot_world_ros.nodes.run import make_pair, Spinner, start_ros, stop_on_signals
+    from lingbot_world_ros.nodes.run import (make_pair, namespace_args, Spinner, start_ros,
+                                             stop_on_signals)
     import rclpy
     from rclpy.parameter import Parameter
     ros_args = ['--ros-args', '--log-level', args.log_level]
     if args.profile != DEFAULT_PROFILE:  # the nodes take their defaults from that one anyway
         ros_args += ['--params-file', str(profile_path(args.profile))]
-    if args.namespace:
-        ros_args += ['-r', f'__ns:=/{args.namespace.strip("/")}']
-    start_ros(ros_args + args.ros_args)
+    start_ros([*ros_args, *namespace_args(args.namespace), *args.ros_args])
     parameters = [Parameter(name, value=value) for name, value in overrides.items()]
     try:
         with Spinner() as spinner:
@@ -85,9 +84,11 @@ def run(args) -> int:
 
 def _run_worlds(args, values, overrides) -> int:
     """Run this command once per world, each with what keeps it apart from the others."""
+    from lingbot_world_ros.nodes.run import namespace_args
     from lingbot_world_ros.nodes.worlds_params import world_parameters
     from lingbot_world_ros.processes import run_together
     commands = {}
+    namespace_args(args.namespace)  # a mistake in it is told once
     for index in range(max(1, args.worlds)):
         namespace, apart = world_parameters(index, args.worlds, {**values, **overrides},
                                             args.namespace)

@@ -32,11 +32,10 @@ def run(args) -> int:
     if not sys.stdin.isatty():
         raise SpecError('teleop reads keys and standard input is not a terminal; start it in one, '
                         'or publish cmd_vel and joint_command from a program.')
-    from lingbot_world_ros.nodes.run import Spinner, start_ros
+    from lingbot_world_ros.nodes.run import namespace_args, Spinner, start_ros
     from lingbot_world_ros.nodes.teleop import TeleopNode
     import rclpy
-    namespace = ['-r', f'__ns:=/{args.namespace.strip("/")}'] if args.namespace else []
-    start_ros(['--ros-args', *namespace, *args.ros_args])
+    start_ros(['--ros-args', *namespace_args(args.namespace), *args.ros_args])
     try:
         with Spinner() as spinner:
             node = spinner.add(TeleopNode())
