@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """World files: what is read, what it means, what is refused and with which code."""
 from dataclasses import replace
+import math
 import os
 from pathlib import Path
 import random
@@ -8,6 +9,7 @@ import time
 
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.paths import share_path
+from lingbot_world_ros.worlds import library as library_module
 from lingbot_world_ros.worlds.library import (ImageCamera, MAX_BYTES, misplaced, NamedPose,
                                               WorldDefinition, WorldError, WorldLibrary)
 from lingbot_world_ros.worlds.robot import ROBOT
@@ -119,6 +121,17 @@ def test_shipped_worlds_leave_room_for_the_robot():
             assert z_m > 0 or misplaced(world.scene, x_m, y_m, ROBOT.base_radius_m) == '', pose
 
 
+def test_shipped_starts_are_clear_of_the_objects_of_their_seed():
+    """A start pose moves the robot only; the seed has put the objects without knowing of it."""
+    for world in WorldLibrary(SPEC).available()[0]:
+        if world.start_pose is None:
+            continue
+        scene = get_scene(world.scene)
+        for movable, pose in zip(scene.movables, scene.start_state(world.seed).object_pose):
+            distance_m = math.dist(pose[:2], world.start_pose[:2])
+            assert distance_m > ROBOT.base_radius_m + movable.radius_m, (world.name, movable.name)
+
+
 def test_shipped_files_have_the_name_of_their_world():
     """They are looked up by file name."""
     for path in share_path('config', 'worlds').glob('*.yaml'):
@@ -181,6 +194,17 @@ def test_links_are_followed_before_the_check(library, folder):
     assert code_of(library, (folder / 'loop.yaml').as_uri()) == 'NOT_FOUND'
     assert code_of(library, (folder / 'image.yaml').as_uri()) == 'UNSUPPORTED_FORMAT'
     assert library.load((folder / 'in.yaml').as_uri()).scene == 'workshop'
+
+
+def test_package_of_links_needs_its_sources_in_world_path(folder, tmp_path, monkeypatch):
+    """As colcon installs with --symlink-install: share holds links into the source folder."""
+    share = tmp_path / 'share'
+    share.mkdir()
+    (share / 'linked.yaml').symlink_to(folder / 'plain.yml')
+    monkeypatch.setattr(library_module, '_package_share', lambda package: share.resolve())
+    uri = 'package://their_robot/linked.yaml'
+    assert code_of(WorldLibrary(SPEC), uri) == 'NOT_FOUND'
+    assert WorldLibrary(SPEC, str(folder)).load(uri).scene == 'workshop'
 
 
 def test_only_regular_files_are_opened(library, folder):

@@ -253,13 +253,14 @@ class WorldLibrary:
         if match is None or match[1] not in ('file', 'package'):
             raise WorldError(UNSUPPORTED_FORMAT, f'{_short(uri)} is neither file:///<path> nor '
                              'package://<package>/<path>.')
-        folders = [share_path('config').parent.resolve(), *self._added]
+        folders = list(self._added)
         try:
             below = unquote(match[3], errors='strict')
             if match[1] == 'package':
-                share = _package_share(match[2])
-                folders, path = [share], share / below.lstrip('/')
+                folders.append(_package_share(match[2]))
+                path = folders[-1] / below.lstrip('/')
             elif match[2] in ('', 'localhost'):
+                folders.append(_package_share(PACKAGE))
                 path = Path(below)
             else:
                 raise LookupError(match[2])
