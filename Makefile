@@ -6,7 +6,7 @@ ARGS ?=
 EXTRAS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv sim teleop doctor test bench train clean
+.PHONY: help venv sim teleop doctor test bench soak train clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -30,6 +30,9 @@ test:  ## install what tests need and run them; EXTRAS=train adds those that nee
 bench:  ## measure frame rate, latency, CPU; writes bench/out/
 	@$(INSTALL) bench
 	@.venv/bin/python -m bench $(ARGS)
+
+soak: venv  ## run it for half an hour against faults of all kinds (docs/robustness.md)
+	@.venv/bin/python -m bench.soak $(ARGS)
 
 train:  ## install what training needs; docs/training.md has the commands
 	@$(INSTALL) reference train

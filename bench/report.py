@@ -12,6 +12,7 @@ BARS = (('full_speed', 'frames_per_s', 'at least', 60.0),
         ('full_speed_avx2', 'frames_per_s', 'at least', 30.0),
         ('nominal_busy', 'frames_per_s', 'at least', 14.9),
         ('nominal_busy', 'latency_p95_ms', 'under', 150.0))
+STEP_P95_MS = 3.0  # of StepSimulation(1) with an engine that takes no time
 CONDITIONS = {
     'full_speed': 'full speed, one core',
     'full_speed_avx2': 'full speed, one core, AVX2 only',
@@ -63,11 +64,12 @@ def engine_summary(runs) -> dict:
             'resident_mib': median(run['memory_mib']['resident'] for run in runs)}
 
 
-def judge(end_to_end: dict) -> list:
+def judge(end_to_end: dict, stepping=None) -> list:
     """
     Compare with the bars.
 
     :param end_to_end: condition -> ``summary``; conditions that were not run are left out
+    :param stepping: what ``bench.stepping`` printed, None if it was not run
     :return: one dict per bar: what, measured, bar, met
     """
     verdicts = []
@@ -78,6 +80,14 @@ def judge(end_to_end: dict) -> list:
                                             else measured < bar)
             verdicts.append({'what': f'{quantity}, {CONDITIONS[condition]}', 'measured': measured,
                              'bar': f'{comparison} {bar:g}', 'met': met})
+    if stepping:
+        p95_ms = stepping['step']['p95_ms']
+        verdicts.append({'what': 'StepSimulation(1) p95 ms, without the engine',
+                         'measured': p95_ms, 'bar': f'under {STEP_P95_MS:g}',
+                         'met': p95_ms < STEP_P95_MS})
+        verdicts.append({'what': 'commands sent before a step that act in it',
+                         'measured': stepping['acted_on'], 'bar': f'{stepping["commands"]}',
+                         'met': stepping['acted_on'] == stepping['commands']})
     return verdicts
 
 
@@ -115,6 +125,8 @@ def markdown(result: dict) -> str:
         parts.append(_runtimes(result['runtimes']))
     if result['transport']:
         parts.append(_transport(result['transport']))
+    if result.get('stepping'):
+        parts.append(_stepping(result['stepping']))
     return '\n'.join(parts)
 
 
@@ -173,6 +185,16 @@ def _transport(sizes):
         ('size', 'KiB', 'p50 [ms]', 'p95', 'received'),
         [(f'{s["width_px"]}x{s["height_px"]}', s['bytes'] / 1024, s['p50_ms'], s['p95_ms'],
           f'{s["received"]} of {s["sent"]}') for s in sizes])
+
+
+def _stepping(stepping):
+    rows = (('GetSimulationState', 'state'), ('StepSimulation(1)', 'step'),
+            ('StepSimulation(1) right after a command', 'step_after_command'),
+            ('StepSimulation(10)', 'steps_10'), ('per step of these', 'per_step_of_10'))
+    return '### A call without the engine, from process to process\n\n' + table(
+        ('call', 'p50 [ms]', 'p95', 'longest'),
+        [(name, stepping[key]['p50_ms'], stepping[key]['p95_ms'], stepping[key]['longest_ms'])
+         for name, key in rows])
 
 
 def put_into(path: Path, text: str, begin: str = BEGIN, end: str = END) -> None:

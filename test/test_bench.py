@@ -18,6 +18,8 @@ import numpy as np  # noqa: E402
 
 MS = 1_000_000
 PERIOD_NS = 100 * MS
+MACHINE = {'processor': 'p', 'cores': 1, 'memory_mib': 1, 'instruction_sets': [], 'python': '3',
+           'packages': {}, 'load': 0.0, 'niceness': 0}
 
 
 def make_log():
@@ -131,7 +133,18 @@ def test_end_to_end_measures_a_running_simulator(tmp_path):
     run = json.loads(done.stdout.splitlines()[-1])
     assert run['frames'] > 1 and run['latencies_ms'] and min(run['latencies_ms']) > 0
     result = {'command': 'c', 'started': 's', 'engine': {}, 'runtimes': {}, 'transport': [],
-              'machine': {'processor': 'p', 'cores': 1, 'memory_mib': 1, 'instruction_sets': [],
-                          'python': '3', 'packages': {}, 'load': 0.0, 'niceness': 0},
+              'machine': MACHINE,
               'end_to_end': {'full_speed': summary([run])}, 'bars': []}
     assert f'{run["frames"]}' in markdown(result)
+
+
+def test_bars_of_stepping_are_judged_and_shown():
+    """2.9 ms pass, one command of a thousand that acts late does not."""
+    spread = {'p50_ms': 2.1, 'p95_ms': 2.9, 'longest_ms': 6.0}
+    names = ('state', 'step', 'step_after_command', 'steps_10', 'per_step_of_10')
+    stepping = {**{name: spread for name in names}, 'commands': 1000, 'acted_on': 999}
+    bars = judge({}, stepping)
+    assert [bar['met'] for bar in bars] == [True, False]
+    result = {'command': 'c', 'started': 's', 'engine': {}, 'runtimes': {}, 'transport': [],
+              'machine': MACHINE, 'end_to_end': {}, 'bars': bars, 'stepping': stepping}
+    assert '| StepSimulation(1) | 2.10 | 2.90 | 6.00 |' in markdown(result)
