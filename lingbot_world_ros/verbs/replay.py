@@ -83,6 +83,7 @@ def watch(story, args, make_engine=None) -> int:
         print('Nothing can be replayed: ' + '; '.join(segment.problem for segment in story) + '.')
         return 2
     first = playable[0]
+    playable = [s for s in playable if s.world.engine == first.world.engine]
     engine = (make_engine or make_world)(first.world.engine)
     encoder = RecordedActions(engine.spec)
     values = {'engine': first.world.engine, 'scene': first.world.scene, 'seed': first.seed,
