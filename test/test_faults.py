@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 import os
 from pathlib import Path
+import resource
 import signal
 import sys
 import time
@@ -30,15 +31,18 @@ from bench.peers import Peer  # noqa: E402
 from bench.report import table  # noqa: E402
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus  # noqa: E402
 from fake_world import FakeWorld  # noqa: E402
+from lingbot_world_ros.errors import SpecError  # noqa: E402
 from lingbot_world_ros.msg import WorldStatus  # noqa: E402
 from lingbot_world_ros.nodes.run import make_pair  # noqa: E402
 from lingbot_world_ros.sensors.stamps import stamp_to_ns  # noqa: E402
 import numpy as np  # noqa: E402
+from rclpy.serialization import serialize_message  # noqa: E402
 from ros_graph import Domain, Graph  # noqa: E402
 from sensor_msgs.msg import Image  # noqa: E402
 from simulation_interfaces.msg import SimulationState  # noqa: E402
 from simulation_interfaces.srv import (GetSimulationState, ResetSimulation,  # noqa: E402
                                        SetSimulationState, StepSimulation)
+from std_msgs.msg import String  # noqa: E402
 
 OK, OPERATION_FAILED = 1, 4
 PLAYING, PAUSED, ERROR = (WorldStatus.STATE_PLAYING, WorldStatus.STATE_PAUSED,
@@ -321,6 +325,28 @@ def test_too_many_steps_are_answered_in_time(start):
     assert code == OPERATION_FAILED and 'of 1000 steps' in message
     world.wait(PAUSED)
     assert world.step(1)[0] == OK
+
+
+@Row('The disk fills up while `lingbot-world record` runs',
+     'The recorder ends with what was written before, readable; the world does not notice',
+     'The exit code of the recorder and its last line, which says how much was kept',
+     'Make room; `--images none` or `compressed` writes less')
+def test_recording_on_a_full_disk_keeps_what_was_written(tmp_path):
+    pytest.importorskip('rosbags')
+    from lingbot_world_ros.recording.bag import BagReader, BagWriter
+    bag, before = BagWriter(tmp_path / 'bag'), resource.getrlimit(resource.RLIMIT_FSIZE)
+    bag.add_topic('/t', 'std_msgs/msg/String')
+    text = serialize_message(String(data='x' * 10_000))
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2_500_000, before[1]))
+        with pytest.raises(SpecError, match='messages are kept'):
+            for num in range(400):
+                bag.write('/t', num, text)
+            bag.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    with BagReader(tmp_path / 'bag') as reader:
+        assert 100 < len(list(reader.messages('/t'))) < 400
 
 
 @Row('The clock of the machine jumps',
