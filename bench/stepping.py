@@ -83,7 +83,8 @@ def run_listener():
             counts[topic] += 1
         return take
     for msg_type, topic in USUAL:
-        node.create_subscription(msg_type, topic, count(topic), QoSProfile(depth=100))
+        # Raw: a listener in Python must not keep busy the core that the client needs.
+        node.create_subscription(msg_type, topic, count(topic), QoSProfile(depth=100), raw=True)
     told = []
     threading.Thread(target=lambda: told.append(sys.stdin.read()), daemon=True).start()
     executor = SingleThreadedExecutor()
