@@ -50,6 +50,9 @@ class Wander:
         self._actions, self._rng = RecordedActions(spec), np.random.default_rng(seed)
         self._spec = spec
 
+    def catch_up(self):
+        pass
+
     def pull(self, sim_ns, joint_position, by_step=False):
         low, high = self._spec.action.low, self._spec.action.high
         shape = (self._spec.frames_per_step, len(low))

@@ -422,7 +422,10 @@ class Encoder:
     """Stands for an encoder in the same process."""
 
     def __init__(self, world):
-        self.world, self.asked = world, []
+        self.world, self.asked, self.caught_up = world, [], 0
+
+    def catch_up(self):
+        self.caught_up += 1
 
     def pull(self, sim_ns, joint_position, by_step):
         self.asked.append((sim_ns, joint_position.copy()))
@@ -441,7 +444,7 @@ def test_linked_encoder_is_asked_right_before_each_step():
     session.close()
     assert [sim_ns for sim_ns, _ in encoder.asked] == [PERIOD_NS * n for n in (1, 2, 3)]
     assert [a[0, 0, 0] for a in world.actions] == pytest.approx([0.1, 0.2, 0.3])
-    assert session.status.embedding_sequence == 3
+    assert session.status.embedding_sequence == 3 and encoder.caught_up == 1
 
 
 def test_step_waits_for_an_encoder_elsewhere_only_where_its_word_does_not_hold():

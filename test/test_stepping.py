@@ -135,3 +135,20 @@ def test_a_command_sent_before_a_step_acts_in_it(domain):
             if statuses[-1].actions[1] != speed:
                 late.append(step)
         assert late == []
+
+
+def test_step_acts_on_a_command_that_the_executor_has_not_come_to_yet(domain):
+    """The executor may look at a step request before a command sent ahead of it; it did."""
+    with Stepped(domain) as world:
+        publisher = world.graph.publisher(Twist, 'cmd_vel')
+        session, acted = world.graph.node.session, []
+
+        def hold_the_executor():
+            publisher.publish(twist_to_msg(0.0, 0.25))
+            deadline = time.monotonic() + PATIENCE_S
+            while not acted and time.monotonic() < deadline:  # until the middleware has it
+                status = session.advance(1).result()
+                acted.extend(a for a in status.actions[:, 1] if a == 0.25)
+
+        world.graph._spinner._executor.create_task(hold_the_executor)
+        world.graph.wait_for(lambda: acted, 'the command')

@@ -157,6 +157,21 @@ class ActionEncoderNode(Node):
             self._publisher.publish(embedding_to_msg(embedding, self._frame_id))
         return embedding
 
+    def catch_up(self) -> None:
+        """
+        Take over commands that wait in their queues; in the executor's thread only.
+
+        The executor may come to a step request before a command that was sent ahead of it.
+        """
+        for subscription in self.command_subscriptions:
+            with subscription.handle:
+                for _ in range(qos.STATE.depth):  # a flood must not hold up the step
+                    taken = subscription.handle.take_message(subscription.msg_type,
+                                                             subscription.raw)
+                    if taken is None:
+                        break
+                    subscription.callback(taken[0])
+
     def encode(self):
         """Publish what the coming step is asked to do; where no session pulls it."""
         with self._lock:

@@ -7,6 +7,7 @@ from lingbot_world_ros.msg import WorldSpec as WorldSpecMsg
 from lingbot_world_ros.nodes import qos
 from lingbot_world_ros.sensors.commands import joint_command_to_msg, twist_to_msg
 import numpy as np
+from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from sensor_msgs.msg import JointState
 
@@ -29,7 +30,8 @@ class TeleopNode(Node):
         self._twist_publisher = None
         self._joint_publisher = self.create_publisher(JointState, 'joint_command', qos.STATE)
         self.create_subscription(WorldSpecMsg, 'world_spec', self.on_world_spec, qos.LATCHED)
-        self.create_timer(0.05, self.on_tick)
+        # Steady: keys must work before there is any sim time.
+        self.create_timer(0.05, self.on_tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def on_world_spec(self, msg):
         """Take over the limits of the world."""

@@ -52,6 +52,9 @@ class RecordedActions:
     def begin(self, *_) -> None:
         """Take no notice of a world that starts."""
 
+    def catch_up(self) -> None:
+        """Nothing comes in."""
+
     def pull(self, sim_ns: int, joint_position: np.ndarray,
              by_step: bool = False) -> Optional[ActionEmbedding]:
         """Return the actions of the next step."""

@@ -136,9 +136,9 @@ class IsolatedWorld:
         raise answer
 
     def _raise_lost(self):
+        self._process.join(END_S)  # its pipe ends a moment before it counts as dead
         if self._killed_by is not None:
             raise self._killed_by
-        self._process.join(END_S)
         code = self._process.exitcode
         raise EngineLost(f'the process of the engine ended ({_exit_text(code)})')
 

@@ -176,6 +176,10 @@ class EmbeddingSource(Protocol):
         """
         ...
 
+    def catch_up(self) -> None:
+        """Take over commands that wait in a queue; called by whoever asks for steps."""
+        ...
+
 
 class SessionObserver:
     """What a session tells, from its worker thread; override what is of interest."""
@@ -379,6 +383,8 @@ class Session:
                                               'another request; wait for its answer.'))
                 return refused
             self._steps_asked = True
+        if self._source is not None:
+            self._source.catch_up()
         return self._submit(lambda: self._advance(num_steps, on_step, should_stop))
 
     def move(self, entity: str, pose=None, twist=None) -> Future:
