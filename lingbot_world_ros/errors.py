@@ -8,6 +8,23 @@ class SpecError(ValueError):
     """A value the user gave cannot be used; the text says what, got, expected and what to do."""
 
 
+def quoted(value, limit: int = 120) -> str:
+    """
+    Quote what came from outside, but no pages of it and on one line.
+
+    :param value: anything with a text
+    :param limit: characters that are told
+    :return: the text in quotes, cut off where it is long
+    """
+    text = repr(str(value)[:limit + 1])
+    return text if len(text) <= limit + 2 else f'{text[:limit - 2]}...{text[0]}'
+
+
+def shown(path, limit: int = 250) -> str:
+    """Return a path for an error: without quotes, but on one line and cut off where it is long."""
+    return quoted(path, limit)[1:-1]
+
+
 def unknown_name(kind: str, name: str, known) -> SpecError:
     """
     Build the error for a name that is not in a list, with the nearest known one first.
@@ -19,9 +36,9 @@ def unknown_name(kind: str, name: str, known) -> SpecError:
     """
     import difflib
     known = sorted(str(k) for k in known)
-    near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(str(name)[:100], known, n=1, cutoff=0.5)
     hint = f' Did you mean {near[0]!r}?' if near else ''
     if len(known) > MAX_LISTED:  # a page of names helps nobody
         known = difflib.get_close_matches(str(name), known, n=5, cutoff=0.0)
-        return SpecError(f'Unknown {kind} {name!r}.{hint} Nearest: {", ".join(known)}.')
-    return SpecError(f'Unknown {kind} {name!r}.{hint} Known: {", ".join(known) or "none"}.')
+        return SpecError(f'Unknown {kind} {quoted(name)}.{hint} Nearest: {", ".join(known)}.')
+    return SpecError(f'Unknown {kind} {quoted(name)}.{hint} Known: {", ".join(known) or "none"}.')

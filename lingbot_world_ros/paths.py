@@ -3,7 +3,7 @@
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from lingbot_world_ros.errors import SpecError
+from lingbot_world_ros.errors import quoted, shown, SpecError
 
 PACKAGE = 'lingbot_world_ros'
 
@@ -36,7 +36,7 @@ def share_path(*parts: str) -> Path:
         if path.exists():
             return path
         searched.append(str(root))
-    raise SpecError(f'{"/".join(parts)} is missing from the installed package '
+    raise SpecError(f'{shown("/".join(parts))} is missing from the installed package '
                     f'(searched {", ".join(dict.fromkeys(searched))}); install it again.')
 
 
@@ -55,10 +55,11 @@ def find_file(url: str, what: str) -> Path:
     except (OSError, RuntimeError, ValueError) as error:  # a null byte, a loop of links, no home
         if isinstance(error, SpecError):
             raise
-        raise SpecError(f'{what}: {url!r} is no usable path ({error}).') from error
+        problem = getattr(error, 'strerror', None) or type(error).__name__
+        raise SpecError(f'{what}: {quoted(url)} is no usable path ({problem}).') from error
     if not found:
-        raise SpecError(f'{what}: {path} is not a file; give package://<package>/<path>, '
-                        'file:///<path> or a path.')
+        raise SpecError(f'{what}: {shown(path)} is not a file; give '
+                        'package://<package>/<path>, file:///<path> or a path.')
     return path
 
 
@@ -77,11 +78,12 @@ def read_text(url: str, what: str, limit_bytes: int) -> str:
         with path.open('rb') as file:
             content = file.read(limit_bytes + 1)
         if len(content) > limit_bytes:
-            raise SpecError(f'{what}: {path} is larger than {limit_bytes} bytes; that is no such '
-                            'file.')
+            raise SpecError(f'{what}: {shown(path)} is larger than {limit_bytes} '
+                            'bytes; that is no such file.')
         return content.decode()
     except (OSError, UnicodeDecodeError) as error:
-        raise SpecError(f'{what}: {path} cannot be read ({error}).') from error
+        raise SpecError(f'{what}: {shown(path)} cannot be read ('
+                        f'{getattr(error, "strerror", None) or "not UTF-8"}).') from error
 
 
 def _path_of(url, what) -> Path:
@@ -91,17 +93,17 @@ def _path_of(url, what) -> Path:
     if scheme == 'file' and urlsplit(url).netloc in ('', 'localhost'):
         return Path(unquote(urlsplit(url).path))
     if scheme != 'package':
-        raise SpecError(f'{what}: {url!r} is neither package://<package>/<path> nor '
+        raise SpecError(f'{what}: {quoted(url)} is neither package://<package>/<path> nor '
                         'file:///<path>.')
     package, _, below = rest.partition('/')
     parts = Path(unquote(below)).parts
     if '..' in parts or '/' in parts:
-        raise SpecError(f'{what}: {url!r} leaves its package.')
+        raise SpecError(f'{what}: {quoted(url)} leaves its package.')
     if package == PACKAGE:
         return share_path(*parts)
     try:
         from ament_index_python.packages import get_package_share_directory
         return Path(get_package_share_directory(package), *parts)
     except (ImportError, LookupError, ValueError) as error:
-        raise SpecError(f'{what}: ROS package {package!r} is not installed here; source its '
+        raise SpecError(f'{what}: ROS package {quoted(package)} is not installed here; source its '
                         'workspace.') from error

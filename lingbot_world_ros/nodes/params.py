@@ -10,12 +10,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Optional, Tuple
 
-from lingbot_world_ros.errors import SpecError, unknown_name
-from lingbot_world_ros.paths import share_path
+from lingbot_world_ros.errors import quoted, shown, SpecError, unknown_name
+from lingbot_world_ros.paths import read_text, share_path
+from lingbot_world_ros.plain_yaml import load_plain_yaml
 
 KINDS = {bool: 'true or false', int: 'a whole number', float: 'a number', str: 'text'}
 DEFAULT_PROFILE = 'default'
 ROS_PARAMETERS = ('use_sim_time', 'start_type_description_service')  # every ROS node has these
+MAX_PROFILE_BYTES = 1 << 20
 ROS_PREFIXES = ('qos_overrides.',)
 
 
@@ -43,12 +45,13 @@ class Param:
         if self.kind is float and type(value) is int:
             value = float(value)
         if type(value) is not self.kind:
-            raise SpecError(f'{source}: {self.name}={value!r} is not {KINDS[self.kind]}.')
+            raise SpecError(f'{source}: {self.name}={_told(value)} is not '
+                            f'{KINDS[self.kind]}.')
         if self.low is not None and not self.low <= value <= self.high:
             raise SpecError(f'{source}: {self.name}={value!r} is outside {self.low} to '
                             f'{self.high}.')
         if self.choices and value not in self.choices:
-            raise SpecError(f'{source}: {self.name}={value!r} is not one of '
+            raise SpecError(f'{source}: {self.name}={_told(value)} is not one of '
                             f'{", ".join(self.choices)}.')
         return value
 
@@ -160,6 +163,10 @@ PARAMS = {p.name: p for p in WORLD_MODEL + ACTION_ENCODER}
 NODES = ('world_model', 'action_encoder')
 
 
+def _told(value) -> str:
+    return quoted(value) if isinstance(value, str) else repr(value)[:120]
+
+
 def profile_path(profile: str) -> Path:
     """
     Find a profile.
@@ -169,10 +176,14 @@ def profile_path(profile: str) -> Path:
     :raises SpecError: no such profile; lists those that ship
     """
     if profile.endswith(('.yaml', '.yml')) or '/' in profile:
-        path = Path(profile).expanduser().resolve()
-        if not path.is_file():
-            raise SpecError(f'Profile {path} does not exist; give the path of a YAML file or the '
-                            f'name of one that ships: {", ".join(_shipped())}.')
+        try:
+            path = Path(profile).expanduser().resolve()
+            is_file = path.is_file()
+        except (OSError, RuntimeError, ValueError):  # too long, a loop of links, no home
+            path, is_file = profile, False
+        if not is_file:
+            raise SpecError(f'Profile {shown(path)} does not exist; give the path of a YAML file '
+                            f'or the name of one that ships: {", ".join(_shipped())}.')
         return path
     if profile not in _shipped():
         raise unknown_name('profile', profile, _shipped())
@@ -192,35 +203,34 @@ def load_profile(profile: str) -> dict:
     :raises SpecError: not YAML, not a ROS parameter file, unknown key, wrong type or range
     """
     path = profile_path(profile)
-    values = {}
-    for section in _sections(path):
+    values, source = {}, shown(path)
+    for section in _sections(path, source):
         for name, value in _flat(section):
             if name not in PARAMS and not _is_ros_parameter(name):
-                raise SpecError(f'{path}: {unknown_name("parameter", name, PARAMS)}')
+                raise SpecError(f'{source}: {unknown_name("parameter", name, PARAMS)}')
             if name in PARAMS:
-                values[name] = PARAMS[name].check(value, str(path))
+                values[name] = PARAMS[name].check(value, source)
     return values
 
 
-def _sections(path):
+def _sections(path, source):
     """Yield the ``ros__parameters`` of every node pattern in a parameter file."""
-    import yaml
+    text = read_text(str(path), 'Profile', MAX_PROFILE_BYTES)
     try:
-        content = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        line = getattr(getattr(error, 'problem_mark', None), 'line', None)
-        where = '' if line is None else f', line {line + 1}'
-        raise SpecError(f'{path}{where}: not valid YAML; check indentation and colons.') from error
+        content = load_plain_yaml(text)
+    except SpecError as error:
+        raise SpecError(f'{source}: {error}; check indentation and colons.') from error
     shape = 'expected "/**:" with "ros__parameters:" below it, as in config/default.yaml'
     if not isinstance(content, dict):
-        raise SpecError(f'{path}: not a parameter file; {shape}.')
+        raise SpecError(f'{source}: not a parameter file; {shape}.')
     for pattern, body in content.items():
         name = str(pattern).rsplit('/', 1)[-1]
         if name not in ('*', '**', *NODES):
-            raise SpecError(f'{path}: section {pattern!r} is for no node of this package '
+            raise SpecError(f'{source}: section {quoted(pattern)} is for no node of this package '
                             f'({", ".join(NODES)}); {shape}.')
         if not isinstance(body, dict) or not isinstance(body.get('ros__parameters'), dict):
-            raise SpecError(f'{path}: section {pattern!r} holds no "ros__parameters:"; {shape}.')
+            raise SpecError(f'{source}: section {quoted(pattern)} holds no "ros__parameters:"; '
+                            f'{shape}.')
         yield body['ros__parameters']
 
 

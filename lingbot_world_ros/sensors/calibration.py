@@ -8,8 +8,9 @@ sensor_msgs/CameraInfo: plumb_bob (5 coefficients), rational_polynomial (8), equ
 from dataclasses import dataclass, field, replace
 from typing import Optional, Tuple
 
-from lingbot_world_ros.errors import SpecError, unknown_name
+from lingbot_world_ros.errors import shown, SpecError, unknown_name
 from lingbot_world_ros.paths import read_text
+from lingbot_world_ros.plain_yaml import load_plain_yaml
 from lingbot_world_ros.worlds.robot import CameraSpec
 import numpy as np
 
@@ -192,7 +193,7 @@ def load_calibration(url: str) -> Calibration:
     try:
         return parse_calibration(text)
     except SpecError as error:
-        raise SpecError(f'{what}: {url}: {error}') from error
+        raise SpecError(f'{what}: {shown(url)}: {error}') from error
 
 
 def parse_calibration(text: str) -> Calibration:
@@ -204,12 +205,10 @@ def parse_calibration(text: str) -> Calibration:
     :return: the calibration
     :raises SpecError: not such a YAML, or not a camera
     """
-    import yaml
     try:
-        content = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
-        line = getattr(getattr(error, 'problem_mark', None), 'line', None)
-        raise SpecError(f'{NOT_YAML}{"" if line is None else f" (line {line + 1})"}.') from error
+        content = load_plain_yaml(text)
+    except SpecError as error:
+        raise SpecError(f'{NOT_YAML}: {error}.') from error
     if not isinstance(content, dict):
         raise SpecError(f'{NOT_YAML}.')
     missing = [key for key in ('image_width', 'image_height', 'camera_matrix')

@@ -17,7 +17,7 @@ from typing import Dict, List, Optional, Tuple
 import unicodedata
 from urllib.parse import unquote
 
-from lingbot_world_ros.errors import SpecError
+from lingbot_world_ros.errors import quoted, SpecError
 from lingbot_world_ros.paths import PACKAGE, share_path
 from lingbot_world_ros.worlds.scenes import get_scene, SCENES
 from lingbot_world_ros.worlds.world_model import WorldSpec
@@ -242,16 +242,16 @@ class WorldLibrary:
             return None
         names = sorted({*known, *self._spec.scenes})
         if '/' in name or name.endswith(SUFFIXES):
-            raise WorldError(UNSUPPORTED_FORMAT, f'World {_short(name)} is neither a name nor a '
+            raise WorldError(UNSUPPORTED_FORMAT, f'World {quoted(name)} is neither a name nor a '
                              'URI; write file:///<path> or package://<package>/<path>.')
-        raise WorldError(NOT_FOUND, f'Unknown world {_short(name)}.{_hint(name, names)} Known: '
+        raise WorldError(NOT_FOUND, f'Unknown world {quoted(name)}.{_hint(name, names)} Known: '
                          f'{", ".join(names)}.')
 
     def _allowed_path(self, uri, suffixes, what) -> Path:
         """Resolve a URI, links included, and only then look whether it may be read."""
         match = re.fullmatch(r'(\w+)://([^/?#]*)((?:/[^?#]*)?)', uri)
         if match is None or match[1] not in ('file', 'package'):
-            raise WorldError(UNSUPPORTED_FORMAT, f'{_short(uri)} is neither file:///<path> nor '
+            raise WorldError(UNSUPPORTED_FORMAT, f'{quoted(uri)} is neither file:///<path> nor '
                              'package://<package>/<path>.')
         folders = list(self._added)
         try:
@@ -277,7 +277,7 @@ class WorldLibrary:
 
     def _not_found(self, uri, what) -> WorldError:
         """One answer for what is missing and for what is none of the asker's business."""
-        return WorldError(NOT_FOUND, f'There is no {what} {_short(uri)} in the folders that may '
+        return WorldError(NOT_FOUND, f'There is no {what} {quoted(uri)} in the folders that may '
                           'be read: those of installed ROS packages for package://, of this '
                           'package and of the parameter world_path for file://.')
 
@@ -286,7 +286,7 @@ class WorldLibrary:
         try:
             if '://' not in entry:
                 if folder is None:
-                    raise WorldError(NOT_FOUND, f'Image {_short(entry)} is beside no file; give '
+                    raise WorldError(NOT_FOUND, f'Image {quoted(entry)} is beside no file; give '
                                      'a file:// or package:// URI.')
                 entry = (folder / entry).as_uri()
             path = self._allowed_path(entry, tuple(IMAGE_STARTS), 'image')
@@ -296,7 +296,7 @@ class WorldLibrary:
             raise WorldError(MISSING_ASSETS if missing else UNSUPPORTED_ASSETS,
                              str(error)) from error
         if not start.startswith(IMAGE_STARTS[path.suffix]):
-            raise WorldError(UNSUPPORTED_ASSETS, f'Image {_short(entry)} is not what its name '
+            raise WorldError(UNSUPPORTED_ASSETS, f'Image {quoted(entry)} is not what its name '
                              'says; convert it to PNG or JPEG.')
         return str(path)
 
@@ -326,9 +326,9 @@ def _read_world(path, uri) -> str:
     try:
         return _read(path, MAX_BYTES).decode()
     except UnicodeDecodeError as error:
-        raise WorldError(RESOURCE_PARSE_ERROR, f'{_short(uri)} is not UTF-8 text.') from error
+        raise WorldError(RESOURCE_PARSE_ERROR, f'{quoted(uri)} is not UTF-8 text.') from error
     except OSError as error:
-        raise WorldError(NOT_FOUND, f'{_short(uri)} cannot be read ({error.strerror}).') from error
+        raise WorldError(NOT_FOUND, f'{quoted(uri)} cannot be read ({error.strerror}).') from error
 
 
 def _read(path, limit, num_bytes=None) -> bytes:
@@ -347,7 +347,7 @@ def _read(path, limit, num_bytes=None) -> bytes:
 
 def _check_suffix(path, suffixes, uri, what):
     if suffixes and path.suffix not in suffixes:
-        raise WorldError(UNSUPPORTED_FORMAT, f'{_short(uri)} is no {what}: it does not end in '
+        raise WorldError(UNSUPPORTED_FORMAT, f'{quoted(uri)} is no {what}: it does not end in '
                          f'{" or ".join(suffixes)}.')
 
 
@@ -375,10 +375,10 @@ def _tree(text, source):
     """
     def refuse(problem, mark=None):
         where = '' if mark is None else f', line {mark.line + 1}'
-        return WorldError(RESOURCE_PARSE_ERROR, f'{_short(source)}{where}: {problem}')
+        return WorldError(RESOURCE_PARSE_ERROR, f'{quoted(source)}{where}: {problem}')
 
     if text.lstrip().startswith(FOREIGN):
-        raise WorldError(UNSUPPORTED_FORMAT, f'{_short(source)} is not YAML; worlds of other '
+        raise WorldError(UNSUPPORTED_FORMAT, f'{quoted(source)} is not YAML; worlds of other '
                          'simulators cannot be imagined.')
     if len(text.encode(errors='replace')) > MAX_BYTES:
         raise refuse(f'larger than {MAX_BYTES} bytes.')
@@ -425,7 +425,7 @@ def _attach(value, frame) -> str:
     elif not isinstance(value, str):
         return 'a key must be text.'
     elif value in container:
-        return f'{_short(value)} is given twice.'
+        return f'{quoted(value)} is given twice.'
     else:
         frame[1] = value
     return ''
@@ -448,13 +448,13 @@ class _Reader:
         if not scene:
             raise self._wrong('scene', '', 'the name of a scene: ' + ', '.join(spec.scenes))
         if scene not in spec.scenes:
-            raise WorldError(MISSING_ASSETS, f'{_short(self._source)}: engine {spec.engine!r} has '
-                             f'no scene {_short(scene)}.{_hint(scene, spec.scenes)} It has: '
+            raise WorldError(MISSING_ASSETS, f'{quoted(self._source)}: engine {spec.engine!r} has '
+                             f'no scene {quoted(scene)}.{_hint(scene, spec.scenes)} It has: '
                              f'{", ".join(spec.scenes)}.')
         camera = self._camera(tree.get('camera', {}))
         prompt = self._text('prompt', tree.get('prompt', ''), 10_000)
         return WorldDefinition(
-            name=self._text('name', tree.get('name', name or scene), 100),
+            name=self._text('name', tree.get('name', ''), 100) or name or scene,
             scene=scene,
             seed=self._integer('seed', tree.get('seed', str(seed)), 0, MAX_SEED),
             prompt=self._supported('prompt', prompt, spec.takes_text, ''),
@@ -531,7 +531,7 @@ class _Reader:
         if not value or is_supported:
             return value
         if self._fail_on_unsupported:
-            raise WorldError(UNSUPPORTED_ELEMENTS, f'{_short(self._source)}: engine '
+            raise WorldError(UNSUPPORTED_ELEMENTS, f'{quoted(self._source)}: engine '
                              f'{self._spec.engine!r} has no use for {where!r}; leave it out.')
         return otherwise
 
@@ -541,8 +541,8 @@ class _Reader:
         for key in entry:
             if key not in known:
                 dotted = f'{where}.{key}' if where else key
-                raise WorldError(RESOURCE_PARSE_ERROR, f'{_short(self._source)}: unknown key '
-                                 f'{_short(dotted)}.{_hint(key, known)} Known: '
+                raise WorldError(RESOURCE_PARSE_ERROR, f'{quoted(self._source)}: unknown key '
+                                 f'{quoted(dotted)}.{_hint(key, known)} Known: '
                                  f'{", ".join(known)}.')
 
     def _exactly(self, where, entry, names):
@@ -577,15 +577,9 @@ class _Reader:
         return float(value)
 
     def _wrong(self, where, value, expected) -> WorldError:
-        got = f'={_short(value)} is not' if isinstance(value, str) and value else ' needs'
+        got = f'={quoted(value)} is not' if isinstance(value, str) and value else ' needs'
         return WorldError(RESOURCE_PARSE_ERROR,
-                          f'{_short(self._source)}: {where or "the world"}{got} {expected}.')
-
-
-def _short(value) -> str:
-    """Quote what came from outside, but no pages of it."""
-    text = str(value)
-    return repr(text if len(text) <= 120 else f'{text[:117]}...')
+                          f'{quoted(self._source)}: {where or "the world"}{got} {expected}.')
 
 
 def _hint(name, known) -> str:
