@@ -20,9 +20,9 @@ def quoted(value, limit: int = 120) -> str:
     return text if len(text) <= limit + 2 else f'{text[:limit - 2]}...{text[0]}'
 
 
-def shown(path, limit: int = 250) -> str:
-    """Return a path for an error: without quotes, but on one line and cut off where it is long."""
-    return quoted(path, limit)[1:-1]
+def shown(value, limit: int = 250) -> str:
+    """Return a text without quotes, but on one line and cut off where it is long."""
+    return quoted(value, limit)[1:-1]
 
 
 def unknown_name(kind: str, name: str, known) -> SpecError:

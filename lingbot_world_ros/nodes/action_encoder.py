@@ -10,13 +10,14 @@ import threading
 import time
 
 from geometry_msgs.msg import Twist, TwistStamped
-from lingbot_world_ros.actions.commands import CommandBuffer
+from lingbot_world_ros.actions.commands import CommandBuffer, MESSAGE_LENGTH
 from lingbot_world_ros.actions.embedding import encode
 from lingbot_world_ros.actions.kinematics import read_description, RobotModel
 from lingbot_world_ros.actions.limits import Limits
-from lingbot_world_ros.errors import SpecError
+from lingbot_world_ros.errors import shown, SpecError
 from lingbot_world_ros.msg import ActionEmbedding as ActionEmbeddingMsg, WorldSpec as WorldSpecMsg
 from lingbot_world_ros.nodes import qos
+from lingbot_world_ros.nodes.parameter_service import SafeParameterService
 from lingbot_world_ros.nodes.params import ACTION_ENCODER, declare
 from lingbot_world_ros.nodes.run import spin_node
 from lingbot_world_ros.sensors.action_embedding import embedding_to_msg
@@ -64,7 +65,8 @@ class ActionEncoderNode(Node):
         :param node_args: for ``rclpy.node.Node``
         :raises SpecError: a parameter cannot be used
         """
-        super().__init__('action_encoder', **node_args)
+        super().__init__('action_encoder', start_parameter_services=False, **node_args)
+        SafeParameterService(self)
         self._params = params = declare(self, ACTION_ENCODER, self.on_parameter)
         self._limits, self._robot = Limits(**vars(params.limits)), None
         if params.robot_description:
@@ -191,7 +193,7 @@ class ActionEncoderNode(Node):
         try:
             self.begin(msg)
         except SpecError as error:
-            self.get_logger().error(str(error))
+            self._warn('world_spec', shown(error, MESSAGE_LENGTH))
 
     def on_joint_states(self, msg):
         """Note where the joints are; what changes from frame to frame is encoded anew."""

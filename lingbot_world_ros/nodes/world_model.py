@@ -11,9 +11,11 @@ from functools import partial
 import time
 import traceback
 
-from lingbot_world_ros.errors import SpecError, unknown_name
+from lingbot_world_ros.actions.commands import MESSAGE_LENGTH
+from lingbot_world_ros.errors import shown, SpecError, unknown_name
 from lingbot_world_ros.msg import ActionEmbedding as ActionEmbeddingMsg
 from lingbot_world_ros.nodes import qos
+from lingbot_world_ros.nodes.parameter_service import SafeParameterService
 from lingbot_world_ros.nodes.params import declare, WORLD_MODEL
 from lingbot_world_ros.nodes.run import spin_node
 from lingbot_world_ros.nodes.simulation_services import SimulationServices
@@ -48,7 +50,8 @@ class WorldModelNode(LifecycleNode):
         :param node_args: for ``rclpy.node.Node``
         :raises SpecError: a parameter, scene or the engine's files cannot be used
         """
-        super().__init__('world_model', **node_args)
+        super().__init__('world_model', start_parameter_services=False, **node_args)
+        SafeParameterService(self)
         self._made_s = time.monotonic()
         self.params = declare(self, WORLD_MODEL, self.on_parameter)
         self._make_engine = world or partial(make_world, self.params.engine)
@@ -227,7 +230,8 @@ class WorldModelNode(LifecycleNode):
         try:
             self.session.set_embedding(embedding_from_msg(msg, self._T_base_optical))
         except SpecError as error:
-            self.get_logger().warning(str(error), throttle_duration_sec=LOG_PERIOD_S)
+            self.get_logger().warning(shown(error, MESSAGE_LENGTH),
+                                      throttle_duration_sec=LOG_PERIOD_S)
 
     def on_prompt(self, msg):
         """Say that the engine takes no text."""
