@@ -33,7 +33,8 @@ def test_isaac_client_drives_and_reads_either_world(engine):
         finally:
             world.terminate()
             _, errors = world.communicate(timeout=20)
-        assert 'Traceback' not in errors
+        for noise in ('Traceback', 'rcutils', 'typesupport'):  # the middleware misses a library
+            assert noise not in errors, errors[:2000]
     seen = json.loads(client.stdout.splitlines()[-1])
     assert seen.pop('stepped_s') == pytest.approx(10 / 15, abs=1e-6)
     assert seen == {
