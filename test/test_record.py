@@ -432,7 +432,7 @@ def test_a_full_disk_ends_the_recorder_only(make_graph, domain, tmp_path):
     code = ('import resource, sys; from lingbot_world_ros.nodes.recorder import RecorderNode; '
             'from lingbot_world_ros.cli import main; start = RecorderNode.start_over; '
             'RecorderNode.start_over = lambda node: (resource.setrlimit(resource.RLIMIT_FSIZE, '
-            '(1_300_000, 1_300_000)), start(node)); sys.exit(main(sys.argv[1:]))')
+            '(4_000_000, 4_000_000)), start(node)); sys.exit(main(sys.argv[1:]))')
     process = record(domain, '-o', tmp_path / 'bag', '--reset',
                      command=[sys.executable, '-c', code])
     try:

@@ -73,12 +73,12 @@ def test_names_follow_namespace_and_prefix(domain):
     def make_nodes():
         return [simulator('/w1'), simulator('/w2', service_prefix='/gzserver'),
                 simulator('/w3', service_prefix='sim/')]
+    wanted = {f'{prefix}/{name}' for prefix in ('/w1', '/gzserver', '/w3/sim') for name in NAMES}
     with Graph(make_nodes, domain) as graph:
-        names = {name for node in graph.nodes for name, types in
-                 node.get_service_names_and_types_by_node(node.get_name(), node.get_namespace())
-                 if types[0].startswith('simulation_interfaces/srv')}
-    assert names == {f'{prefix}/{name}' for prefix in ('/w1', '/gzserver', '/w3/sim')
-                     for name in NAMES}
+        graph.wait_for(lambda: wanted == {
+            name for node in graph.nodes for name, types in
+            node.get_service_names_and_types_by_node(node.get_name(), node.get_namespace())
+            if types[0].startswith('simulation_interfaces/srv')}, 'these names and no others')
 
 
 def test_prefix_that_makes_no_name_is_refused(domain):
