@@ -17,7 +17,7 @@ from lingbot_world_ros.plain_yaml import load_plain_yaml
 KINDS = {bool: 'true or false', int: 'a whole number', float: 'a number', str: 'text'}
 DEFAULT_PROFILE = 'default'
 ROS_PARAMETERS = ('use_sim_time', 'start_type_description_service')  # every ROS node has these
-MAX_PROFILE_BYTES = 1 << 20
+MAX_PROFILE_BYTES = 1 << 18
 ROS_PREFIXES = ('qos_overrides.',)
 
 

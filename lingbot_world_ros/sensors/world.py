@@ -24,6 +24,7 @@ STATES = {STOPPED: WorldStatusMsg.STATE_STOPPED, PLAYING: WorldStatusMsg.STATE_P
           PAUSED: WorldStatusMsg.STATE_PAUSED, NO_WORLD: WorldStatusMsg.STATE_NO_WORLD,
           LOADING: WorldStatusMsg.STATE_LOADING_WORLD, ERROR: WorldStatusMsg.STATE_ERROR}
 OPTICAL_ENDINGS = ('_optical', '_optical_frame')  # of frames whose z is where the camera looks
+FRAME_RATES_HZ = (0.001, 1e6)  # beyond them whole nanoseconds do not tell frames apart
 MAX_FRAMES = 1000  # of a step, more than any engine makes
 SLOW_FACTOR = 0.95  # below this share of the asked speed a world counts as slow
 
@@ -68,9 +69,10 @@ def command_spec_from_msg(msg: WorldSpecMsg, timeout_s: float,
     :return: layout, joints and limits
     :raises SpecError: sizes that fit nothing, or a layout that cannot carry the commands
     """
-    if not 0.0 < msg.frame_rate < np.inf or not 1 <= msg.frames_per_step <= MAX_FRAMES:
-        raise SpecError(f'world_spec: frame_rate={msg.frame_rate} must be more than 0, '
-                        f'frames_per_step={msg.frames_per_step} 1 to {MAX_FRAMES}.')
+    low_hz, high_hz = FRAME_RATES_HZ
+    if not low_hz <= msg.frame_rate <= high_hz or not 1 <= msg.frames_per_step <= MAX_FRAMES:
+        raise SpecError(f'world_spec: frame_rate={msg.frame_rate} must be {low_hz} to {high_hz} '
+                        f'Hz, frames_per_step={msg.frames_per_step} 1 to {MAX_FRAMES}.')
     columns = (msg.action_names, msg.action_units, msg.action_min, msg.action_max)
     if len(set(map(len, columns))) > 1:
         raise SpecError('world_spec: action_names, units, min and max are not of one length.')
