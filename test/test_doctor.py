@@ -59,6 +59,15 @@ def test_little_shared_memory_is_a_warning(monkeypatch):
     assert finding.level == 'WARN' and '--shm-size' in finding.remedy
 
 
+def test_simulation_services_that_are_not_installed_are_a_warning(monkeypatch):
+    from lingbot_world_ros.nodes import simulation_services
+    assert doctor.check_services().level == 'OK'
+    monkeypatch.setattr(simulation_services, 'installed', lambda kind, name: (
+        None if name == 'LoadWorld' else name))
+    finding = doctor.check_services()
+    assert finding.level == 'WARN' and 'LoadWorld' in finding.text and 'apt' in finding.remedy
+
+
 def test_text_output_ends_with_a_verdict(capsys):
     pytest.importorskip('openvino')
     assert main(['doctor']) == 0

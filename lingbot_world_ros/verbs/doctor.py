@@ -46,9 +46,10 @@ def run(args) -> int:
     :param args: parsed arguments
     :return: 1 if anything failed, else 0
     """
-    checks = (check_python, check_rclpy, check_messages, check_domain, check_middleware,
-              check_dds_profile, check_shared_memory, check_topics, check_runtime, check_weights,
-              lambda: check_engine(args.engine), check_cores, check_gpu)
+    checks = (check_python, check_rclpy, check_messages, check_services, check_domain,
+              check_middleware, check_dds_profile, check_shared_memory, check_topics,
+              check_runtime, check_weights, lambda: check_engine(args.engine), check_cores,
+              check_gpu)
     findings = []
     for check in checks:
         findings.append(_guarded(check))
@@ -122,6 +123,20 @@ def check_messages() -> Finding:
                        'build the workspace (rosdep install, colcon build) and source it, or run '
                        '"make venv" in a checkout')
     return Finding(OK, 'messages', f'{len(packages)} packages')
+
+
+def check_services() -> Finding:
+    """The standard services to control a simulator are installed."""
+    from lingbot_world_ros.nodes.simulation_services import ACTION, installed, SERVICES
+    missing = [name for name in SERVICES if installed('srv', name) is None]
+    missing += [ACTION] if installed('action', ACTION) is None else []
+    if missing:
+        return Finding(WARN, 'services', f'not offered: {", ".join(missing)}; '
+                       'simulation_interfaces is missing or older than 2.0',
+                       'sudo apt install ros-$ROS_DISTRO-simulation-interfaces; until then '
+                       '~/reset, ~/pause and ~/step of world_model do')
+    return Finding(OK, 'services', f'{len(SERVICES)} services and {ACTION} of '
+                   'simulation_interfaces')
 
 
 def check_domain() -> Finding:
