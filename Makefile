@@ -6,7 +6,7 @@ ARGS ?=
 EXTRAS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv sim teleop doctor test bench soak train clean
+.PHONY: help venv sim teleop doctor test bench soak fuzz train clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -33,6 +33,10 @@ bench:  ## measure frame rate, latency, CPU; writes bench/out/
 
 soak: venv  ## run it for half an hour against faults of all kinds (docs/robustness.md)
 	@.venv/bin/python -m bench.soak $(ARGS)
+
+fuzz:  ## attack it with 10 000 malformed and hostile cases (docs/robustness.md)
+	@$(INSTALL) test
+	@PYTHONPATH=test .venv/bin/python -m fuzz $(ARGS)
 
 train:  ## install what training needs; docs/training.md has the commands
 	@$(INSTALL) reference train
