@@ -19,7 +19,7 @@ from lingbot_world_ros.sensors.commands import joint_command_to_msg, twist_to_ms
 from lingbot_world_ros.sensors.stamps import set_stamp, stamp_to_ns  # noqa: E402
 from lingbot_world_ros.sensors.world import world_spec_to_msg  # noqa: E402
 from lingbot_world_ros.worlds.robot import ROBOT, T_LINK_OPTICAL  # noqa: E402
-from lingbot_world_ros.worlds.session import SessionStatus  # noqa: E402
+from lingbot_world_ros.worlds.status import SessionStatus  # noqa: E402
 import numpy as np  # noqa: E402
 import rclpy  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402

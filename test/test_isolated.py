@@ -12,7 +12,8 @@ from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.worlds.faults import EngineHung, EngineLost, Fault
 from lingbot_world_ros.worlds.isolated import IsolatedWorld
 from lingbot_world_ros.worlds.library import WorldDefinition
-from lingbot_world_ros.worlds.session import Session, SessionObserver, SessionSpec
+from lingbot_world_ros.worlds.session import Session, SessionSpec
+from lingbot_world_ros.worlds.status import SessionObserver
 import numpy as np
 import pytest
 

@@ -19,7 +19,7 @@ from lingbot_world_ros.nodes.world_publishers import WorldPublishers  # noqa: E4
 from lingbot_world_ros.sensors.image import compressed_from_msg, image_from_msg  # noqa: E402
 from lingbot_world_ros.sensors.stamps import stamp_to_ns  # noqa: E402
 from lingbot_world_ros.worlds.robot import ROBOT  # noqa: E402
-from lingbot_world_ros.worlds.session import Frame, SessionStatus  # noqa: E402
+from lingbot_world_ros.worlds.status import Frame, SessionStatus  # noqa: E402
 import numpy as np  # noqa: E402
 import rclpy  # noqa: E402
 from ros_graph import Domain, Graph  # noqa: E402

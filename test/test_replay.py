@@ -12,7 +12,8 @@ from lingbot_world_ros.recording.replay import (blocks, definition_of, DIFFERS, 
                                                 SAME, UNVERIFIABLE, verify)
 from lingbot_world_ros.verbs.replay import verify_story
 from lingbot_world_ros.worlds.library import WorldDefinition
-from lingbot_world_ros.worlds.session import Session, SessionObserver, SessionSpec
+from lingbot_world_ros.worlds.session import Session, SessionSpec
+from lingbot_world_ros.worlds.status import SessionObserver
 import numpy as np
 import pytest
 

@@ -17,7 +17,7 @@ from lingbot_world_ros.sensors.calibration import Calibration  # noqa: E402
 from lingbot_world_ros.sensors.stamps import set_stamp, stamp_to_ns  # noqa: E402
 from lingbot_world_ros.worlds.faults import Fault  # noqa: E402
 from lingbot_world_ros.worlds.robot import ROBOT  # noqa: E402
-from lingbot_world_ros.worlds.session import SessionStatus  # noqa: E402
+from lingbot_world_ros.worlds.status import SessionStatus  # noqa: E402
 from lingbot_world_ros.worlds.world_model import robot_action_layout, WorldSpec  # noqa: E402
 import numpy as np  # noqa: E402
 

@@ -12,7 +12,8 @@ from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.worlds.clock import ClockTicker, Sweep
 from lingbot_world_ros.worlds.faults import Fault
 from lingbot_world_ros.worlds.library import WorldDefinition
-from lingbot_world_ros.worlds.session import Refused, Session, SessionObserver, SessionSpec
+from lingbot_world_ros.worlds.session import Session, SessionSpec
+from lingbot_world_ros.worlds.status import Refused, SessionObserver
 import numpy as np
 import pytest
 

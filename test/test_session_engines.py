@@ -8,7 +8,8 @@ from lingbot_world_ros.actions.commands import CommandBuffer, CommandSpec
 from lingbot_world_ros.actions.embedding import CameraModel, CommandCounts, encode
 from lingbot_world_ros.worlds.library import WorldDefinition
 from lingbot_world_ros.worlds.robot import ROBOT
-from lingbot_world_ros.worlds.session import Session, SessionObserver, SessionSpec
+from lingbot_world_ros.worlds.session import Session, SessionSpec
+from lingbot_world_ros.worlds.status import SessionObserver
 from lingbot_world_ros.worlds.world_model import make_world
 import numpy as np
 import pytest

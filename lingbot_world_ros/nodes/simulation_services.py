@@ -18,8 +18,8 @@ from lingbot_world_ros.sensors import simulation as standard
 from lingbot_world_ros.sensors.simulation import (FEATURE_UNSUPPORTED, INCORRECT_STATE, NOT_FOUND,
                                                   OK, OPERATION_FAILED, Refusal)
 from lingbot_world_ros.worlds.library import misplaced, WorldError, WorldLibrary
-from lingbot_world_ros.worlds.session import (ERROR, LOADING, NO_WORLD, PAUSED, PLAYING, Refused,
-                                              STEPPED, STOPPED)
+from lingbot_world_ros.worlds.status import (ERROR, LOADING, NO_WORLD, PAUSED, PLAYING, Refused,
+                                             STEPPED, STOPPED)
 import numpy as np
 from rclpy.action import ActionServer, CancelResponse
 from rclpy.exceptions import NameValidationException

@@ -23,7 +23,8 @@ from lingbot_world_ros.nodes.world_publishers import WorldPublishers
 from lingbot_world_ros.sensors.action_embedding import embedding_from_msg
 from lingbot_world_ros.worlds.isolated import IsolatedWorld
 from lingbot_world_ros.worlds.library import WorldLibrary
-from lingbot_world_ros.worlds.session import PAUSED, PLAYING, Session, SessionObserver, SessionSpec
+from lingbot_world_ros.worlds.session import Session, SessionSpec
+from lingbot_world_ros.worlds.status import PAUSED, PLAYING, SessionObserver
 from lingbot_world_ros.worlds.world_model import make_world
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn

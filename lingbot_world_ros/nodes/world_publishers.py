@@ -23,7 +23,7 @@ from lingbot_world_ros.sensors.view import make_view
 from lingbot_world_ros.sensors.world import (diagnostics_to_msg, world_spec_to_msg,
                                              world_status_to_msg)
 from lingbot_world_ros.worlds.robot import ARM_SEGMENTS, ROBOT
-from lingbot_world_ros.worlds.session import Frame, SessionObserver, SessionStatus
+from lingbot_world_ros.worlds.status import Frame, SessionObserver, SessionStatus
 from lingbot_world_ros.worlds.world_model import WorldSpec
 from nav_msgs.msg import Odometry
 import numpy as np

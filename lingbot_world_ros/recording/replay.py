@@ -14,7 +14,8 @@ from lingbot_world_ros.actions.embedding import ActionEmbedding, CameraModel
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.recording.recorded import RecordedStep, Segment
 from lingbot_world_ros.worlds.library import WorldDefinition, WorldLibrary
-from lingbot_world_ros.worlds.session import PAUSED, Session, SessionSpec, STEPPED
+from lingbot_world_ros.worlds.session import Session, SessionSpec
+from lingbot_world_ros.worlds.status import PAUSED, STEPPED
 from lingbot_world_ros.worlds.world_model import make_world, WorldModel, WorldSpec
 import numpy as np
 

@@ -14,7 +14,7 @@ from lingbot_world_ros.sensors.stamps import set_stamp
 from lingbot_world_ros.worlds.library import NamedPose, WorldDefinition
 from lingbot_world_ros.worlds.name_filter import NameFilter
 from lingbot_world_ros.worlds.scenes import get_scene, ROBOT_HEIGHT_M, SCENES
-from lingbot_world_ros.worlds.session import EntityState
+from lingbot_world_ros.worlds.status import EntityState
 from lingbot_world_ros.worlds.world_model import WorldSpec
 import numpy as np
 

@@ -15,8 +15,8 @@ from lingbot_world_ros.sensors.frames import transform_from_msg, transform_to_ms
 from lingbot_world_ros.sensors.stamps import set_stamp
 from lingbot_world_ros.worlds.faults import Fault
 from lingbot_world_ros.worlds.robot import T_LINK_OPTICAL
-from lingbot_world_ros.worlds.session import (ERROR, LOADING, LOCKSTEP, NO_WORLD, PAUSED, PLAYING,
-                                              REALTIME, SessionStatus, STEPPED, STOPPED)
+from lingbot_world_ros.worlds.status import (ERROR, LOADING, LOCKSTEP, NO_WORLD, PAUSED, PLAYING,
+                                             REALTIME, SessionStatus, STEPPED, STOPPED)
 from lingbot_world_ros.worlds.world_model import ActionDim, ActionLayout, WorldSpec
 import numpy as np
 

@@ -9,24 +9,24 @@ at the last moment before a step, never queued. Sim time is counted in produced 
 from collections import deque
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-import hashlib
 import threading
 import traceback
 from typing import Callable, Optional, Protocol, Sequence, Tuple
 
 from lingbot_world_ros.actions.embedding import (ActionEmbedding, actions_at_latch,
-                                                 check_embedding, CommandCounts)
+                                                 check_embedding)
 from lingbot_world_ros.errors import SpecError, unknown_name
 from lingbot_world_ros.worlds.clock import ClockTicker, SimClock, WallClock
-from lingbot_world_ros.worlds.faults import check_finite, EngineHung, Fault, fault_of
+from lingbot_world_ros.worlds.faults import check_finite, EngineHung, fault_of
 from lingbot_world_ros.worlds.latch import EmbeddingLatch, FrameMeter
 from lingbot_world_ros.worlds.library import WorldDefinition
+from lingbot_world_ros.worlds.status import (EntityState, ERROR, Frame, frame_digest, LOADING,
+                                             LOCKSTEP, NO_WORLD, PAUSED, PLAYING, REALTIME,
+                                             Refused, SessionObserver, SessionStatus, STEPPED,
+                                             STOPPED)
 from lingbot_world_ros.worlds.world_model import Observation, WorldModel
 import numpy as np
 
-STOPPED, PLAYING, PAUSED, ERROR = 'stopped', 'playing', 'paused', 'error'
-NO_WORLD, LOADING = 'no_world', 'loading_world'
-REALTIME, STEPPED, LOCKSTEP = 'realtime', 'stepped', 'lockstep'
 LATENCY_WINDOW_NS = 5_000_000_000
 CATCH_UP_NS = 500_000_000  # a delay up to here is made good by faster frames
 LOADING_FACTOR = 12  # loading a world may take this many times as long as a step
@@ -68,99 +68,6 @@ class SessionSpec:
                 raise SpecError(f'{name}={getattr(self, name)} must be more than 0.')
 
 
-@dataclass(frozen=True)
-class Frame:
-    """
-    One moment of a world, with the sim time it belongs to.
-
-    ``rgb`` (h, w, 3) uint8; ``depth_m`` (h, w) float32 or None; poses (3,) x, y [m], yaw [rad] in
-    the scene frame, ``start_pose`` being that of the odometry's origin; ``base_twist`` (3,) v_x,
-    v_y, w_z in base_link; joints (J,) rad or m; ``base_pose_cov`` (3, 3) or None.
-    """
-
-    index: int
-    stamp_ns: int
-    rgb: np.ndarray
-    depth_m: Optional[np.ndarray]
-    start_pose: np.ndarray
-    base_pose: np.ndarray
-    base_twist: np.ndarray
-    base_pose_cov: Optional[np.ndarray]
-    joint_position: np.ndarray
-    joint_velocity: np.ndarray
-    contact: float
-    uncertainty: float
-    calibrated: bool
-
-
-@dataclass(frozen=True)
-class SessionStatus:
-    """
-    How a session is doing; times are wall time, rates over the last second.
-
-    ``actions`` (T, A) float32 drove the newest step, None after a reset; ``anchor`` is what was
-    set from outside since the step before; ``digest`` sums up all frames since the reset. All
-    three as in WorldStatus.msg.
-    """
-
-    state: str
-    mode: str
-    scene: str = ''
-    seed: int = 0
-    world: str = ''
-    world_text: str = ''
-    stamp_ns: int = 0
-    step: int = 0
-    frame: int = 0
-    embedding_sequence: int = 0
-    actions: Optional[np.ndarray] = None
-    anchor: Tuple[float, ...] = ()
-    digest: str = ''
-    frame_rate_hz: float = 0.0
-    real_time_factor: float = 0.0
-    step_duration_s: float = 0.0
-    command_latency_s: float = 0.0
-    uncertainty: float = 0.0
-    calibrated: bool = True
-    contact: float = 0.0
-    late_frames: int = 0
-    lockstep_timeouts: int = 0
-    rejected_embeddings: int = 0
-    counts: CommandCounts = CommandCounts()
-    fault: Fault = Fault.NONE
-    recoveries: int = 0
-    message: str = ''
-
-
-@dataclass(frozen=True)
-class EntityState:
-    """
-    Something in the scene that can be moved.
-
-    ``category`` is ``'robot'`` or ``'object'``; ``pose`` (3,) x, y [m], yaw [rad] and ``twist``
-    (3,) v_x, v_y [m/s], w_z [rad/s], both along the axes of the scene frame.
-    """
-
-    name: str
-    category: str
-    pose: np.ndarray
-    twist: np.ndarray
-
-
-class Refused(SpecError):
-    """
-    A request that cannot be granted; the world goes on as it was.
-
-    ``reason`` is one of not_paused, no_world, already, interrupted, engine, mode, unknown;
-    ``num_done`` counts the steps that were made all the same.
-    """
-
-    def __init__(self, reason: str, text: str, num_done: int = 0):
-        """Keep the reason for those who map it to a code."""
-        super().__init__(text)
-        self.reason, self.num_done = reason, num_done
-
-
 class EmbeddingSource(Protocol):
     """An encoder in the same process, asked at the last moment before a step."""
 
@@ -179,22 +86,6 @@ class EmbeddingSource(Protocol):
     def catch_up(self) -> None:
         """Take over commands that wait in a queue; called by whoever asks for steps."""
         ...
-
-
-class SessionObserver:
-    """What a session tells, from its worker thread; override what is of interest."""
-
-    def on_reset(self, status: SessionStatus) -> None:
-        """Run after a world started over, before its first frame."""
-
-    def on_frame(self, frame: Frame) -> None:
-        """Run for every frame when it is due, before anything else is computed."""
-
-    def on_clock(self, stamp_ns: int) -> None:
-        """Run for every tick of sim time; may come from a thread of its own."""
-
-    def on_status(self, status: SessionStatus) -> None:
-        """Run after every step and every change of state."""
 
 
 class _Abandoned(BaseException):
@@ -902,20 +793,6 @@ class _Gone:
 
     def __init__(self, world):
         self.spec, self.object_names = world.spec, world.object_names
-
-
-def frame_digest(before: str, frame: Frame) -> str:
-    """
-    Add a frame to a running digest.
-
-    :param before: digest so far, '' at the start
-    :param frame: picture, base pose and joints count; time does not
-    :return: 16 hexadecimal digits
-    """
-    state = hashlib.blake2b(before.encode(), digest_size=8)
-    for values in (frame.rgb, frame.base_pose, frame.joint_position):
-        state.update(np.ascontiguousarray(values))
-    return state.hexdigest()
 
 
 def _compose(a, b) -> np.ndarray:
