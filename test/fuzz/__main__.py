@@ -32,7 +32,8 @@ def main() -> int:
                      f'{", ".join(target.name for target in TARGETS)}')
     started_s = time.monotonic()
     with tempfile.TemporaryDirectory(prefix='fuzz_') as root, \
-            Campaign(Path(root), lambda text: print(text, flush=True)) as campaign:
+            Campaign(Path(root), lambda text: print(text, flush=True),
+                     args.cases >= 2 * ROUND) as campaign:
         if args.replay:
             name, case = eval(args.replay.rstrip().rstrip(','), dict(NAMES))
             campaign.replay(name, case)

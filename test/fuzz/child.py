@@ -21,7 +21,7 @@ from lingbot_world_ros import paths
 from lingbot_world_ros.actions.kinematics import read_description, RobotModel
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.nodes.params import load_profile
-from lingbot_world_ros.sensors.calibration import load_calibration, parse_calibration
+from lingbot_world_ros.sensors.calibration import load_calibration
 from lingbot_world_ros.worlds.library import WorldLibrary
 from lingbot_world_ros.worlds.name_filter import NameFilter
 from lingbot_world_ros.worlds.world_model import WorldSpec
@@ -74,6 +74,13 @@ class Direct:
     def _library(self, rich):
         return WorldLibrary(self._rich if rich else self._spec, self._folders['{worlds}'])
 
+    def _file(self, text):
+        """Put a text into a file and return its name."""
+        path = Path(self._folders['{files}']) / 'case.yaml'
+        with _unwatched():
+            path.write_bytes(text.encode(errors='surrogateescape'))
+        return str(path)
+
     def world_text(self, text):
         """LoadWorld.resource_string."""
         library = self._library(True)
@@ -94,7 +101,7 @@ class Direct:
 
     def calibration(self, text):
         """The content of camera_info_url."""
-        camera = parse_calibration(text)
+        camera = load_calibration(self._file(text))
         sides = np.array([camera.width_px - 1.0, camera.height_px - 1.0])
         rays = camera.rays(np.array([[0.0, 0.0], sides, 0.5 * sides]))
         if not np.isfinite(rays).all():
@@ -111,11 +118,7 @@ class Direct:
 
     def profile(self, text):
         """The content of a parameter file."""
-        path = Path(self._folders['{files}']) / 'profile.yaml'
-        with _unwatched():
-            path.write_bytes(text.encode(errors='surrogateescape'))
-        values_by_name = load_profile(str(path))
-        return ' '.join(values_by_name)
+        return ' '.join(load_profile(self._file(text)))
 
     def profile_name(self, name):
         """The name of a parameter file."""

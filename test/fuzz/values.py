@@ -31,6 +31,7 @@ PATTERNS = ('(a*)*b', '(a+)+$', '((((((((((a?){9}){9}){9}){9}){9}){9}){9}){9}){9
             '(()*)*')
 
 MAX_REPEATED = 3000
+MAX_WEIGHT = 1_000_000  # bytes of a message
 
 
 class LongText(str):
@@ -214,6 +215,32 @@ def _changed_list(draw, element, count, values):
         times = draw(st.sampled_from([2, 3, 50, 700]))
         return LongList(values, max(min(times, MAX_REPEATED // len(values)), 1))
     return values
+
+
+def weight(case):
+    """Return about how many bytes plain data takes."""
+    if isinstance(case, str):
+        return len(case.encode(errors='replace')) if len(case) < 2 * MAX_WEIGHT else len(case)
+    if isinstance(case, LongList):
+        return weight(case.unit) * case.times
+    if isinstance(case, dict):
+        return sum(map(weight, case.values()))
+    return sum(map(weight, case)) if isinstance(case, (list, tuple)) else 8
+
+
+def heavy(kind, limit):
+    """Return the heaviest case of a type that ``limit`` allows: one long text or list."""
+    for name, (element, count) in fields(kind).items():
+        if element == 'string':
+            text = LongText('x', limit - 4096)
+            return {name: text if count == 'one' else [text]}
+        if element in TYPECODES and count == 'list':
+            return {name: LongList([0], limit // 8 - 512)}
+        if element not in SCALARS:
+            inner = heavy(element, limit)
+            if inner:
+                return {name: inner if count == 'one' else [inner]}
+    return {}
 
 
 TYPECODES = {'double': 'd', 'float': 'f', 'int8': 'b', 'uint8': 'B', 'int16': 'h', 'uint16': 'H',
