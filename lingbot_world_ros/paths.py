@@ -6,6 +6,7 @@ from urllib.parse import unquote, urlsplit
 from lingbot_world_ros.errors import quoted, shown, SpecError
 
 PACKAGE = 'lingbot_world_ros'
+MAX_PATH = 4096  # characters; to resolve more takes time that grows with their square
 
 
 def _roots():
@@ -49,6 +50,8 @@ def find_file(url: str, what: str) -> Path:
     :return: absolute path of a regular file
     :raises SpecError: no such package or file, or the URL leaves its package
     """
+    if len(url) > MAX_PATH:
+        raise SpecError(f'{what}: {quoted(url)} has more than {MAX_PATH} characters.')
     try:
         path = _path_of(url, what).expanduser().resolve()
         found = path.is_file()

@@ -10,7 +10,7 @@ from math import inf
 from typing import Dict, List, Mapping, Tuple
 
 from lingbot_world_ros.actions.limits import JointLimits
-from lingbot_world_ros.errors import SpecError, unknown_name
+from lingbot_world_ros.errors import shown, SpecError, unknown_name
 from lingbot_world_ros.paths import read_text
 import numpy as np
 
@@ -47,12 +47,12 @@ class RobotModel:
         known = set(self.links)
         lost = {link for joint in robot.joints for link in (joint.parent, joint.child)} - known
         if lost:
-            raise SpecError(f'{NAME}: a joint names link {", ".join(sorted(lost))}, which is not '
-                            'there.')
+            raise SpecError(f'{NAME}: a joint names link {shown(", ".join(sorted(lost)))}, which '
+                            'is not there.')
         roots = [link for link in self.links if link not in self._parents]
         if len(roots) != 1:
             raise SpecError(f'{NAME}: {len(roots)} links have no parent '
-                            f'({", ".join(roots[:5])}); one must, the base.')
+                            f'({shown(", ".join(roots[:5]))}); one must, the base.')
         self.base = BASE_LINK if BASE_LINK in known else roots[0]
         self._paths: Dict[str, List] = {}
 
@@ -76,7 +76,7 @@ class RobotModel:
             raise
         except Exception as error:  # the parser has no error of its own for what it cannot read
             text = ' '.join(str(error).split()) or type(error).__name__
-            raise SpecError(f'{NAME} is no URDF: {text.rstrip(".")}.') from error
+            raise SpecError(f'{NAME} is no URDF: {shown(text.rstrip("."))}.') from error
         return cls(robot)
 
     @cached_property
@@ -119,7 +119,7 @@ class RobotModel:
             name, link = self._parents[link]
             joints.append(self._joints[name])
             if len(joints) > len(self._joints):
-                raise SpecError(f'{NAME}: the links form a circle at {link}.')
+                raise SpecError(f'{NAME}: the links form a circle at {shown(link)}.')
         return joints[::-1]
 
 
@@ -162,19 +162,20 @@ def _joint_motion(joint, joints):
     if joint.type == 'fixed':
         return lambda positions: origin
     if joint.type not in MOVABLE:
-        raise SpecError(f'{NAME}: joint {joint.name} is {joint.type}; the way to the camera may '
-                        f'have {", ".join(MOVABLE)} and fixed ones.')
+        raise SpecError(f'{NAME}: joint {shown(joint.name)} is {shown(joint.type)}; the way to '
+                        f'the camera may have {", ".join(MOVABLE)} and fixed ones.')
     name, factor, offset = joint.name, 1.0, 0.0
     if joint.mimic is not None:
         name = joint.mimic.joint
         if name not in joints:
-            raise SpecError(f'{NAME}: joint {joint.name} follows {name}, which does not exist.')
+            raise SpecError(f'{NAME}: joint {shown(joint.name)} follows {shown(name)}, which '
+                            'does not exist.')
         factor = 1.0 if joint.mimic.multiplier is None else joint.mimic.multiplier
         offset = joint.mimic.offset or 0.0
     axis = np.array([1.0, 0.0, 0.0] if joint.axis is None else joint.axis, float)
     length = np.linalg.norm(axis)
     if not length > 0.0:
-        raise SpecError(f'{NAME}: the axis of joint {joint.name} has no direction.')
+        raise SpecError(f'{NAME}: the axis of joint {shown(joint.name)} has no direction.')
     axis = axis / length
     generator = np.zeros((4, 4))
     if joint.type == 'prismatic':

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import Optional, Tuple
 
 from lingbot_world_ros.errors import quoted, shown, SpecError, unknown_name
-from lingbot_world_ros.paths import read_text, share_path
+from lingbot_world_ros.paths import MAX_PATH, read_text, share_path
 from lingbot_world_ros.plain_yaml import load_plain_yaml
 
 KINDS = {bool: 'true or false', int: 'a whole number', float: 'a number', str: 'text'}
@@ -176,6 +176,7 @@ def profile_path(profile: str) -> Path:
     :raises SpecError: no such profile; lists those that ship
     """
     if profile.endswith(('.yaml', '.yml')) or '/' in profile:
+        profile = profile[:MAX_PATH]
         try:
             path = Path(profile).expanduser().resolve()
             is_file = path.is_file()

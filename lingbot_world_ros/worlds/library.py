@@ -18,7 +18,7 @@ import unicodedata
 from urllib.parse import unquote
 
 from lingbot_world_ros.errors import quoted, SpecError
-from lingbot_world_ros.paths import PACKAGE, share_path
+from lingbot_world_ros.paths import MAX_PATH, PACKAGE, share_path
 from lingbot_world_ros.worlds.scenes import get_scene, SCENES
 from lingbot_world_ros.worlds.world_model import WorldSpec
 import yaml
@@ -265,6 +265,8 @@ class WorldLibrary:
             else:
                 raise LookupError(match[2])
             _check_suffix(path, suffixes, uri, what)
+            if len(uri) > MAX_PATH:
+                raise LookupError(uri)
             path = path.resolve(strict=True)
         except (OSError, LookupError, RuntimeError, ValueError) as error:
             if isinstance(error, WorldError):

@@ -29,6 +29,10 @@ ROS_ARGS = {
     'separate': ('mode:=stepped', 'cmd_vel_type:=twist_stamped'),
     'lockstep': ('mode:=lockstep', 'cmd_vel_type:=twist', 'lockstep_timeout_s:=3600.0')}
 LOOKS = ('state', 'frame', 'stamp_ns', 'step', 'digest', 'seed', 'world', 'pose', 'joints')
+LINK = '<link name="x"/>'
+HEAVY_FILES = (('urdf', f'<robot name="r">{LINK * 60_000}</robot>'),
+               ('world_text', 'a: b\n' * 150_000), ('profile', 'a: b\n' * 50_000),
+               ('world_text', f'tags: [{"a, " * 9_000}]'))
 STATES = {0: 'stopped', 1: 'playing', 2: 'paused', 4: 'no_world'}
 
 
@@ -131,6 +135,9 @@ class Campaign:
             root = self._root / f'{name}_{self._num_started}'
             if name == 'direct':
                 self._systems[name] = System(root)
+                for _ in range(NUM_HEAVY if self._is_long else 0):
+                    for call, text in HEAVY_FILES:
+                        self._systems[name].call(call, text)
             else:
                 if name not in self._domains:
                     self._domains[name] = self._stack.enter_context(Domain())

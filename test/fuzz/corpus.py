@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Cases that once found something; all of them are tried first, in every campaign."""
 from fuzz.targets import EMBEDDING, WORLD_SPEC
-from fuzz.texts import merge_bomb
+from fuzz.texts import merge_bomb, URDF
 from fuzz.values import LongList, LongText
 
 LINE = 'a' * 80
@@ -18,6 +18,11 @@ CASES = [
     ('profile_name', LongText('a/', 5000)),
     ('profile_name', '~nobody/x.yaml'),
     ('profile_name', 'x\0.yaml'),
+    ('profile_name', LongText('../', 333_333)),
+    ('calibration_url', LongText('../', 333_333)),
+    ('world_uri', 'package://lingbot_world_ros/' + 'config/../' * 90_000 + 'x.yaml'),
+    ('load_world', {'world_resource': {
+        'uri': 'package://lingbot_world_ros/' + 'config/../' * 90_000 + 'x.yaml'}}),
     # Does not give the same world again.
     ('world_text', "name: ''\nscene: a\n"),
     # Errors of pages, or of several lines.
@@ -26,6 +31,8 @@ CASES = [
     ('profile_name', LongText('(', 1246)),
     ('urdf_url', 'a\x1b[31m\nb'),
     ('urdf_url', LongText('a', 20_000)),
+    ('urdf', URDF.replace('revolute', 'x' * 3000, 1)),
+    ('urdf', URDF.replace('link_0"/>', f'{LINE * 60}"/>')),
     ('set_entity_state', {'entity': 'robot', 'set_pose': True,
                           'state': {'header': {'frame_id': LongText('\u202e', 818)}}}),
     ('get_entity_state', {'entity': LongText('\U0010ffff', 900)}),

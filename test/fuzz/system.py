@@ -70,7 +70,7 @@ class System:
         self.folders = make_traps(root)
         self._log_path = root / 'log.txt'
         self._log_at = self._num_lines = 0
-        self._started_s = time.monotonic()
+        self._started_s, self._has_ros = time.monotonic(), bool(graph)
         environment = {**os.environ, 'ROS_LOG_DIR': str(root / 'ros'), 'PYTHONPATH': str(TEST),
                        'MALLOC_ARENA_MAX': '1', 'ROS_DOMAIN_ID': str(domain),
                        'RCUTILS_COLORIZED_OUTPUT': '0'}
@@ -170,7 +170,7 @@ class System:
         longest = max(map(len, lines))
         self._num_lines += len(lines) - 1
         elapsed_s = time.monotonic() - self._started_s
-        if self._num_lines > LINES_PER_S * (elapsed_s + 10.0):
+        if self._has_ros and self._num_lines > LINES_PER_S * (elapsed_s + 10.0):
             return f'{self._num_lines} lines in the log after {elapsed_s:.0f} s: {text[-1000:]}'
         if longest > MAX_LINE:
             return f'a line of {longest} characters in the log: {text[:300]!r}'
