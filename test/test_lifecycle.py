@@ -123,6 +123,18 @@ def test_engine_that_cannot_be_made_leaves_the_node_unconfigured_and_it_can_try_
     assert graph.nodes[0].session.status.state in ('stopped', 'playing')
 
 
+def test_destroyed_node_leaves_nothing_in_the_graph(make_graph):
+    graph = make_graph(Factory(), '-r', '__ns:=/gone')
+    graph.wait_for(lambda: graph.probe.count_publishers('/gone/world_status'), 'the node')
+    node = graph.nodes[0]
+    graph._spinner._executor.remove_node(node)
+    node.destroy_node()
+    graph.nodes.remove(node)
+    graph._spinner._nodes.remove(node)
+    graph.wait_for(lambda: not graph.probe.count_publishers('/gone/world_model/transition_event'),
+                   'the end of the node')
+
+
 def test_autostart_tells_what_is_wrong_in_one_error(domain):
     factory = Factory()
     factory.problem = SpecError('No weights in /nowhere; fetch them.')
@@ -134,8 +146,8 @@ def test_parameters_set_while_running_take_effect_or_are_refused_in_words(make_g
     graph = make_graph(Factory())
     status = graph.listen(WorldStatus, 'world_status')
     assert set_parameter(graph, 'speed', ParameterType.PARAMETER_DOUBLE,
-                         double_value=0.0).successful
-    graph.newest(status, lambda m: m.real_time_factor > 5.0, 'full speed')
+                         double_value=0.5).successful
+    graph.newest(status, lambda m: 0.0 < m.real_time_factor < 1.0, 'half the speed')
     assert set_parameter(graph, 'seed', ParameterType.PARAMETER_INTEGER,
                          integer_value=7).successful
     assert graph.newest(status).seed == 0
@@ -148,4 +160,4 @@ def test_parameters_set_while_running_take_effect_or_are_refused_in_words(make_g
             ('engine', ParameterType.PARAMETER_STRING, dict(string_value='room'), 'read-only')):
         result = set_parameter(graph, name, kind, **value)
         assert not result.successful and words in result.reason, (name, result.reason)
-    assert graph.nodes[0].params.speed == 0.0 and graph.nodes[0].session.spec.mode == 'realtime'
+    assert graph.nodes[0].params.speed == 0.5 and graph.nodes[0].session.spec.mode == 'realtime'

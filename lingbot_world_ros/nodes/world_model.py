@@ -83,6 +83,8 @@ class WorldModelNode(LifecycleNode):
         if self._simulation is not None:
             self._simulation.destroy()
         super().destroy_node()
+        # rclpy forgets this one, and with it the node would stay in the graph.
+        self._state_machine.destroy_when_not_in_use()
 
     def running_session(self):
         """Return the session of an active node, else None."""
