@@ -463,6 +463,18 @@ def test_step_waits_for_an_encoder_elsewhere_only_where_its_word_does_not_hold()
     assert world.actions[-1][0, 0, 0] == pytest.approx(0.3)
 
 
+def test_encoder_that_is_gone_costs_one_timeout_and_not_one_per_step():
+    clock, world = FakeClock(), FakeWorld()  # waiting moves its time to the deadline
+    session, seen = run(world, mode='stepped', clock=clock, action_timeout_s=5.0)
+    wait_for(lambda: session.status.state == 'paused')
+    session.set_embedding(replace(embedding_of(world, 0.2), valid_until_ns=1))
+    before_ns = clock.now_ns()
+    session.advance(4).result(10.0)
+    session.close()
+    assert clock.now_ns() - before_ns == 5_000_000_000
+    assert [a[0, 0, 0] for a in world.actions] == pytest.approx([0.2] * 4)
+
+
 def test_teleport_moves_the_robot_but_not_its_odometry():
     world = FakeWorld()
     session, seen = run(world, paused=True)

@@ -144,6 +144,7 @@ class Session:
         self._resume, self._due_ns = PAUSED, 0
         self._anchor: Tuple[float, ...] = ()
         self._next_seed: Optional[int] = None
+        self._waited_for: Optional[ActionEmbedding] = None  # the encoder had nothing newer in time
         self._message_until_step = 0
         self._thread: Optional[threading.Thread] = None
 
@@ -707,16 +708,19 @@ class Session:
         Let an encoder in another process catch up with sim time.
 
         Only where its last word does not hold for the coming step: a trajectory runs or a
-        velocity is about to time out. After ``action_timeout_s`` the world goes on without.
+        velocity is about to time out. After ``action_timeout_s`` the world goes on without, and
+        does not wait for the same word again.
         """
         step_end_ns = self._sim.now_ns + self._sim.period_ns * self.world.spec.frames_per_step
         until_ns = self._clock.now_ns() + round(self.spec.action_timeout_s * 1e9)
         with self._wake:
             while not self._closing and self._clock.now_ns() < until_ns:
                 newest = self._latch.newest
-                if newest is None or not 0 < newest.valid_until_ns < step_end_ns:
+                if (newest is None or newest is self._waited_for
+                        or not 0 < newest.valid_until_ns < step_end_ns):
                     return
                 self._clock.wait(self._wake, until_ns)
+            self._waited_for = self._latch.newest
 
     def _emit(self, observation, planned_ns):
         """Hand out the frames of one step, each at its own time if the step has one."""
