@@ -48,5 +48,5 @@ CASES = [
     ('world_spec (separate)', {**WORLD_SPEC, 'frames_per_step': 2 ** 32 - 1}),
     # Log pages.
     ('world_spec (separate)', {**WORLD_SPEC, 'joint_names': LongList([LINE], 500)}),
-    ('action_embedding (separate)', {**EMBEDDING, 'layout': LongList([LINE], 500)}),
+    ('action_embedding (world)', {**EMBEDDING, 'layout': LongList([LINE], 500)}),
 ]

@@ -22,7 +22,7 @@ TINY = 1e-6  # of float32
 
 
 class WatchedWorld(FakeWorld):
-    """A fake engine that remembers few actions, and what was wrong with any."""
+    """A fake engine whose joints end somewhere; it remembers what was wrong with its actions."""
 
     def __init__(self):
         super().__init__()
@@ -36,21 +36,25 @@ class WatchedWorld(FakeWorld):
             self.wrong = f'the engine was told {actions.tolist()}'
         self.has_moved = self.has_moved or bool(actions.any())
         self.num_steps += 1
-        return super().step(actions, render)
+        observation = super().step(actions, render)
+        self._q = np.clip(self._q, *map(self.spec.robot.joint_array, ('low', 'high')))
+        return observation
 
 
 class AttackedGraph:
     """The nodes in threads as a user runs them; the methods are for the side door."""
 
     def __init__(self, setup):
-        """Start ROS and both nodes: linked, or 'separate', which talk over topics."""
+        """Start ROS and both nodes, linked; 'separate' ones talk over topics; 'world' is alone."""
         rclpy.init(args=['--ros-args', *setup['ros_args']])
         self._worlds, self._state = [], setup['state']
-        if setup['graph'] == 'separate':
-            self._nodes = WorldModelNode(world=self._make_world), ActionEncoderNode()
+        if setup['graph'] == 'world':
+            self._nodes = [WorldModelNode(world=self._make_world)]
+        elif setup['graph'] == 'separate':
+            self._nodes = [WorldModelNode(world=self._make_world), ActionEncoderNode()]
         else:
             self._nodes = make_pair(world=self._make_world)
-        self.world_node, self.encoder = self._nodes
+        self.world_node, self.encoder = self._nodes[0], self._nodes[-1]
         self._spinner = Spinner()
         self._spinner.__enter__()
         for node in self._nodes:
@@ -78,17 +82,20 @@ class AttackedGraph:
                'steps_made': world.num_steps,
                'accepted': 0, 'rejected': 0, 'rejected_embeddings': status.rejected_embeddings,
                'message': status.message or status.counts.message}
-        if self.encoder._buffer is not None:
+        if getattr(self.encoder, '_buffer', None) is not None:
             counts = self.encoder._buffer.counts
             out.update(accepted=counts.accepted, rejected=counts.rejected)
         if hasattr(world, '_pose'):
             out['pose'] = world._pose.tolist()
             out['joints'] = world._q.tolist()
-            q, robot = world._q, world.spec.robot
-            out['outside'] = bool((q < robot.joint_array('low') - TINY).any()
-                                  or (q > robot.joint_array('high') + TINY).any())
         world.wrong, world.has_moved, world.num_steps = '', False, 0
         return out
+
+    def hears(self, publisher):
+        """Say whether a publisher (name of its node, topic) has been discovered."""
+        node, topic = publisher
+        return any(info.node_name == node for info in
+                   self.world_node.get_publishers_info_by_topic(f'/{topic}'))
 
     def restore(self, _):
         """Bring the world back to its start; commands are forgotten."""

@@ -21,8 +21,16 @@ class NoAnswer(Exception):
 class Probe:
     """One node in a ROS domain."""
 
-    def __init__(self, domain, number):
-        """Join a domain; ``number`` makes the name of the node another one."""
+    def __init__(self, domain, number, hears):
+        """
+        Join a domain.
+
+        :param domain: its number
+        :param number: makes the name of the node another one
+        :param hears: called with name of the node and topic; says whether the other side knows
+            of a publisher. What is sent before arrives seconds later, in the midst of other cases
+        """
+        self._hears = hears
         self._context = Context()
         rclpy.init(context=self._context, domain_id=domain)
         self.node = rclpy.create_node(f'attacker_{number}', context=self._context)
@@ -106,7 +114,9 @@ class Probe:
             msg_type = getattr(import_module(f'{package}.msg'), name)
             publisher = self.node.create_publisher(
                 msg_type, topic, LATCHED if topic == 'world_spec' else 10)
-            self.wait_for(lambda: publisher.get_subscription_count(), f'who hears {topic}')
+            name = self.node.get_name()
+            self.wait_for(lambda: publisher.get_subscription_count() and self._hears(name, topic),
+                          f'who hears {topic}')
             self._publishers[topic] = publisher
         return self._publishers[topic]
 

@@ -61,7 +61,7 @@ class System:
         Start it.
 
         :param root: empty folder for traps and logs
-        :param graph: '' for no ROS, 'composed', 'separate' or 'lockstep' for both nodes
+        :param graph: '' for no ROS, else what ``AttackedGraph`` takes
         :param ros_args: for both nodes
         :param domain: ROS domain
         :param state: in which the world begins

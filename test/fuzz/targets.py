@@ -37,7 +37,8 @@ class Target:
     One thing to attack.
 
     ``system`` is the attacked process: 'direct' has no ROS, 'composed' and 'separate' run both
-    nodes in stepped mode, 'lockstep' in the mode where every accepted command makes a step.
+    nodes in stepped mode, 'lockstep' in the mode where every accepted command makes a step,
+    'world' only the one node.
     ``door``: 'call' goes through the side door to the method ``address`` or ``name``, 'command'
     likewise to the handler of a message type; 'topic', 'raw' (bytes that are no message),
     'service' and 'burst' (requests that do not wait for each other) go over DDS. ``share`` is how
@@ -336,7 +337,7 @@ TOPICS = tuple(
         ('separate', 'cmd_vel', 'geometry_msgs/TwistStamped', stamped_twists, refuse_twist, 1),
         ('separate', 'joint_command', 'sensor_msgs/JointState', joint_commands(), refuse_joints,
          1),
-        ('separate', 'action_embedding', 'lingbot_world_ros/ActionEmbedding', embeddings(),
+        ('world', 'action_embedding', 'lingbot_world_ros/ActionEmbedding', embeddings(),
          refuse_embedding, 3),
         ('separate', 'world_spec', 'lingbot_world_ros/WorldSpec', world_specs(),
          lambda case: True, 3),
@@ -350,7 +351,7 @@ RAW = tuple(
         ('composed', 'joint_command', 'sensor_msgs/JointState'),
         ('composed', 'arm_controller/joint_trajectory', 'trajectory_msgs/JointTrajectory'),
         ('composed', 'prompt', 'std_msgs/String'),
-        ('separate', 'action_embedding', 'lingbot_world_ros/ActionEmbedding'),
+        ('world', 'action_embedding', 'lingbot_world_ros/ActionEmbedding'),
         ('separate', 'world_spec', 'lingbot_world_ros/WorldSpec')))
 
 SERVICES = (
