@@ -383,7 +383,7 @@ class _Topic:
 
 
 class _Burst:
-    """Over DDS, many requests that do not wait for each other."""
+    """Over DDS, many messages and requests that do not wait for each other."""
 
     def __init__(self, campaign, target):
         self._campaign, self._target = campaign, target
@@ -392,11 +392,14 @@ class _Burst:
         """Try a case; return findings."""
         campaign, target = self._campaign, self._target
         system, probe = campaign.system(target), campaign.probe(target)
-        requests = [(BY_NAME[name].kind, BY_NAME[name].address, system.filled_in(request))
-                    for name, request in case]
+        content = [(BY_NAME[name], system.filled_in(part)) for name, part in case]
         started_s = time.monotonic()
         try:
-            probe.call_all(requests)
+            for sent, part in content:
+                if sent.door == 'topic':
+                    probe.publish(sent.kind, sent.address, part)
+            probe.call_all([(sent.kind, sent.address, part) for sent, part in content
+                            if sent.door == 'service'])
             seconds = time.monotonic() - started_s
             _restore(system, probe, with_parameters=True)
         except (Died, NoAnswer) as error:

@@ -20,7 +20,7 @@ ANSWER_TIMEOUT_S = 10.0
 SLOW_S = 2.0  # for one request; a thousand times what it takes
 MAX_CASE = 700  # characters of a reproduction that are printed
 MAX_ERROR = 600  # characters of what is told about a refusal
-CHATTER = ('[rcl_lifecycle]', 'Unable to start transition', 'use_sim_time')
+CHATTER = ('[rcl_lifecycle]', 'Unable to start transition', 'use_sim_time', 'unknown or expired')
 LINES_PER_S = 5.0
 MAX_LINE = 700  # characters of a line of the log, with time, node and place
 

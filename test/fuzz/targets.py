@@ -41,7 +41,7 @@ class Target:
     'world' only the one node.
     ``door``: 'call' goes through the side door to the method ``address`` or ``name``, 'command'
     likewise to the handler of a message type; 'topic', 'raw' (bytes that are no message),
-    'service' and 'burst' (requests that do not wait for each other) go over DDS. ``share`` is how
+    'service' and 'burst' (of messages and requests that do not wait) go over DDS. ``share`` is how
     many of the cases are for it, relative to the others. ``must_refuse`` knows cases that cannot
     be anything but refused. ``may_change``: whether a request may change anything.
     """
@@ -396,8 +396,9 @@ SERVICES = (
     _service('simulate_steps/_action/send_goal', f'{SIM}/SimulateSteps_SendGoal',
              st.fixed_dictionaries({'goal_id': st.fixed_dictionaries({'uuid': st.lists(
                  integers(8, False), min_size=16, max_size=16)}), 'goal': steps}), 0.5, True))
-BURST = Target('burst of requests', 'composed', 'burst', st.lists(st.one_of(*(
-    st.tuples(st.just(service.name), service.cases) for service in SERVICES
-    if 'change_state' not in service.name and 'send_goal' not in service.name)),
-    min_size=2, max_size=30), share=0.5)
+TRANSITION = st.tuples(st.just('world_model/change_state'), st.sampled_from(TRANSITIONS).map(
+    lambda number: {'transition': {'id': number}}))
+BURST = Target('burst', 'composed', 'burst', st.lists(rarely(TRANSITION, st.one_of(*(
+    st.tuples(st.just(target.name), target.cases) for target in (*SERVICES, *TOPICS)
+    if target.system == 'composed')), 4), min_size=2, max_size=30), share=0.5)
 TARGETS = (*DIRECT, *COMMANDS, *TOPICS, *RAW, *SERVICES, BURST)
