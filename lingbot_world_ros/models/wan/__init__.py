@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""LingBot-World: the network, its checkpoints and the streaming around it. Needs torch."""
