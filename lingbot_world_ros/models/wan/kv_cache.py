@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Keys and values of what was generated before: the first latent frames for good, then a window.
+
+Axes: b batch, s slots, h heads, d head dimensions. Positions are host integers, so that using the
+cache never waits for the device.
+"""
+from dataclasses import dataclass
+from typing import List, Optional, Tuple
+
+from lingbot_world_ros.errors import SpecError
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class WindowSpec:
+    """
+    Which latent frames a chunk attends to.
+
+    ``window_latents`` are visible in all: the first ``sink_latents`` of the clip, the newest ones
+    and the ``chunk_latents`` that are generated at present.
+    """
+
+    chunk_latents: int = 3
+    window_latents: int = 18
+    sink_latents: int = 3
+
+    def __post_init__(self):
+        """Refuse windows that cannot hold a chunk beside the sink."""
+        if self.chunk_latents < 1 or self.sink_latents < 0:
+            raise SpecError(f'chunk_latents={self.chunk_latents} must be at least 1, '
+                            f'sink_latents={self.sink_latents} at least 0.')
+        least = self.sink_latents + self.chunk_latents
+        if self.window_latents < least:
+            raise SpecError(f'window_latents={self.window_latents} must be at least {least}: '
+                            'sink_latents and one chunk.')
+
+    def slots(self, latent: int) -> int:
+        """Return the slot of a latent frame, counted from the start of the clip."""
+        if latent < self.sink_latents:
+            return latent
+        ring = self.window_latents - self.sink_latents
+        return self.sink_latents + (latent - self.sink_latents) % ring
+
+    def visible(self, first_latent: int) -> List[int]:
+        """Return the latent frames that the chunk from ``first_latent`` on attends to, sorted."""
+        end = first_latent + self.chunk_latents
+        sink = range(min(self.sink_latents, end))
+        recent = end - (self.window_latents - self.sink_latents)
+        return [*sink, *range(max(self.sink_latents, recent), end)]
+
+
+@dataclass(frozen=True)
+class Place:
+    """
+    Where a chunk's keys go, int64 on the device, and what its queries see.
+
+    ``slots`` of all its tokens, and the first ``num_visible`` slots; or, where old chunks are
+    written anew, ``tokens`` says which of them are written and ``visible`` which slots are seen.
+    """
+
+    slots: Tensor
+    num_visible: int = 0
+    tokens: Optional[Tensor] = None
+    visible: Optional[Tensor] = None
+
+
+class KVCache:
+    """
+    Rotated keys and values of all blocks, each (b, s, h, d) in the network's dtype.
+
+    A chunk written again overwrites itself; a new chunk takes the slots of the oldest one behind
+    the sink. Attention does not care about order, so nothing ever moves.
+    """
+
+    def __init__(self, window: WindowSpec, *, num_layers: int, batch_size: int,
+                 tokens_per_latent: int, num_heads: int, head_dim: int, dtype, device):
+        """
+        Allocate everything.
+
+        :param window: what stays visible
+        :param num_layers: blocks of the network
+        :param batch_size: clips side by side
+        :param tokens_per_latent: tokens of one latent frame
+        :param num_heads: of each block (those of this process, if several share them)
+        :param head_dim: width of a head
+        :param dtype: of keys and values
+        :param device: where they live
+        """
+        self.window, self._tokens = window, tokens_per_latent
+        shape = (num_layers, 2, batch_size, window.window_latents * tokens_per_latent, num_heads,
+                 head_dim)
+        self._store = torch.zeros(shape, dtype=dtype, device=device)
+        self._device = device
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes on the device."""
+        return self._store.numel() * self._store.element_size()
+
+    def place(self, first_latent: int, num_latents: int) -> Place:
+        """
+        Find the slots of a chunk.
+
+        :param first_latent: of the chunk, counted from the start of the clip
+        :param num_latents: at most the window's chunk
+        :return: slots of all its tokens, and how many slots are filled with it
+        """
+        filled = min(first_latent + num_latents, self.window.window_latents)
+        slots = [self.window.slots(i) for i in range(first_latent, first_latent + num_latents)]
+        return Place(self._index(slots), filled * self._tokens)
+
+    def place_among(self, first_latent: int, fresh: List[int], visible: List[int]) -> Place:
+        """
+        Find the slots of a chunk that is written anew while newer ones are in the cache.
+
+        :param first_latent: of the chunk
+        :param fresh: which of its latent frames are written
+        :param visible: latent frames that its queries see
+        :return: for ``update``
+        """
+        return Place(self._index(map(self.window.slots, fresh)),
+                     tokens=self._index(i - first_latent for i in fresh),
+                     visible=self._index(map(self.window.slots, visible)))
+
+    def update(self, layer: int, place: Place, k: Tensor, v: Tensor) -> Tuple[Tensor, Tensor]:
+        """
+        Write a chunk's keys and values and return all visible ones.
+
+        :param layer: block
+        :param place: from ``place``
+        :param k: (b, n, h, d) rotated keys of the chunk
+        :param v: (b, n, h, d)
+        :return: keys and values (b, m, h, d), mostly views into the cache
+        """
+        keys, values = self._store[layer, 0], self._store[layer, 1]
+        if place.tokens is not None:
+            keys.index_copy_(1, place.slots, k[:, place.tokens])
+            values.index_copy_(1, place.slots, v[:, place.tokens])
+            return keys[:, place.visible], values[:, place.visible]
+        keys.index_copy_(1, place.slots, k)
+        values.index_copy_(1, place.slots, v)
+        return keys[:, :place.num_visible], values[:, :place.num_visible]
+
+    def snapshot(self) -> Tensor:
+        """Return a copy of everything, in the memory of the host."""
+        return self._store.to('cpu', copy=True)
+
+    def restore(self, snapshot: Tensor) -> None:
+        """Go back to a copy; keys and values are the same bytes as then."""
+        self._store.copy_(snapshot)
+
+    def _index(self, latents):
+        """Return the tokens of latent frames (or slots), one after the other, on the device."""
+        starts = torch.tensor([i * self._tokens for i in latents], dtype=torch.int64)
+        tokens = (starts[:, None] + torch.arange(self._tokens)).flatten()
+        return tokens.to(self._device, non_blocking=True)
