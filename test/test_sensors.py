@@ -262,6 +262,9 @@ def test_world_spec_tells_the_encoder_all_it_needs():
     assert (msg.camera_parent, msg.free_camera) == ('base_link', False)
     free = world.world_spec_to_msg(replace(SPEC, free_camera=True), status, 'w/base_link')
     assert (free.camera_parent, free.free_camera) == ('w/base_link', True)
+    assert (msg.takes_text, msg.takes_images) == (False, False)
+    led = world.world_spec_to_msg(replace(SPEC, takes_text=True, takes_images=True), status, 'b')
+    assert (led.takes_text, led.takes_images) == (True, True)
 
 
 def test_status_adds_up_refusals_and_names_the_problem():
@@ -317,3 +320,13 @@ def test_diagnostics_tell_what_operators_ask_for():
     told = {pair.key: pair.value for pair in entry.values}
     assert (told['world'], told['mode'], told['fault']) == ('home', 'stepped', 'lost')
     assert (told['recoveries'], told['lockstep timeouts']) == ('2', '5')
+
+
+def test_an_engine_that_estimates_no_uncertainty_is_no_reason_to_warn():
+    status = replace(STATUS, state='playing', mode='realtime', real_time_factor=1.0,
+                     uncertainty=float('nan'), calibrated=True)
+    msg = world.world_status_to_msg(status)
+    assert np.isnan(msg.uncertainty) and not msg.uncertainty_calibrated
+    entry = world.diagnostics_to_msg(status, SPEC, 1.0, 'n').status[0]
+    told = {pair.key: pair.value for pair in entry.values}
+    assert (entry.level, entry.message, told['uncertainty']) == (b'\x00', 'playing', 'unknown')

@@ -2,6 +2,7 @@
 """What a world is and how it is doing -> WorldSpec, WorldStatus, diagnostic_msgs."""
 from array import array
 from dataclasses import replace
+from math import isnan
 from typing import Optional
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
@@ -52,7 +53,8 @@ def world_spec_to_msg(spec: WorldSpec, status: SessionStatus, frame_id: str) -> 
         joint_names=[j.name for j in joints], joint_position_min=[float(j.low) for j in joints],
         joint_position_max=[float(j.high) for j in joints],
         predicted_states=list(spec.predicted_states),
-        integrated_states=list(spec.integrated_states), has_depth=spec.has_depth)
+        integrated_states=list(spec.integrated_states), has_depth=spec.has_depth,
+        takes_text=spec.takes_text, takes_images=spec.takes_images)
     msg.header.frame_id = frame_id
     set_stamp(msg.header.stamp, status.stamp_ns)
     return msg
@@ -148,7 +150,8 @@ def world_status_to_msg(status: SessionStatus,
     out.digest = status.digest
     out.real_time_factor, out.frame_rate = status.real_time_factor, status.frame_rate_hz
     out.step_duration, out.command_latency = status.step_duration_s, status.command_latency_s
-    out.uncertainty, out.uncertainty_calibrated = status.uncertainty, status.calibrated
+    out.uncertainty = status.uncertainty
+    out.uncertainty_calibrated = status.calibrated and not isnan(status.uncertainty)
     out.contact = status.contact
     out.rejected_commands = status.counts.rejected + status.rejected_embeddings
     out.clipped_commands = status.counts.clipped
@@ -178,7 +181,8 @@ def diagnostics_to_msg(status: SessionStatus, spec: WorldSpec, speed: float,
         'frame rate [Hz]': f'{status.frame_rate_hz:.2f}',
         'real time factor': f'{status.real_time_factor:.3f}',
         'step duration [ms]': f'{status.step_duration_s * 1e3:.2f}',
-        'uncertainty': f'{status.uncertainty:.4f}', 'late frames': status.late_frames,
+        'uncertainty': 'unknown' if isnan(status.uncertainty) else f'{status.uncertainty:.4f}',
+        'late frames': status.late_frames,
         'rejected commands': status.counts.rejected + status.rejected_embeddings,
         'clipped commands': status.counts.clipped,
         'timed out commands': status.counts.timed_out}
@@ -202,7 +206,7 @@ def _verdict(status, speed):
             and status.real_time_factor < SLOW_FACTOR * speed):
         return (DiagnosticStatus.WARN, f'sim time runs at {status.real_time_factor:.2f} of wall '
                 f'time, {speed:g} was asked for: the engine or this machine is too slow')
-    if not status.calibrated:
+    if not status.calibrated and not isnan(status.uncertainty):
         return DiagnosticStatus.WARN, 'the model is less sure than it was ever calibrated for'
     if problem_of(status):
         return DiagnosticStatus.WARN, problem_of(status)

@@ -213,7 +213,8 @@ def status_line(status, latencies_s) -> str:
         p50, p95 = np.percentile(latencies_s, (50, 95)) * 1e3
         latency = f'command to frame {p50:.0f}/{p95:.0f} ms (p50/p95)'
     parts = [f'{status.state} {status.stamp_ns * 1e-9:7.2f} s', f'{status.frame_rate_hz:5.1f} Hz',
-             f'real time x{status.real_time_factor:.2f}', latency,
-             f'uncertainty {status.uncertainty:.3f}']
+             f'real time x{status.real_time_factor:.2f}', latency]
+    if not np.isnan(status.uncertainty):  # NaN: the engine does not estimate it
+        parts.append(f'uncertainty {status.uncertainty:.3f}')
     problem = status.message or status.counts.message
     return ' | '.join(parts + [problem] if problem else parts)
