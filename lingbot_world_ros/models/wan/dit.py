@@ -12,7 +12,7 @@ l text tokens. The residual stream is float32, matrix products are in the weight
 from typing import List, NamedTuple, Optional, Tuple
 
 from lingbot_world_ros.models.wan.attention import attend
-from lingbot_world_ros.models.wan.kv_cache import KVCache, Place
+from lingbot_world_ros.models.wan.kv_cache import KVCache, Memory, Place
 from lingbot_world_ros.models.wan.rope import rotate, Rotation, rotation
 from lingbot_world_ros.models.wan.spec import DiTSpec, PATCH
 import torch
@@ -99,8 +99,6 @@ class Pass(NamedTuple):
 
     rope: Rotation
     attend: object  # (q, k, v) -> out, all (b, ., h, d)
-    cache: Optional[KVCache]
-    place: Optional[Place]
     parallel: object  # splits tokens and heads among processes, or None
 
 
@@ -131,7 +129,7 @@ class Block(nn.Module):
         return Film(1 + self.cam_scale_layer(hidden), self.cam_shift_layer(hidden))
 
     def forward(self, x: Tensor, time: Tensor, text: Tuple[Tensor, Tensor],
-                film: Optional[Film], layer: int, run: Pass) -> Tensor:
+                film: Optional[Film], memory: Optional[Memory], run: Pass) -> Tensor:
         """
         Add this block's part.
 
@@ -139,15 +137,15 @@ class Block(nn.Module):
         :param time: (b, 6, d) float32
         :param text: keys and values of the prompt
         :param film: the camera's part, None without a camera
-        :param layer: number of this block, for the cache
+        :param memory: this block's part of the cache; None attends within x only
         :param run: shared by all blocks
         :return: (b, n, d) float32
         """
         shift1, scale1, gate1, shift2, scale2, gate2 = (
             self.modulation.float() + time).unsqueeze(2).unbind(1)  # each b 1 d
         q, k, v = self._project(self._modulated(x, scale1, shift1), run)
-        if run.cache is not None:
-            k, v = run.cache.update(layer, run.place, k, v)
+        if memory is not None:
+            k, v = memory.update(k, v)
         x = x + gate1 * self._merge(run.attend(q, k, v), run).float()
         return self._rest(x, text, film, shift2, scale2, gate2, run)
 
@@ -304,10 +302,11 @@ class WanDiT(nn.Module):
             place = cache.place(first_latent, grid[0])
         if self.parallel is not None:
             x = self.parallel.shard(x)
-        run = Pass(rope, self.attend, cache, place, self.parallel)
+        run = Pass(rope, self.attend, self.parallel)
         for layer, block in enumerate(self.blocks):
             film = None if camera is None else camera.film(layer)
-            x = block(x, time.blocks, text[layer], film, layer, run)
+            memory = None if cache is None else cache.layer(layer, place)
+            x = block(x, time.blocks, text[layer], film, memory, run)
         out = self.head(x, time.head)
         if self.parallel is not None:
             out = self.parallel.gather(out)

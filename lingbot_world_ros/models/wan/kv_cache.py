@@ -6,7 +6,7 @@ Axes: b batch, s slots, h heads, d head dimensions. Positions are host integers,
 cache never waits for the device.
 """
 from dataclasses import dataclass
-from typing import List, Optional, Tuple
+from typing import List, NamedTuple, Optional, Tuple
 
 from lingbot_world_ros.errors import SpecError
 import torch
@@ -51,8 +51,7 @@ class WindowSpec:
         return [*sink, *range(max(self.sink_latents, recent), end)]
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """
     Where a chunk's keys go, int64 on the device, and what its queries see.
 
@@ -66,9 +65,34 @@ class Place:
     visible: Optional[Tensor] = None
 
 
+class Memory(NamedTuple):
+    """One block's part of the cache: keys and values (b, s, h, d), and where a chunk goes."""
+
+    keys: Tensor
+    values: Tensor
+    place: Place
+
+    def update(self, k: Tensor, v: Tensor) -> Tuple[Tensor, Tensor]:
+        """
+        Write a chunk's keys and values and return all visible ones.
+
+        :param k: (b, n, h, d) rotated keys of the chunk
+        :param v: (b, n, h, d)
+        :return: keys and values (b, m, h, d), mostly views into the cache
+        """
+        slots, num_visible, tokens, visible = self.place
+        if tokens is not None:
+            k, v = k[:, tokens], v[:, tokens]
+        self.keys.index_copy_(1, slots, k)
+        self.values.index_copy_(1, slots, v)
+        if visible is not None:
+            return self.keys[:, visible], self.values[:, visible]
+        return self.keys[:, :num_visible], self.values[:, :num_visible]
+
+
 class KVCache:
     """
-    Rotated keys and values of all blocks, each (b, s, h, d) in the network's dtype.
+    Rotated keys and values of all blocks, in the network's dtype.
 
     A chunk written again overwrites itself; a new chunk takes the slots of the oldest one behind
     the sink. Attention does not care about order, so nothing ever moves.
@@ -88,16 +112,19 @@ class KVCache:
         :param dtype: of keys and values
         :param device: where they live
         """
-        self.window, self._tokens = window, tokens_per_latent
-        shape = (num_layers, 2, batch_size, window.window_latents * tokens_per_latent, num_heads,
-                 head_dim)
-        self._store = torch.zeros(shape, dtype=dtype, device=device)
-        self._device = device
+        self.window, self._tokens, self._device = window, tokens_per_latent, device
+        shape = batch_size, window.window_latents * tokens_per_latent, num_heads, head_dim
+        self._layers = [tuple(torch.zeros(shape, dtype=dtype, device=device) for _ in range(2))
+                        for _ in range(num_layers)]
 
     @property
     def num_bytes(self) -> int:
         """Bytes on the device."""
-        return self._store.numel() * self._store.element_size()
+        return sum(part.numel() * part.element_size() for layer in self._layers for part in layer)
+
+    def layer(self, index: int, place: Place) -> Memory:
+        """Return what block ``index`` reads and writes."""
+        return Memory(*self._layers[index], place)
 
     def place(self, first_latent: int, num_latents: int) -> Place:
         """
@@ -124,32 +151,15 @@ class KVCache:
                      tokens=self._index(i - first_latent for i in fresh),
                      visible=self._index(map(self.window.slots, visible)))
 
-    def update(self, layer: int, place: Place, k: Tensor, v: Tensor) -> Tuple[Tensor, Tensor]:
-        """
-        Write a chunk's keys and values and return all visible ones.
-
-        :param layer: block
-        :param place: from ``place``
-        :param k: (b, n, h, d) rotated keys of the chunk
-        :param v: (b, n, h, d)
-        :return: keys and values (b, m, h, d), mostly views into the cache
-        """
-        keys, values = self._store[layer, 0], self._store[layer, 1]
-        if place.tokens is not None:
-            keys.index_copy_(1, place.slots, k[:, place.tokens])
-            values.index_copy_(1, place.slots, v[:, place.tokens])
-            return keys[:, place.visible], values[:, place.visible]
-        keys.index_copy_(1, place.slots, k)
-        values.index_copy_(1, place.slots, v)
-        return keys[:, :place.num_visible], values[:, :place.num_visible]
-
     def snapshot(self) -> Tensor:
-        """Return a copy of everything, in the memory of the host."""
-        return self._store.to('cpu', copy=True)
+        """Return a copy of everything, (layers, 2, b, s, h, d) in the memory of the host."""
+        return torch.stack([torch.stack([part.cpu() for part in layer]) for layer in self._layers])
 
     def restore(self, snapshot: Tensor) -> None:
         """Go back to a copy; keys and values are the same bytes as then."""
-        self._store.copy_(snapshot)
+        for layer, saved in zip(self._layers, snapshot):
+            for part, bytes_then in zip(layer, saved):
+                part.copy_(bytes_then)
 
     def _index(self, latents):
         """Return the tokens of latent frames (or slots), one after the other, on the device."""
