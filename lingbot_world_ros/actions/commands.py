@@ -12,6 +12,7 @@ from functools import cached_property
 from math import inf, isfinite
 from typing import List, Mapping, Optional, Sequence, Tuple
 
+from lingbot_world_ros.actions.camera_columns import camera_columns
 from lingbot_world_ros.actions.limits import JointLimits, Limits, Pacer
 from lingbot_world_ros.actions.trajectory import (check_points, MAX_ACCELERATION, MAX_POINTS, Plan,
                                                   Points, splice)
@@ -121,6 +122,11 @@ class CommandSpec:
     def joint_columns(self) -> List[int]:
         """Action columns of the joints, in order."""
         return [self.action_names.index(velocity_name(name)) for name in self.joint_names]
+
+    @cached_property
+    def camera_columns(self) -> List[int]:
+        """Action columns of the camera's motion; none where the world takes no such motion."""
+        return camera_columns(self.action_names)
 
     @cached_property
     def twist_range(self) -> Tuple[Tuple[float, float], ...]:

@@ -8,6 +8,7 @@ the last moment before a step. No ROS. Camera axes are optical (x right, y down,
 from dataclasses import dataclass, replace
 from typing import Callable, Optional, Tuple
 
+from lingbot_world_ros.actions.camera_columns import camera_actions
 from lingbot_world_ros.actions.commands import (CommandCounts, CommandSpec, Targets,
                                                 velocity_name)
 from lingbot_world_ros.errors import SpecError
@@ -123,7 +124,8 @@ def track_positions(joint_position, current, period_s: float, joint_speed) -> np
 
 
 def encode(targets: Targets, spec: CommandSpec, camera: CameraModel, current, *, sequence: int,
-           stamp_ns: int, period_s: float, counts: CommandCounts) -> ActionEmbedding:
+           stamp_ns: int, period_s: float, counts: CommandCounts,
+           motion: Optional[np.ndarray] = None) -> ActionEmbedding:
     """
     Encode what one step is asked to do.
 
@@ -135,6 +137,7 @@ def encode(targets: Targets, spec: CommandSpec, camera: CameraModel, current, *,
     :param stamp_ns: sim time of the newest frame
     :param period_s: sim time per frame
     :param counts: command counters to carry along
+    :param motion: (T, 4, 4) for the camera in place of that of base and joints
     :return: the embedding
     """
     velocity = targets.joint_velocity
@@ -144,7 +147,10 @@ def encode(targets: Targets, spec: CommandSpec, camera: CameraModel, current, *,
     flat = np.zeros((len(velocity), len(spec.action_names)), np.float32)
     flat[:, spec.base_columns] = targets.twist
     flat[:, spec.joint_columns] = velocity
-    camera, motion = _move_camera(camera, targets.twist, velocity, current, period_s)
+    camera, carried = _move_camera(camera, targets.twist, velocity, current, period_s)
+    motion = carried if motion is None else motion
+    if spec.camera_columns:
+        flat[:, spec.camera_columns] = camera_actions(motion)
     return ActionEmbedding(
         sequence=sequence, stamp_ns=stamp_ns, period_s=period_s, camera_motion=motion,
         joint_names=spec.joint_names, joint_position=targets.joint_position,
