@@ -85,6 +85,13 @@ class RobotModel:
         return {name: _limits(joint) for name, joint in self._joints.items()
                 if joint.type in MOVABLE}
 
+    @cached_property
+    def actuated_joints(self) -> Dict[str, str]:
+        """Unit, rad or m, of every movable joint that follows no other."""
+        return {name: 'm' if joint.type == 'prismatic' else 'rad'
+                for name, joint in self._joints.items()
+                if joint.type in MOVABLE and joint.mimic is None}
+
     def link_pose(self, link: str, joint_position: Mapping[str, np.ndarray]) -> np.ndarray:
         """
         Pose of a link.
