@@ -10,6 +10,7 @@ import math
 import os
 from typing import Optional, Tuple
 
+from lingbot_world_ros.models.wan.rope import rotate, Rotation
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -21,20 +22,17 @@ KEYS_PER_SCALE = 64
 MEAN_STRIDE = 8  # every eighth key is enough for a mean that only has to be near
 TINY = 1e-12
 INTERPRETED = os.environ.get('TRITON_INTERPRET') == '1'  # Triton too reads it when imported
+HAS_TRITON = importlib.util.find_spec('triton') is not None
 
 
 def why_no_triton() -> str:
     """Return what is missing for the kernels, '' if nothing is."""
-    if importlib.util.find_spec('triton') is None:
-        return 'triton is not installed; run pip install triton'
-    return ''
+    return '' if HAS_TRITON else 'triton is not installed; run pip install triton'
 
 
-def _by_triton(x: Tensor) -> bool:
+def by_triton(x: Tensor) -> bool:
+    """Return whether Triton computes on this tensor; its twin does where not."""
     return (x.is_cuda or INTERPRETED) and HAS_TRITON
-
-
-HAS_TRITON = not why_no_triton()
 
 
 def attend_8bit(q: Tensor, k: Tensor, v: Tensor, value_dtype: Optional[torch.dtype] = None,
@@ -56,7 +54,7 @@ def attend_8bit(q: Tensor, k: Tensor, v: Tensor, value_dtype: Optional[torch.dty
 
     Source: SageAttention (arXiv 2410.02367) and SageAttention2 (arXiv 2411.10958), the method.
     """
-    if _by_triton(q):
+    if by_triton(q):
         from lingbot_world_ros.models.wan import triton_kernels
         return triton_kernels.attend_8bit(q, k, v, key_mean(k), value_dtype or value_type(v),
                                           value_scale(v) if value_dtype == FP8 else None, tile)
@@ -115,3 +113,99 @@ def _int8(x: Tensor, rows_per_scale: int) -> Tuple[Tensor, Tensor]:
     scale = largest.clamp_min(TINY) / INT8_MAX
     scaled = x / scale
     return (scaled + scaled.sign() * 0.5).trunc(), scale
+
+
+def modulated(x: Tensor, scale: Tensor, shift: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
+    """
+    Normalise rows (no weights), multiply by 1 + scale, add shift.
+
+    :param x: (b, n, d), the residual stream
+    :param scale: (b, 1, d) float32
+    :param shift: (b, 1, d) float32
+    :param eps: of the normalisation
+    :param dtype: of the result
+    :return: (b, n, d)
+    """
+    if by_triton(x):
+        from lingbot_world_ros.models.wan import triton_kernels
+        return triton_kernels.modulated(x, scale, shift, eps, dtype)[0]
+    return plain_modulated(x, scale, shift, eps).to(dtype)
+
+
+def modulated_fp8(x: Tensor, scale: Tensor, shift: Tensor, eps: float) -> Tuple[Tensor, Tensor]:
+    """Do what ``modulated`` does; return FP8 (b, n, d) and each row's scale (b, n, 1)."""
+    if by_triton(x):
+        from lingbot_world_ros.models.wan import triton_kernels
+        return triton_kernels.modulated(x, scale, shift, eps, FP8)
+    return plain_quantised_rows(plain_modulated(x, scale, shift, eps))
+
+
+def plain_modulated(x: Tensor, scale: Tensor, shift: Tensor, eps: float) -> Tensor:
+    """Twin of ``modulated``, in float32."""
+    return F.layer_norm(x.float(), x.shape[-1:], eps=eps) * (1 + scale) + shift
+
+
+def quantised_rows(x: Tensor) -> Tuple[Tensor, Tensor]:
+    """
+    Quantise what a linear layer takes.
+
+    :param x: (..., d)
+    :return: (..., d) FP8 and each row's scale (..., 1) float32; their product is about x
+    """
+    if by_triton(x) and not torch.compiler.is_compiling():  # a compiler fuses the plain one better
+        from lingbot_world_ros.models.wan import triton_kernels
+        return triton_kernels.quantised_rows(x)
+    return plain_quantised_rows(x)
+
+
+def plain_quantised_rows(x: Tensor) -> Tuple[Tensor, Tensor]:
+    """Twin of ``quantised_rows``."""
+    x32 = x.float()
+    scale = x32.abs().amax(-1, keepdim=True).clamp_min(TINY) / FP8_MAX
+    return (x32 / scale).to(FP8), scale
+
+
+def gated_residual(x: Tensor, gate: Tensor, y: Tensor) -> Tensor:
+    """
+    Add to the residual stream.
+
+    :param x: (b, n, d)
+    :param gate: (b, 1, d) float32
+    :param y: (b, n, d) in any dtype
+    :return: x + gate * y, (b, n, d) in x's dtype
+    """
+    if by_triton(x):
+        from lingbot_world_ros.models.wan import triton_kernels
+        return triton_kernels.gated_residual(x, gate, y)
+    return plain_gated_residual(x, gate, y)
+
+
+def plain_gated_residual(x: Tensor, gate: Tensor, y: Tensor) -> Tensor:
+    """Twin of ``gated_residual``."""
+    return (x.float() + gate * y.float()).to(x.dtype)
+
+
+def normed_rotated(x: Tensor, weight: Tensor, rope: Rotation, num_heads: int,
+                   eps: float) -> Tensor:
+    """
+    Do all that happens to queries or keys between projection and attention.
+
+    :param x: (b, n, d), all heads
+    :param weight: (d,) of the normalisation over the full width
+    :param rope: table for these n tokens
+    :param num_heads: h
+    :param eps: of the normalisation
+    :return: (b, n, h, d / h) in x's dtype
+    """
+    if by_triton(x):
+        from lingbot_world_ros.models.wan import triton_kernels
+        return triton_kernels.normed_rotated(x, weight, rope, num_heads, eps)
+    return plain_normed_rotated(x, weight, rope, num_heads, eps)
+
+
+def plain_normed_rotated(x: Tensor, weight: Tensor, rope: Rotation, num_heads: int,
+                         eps: float) -> Tensor:
+    """Twin of ``normed_rotated``, in float32 until the end."""
+    x32 = x.float()
+    normed = x32 * torch.rsqrt(x32.square().mean(-1, keepdim=True) + eps) * weight.float()
+    return rotate(normed.unflatten(-1, (num_heads, -1)), rope).to(x.dtype)

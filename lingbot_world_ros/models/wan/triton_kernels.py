@@ -1,0 +1,320 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The Triton kernels of ``kernels.py``, which has their plain twins and is what others import.
+
+Importing this needs Triton. Axes: b batch, n queries or tokens, m keys, h heads, d width.
+"""
+from dataclasses import dataclass
+import math
+from typing import Optional, Tuple
+
+from lingbot_world_ros.models.wan.rope import Rotation
+import torch
+from torch import Tensor
+import triton
+import triton.language as tl
+
+FP8 = torch.float8_e4m3fn
+FP8_MAX = tl.constexpr(448.0)
+INT8_MAX = tl.constexpr(127.0)
+TINY = tl.constexpr(1e-12)
+WEIGHT_BITS = tl.constexpr(8)  # fp8 weights go up to 2 ** 8: more of them are normal numbers
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Queries and keys that one program works on at a time, and how many warps and stages."""
+
+    queries: int = 128
+    keys: int = 64
+    num_warps: int = 8
+    num_stages: int = 3
+
+
+TILES = (Tile(), Tile(128, 128, 8, 2), Tile(64, 64, 4, 3), Tile(64, 128, 4, 2))
+
+
+def attend_8bit(q: Tensor, k: Tensor, v: Tensor, key_mean: Tensor, value_dtype: torch.dtype,
+                value_scale: Optional[Tensor], tile: Optional[Tile] = None) -> Tensor:
+    """
+    Attend with scores from int8 queries and keys.
+
+    :param q: (b, n, h, d), d a power of two, at least 16
+    :param k: (b, m, h, d)
+    :param v: (b, m, h, d)
+    :param key_mean: (b, h, d) float32, subtracted from the keys
+    :param value_dtype: float16, bfloat16 or FP8
+    :param value_scale: (b, h, d) float32 divisor of the values, None where they are not FP8
+    :param tile: keys have one scale per ``tile.keys``
+    :return: (b, n, h, d) in q's dtype
+    """
+    tile = tile or Tile()
+    b, n, h, d = q.shape
+    m = k.shape[1]
+    q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
+    k8, k_scale = _quantised_keys(k, key_mean, tile.keys)
+    in_fp8 = value_dtype == FP8
+    if in_fp8:
+        v = _quantised_values(v, value_scale, tile.keys)  # b m h d, m fastest
+    elif v.dtype != value_dtype:
+        v = v.to(value_dtype)
+    out = torch.empty(b, n, h, d, dtype=q.dtype, device=q.device)
+    _attend[(triton.cdiv(n, tile.queries), b * h)](
+        q, k8, k_scale, v, value_scale if in_fp8 else k_scale, out, h, n, m,
+        math.log2(math.e) / math.sqrt(d), *q.stride()[:3], *v.stride(), D=d, IN_FP8=in_fp8,
+        BLOCK_Q=tile.queries, BLOCK_K=tile.keys, num_warps=tile.num_warps,
+        num_stages=tile.num_stages)
+    return out
+
+
+def _quantised_keys(k: Tensor, mean: Tensor, block: int) -> Tuple[Tensor, Tensor]:
+    """Return int8 keys (b, h, m', d) with m' a multiple of ``block``, and scales per block."""
+    b, m, h, d = k.shape
+    blocks = triton.cdiv(m, block)
+    k8 = torch.empty(b, h, blocks * block, d, dtype=torch.int8, device=k.device)
+    scale = torch.empty(b, h, blocks, dtype=torch.float32, device=k.device)
+    _quantise_keys[(blocks, b * h)](k, mean.contiguous(), k8, scale, h, m, *k.stride()[:3], D=d,
+                                    BLOCK=block, num_warps=4)
+    return k8, scale
+
+
+def _quantised_values(v: Tensor, scale: Tensor, block: int) -> Tensor:
+    """Return FP8 values, (b, m', h, d) as a view of (b, h, d, m'): what tensor cores want."""
+    b, m, h, d = v.shape
+    blocks = triton.cdiv(m, block)
+    v8 = torch.empty(b, h, d, blocks * block, dtype=FP8, device=v.device)
+    _quantise_values[(blocks, b * h)](v, scale.contiguous(), v8, h, m, *v.stride()[:3], D=d,
+                                      BLOCK=block, num_warps=4)
+    return v8.permute(0, 3, 1, 2)
+
+
+@triton.jit
+def _to_int8(x):
+    return (x + tl.where(x >= 0, 0.5, -0.5)).to(tl.int8)  # conversion truncates
+
+
+@triton.jit
+def _quantise_keys(k, mean, k8, scale, h, m, stride_b, stride_m, stride_h, D: tl.constexpr,
+                   BLOCK: tl.constexpr):
+    block, head = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    rows, columns = block * BLOCK + tl.arange(0, BLOCK), tl.arange(0, D)
+    inside = (rows < m)[:, None]
+    source = k + (head // h) * stride_b + (head % h) * stride_h
+    source += rows.to(tl.int64)[:, None] * stride_m + columns[None, :]
+    x = tl.load(source, mask=inside, other=0.0).to(tl.float32)
+    x = tl.where(inside, x - tl.load(mean + head * D + columns)[None, :], 0.0)
+    by = tl.maximum(tl.max(tl.max(tl.abs(x), 1), 0), TINY) / INT8_MAX
+    count = tl.num_programs(0)
+    target = k8 + (head * count * BLOCK + rows)[:, None] * D + columns[None, :]
+    tl.store(target, _to_int8(x / by))
+    tl.store(scale + head * count + block, by)
+
+
+@triton.jit
+def _quantise_values(v, scale, v8, h, m, stride_b, stride_m, stride_h, D: tl.constexpr,
+                     BLOCK: tl.constexpr):
+    block, head = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    rows, columns = block * BLOCK + tl.arange(0, BLOCK), tl.arange(0, D)
+    source = v + (head // h) * stride_b + (head % h) * stride_h
+    source += rows.to(tl.int64)[:, None] * stride_m + columns[None, :]
+    x = tl.load(source, mask=(rows < m)[:, None], other=0.0).to(tl.float32)
+    x = x / tl.load(scale + head * D + columns)[None, :]
+    width = tl.num_programs(0) * BLOCK
+    target = v8 + (head * D + columns)[:, None] * width + rows[None, :]
+    tl.store(target, tl.trans(x.to(tl.float8e4nv)))
+
+
+@triton.jit
+def _attend_block(q8, q_scale, k8, by, v, v_mask, inside, largest, total, acc,
+                  MASKED: tl.constexpr, IN_FP8: tl.constexpr):
+    """Take one block of keys into the running softmax."""
+    scores = tl.dot(q8, tl.load(k8)).to(tl.float32) * (q_scale * by)[:, None]
+    if MASKED:
+        scores = tl.where(inside[None, :], scores, float('-inf'))
+    new = tl.maximum(largest, tl.max(scores, 1))
+    faded = tl.exp2(largest - new)
+    top = new
+    if IN_FP8:
+        top = new - WEIGHT_BITS
+    weights = tl.exp2(scores - top[:, None])
+    total = total * faded + tl.sum(weights, 1)
+    acc = acc * faded[:, None]
+    if MASKED:
+        values = tl.load(v, mask=v_mask, other=0.0)
+    else:
+        values = tl.load(v)
+    if IN_FP8:  # the tensor cores sum fp8 products with few bits; each block's sum goes to fp32
+        acc += tl.dot(weights.to(tl.float8e4nv), values)
+    else:
+        acc = tl.dot(weights.to(values.dtype), values, acc)
+    return new, total, acc
+
+
+@triton.jit
+def _attend(q, k8, k_scale, v, v_scale, out, h, n, m, score_scale, stride_qb, stride_qn, stride_qh,
+            stride_vb, stride_vm, stride_vh, stride_vd, D: tl.constexpr, IN_FP8: tl.constexpr,
+            BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr):
+    head = tl.program_id(1).to(tl.int64)
+    batch, in_batch = head // h, head % h
+    rows, columns = tl.program_id(0) * BLOCK_Q + tl.arange(0, BLOCK_Q), tl.arange(0, D)
+    keys = tl.arange(0, BLOCK_K)
+    blocks = tl.cdiv(m, BLOCK_K)
+    q += batch * stride_qb + in_batch * stride_qh
+    q += rows.to(tl.int64)[:, None] * stride_qn + columns[None, :]
+    x = tl.load(q, mask=(rows < n)[:, None], other=0.0).to(tl.float32) * score_scale
+    q_scale = tl.maximum(tl.max(tl.abs(x), 1), TINY) / INT8_MAX
+    q8 = _to_int8(x / q_scale[:, None])
+
+    k8 += head * blocks * BLOCK_K * D + columns[:, None] + keys[None, :] * D  # d m: transposed
+    v += batch * stride_vb + in_batch * stride_vh
+    v += keys.to(tl.int64)[:, None] * stride_vm + columns[None, :] * stride_vd
+    k_scale += head * blocks
+    largest = tl.full([BLOCK_Q], float('-inf'), tl.float32)
+    total = tl.zeros([BLOCK_Q], tl.float32)
+    acc = tl.zeros([BLOCK_Q, D], tl.float32)
+    whole = m // BLOCK_K
+    for block in range(0, whole):
+        largest, total, acc = _attend_block(
+            q8, q_scale, k8, tl.load(k_scale + block), v, None, None, largest, total, acc, False,
+            IN_FP8)
+        k8 += BLOCK_K * D
+        v += BLOCK_K * stride_vm
+    if whole < blocks:
+        inside = whole * BLOCK_K + keys < m
+        largest, total, acc = _attend_block(
+            q8, q_scale, k8, tl.load(k_scale + whole), v, inside[:, None], inside, largest, total,
+            acc, True, IN_FP8)
+    acc = acc / total[:, None]
+    if IN_FP8:
+        acc = acc * tl.load(v_scale + head * D + columns)[None, :]
+    out += ((batch * n + rows) * h + in_batch)[:, None] * D + columns[None, :]
+    tl.store(out, acc.to(out.dtype.element_ty), mask=(rows < n)[:, None])
+
+
+def modulated(x: Tensor, scale: Tensor, shift: Tensor, eps: float,
+              dtype: torch.dtype) -> Tuple[Tensor, Tensor]:
+    """
+    Normalise rows, multiply by 1 + scale, add shift.
+
+    :param x: (b, n, d)
+    :param scale: (b, 1, d) float32
+    :param shift: (b, 1, d) float32
+    :param eps: of the normalisation
+    :param dtype: of the result; FP8 divides each row by a scale of its own
+    :return: (b, n, d), and the scales (b, n, 1) float32, which mean something for FP8 only
+    """
+    x = x.contiguous()
+    b, n, d = x.shape
+    out = torch.empty(b, n, d, dtype=dtype, device=x.device)
+    row_scale = torch.empty(b, n, 1, dtype=torch.float32, device=x.device)
+    block = triton.next_power_of_2(d)
+    _modulate[(b * n,)](x, scale.contiguous(), shift.contiguous(), out, row_scale, n, d, eps,
+                        TO_FP8=dtype == FP8, BLOCK=block, num_warps=_warps(block))
+    return out, row_scale
+
+
+def quantised_rows(x: Tensor) -> Tuple[Tensor, Tensor]:
+    """Return x (..., d) in FP8 and the scale of each row, (..., 1) float32."""
+    x = x.contiguous()
+    d = x.shape[-1]
+    out = torch.empty(x.shape, dtype=FP8, device=x.device)
+    scale = torch.empty(*x.shape[:-1], 1, dtype=torch.float32, device=x.device)
+    block = triton.next_power_of_2(d)
+    _quantise_rows[(x.numel() // d,)](x, out, scale, d, BLOCK=block, num_warps=_warps(block))
+    return out, scale
+
+
+def gated_residual(x: Tensor, gate: Tensor, y: Tensor) -> Tensor:
+    """Return x + gate * y for x (b, n, d), gate (b, 1, d) float32 and y (b, n, d)."""
+    x, y = x.contiguous(), y.contiguous()
+    b, n, d = x.shape
+    out = torch.empty_like(x)
+    block = 1024
+    _add_gated[(b * n, triton.cdiv(d, block))](x, gate.contiguous(), y, out, n, d, BLOCK=block,
+                                               num_warps=4)
+    return out
+
+
+def normed_rotated(x: Tensor, weight: Tensor, rope: Rotation, num_heads: int,
+                   eps: float) -> Tensor:
+    """
+    Divide rows by their root mean square, multiply by a weight, turn pairs by their position.
+
+    :param x: (b, n, d), all heads
+    :param weight: (d,)
+    :param rope: (n, 1, d / h / 2) each
+    :param num_heads: h
+    :param eps: of the normalisation
+    :return: (b, n, h, d / h) in x's dtype
+    """
+    x = x.contiguous()
+    b, n, d = x.shape
+    out = torch.empty_like(x)
+    block = triton.next_power_of_2(d // 2)
+    _norm_and_rotate[(b * n,)](x, weight, rope.cos.contiguous(), rope.sin.contiguous(), out, n, d,
+                               d // num_heads // 2, eps, PAIRS=block, num_warps=_warps(block))
+    return out.unflatten(-1, (num_heads, -1))
+
+
+def _warps(block: int) -> int:
+    return min(max(block // 512, 1), 8)
+
+
+@triton.jit
+def _store_fp8(out, scale, row, y, d, columns):
+    by = tl.maximum(tl.max(tl.abs(y), 0), TINY) / FP8_MAX
+    tl.store(out + row * d + columns, (y / by).to(tl.float8e4nv), mask=columns < d)
+    tl.store(scale + row, by)
+
+
+@triton.jit
+def _modulate(x, scale, shift, out, row_scale, n, d, eps, TO_FP8: tl.constexpr,
+              BLOCK: tl.constexpr):
+    row, columns = tl.program_id(0).to(tl.int64), tl.arange(0, BLOCK)
+    inside = columns < d
+    values = tl.load(x + row * d + columns, mask=inside, other=0.0).to(tl.float32)
+    values = tl.where(inside, values - tl.sum(values, 0) / d, 0.0)
+    values = values * tl.rsqrt(tl.sum(values * values, 0) / d + eps)
+    at = (row // n) * d + columns
+    y = values * (1 + tl.load(scale + at, mask=inside, other=0.0))
+    y = y + tl.load(shift + at, mask=inside, other=0.0)
+    if TO_FP8:
+        _store_fp8(out, row_scale, row, y, d, columns)
+    else:
+        tl.store(out + row * d + columns, y.to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _quantise_rows(x, out, scale, d, BLOCK: tl.constexpr):
+    row, columns = tl.program_id(0).to(tl.int64), tl.arange(0, BLOCK)
+    y = tl.load(x + row * d + columns, mask=columns < d, other=0.0).to(tl.float32)
+    _store_fp8(out, scale, row, y, d, columns)
+
+
+@triton.jit
+def _add_gated(x, gate, y, out, n, d, BLOCK: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    columns = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    inside = columns < d
+    at = row * d + columns
+    added = tl.load(y + at, mask=inside).to(tl.float32)
+    added = added * tl.load(gate + (row // n) * d + columns, mask=inside)
+    total = tl.load(x + at, mask=inside).to(tl.float32) + added
+    tl.store(out + at, total.to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _norm_and_rotate(x, weight, cos, sin, out, n, d, head_pairs, eps, PAIRS: tl.constexpr):
+    row, pairs = tl.program_id(0).to(tl.int64), tl.arange(0, PAIRS)
+    columns = tl.arange(0, 2 * PAIRS)
+    inside = columns < d
+    values = tl.load(x + row * d + columns, mask=inside, other=0.0).to(tl.float32)
+    values = values * tl.rsqrt(tl.sum(values * values, 0) / d + eps)
+    values = values * tl.load(weight + columns, mask=inside, other=0.0).to(tl.float32)
+    even, odd = tl.split(tl.reshape(values, [PAIRS, 2]))
+    at = (row % n) * head_pairs + pairs % head_pairs
+    turn_cos = tl.load(cos + at, mask=pairs < d // 2, other=0.0)
+    turn_sin = tl.load(sin + at, mask=pairs < d // 2, other=0.0)
+    turned = tl.join(even * turn_cos - odd * turn_sin, even * turn_sin + odd * turn_cos)
+    turned = tl.reshape(turned, [2 * PAIRS]).to(out.dtype.element_ty)
+    tl.store(out + row * d + columns, turned, mask=inside)
