@@ -28,9 +28,9 @@ class TimeContext(NamedTuple):
 
 
 class Film(NamedTuple):
-    """What a camera does to the residual stream: 1 + scale and shift, (b, n, d)."""
+    """What a camera does to the residual stream, (b, n, d): times 1 + scale, plus shift."""
 
-    factor: Tensor
+    scale: Tensor
     shift: Tensor
 
 
@@ -122,11 +122,11 @@ class Block(nn.Module):
         Compute the camera's part, which no noise level changes.
 
         :param camera: (b, n, d) embedding of the rays
-        :return: factor and shift of the residual stream
+        :return: scale and shift of the residual stream
         """
         injected = self.cam_injector_layer2(F.silu(self.cam_injector_layer1(camera)))
         hidden = camera + injected
-        return Film(1 + self.cam_scale_layer(hidden), self.cam_shift_layer(hidden))
+        return Film(self.cam_scale_layer(hidden), self.cam_shift_layer(hidden))
 
     def forward(self, x: Tensor, time: Tensor, text: Tuple[Tensor, Tensor],
                 film: Optional[Film], memory: Optional[Memory], run: Pass) -> Tensor:
@@ -164,7 +164,7 @@ class Block(nn.Module):
     def _rest(self, x, text, film, shift2, scale2, gate2, run):
         """Camera, text and feed-forward."""
         if film is not None:
-            x = film.factor * x + film.shift
+            x = (1 + film.scale.float()) * x + film.shift.float()
         cross = self.cross_attn
         weight, bias = self.norm3.weight.float(), self.norm3.bias.float()
         normed = F.layer_norm(x, (self.dim,), weight, bias, self.eps).to(text[0].dtype)

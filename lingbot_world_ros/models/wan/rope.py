@@ -36,13 +36,14 @@ def rotation(dims: Tuple[int, int, int], grid: Tuple[int, int], first_latent: in
     starts, counts = (first_latent, 0, 0), (num_latents, rows, columns)
     angles = []
     for axis, (width, start, count) in enumerate(zip(dims, starts, counts)):
-        frequencies = 10000.0 ** (-torch.arange(0, width, 2, dtype=torch.float64) / width)
-        turned = torch.outer(torch.arange(start, start + count, dtype=torch.float64), frequencies)
+        pairs = torch.arange(0, width, 2, dtype=torch.float64, device=device)
+        positions = torch.arange(start, start + count, dtype=torch.float64, device=device)
+        turned = torch.outer(positions, 10000.0 ** (-pairs / width))
         shape = [1, 1, 1, width // 2]
         shape[axis] = count
         angles.append(turned.view(shape).expand(num_latents, rows, columns, -1))
     flat = torch.cat(angles, -1).flatten(0, 2)[:, None]  # n 1 d/2
-    return Rotation(flat.cos().float().to(device), flat.sin().float().to(device))
+    return Rotation(flat.cos().float(), flat.sin().float())
 
 
 def rotate(x: Tensor, by: Rotation) -> Tensor:
