@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+What the network is told about the camera: a ray per pixel, packed into tokens.
+
+For each latent frame there is one pose, that of the camera seen from the latent frame before. A
+ray is its origin and its direction; the models with keys (act) take direction and keys.
+
+Axes: c channel, f latent frames, h w latent rows and columns, n tokens, p pixels of one token.
+Cameras are optical: x right, y down, z forward.
+
+Source: LingBot-World v1 (camera conditioning).
+"""
+from typing import Optional, Tuple
+
+from lingbot_world_ros.actions.embedding import invert_pose
+from lingbot_world_ros.errors import SpecError
+from lingbot_world_ros.models.wan.camera_path import CameraPath, interpolate, rotation_vector
+from lingbot_world_ros.models.wan.spec import (FRAMES_PER_LATENT, num_latents, PATCH,
+                                               PIXELS_PER_TOKEN, VAE_STRIDE, VideoSize)
+import numpy as np
+import torch
+from torch import Tensor
+
+RAY_CHANNELS = 6  # origin x y z, direction x y z
+ACT_CHANNELS = 7  # direction x y z, keys w a s d
+
+# A latent frame's motion below these is sensor noise, not a wish: the models see exact rest. At
+# 16 Hz and 0.25 m per unit they are 4 mm/s and 0.1 degrees/s.
+REST_TRANSLATION = 0.004  # world units
+REST_ROTATION_RAD = 5e-4
+
+
+def framewise(poses: np.ndarray) -> np.ndarray:
+    """
+    See each camera from the one before.
+
+    :param poses: (f, 4, 4) camera-to-world
+    :return: (f, 4, 4) float64, the first is the identity
+    """
+    poses = np.asarray(poses, np.float64)
+    relative = np.tile(np.eye(4), (len(poses), 1, 1))
+    relative[1:] = invert_pose(poses[:-1]) @ poses[1:]
+    return relative
+
+
+def unit_translations(relative: np.ndarray) -> np.ndarray:
+    """
+    Scale a clip so that its longest translation is 1; one at rest stays as it is.
+
+    :param relative: (f, 4, 4)
+    :return: (f, 4, 4)
+    """
+    longest = np.linalg.norm(relative[:, :3, 3], axis=-1).max()
+    scaled = np.array(relative)
+    if longest > 0:
+        scaled[:, :3, 3] /= longest
+    return scaled
+
+
+def clip_steps(path: CameraPath, num_frames: int, latents: Optional[int] = None) -> np.ndarray:
+    """
+    Turn the path of a whole clip into the poses that the network takes.
+
+    :param path: at the clip's frame rate
+    :param num_frames: frames of the path that are used, 4n + 1
+    :param latents: how many latent frames they are spread over; None takes every fourth frame.
+        The public causal scripts round them down to whole chunks, which stretches time a little
+    :return: (f, 4, 4) float64 camera seen from the latent frame before, world units: the longest
+        translation is 1
+    :raises SpecError: the path is shorter
+    """
+    if num_frames > len(path):
+        raise SpecError(f'camera path of {len(path)} poses is too short for {num_frames} frames; '
+                        f'use at most {len(path) - (len(path) - 1) % FRAMES_PER_LATENT}.')
+    at = np.linspace(0, num_frames - 1, latents or num_latents(num_frames))
+    return unit_translations(framewise(interpolate(path.poses, at)))
+
+
+def clip_keys(path: CameraPath, num_frames: int) -> np.ndarray:
+    """
+    Take the keys of a clip for networks with keys.
+
+    :param path: at the clip's frame rate
+    :param num_frames: frames of the path that are used, 4n + 1
+    :return: (f, 4) float32 w a s d, those of every fourth frame; zeros where there are none
+    """
+    if path.keys is None:
+        return np.zeros((num_latents(num_frames), 4), np.float32)
+    return path.keys[:num_frames:FRAMES_PER_LATENT]
+
+
+def latent_steps(camera_motion: np.ndarray, metres_per_world_unit: float) -> np.ndarray:
+    """
+    Turn live motion into the poses that the network takes.
+
+    :param camera_motion: (T, 4, 4) camera after a frame seen from the one before, metres; T is a
+        multiple of 4
+    :param metres_per_world_unit: metres per latent frame (four frames) that the network knows as
+        its largest translation, a brisk walk; the same for the whole stream
+    :return: (T / 4, 4, 4) float64 camera seen from the latent frame before, world units. What is
+        below ``REST_TRANSLATION`` or ``REST_ROTATION_RAD`` is exactly at rest
+    """
+    motion = np.asarray(camera_motion, np.float64).reshape(-1, FRAMES_PER_LATENT, 4, 4)
+    steps = motion[:, 0]
+    for i in range(1, FRAMES_PER_LATENT):
+        steps = steps @ motion[:, i]
+    steps[:, :3, 3] /= metres_per_world_unit
+    steps[np.linalg.norm(steps[:, :3, 3], axis=-1) < REST_TRANSLATION, :3, 3] = 0.0
+    turns = np.linalg.norm(rotation_vector(steps[:, :3, :3]), axis=-1)
+    steps[turns < REST_ROTATION_RAD, :3, :3] = np.eye(3)
+    return steps
+
+
+class RayGrid:
+    """
+    Rays of one camera: all that poses do not change is computed once and stays on the device.
+
+    ``directions`` (n, 3, p) float32: unit vectors of a latent frame's n tokens in camera axes, the
+    p = 256 pixels of a token in the order in which the network takes them.
+    """
+
+    def __init__(self, size: VideoSize, intrinsics: Tuple[float, ...], device=None):
+        """
+        Compute the directions.
+
+        :param size: of the video
+        :param intrinsics: fx, fy, cx, cy in its pixels
+        :param device: where tokens are made
+        """
+        self.size = size
+        fx, fy, cx, cy = intrinsics
+        u = (torch.arange(size.width_px, dtype=torch.float64) + 0.5 - cx) / fx
+        v = (torch.arange(size.height_px, dtype=torch.float64) + 0.5 - cy) / fy
+        rays = torch.stack(torch.broadcast_tensors(u[None], v[:, None], torch.ones(())))  # c H W
+        rays = rays / rays.norm(dim=0)
+        self.directions = _pixels_to_tokens(rays.float()).to(device)  # n c p
+
+    def tokens(self, poses: np.ndarray, keys: Optional[np.ndarray] = None,
+               dtype=torch.float32) -> Tensor:
+        """
+        Make the camera tokens of some latent frames.
+
+        :param poses: (f, 4, 4) camera seen from the latent frame before, world units
+        :param keys: (f, 4) w a s d, 0 or 1, for networks with keys; None for those with rays
+        :param dtype: of the tokens
+        :return: (1, n, 1536), or (1, n, 1792) with keys; n = f h w / 4
+        """
+        device, f = self.directions.device, len(poses)
+        rotations = torch.as_tensor(poses[:, :3, :3], dtype=torch.float32).to(device)
+        constants = poses[:, :3, 3] if keys is None else keys
+        constants = torch.as_tensor(constants, dtype=torch.float32).to(device)
+        n, _, p = self.directions.shape
+        directions = torch.einsum('fij,njp->fnip', rotations, self.directions)
+        constants = constants[:, None, :, None].expand(f, n, -1, p)
+        parts = (constants, directions) if keys is None else (directions, constants)
+        return torch.cat(parts, 2).to(dtype).reshape(1, f * n, -1)  # 1 n c*p
+
+
+def ray_tokens(steps: np.ndarray, fx: float, fy: float, cx: float, cy: float, size: VideoSize,
+               device=None, dtype=torch.float32) -> Tensor:
+    """
+    Make camera tokens once; a stream keeps a ``RayGrid``.
+
+    :param steps: (f, 4, 4) camera seen from the latent frame before, world units
+    :param fx: focal length in pixels of the frame
+    :param fy: the same along its height
+    :param cx: principal point from the left edge, pixels
+    :param cy: the same from the top
+    :param size: of the frame
+    :param device: where the tokens are made
+    :param dtype: of the tokens
+    :return: (1, n, 1536)
+    """
+    return RayGrid(size, (fx, fy, cx, cy), device).tokens(steps, dtype=dtype)
+
+
+def packed_rays(tokens: Tensor, size: VideoSize) -> Tensor:
+    """
+    Put tokens where their latents are: the layout in which the public code holds rays.
+
+    :param tokens: (1, n, 256 c)
+    :param size: of the frame
+    :return: (1, 64 c, f, h, w)
+    """
+    rows, columns = size.grid
+    _, ph, pw = PATCH
+    x = tokens.view(-1, rows, columns, tokens.shape[-1] // (ph * pw), ph, pw)  # f rows cols c . .
+    x = x.permute(3, 0, 1, 4, 2, 5)  # c f rows ph cols pw
+    return x.reshape(1, len(x), -1, *size.latent)
+
+
+def _pixels_to_tokens(image: Tensor) -> Tensor:
+    """
+    Give each token its pixels: (c, H, W) -> (n, c, p).
+
+    A token is 2 x 2 latents of 8 x 8 pixels each; within it the latent is the fastest index.
+    """
+    c, H, W = image.shape
+    rows, columns = H // PIXELS_PER_TOKEN, W // PIXELS_PER_TOKEN
+    x = image.view(c, rows, PATCH[1], VAE_STRIDE[1], columns, PATCH[2], VAE_STRIDE[2])
+    x = x.permute(1, 4, 0, 3, 6, 2, 5)  # rows columns c r s ph pw
+    return x.reshape(rows * columns, c, -1)
