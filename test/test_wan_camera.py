@@ -7,13 +7,14 @@ import pytest
 
 torch = pytest.importorskip('torch')
 
-from lingbot_world_ros.errors import SpecError  # noqa: E402, I100
+from lingbot_world_ros.actions.rotation import rotation_of  # noqa: E402, I100
+from lingbot_world_ros.errors import SpecError  # noqa: E402
 from lingbot_world_ros.models.wan.camera import (clip_keys, clip_steps, framewise,  # noqa: E402
                                                  latent_steps, packed_rays, ray_tokens, RayGrid,
                                                  REST_ROTATION_RAD, REST_TRANSLATION,
                                                  unit_translations)
 from lingbot_world_ros.models.wan.camera_path import (CameraPath, keys_to_path,  # noqa: E402
-                                                      rotation_matrix, scale_intrinsics)
+                                                      scale_intrinsics)
 from lingbot_world_ros.models.wan.spec import VideoSize  # noqa: E402
 
 GOLDEN = Path(__file__).resolve().parents[2] / 'shared' / 'golden'
@@ -37,7 +38,7 @@ def golden(name):
 
 def pose(translation=(0, 0, 0), rotation=(0, 0, 0)):
     T = np.eye(4)
-    T[:3, :3], T[:3, 3] = rotation_matrix(np.array(rotation)), translation
+    T[:3, :3], T[:3, 3] = rotation_of(np.array(rotation)), translation
     return T
 
 
@@ -132,7 +133,7 @@ def test_cameras_are_seen_from_the_one_before():
 def test_longest_translation_becomes_one_unless_all_is_at_rest():
     scaled = unit_translations(np.stack([pose(), pose((0, 0, 4)), pose((2, 0, 0), (0, 1, 0))]))
     np.testing.assert_allclose(scaled[:, :3, 3], [[0, 0, 0], [0, 0, 1], [.5, 0, 0]])
-    np.testing.assert_allclose(scaled[2, :3, :3], rotation_matrix(np.array([0, 1, 0])))
+    np.testing.assert_allclose(scaled[2, :3, :3], rotation_of(np.array([0, 1, 0])))
     assert np.array_equal(unit_translations(np.tile(np.eye(4), (3, 1, 1)))[2], np.eye(4))
 
 

@@ -14,6 +14,7 @@ import tokenize
 from typing import Optional, Tuple
 
 from lingbot_world_ros.actions.embedding import invert_pose
+from lingbot_world_ros.actions.rotation import rotation_of, rotation_vector
 from lingbot_world_ros.errors import quoted, shown, SpecError
 from lingbot_world_ros.models.wan.spec import FRAME_RATE_HZ, FRAMES_PER_LATENT, VideoSize
 import numpy as np
@@ -116,51 +117,8 @@ def interpolate(poses: np.ndarray, at: np.ndarray) -> np.ndarray:
     T = np.array(poses, np.float64)[low]
     T[:, :3, 3] += part[:, None] * (poses[high][:, :3, 3] - T[:, :3, 3])
     turn = T[:, :3, :3].swapaxes(1, 2) @ poses[high][:, :3, :3]
-    T[:, :3, :3] = T[:, :3, :3] @ rotation_matrix(part[:, None] * rotation_vector(turn))
+    T[:, :3, :3] = T[:, :3, :3] @ rotation_of(part[:, None] * rotation_vector(turn))
     return T
-
-
-def rotation_matrix(vector: np.ndarray) -> np.ndarray:
-    """
-    Turn rotation vectors into matrices.
-
-    :param vector: (..., 3) axis times angle, rad
-    :return: (..., 3, 3) float64
-    """
-    vector = np.asarray(vector, np.float64)
-    angle = np.linalg.norm(vector, axis=-1)[..., None, None]
-    K = np.zeros((*vector.shape[:-1], 3, 3))
-    K[..., 2, 1], K[..., 0, 2], K[..., 1, 0] = vector[..., 0], vector[..., 1], vector[..., 2]
-    K -= K.swapaxes(-1, -2)
-    half = np.sinc(angle / (2 * np.pi))  # sin(angle / 2) / (angle / 2)
-    return np.eye(3) + np.sinc(angle / np.pi) * K + 0.5 * half ** 2 * (K @ K)
-
-
-def rotation_vector(R: np.ndarray) -> np.ndarray:
-    """
-    Turn rotation matrices into rotation vectors.
-
-    :param R: (..., 3, 3)
-    :return: (..., 3) float64 axis times angle, rad, angle 0 to pi
-    """
-    R = np.asarray(R, np.float64)
-    trace = np.trace(R, axis1=-2, axis2=-1)[..., None]
-    diagonal = np.diagonal(R, axis1=-2, axis2=-1)
-    # Quaternion x y z w, four times over: each row is right but for its length.
-    skew = np.stack([R[..., 2, 1] - R[..., 1, 2], R[..., 0, 2] - R[..., 2, 0],
-                     R[..., 1, 0] - R[..., 0, 1]], -1)
-    Q = np.empty((*R.shape[:-2], 4, 4))
-    Q[..., :3, :3] = R + R.swapaxes(-1, -2)
-    Q[..., range(3), range(3)] = 1 + 2 * diagonal - trace
-    Q[..., 3, :3] = Q[..., :3, 3] = skew
-    Q[..., 3, 3] = 1 + trace[..., 0]
-    best = np.argmax(np.diagonal(Q, axis1=-2, axis2=-1), -1)[..., None, None]
-    q = np.take_along_axis(Q, np.broadcast_to(best, (*R.shape[:-2], 1, 4)), -2)[..., 0, :]
-    q = q / np.linalg.norm(q, axis=-1, keepdims=True)
-    q = np.where(q[..., 3:] < 0, -q, q)
-    sine = np.linalg.norm(q[..., :3], axis=-1, keepdims=True)
-    angle = 2 * np.arctan2(sine, q[..., 3:])
-    return q[..., :3] * np.where(sine > 1e-12, angle / np.maximum(sine, 1e-12), 2.0)
 
 
 def keys_to_path(text: str, metres_per_unit: float = 1.0) -> CameraPath:
@@ -203,8 +161,8 @@ def path_of_keys(pressed: np.ndarray, metres_per_unit: float = 1.0) -> CameraPat
     pitch = _clamped_sum(KEY_TURN_RAD * (i - k), MAX_PITCH_RAD)
     poses = np.tile(np.eye(4), (len(pressed) + 1, 1, 1))
     zero = np.zeros_like(yaw)
-    poses[1:, :3, :3] = (rotation_matrix(np.stack([zero, yaw, zero], -1))
-                         @ rotation_matrix(np.stack([pitch, zero, zero], -1)))
+    poses[1:, :3, :3] = (rotation_of(np.stack([zero, yaw, zero], -1))
+                         @ rotation_of(np.stack([pitch, zero, zero], -1)))
     forward = np.stack([np.sin(yaw), zero, np.cos(yaw)], -1)  # level, whatever the pitch
     right = np.stack([np.cos(yaw), zero, -np.sin(yaw)], -1)
     steps = (w - s)[:, None] * forward + (d - a)[:, None] * right
@@ -326,7 +284,7 @@ def _poses(path, metres_per_unit):
     if wrong.any():
         raise SpecError(f'{shown(path)}: pose {int(np.argmax(wrong))} is no rotation and '
                         'translation; expected camera-to-world matrices with 0 0 0 1 below.')
-    poses[:, :3, :3] = rotation_matrix(rotation_vector(R))  # as exact as float64 is
+    poses[:, :3, :3] = rotation_of(rotation_vector(R))  # as exact as float64 is
     poses[:, :3, 3] *= metres_per_unit
     poses[:, 3] = [0, 0, 0, 1]
     return poses
