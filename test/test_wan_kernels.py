@@ -105,6 +105,13 @@ def test_kernel_with_other_tiles_agrees():
 
 
 @interpreted
+def test_kernel_is_one_operation_when_compiled():
+    q, k, v = attention_input(40, 70)
+    compiled = torch.compile(kernels.attend_8bit, fullgraph=True, backend='aot_eager')
+    assert torch.equal(compiled(q, k, v), kernels.attend_8bit(q, k, v))
+
+
+@interpreted
 @pytest.mark.parametrize('m', [64, 129])
 def test_kernel_puts_fp8_values_in_their_places(m):
     """Powers of two are exact, in the interpreter too, which rounds to fp8 badly."""

@@ -35,6 +35,11 @@ def by_triton(x: Tensor) -> bool:
     return (x.is_cuda or INTERPRETED) and HAS_TRITON
 
 
+def by_fused(x: Tensor) -> bool:
+    """Do not interfere where a compiler fuses the plain twin with what surrounds it."""
+    return by_triton(x) and not torch.compiler.is_compiling()
+
+
 def attend_8bit(q: Tensor, k: Tensor, v: Tensor, value_dtype: Optional[torch.dtype] = None,
                 tile=None) -> Tensor:
     """
@@ -56,8 +61,9 @@ def attend_8bit(q: Tensor, k: Tensor, v: Tensor, value_dtype: Optional[torch.dty
     """
     if by_triton(q):
         from lingbot_world_ros.models.wan import triton_kernels
-        return triton_kernels.attend_8bit(q, k, v, key_mean(k), value_dtype or value_type(v),
-                                          value_scale(v) if value_dtype == FP8 else None, tile)
+        scale = value_scale(v) if value_dtype == FP8 else None
+        return triton_kernels.attend_8bit(q, k, v, key_mean(k), scale,
+                                          value_dtype or value_type(v), tile)
     return plain_attend_8bit(q, k, v, value_dtype)
 
 
@@ -126,7 +132,7 @@ def modulated(x: Tensor, scale: Tensor, shift: Tensor, eps: float, dtype: torch.
     :param dtype: of the result
     :return: (b, n, d)
     """
-    if by_triton(x):
+    if by_fused(x):
         from lingbot_world_ros.models.wan import triton_kernels
         return triton_kernels.modulated(x, scale, shift, eps, dtype)[0]
     return plain_modulated(x, scale, shift, eps).to(dtype)
@@ -134,7 +140,7 @@ def modulated(x: Tensor, scale: Tensor, shift: Tensor, eps: float, dtype: torch.
 
 def modulated_fp8(x: Tensor, scale: Tensor, shift: Tensor, eps: float) -> Tuple[Tensor, Tensor]:
     """Do what ``modulated`` does; return FP8 (b, n, d) and each row's scale (b, n, 1)."""
-    if by_triton(x):
+    if by_fused(x):
         from lingbot_world_ros.models.wan import triton_kernels
         return triton_kernels.modulated(x, scale, shift, eps, FP8)
     return plain_quantised_rows(plain_modulated(x, scale, shift, eps))
@@ -152,7 +158,7 @@ def quantised_rows(x: Tensor) -> Tuple[Tensor, Tensor]:
     :param x: (..., d)
     :return: (..., d) FP8 and each row's scale (..., 1) float32; their product is about x
     """
-    if by_triton(x) and not torch.compiler.is_compiling():  # a compiler fuses the plain one better
+    if by_fused(x):
         from lingbot_world_ros.models.wan import triton_kernels
         return triton_kernels.quantised_rows(x)
     return plain_quantised_rows(x)
@@ -174,7 +180,7 @@ def gated_residual(x: Tensor, gate: Tensor, y: Tensor) -> Tensor:
     :param y: (b, n, d) in any dtype
     :return: x + gate * y, (b, n, d) in x's dtype
     """
-    if by_triton(x):
+    if by_fused(x):
         from lingbot_world_ros.models.wan import triton_kernels
         return triton_kernels.gated_residual(x, gate, y)
     return plain_gated_residual(x, gate, y)
@@ -197,7 +203,7 @@ def normed_rotated(x: Tensor, weight: Tensor, rope: Rotation, num_heads: int,
     :param eps: of the normalisation
     :return: (b, n, h, d / h) in x's dtype
     """
-    if by_triton(x):
+    if by_fused(x):
         from lingbot_world_ros.models.wan import triton_kernels
         return triton_kernels.normed_rotated(x, weight, rope, num_heads, eps)
     return plain_normed_rotated(x, weight, rope, num_heads, eps)

@@ -34,8 +34,8 @@ class Tile:
 TILES = (Tile(), Tile(128, 128, 8, 2), Tile(64, 64, 4, 3), Tile(64, 128, 4, 2))
 
 
-def attend_8bit(q: Tensor, k: Tensor, v: Tensor, key_mean: Tensor, value_dtype: torch.dtype,
-                value_scale: Optional[Tensor], tile: Optional[Tile] = None) -> Tensor:
+def attend_8bit(q: Tensor, k: Tensor, v: Tensor, key_mean: Tensor, value_scale: Optional[Tensor],
+                value_dtype: torch.dtype, tile: Optional[Tile] = None) -> Tensor:
     """
     Attend with scores from int8 queries and keys.
 
@@ -43,28 +43,40 @@ def attend_8bit(q: Tensor, k: Tensor, v: Tensor, key_mean: Tensor, value_dtype: 
     :param k: (b, m, h, d)
     :param v: (b, m, h, d)
     :param key_mean: (b, h, d) float32, subtracted from the keys
-    :param value_dtype: float16, bfloat16 or FP8
     :param value_scale: (b, h, d) float32 divisor of the values, None where they are not FP8
+    :param value_dtype: float16, bfloat16 or FP8
     :param tile: keys have one scale per ``tile.keys``
     :return: (b, n, h, d) in q's dtype
     """
     tile = tile or Tile()
+    return _attend_op(q, k, v, key_mean, value_scale, value_dtype, tile.queries, tile.keys,
+                      tile.num_warps, tile.num_stages)
+
+
+# One operation to a compiler: nothing in it could be fused with what surrounds it.
+@torch.library.custom_op('lingbot_world::attend_8bit', mutates_args=())
+def _attend_op(q: Tensor, k: Tensor, v: Tensor, key_mean: Tensor, value_scale: Optional[Tensor],
+               value_dtype: torch.dtype, tile_queries: int, tile_keys: int, num_warps: int,
+               num_stages: int) -> Tensor:
     b, n, h, d = q.shape
-    m = k.shape[1]
     q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
-    k8, k_scale = _quantised_keys(k, key_mean, tile.keys)
+    k8, k_scale = _quantised_keys(k, key_mean, tile_keys)
     in_fp8 = value_dtype == FP8
     if in_fp8:
-        v = _quantised_values(v, value_scale, tile.keys)  # b m h d, m fastest
+        v = _quantised_values(v, value_scale, tile_keys)  # b m h d, m fastest
     elif v.dtype != value_dtype:
         v = v.to(value_dtype)
     out = torch.empty(b, n, h, d, dtype=q.dtype, device=q.device)
-    _attend[(triton.cdiv(n, tile.queries), b * h)](
-        q, k8, k_scale, v, value_scale if in_fp8 else k_scale, out, h, n, m,
+    _attend[(triton.cdiv(n, tile_queries), b * h)](
+        q, k8, k_scale, v, value_scale if in_fp8 else k_scale, out, h, n, k.shape[1],
         math.log2(math.e) / math.sqrt(d), *q.stride()[:3], *v.stride(), D=d, IN_FP8=in_fp8,
-        BLOCK_Q=tile.queries, BLOCK_K=tile.keys, num_warps=tile.num_warps,
-        num_stages=tile.num_stages)
+        BLOCK_Q=tile_queries, BLOCK_K=tile_keys, num_warps=num_warps, num_stages=num_stages)
     return out
+
+
+@_attend_op.register_fake
+def _(q, k, v, key_mean, value_scale, value_dtype, *sizes):
+    return torch.empty(q.shape, dtype=q.dtype, device=q.device)
 
 
 def _quantised_keys(k: Tensor, mean: Tensor, block: int) -> Tuple[Tensor, Tensor]:
