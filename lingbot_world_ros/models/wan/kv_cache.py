@@ -12,6 +12,9 @@ from lingbot_world_ros.errors import SpecError
 import torch
 from torch import Tensor
 
+INT8_MAX = 127.0
+TINY = 1e-30  # of a token of zeros, whose scale is 0
+
 
 @dataclass(frozen=True)
 class WindowSpec:
@@ -65,11 +68,38 @@ class Place(NamedTuple):
     visible: Optional[Tensor] = None
 
 
-class Memory(NamedTuple):
-    """One block's part of the cache: keys and values (b, s, h, d), and where a chunk goes."""
+class Part(NamedTuple):
+    """
+    Keys or values of one block, (b, s, h, d).
 
-    keys: Tensor
-    values: Tensor
+    In 8 bits ``scale`` (b, s, h, 1) says what one step of each slot and head is worth.
+    """
+
+    stored: Tensor
+    scale: Optional[Tensor] = None
+
+    def write(self, slots: Tensor, x: Tensor) -> None:
+        """Put (b, n, h, d) into slots (n,)."""
+        if self.scale is None:
+            self.stored.index_copy_(1, slots, x)
+            return
+        # The scale is rounded first, so that its rounding is no error.
+        scale = (x.abs().amax(-1, keepdim=True).float() / INT8_MAX).to(self.scale.dtype)
+        steps = x.float() / scale.float().clamp(min=TINY)
+        self.scale.index_copy_(1, slots, scale)
+        self.stored.index_copy_(1, slots, steps.round().clamp(-INT8_MAX, INT8_MAX).to(torch.int8))
+
+    def read(self, slots) -> Tensor:
+        """Return (b, m, h, d) of slots, a slice or (m,)."""
+        x = self.stored[:, slots]
+        return x if self.scale is None else x * self.scale[:, slots]
+
+
+class Memory(NamedTuple):
+    """One block's part of the cache, and where a chunk goes."""
+
+    keys: Part
+    values: Part
     place: Place
 
     def update(self, k: Tensor, v: Tensor) -> Tuple[Tensor, Tensor]:
@@ -78,28 +108,28 @@ class Memory(NamedTuple):
 
         :param k: (b, n, h, d) rotated keys of the chunk
         :param v: (b, n, h, d)
-        :return: keys and values (b, m, h, d), mostly views into the cache
+        :return: keys and values (b, m, h, d), views into the cache where that can be
         """
         slots, num_visible, tokens, visible = self.place
         if tokens is not None:
             k, v = k[:, tokens], v[:, tokens]
-        self.keys.index_copy_(1, slots, k)
-        self.values.index_copy_(1, slots, v)
-        if visible is not None:
-            return self.keys[:, visible], self.values[:, visible]
-        return self.keys[:, :num_visible], self.values[:, :num_visible]
+        seen = slice(num_visible) if visible is None else visible
+        self.keys.write(slots, k)
+        self.values.write(slots, v)
+        return self.keys.read(seen), self.values.read(seen)
 
 
 class KVCache:
     """
-    Rotated keys and values of all blocks, in the network's dtype.
+    Rotated keys and values of all blocks, in the network's dtype or in 8 bits.
 
     A chunk written again overwrites itself; a new chunk takes the slots of the oldest one behind
     the sink. Attention does not care about order, so nothing ever moves.
     """
 
     def __init__(self, window: WindowSpec, *, num_layers: int, batch_size: int,
-                 tokens_per_latent: int, num_heads: int, head_dim: int, dtype, device):
+                 tokens_per_latent: int, num_heads: int, head_dim: int, dtype, device,
+                 in_8_bits: bool = False):
         """
         Allocate everything.
 
@@ -111,16 +141,22 @@ class KVCache:
         :param head_dim: width of a head
         :param dtype: of keys and values
         :param device: where they live
+        :param in_8_bits: half the memory of 16 bits, one scale for each token and head
         """
         self.window, self._tokens, self._device = window, tokens_per_latent, device
         shape = batch_size, window.window_latents * tokens_per_latent, num_heads, head_dim
-        self._layers = [tuple(torch.zeros(shape, dtype=dtype, device=device) for _ in range(2))
-                        for _ in range(num_layers)]
+
+        def part():
+            if not in_8_bits:
+                return Part(torch.zeros(shape, dtype=dtype, device=device))
+            return Part(torch.zeros(shape, dtype=torch.int8, device=device),
+                        torch.zeros((*shape[:3], 1), dtype=dtype, device=device))
+        self._layers = [(part(), part()) for _ in range(num_layers)]
 
     @property
     def num_bytes(self) -> int:
         """Bytes on the device."""
-        return sum(part.numel() * part.element_size() for layer in self._layers for part in layer)
+        return sum(tensor.numel() * tensor.element_size() for tensor in self._tensors())
 
     def layer(self, index: int, place: Place) -> Memory:
         """Return what block ``index`` reads and writes."""
@@ -151,15 +187,18 @@ class KVCache:
                      tokens=self._index(i - first_latent for i in fresh),
                      visible=self._index(map(self.window.slots, visible)))
 
-    def snapshot(self) -> Tensor:
-        """Return a copy of everything, (layers, 2, b, s, h, d) in the memory of the host."""
-        return torch.stack([torch.stack([part.cpu() for part in layer]) for layer in self._layers])
+    def snapshot(self) -> List[Tensor]:
+        """Return a copy of everything, in the memory of the host."""
+        return [tensor.to('cpu', copy=True) for tensor in self._tensors()]
 
-    def restore(self, snapshot: Tensor) -> None:
+    def restore(self, snapshot: List[Tensor]) -> None:
         """Go back to a copy; keys and values are the same bytes as then."""
-        for layer, saved in zip(self._layers, snapshot):
-            for part, bytes_then in zip(layer, saved):
-                part.copy_(bytes_then)
+        for tensor, saved in zip(self._tensors(), snapshot):
+            tensor.copy_(saved)
+
+    def _tensors(self):
+        return (tensor for layer in self._layers for part in layer for tensor in part
+                if tensor is not None)
 
     def _index(self, latents):
         """Return the tokens of latent frames (or slots), one after the other, on the device."""

@@ -30,11 +30,12 @@ SEED_STRIDE = 1 << 24  # chunks between the seeds of two clips
 
 @dataclass(frozen=True)
 class StreamSpec:
-    """What is streamed: frame size, visible window, noise levels."""
+    """What is streamed: frame size, visible window, noise levels, precision of the cache."""
 
     size: VideoSize
     window: WindowSpec
     schedule: FewStepSchedule
+    cache_in_8_bits: bool = False
 
 
 class Written(NamedTuple):
@@ -94,7 +95,8 @@ class CausalStream:
         self.cache = KVCache(
             spec.window, num_layers=dit.spec.num_layers, batch_size=1,
             tokens_per_latent=spec.size.tokens_per_latent, num_heads=heads,
-            head_dim=dit.spec.head_dim, dtype=dit.dtype, device=dit.device)
+            head_dim=dit.spec.head_dim, dtype=dit.dtype, device=dit.device,
+            in_8_bits=spec.cache_in_8_bits)
         self._state: Optional[StreamState] = None
         self._before: Optional[StreamState] = None  # of the newest chunk
         self._text: Optional[TextContext] = None  # that takes effect with the next chunk
