@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Start images as the stream's camera sees them."""
+from lingbot_world_ros.errors import SpecError
+from lingbot_world_ros.models.wan.spec import VideoSize
+from lingbot_world_ros.models.wan.start import PinholeCamera, read_image, seen_by
+from lingbot_world_ros.worlds.library import ImageCamera
+import numpy as np
+import pytest
+
+SIZE = VideoSize(464, 832)
+CAMERA = PinholeCamera(SIZE, 79.2)
+
+
+def ruler(height, width):
+    """Return an image whose red tells the column and whose green tells the row."""
+    rgb = np.zeros((height, width, 3), np.uint8)
+    rgb[..., 0] = np.arange(width) * 255 // width
+    rgb[..., 1] = (np.arange(height) * 255 // height)[:, None]
+    return rgb
+
+
+def test_field_of_view_gives_the_focal_length_of_the_public_examples():
+    assert CAMERA.focal_px == pytest.approx(502.9, abs=0.2)
+    assert CAMERA.intrinsics[2:] == (416.0, 232.0)
+
+
+def test_without_intrinsics_the_middle_is_taken():
+    assert seen_by(CAMERA, ruler(1000, 832)).shape == (464, 832, 3)
+    wide = seen_by(CAMERA, ruler(464, 1000))
+    assert wide.shape == (464, 832, 3)
+    assert wide[0, 0, 0] == ruler(464, 1000)[0, 84, 0]
+    assert seen_by(CAMERA, ruler(928, 1664)).shape == (928, 1664, 3)
+
+
+def test_same_camera_at_another_resolution_takes_all():
+    taken_by = ImageCamera(1664, 928, 2 * CAMERA.focal_px, 2 * CAMERA.focal_px, 832, 464)
+    assert seen_by(CAMERA, ruler(928, 1664), taken_by).shape == (928, 1664, 3)
+    half = ImageCamera(832, 464, CAMERA.focal_px, CAMERA.focal_px, 416, 232)
+    assert seen_by(CAMERA, ruler(928, 1664), half).shape == (928, 1664, 3)
+
+
+def test_wider_camera_with_its_middle_elsewhere_gives_the_rectangle():
+    taken_by = ImageCamera(1200, 800, CAMERA.focal_px, CAMERA.focal_px, 700, 350)
+    seen = seen_by(CAMERA, ruler(800, 1200), taken_by)
+    assert seen.shape == (464, 832, 3)
+    assert np.array_equal(seen, ruler(800, 1200)[350 - 232:350 + 232, 700 - 416:700 + 416])
+
+
+def test_narrower_image_is_refused_with_the_view_that_fits():
+    taken_by = ImageCamera(832, 464, 800.0, 800.0, 416, 232)
+    with pytest.raises(SpecError, match='field_of_view_deg to 54.9 or less'):
+        seen_by(CAMERA, ruler(464, 832), taken_by)
+    assert seen_by(PinholeCamera(SIZE, 54.9), ruler(464, 832), taken_by).shape[1] > 825
+
+
+@pytest.mark.parametrize('angle', (0.0, 179.0, float('nan')))
+def test_impossible_views_are_refused(angle):
+    with pytest.raises(SpecError, match='field_of_view_deg'):
+        PinholeCamera(SIZE, angle)
+
+
+def test_missing_and_broken_images_are_told(tmp_path):
+    with pytest.raises(SpecError, match='does not exist'):
+        read_image(tmp_path / 'none.png')
+    (tmp_path / 'broken.png').write_bytes(b'not a picture')
+    with pytest.raises(SpecError, match='cannot be read'):
+        read_image(tmp_path / 'broken.png')
+
+
+def test_images_are_read_in_rgb(tmp_path):
+    cv2 = pytest.importorskip('cv2')
+    rgb = ruler(40, 60)
+    cv2.imwrite(str(tmp_path / 'image.png'), rgb[..., ::-1])
+    assert np.array_equal(read_image(tmp_path / 'image.png'), rgb)
