@@ -402,6 +402,20 @@ class CommandBuffer:
             waiting.append(points)
         self._accept(limited, topic)
 
+    def refuse(self, topic: str, reason: str) -> None:
+        """
+        Count a command as refused.
+
+        :param topic: where it came from
+        :param reason: why, and what to do
+        :raises SpecError: always
+        """
+        self._refuse(topic, reason)
+
+    def tell(self, message: str) -> None:
+        """Tell the user something for a while."""
+        self._tell(message)
+
     def targets(self, now_ns: int, sim_ns: int, num_frames: int, period_ns: int,
                 current: Optional[Sequence[float]] = None) -> Targets:
         """

@@ -5,6 +5,7 @@ Node ``action_encoder``: commands of every kind in, what the world is asked to d
 Alone in a process it talks over topics. In one process with ``world_model`` it is linked to the
 session instead, which pulls an embedding at the last moment before each step.
 """
+from dataclasses import replace
 import os
 import threading
 import time
@@ -14,6 +15,7 @@ from lingbot_world_ros.actions.commands import CommandBuffer, MESSAGE_LENGTH
 from lingbot_world_ros.actions.embedding import encode
 from lingbot_world_ros.actions.kinematics import read_description, RobotModel
 from lingbot_world_ros.actions.limits import Limits
+from lingbot_world_ros.actions.playback import CameraPlayback, open_path, require_free_camera
 from lingbot_world_ros.errors import shown, SpecError
 from lingbot_world_ros.msg import ActionEmbedding as ActionEmbeddingMsg, WorldSpec as WorldSpecMsg
 from lingbot_world_ros.nodes import qos
@@ -71,9 +73,14 @@ class ActionEncoderNode(Node):
         self._limits, self._robot = Limits(**vars(params.limits)), None
         if params.robot_description:
             self._robot = RobotModel.from_description(read_description(params.robot_description))
+        self._path = None
+        if params.camera_path:
+            self._path = open_path(params.camera_path, params.camera_path_metres_per_unit,
+                                   params.lingbot.metres_per_world_unit)
         self._lock = threading.Lock()  # guards what is below, up to the blank line
         self._buffer = None
-        self._camera = None
+        self._camera = self._playback = None
+        self._path_is_over = False
         self._frame_id, self._num_frames, self._period_ns, self._period_s = '', 1, 1, 1.0
         self._sequence = self._sim_ns = self._valid_until_ns = 0
         self._joint_position = np.zeros(0)
@@ -122,13 +129,17 @@ class ActionEncoderNode(Node):
         Take over a new world, or forget the commands when the same one starts over.
 
         :param msg: description of the world
-        :raises SpecError: the world cannot be commanded, or does not fit the robot description or
-            ``camera_link``; the world before it stays
+        :raises SpecError: the world cannot be commanded, or does not fit the robot description,
+            ``camera_link`` or ``camera_path``; the world before it stays
         """
         spec = command_spec_from_msg(msg, self._params.cmd_timeout_s, self._limits)
         if self._robot is not None:
             spec = spec.within(self._robot.joint_limits)
         camera = camera_model_from_msg(msg, self._robot, self._params.camera_link)
+        playback, stamp_ns = None, stamp_to_ns(msg.header.stamp)
+        if self._path is not None:
+            require_free_camera(msg.engine, msg.free_camera)
+            playback = CameraPlayback.begin(self._path, msg.frame_rate, stamp_ns)
         with self._lock:
             if self._buffer is None:
                 self._buffer = CommandBuffer(spec)
@@ -139,7 +150,8 @@ class ActionEncoderNode(Node):
             self._num_frames, self._period_s = msg.frames_per_step, 1.0 / msg.frame_rate
             self._period_ns = round(1e9 / msg.frame_rate)
             self._joint_position = np.zeros(len(spec.joint_names))
-            self._sim_ns, self._valid_until_ns = stamp_to_ns(msg.header.stamp), 0
+            self._playback, self._path_is_over = playback, False
+            self._sim_ns, self._valid_until_ns = stamp_ns, 0
 
     def pull(self, sim_ns: int, joint_position: np.ndarray, by_step: bool = False):
         """
@@ -213,6 +225,9 @@ class ActionEncoderNode(Node):
         """Base velocity, Twist or TwistStamped."""
         linear, angular, stamp_ns = twist_from_msg(msg)
         topic = self._params.topics.cmd_vel
+        if self._path is not None:
+            return self._take(topic, lambda buffer, *_: buffer.refuse(
+                topic, 'the camera follows camera_path; leave that empty to drive'))
         self._take(topic, lambda buffer, now_ns, sim_ns: buffer.twist(
             linear, angular, now_ns, stamp_ns=stamp_ns, sim_ns=sim_ns, topic=topic))
 
@@ -267,10 +282,25 @@ class ActionEncoderNode(Node):
         buffer, sim_ns = self._buffer, self._sim_ns
         targets = buffer.targets(self._now_ns(sim_ns), sim_ns, self._num_frames, self._period_ns,
                                  self._joint_position)
+        motion = None
+        if self._playback is not None:
+            motion, targets = self._played(targets)
         self._valid_until_ns = targets.valid_until_ns
         return encode(targets, buffer.spec, self._camera, self._joint_position,
                       sequence=self._sequence, stamp_ns=sim_ns, period_s=self._period_s,
-                      counts=buffer.counts)
+                      counts=buffer.counts, motion=motion)
+
+    def _played(self, targets):
+        """Return the camera's motion along the path, and targets that hold for this step only."""
+        playback, sim_ns = self._playback, self._sim_ns
+        if not playback.has_ended(sim_ns):
+            end_ns = sim_ns + self._num_frames * self._period_ns
+            targets = replace(targets, valid_until_ns=end_ns)
+        elif not self._path_is_over:
+            self._path_is_over = True
+            self._buffer.tell(f'camera_path: all {len(playback.path)} frames were played; the '
+                              'camera rests until the next reset.')
+        return playback.motion(sim_ns, self._num_frames), targets
 
     def _now_ns(self, sim_ns):
         """

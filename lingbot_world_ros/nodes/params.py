@@ -19,6 +19,7 @@ DEFAULT_PROFILE = 'default'
 ROS_PARAMETERS = ('use_sim_time', 'start_type_description_service')  # every ROS node has these
 MAX_PROFILE_BYTES = 1 << 18
 ROS_PREFIXES = ('qos_overrides.',)
+LINGBOT_ENGINE, PREFIX = 'lingbot_world', 'lingbot.'
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,8 @@ class Param:
 
 
 WORLD_MODEL = (
-    Param('engine', str, 'World model to run: room (learned, CPU) or reference (MuJoCo).'),
+    Param('engine', str, 'World model to run: room (learned, CPU), reference (MuJoCo) or '
+          'lingbot_world (GPU).'),
     Param('isolate_engine', bool, 'Run the engine in a process of its own, which is started again '
           'when it hangs, is killed or runs out of memory.'),
     Param('autostart', bool, 'Configure and activate by itself; false waits for lifecycle calls.'),
@@ -66,6 +68,10 @@ WORLD_MODEL = (
     Param('world_path', str, 'Folders, separated by colons, from which world files may be loaded '
           'beside those that ship.'),
     Param('scene', str, 'Scene to start in; world_spec lists those of the engine.'),
+    Param('start_image', str, 'Picture to start from, a path, package:// or file:// URL, in place '
+          'of that of world or scene; for engines that take images.'),
+    Param('prompt', str, 'Text to start with, in place of that of world or scene; for engines '
+          'that take text.'),
     Param('seed', int, 'Start state of the scene, from the next reset on.', 0, 2 ** 31 - 1,
           dynamic=True),
     Param('mode', str, 'When sim time advances: realtime (paced to the wall), stepped (by '
@@ -137,9 +143,42 @@ ACTION_ENCODER = (
           0.0, 1000.0),
     Param('limits.joint_acceleration', float, 'Largest joint acceleration, rad/s^2 or m/s^2; '
           '0: no limit.', 0.0, 10000.0),
-    Param('camera_link', str, 'Link of the URDF that carries the camera, for engines with a free '
-          'camera; empty is the base.'),
+    Param('camera_path', str, 'Path that the camera follows instead of cmd_vel, for engines with '
+          'a free camera: a folder with poses.npy, or keys:w-16,none-16; empty is cmd_vel.'),
+    Param('camera_path_metres_per_unit', float, 'Scale of camera_path; 0 makes its largest step '
+          'over four frames lingbot.metres_per_world_unit long.', 0.0, 1e6),
 )
+
+# What engine lingbot_world is made with; it checks what is said here in words only.
+LINGBOT = tuple(Param(f'{PREFIX}{name}', *rest) for name, *rest in (
+    ('checkpoint', str, 'Folder or file of the network.'),
+    ('vae', str, 'File of the video autoencoder; empty is looked for beside the checkpoint.'),
+    ('text_encoder', str, 'File or folder of the text encoder (UMT5-XXL); empty is looked for '
+     'beside the checkpoint.'),
+    ('tokenizer', str, 'Folder of its tokenizer; empty is looked for beside the checkpoint.'),
+    ('tiny_decoder', str, 'TAEHV file that decodes in place of the autoencoder, faster and '
+     'softer; empty is none.'),
+    ('device', str, 'Where the network runs, for example cuda:1 or cpu; auto needs a GPU.'),
+    ('t5_device', str, 'Where the text encoder runs, once per prompt: cpu or cuda.'),
+    ('precision', str, 'Of the weights: bf16, fp8 or nf4 (smaller), fp32.', None, None,
+     ('fp32', 'bf16', 'fp8', 'nf4')),
+    ('height_px', int, 'Height of the predicted image, a multiple of 16.', 64, 4096),
+    ('width_px', int, 'Width of the predicted image, a multiple of 16.', 64, 4096),
+    ('field_of_view_deg', float, 'Horizontal field of view of the predicted image.', 1.0, 170.0),
+    ('chunk_latents', int, 'Latent frames (of four frames each) per step; 0 is what the '
+     'checkpoint was made for.', 0, 64),
+    ('window_latents', int, 'Latent frames seen at a time, sink and current chunk included; 0 is '
+     'what the checkpoint was made for.', 0, 1024),
+    ('sink_latents', int, 'First latent frames that are never forgotten; -1 is what the '
+     'checkpoint was made for.', -1, 256),
+    ('step_indices', str, 'Denoising steps as indices of 1000, for example 0,179,358,679; empty '
+     'is what the checkpoint was made for.'),
+    ('shift', float, 'Shift of the noise levels; 0 is what the checkpoint was made for.',
+     0.0, 100.0),
+    ('attention', str, 'Attention kernels; auto takes the best that is installed.'),
+    ('compile', bool, 'Let PyTorch compile the network; the first step then takes a minute.'),
+    ('keep_films', bool, "Keep the camera's part of all blocks for a step: faster, takes memory."),
+    ('cache_dir', str, 'Folder for encoded prompts; empty is ~/.cache/lingbot_world_ros.')))
 
 TOPICS = tuple(
     Param(f'topics.{key}', str, f'Topic name: {meaning}.') for key, meaning in (
@@ -152,15 +191,54 @@ TOPICS = tuple(
         ('robot_description', 'URDF of the robot, latched'), ('cmd_vel', 'base velocity commands'),
         ('joint_command', 'joint commands by name'),
         ('joint_trajectory', 'joint trajectory commands'),
-        ('joint_commands', 'joint commands as an array'), ('prompt', 'text for the world model')))
+        ('joint_commands', 'joint commands as an array'), ('prompt', 'text for the world model'),
+        ('anchor_image', 'picture for the world model to go on from')))
 
-SHARED = (*TOPICS, Param(
-    'robot_description', str, 'URDF: the XML itself, a package:// or file:// URL or a path. '
-    'Tightens joint limits and gives the kinematics; empty is the robot of the engine.'))
-WORLD_MODEL += SHARED
+SHARED = (
+    *TOPICS,
+    Param('robot_description', str, 'URDF: the XML itself, a package:// or file:// URL or a path. '
+          'Tightens joint limits and gives the kinematics; empty is the robot of the engine.'),
+    Param('camera_link', str, 'Link of the URDF that carries the camera, for engines with a free '
+          'camera; empty is the base.'),
+    Param(f'{PREFIX}metres_per_world_unit', float, 'Metres the camera moves in a quarter of a '
+          'second where LingBot-World shows its fastest motion.', 1e-6, 1e6))
+WORLD_MODEL += LINGBOT + SHARED
 ACTION_ENCODER += SHARED
 PARAMS = {p.name: p for p in WORLD_MODEL + ACTION_ENCODER}
 NODES = ('world_model', 'action_encoder')
+
+
+def engine_options(values: dict) -> dict:
+    """
+    Say what an engine is made with, beside its name.
+
+    :param values: all parameters of world_model, by name
+    :return: options for ``make_world``
+    :raises SpecError: something is set that the engine has no use for, or a file is missing
+    """
+    if values['engine'] != LINGBOT_ENGINE:
+        if values[f'{PREFIX}checkpoint']:
+            raise SpecError(f'{PREFIX}checkpoint is for engine {LINGBOT_ENGINE!r}, not for '
+                            f'{quoted(values["engine"])}; set engine, or take a profile like '
+                            'lingbot_world_fast.')
+        return {}
+    options = {name[len(PREFIX):]: value for name, value in values.items()
+               if name.startswith(PREFIX)}
+    if values['robot_description']:
+        from lingbot_world_ros.actions.kinematics import read_description
+        options['robot_description'] = read_description(values['robot_description'])
+    return options
+
+
+def flat(values: SimpleNamespace, prefix: str = '') -> dict:
+    """Return what ``declare`` gave as one value per dotted name."""
+    found = {}
+    for name, value in vars(values).items():
+        if isinstance(value, SimpleNamespace):
+            found.update(flat(value, f'{prefix}{name}.'))
+        else:
+            found[f'{prefix}{name}'] = value
+    return found
 
 
 def _told(value) -> str:

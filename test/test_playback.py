@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A recorded or typed camera path in the place of cmd_vel, frame by frame in sim time."""
+import pytest
+
+pytest.importorskip('rclpy')
+pytest.importorskip('lingbot_world_ros.msg')
+
+from fake_world import FakeWorld  # noqa: E402, I100
+from free_camera import FreeCameraWorld  # noqa: E402
+from lingbot_world_ros.actions.embedding import invert_pose  # noqa: E402
+from lingbot_world_ros.actions.playback import CameraPlayback, open_path  # noqa: E402
+from lingbot_world_ros.actions.rotation import rotation_of  # noqa: E402
+from lingbot_world_ros.errors import SpecError  # noqa: E402
+from lingbot_world_ros.nodes.action_encoder import ActionEncoderNode  # noqa: E402
+from lingbot_world_ros.nodes.world_model import WorldModelNode  # noqa: E402
+from lingbot_world_ros.sensors.commands import joint_command_to_msg, twist_to_msg  # noqa: E402
+from lingbot_world_ros.worlds.robot import ROBOT  # noqa: E402
+import numpy as np  # noqa: E402
+from ros_graph import Domain, Graph  # noqa: E402
+from std_srvs.srv import Trigger  # noqa: E402
+
+PERIOD_NS = 62_500_000
+NUM_POSES = 11
+STEP = 4
+
+
+def make_poses(count=NUM_POSES):
+    """Poses of a camera that flies a curve, in a world of its own."""
+    rng = np.random.default_rng(5)
+    poses = np.tile(np.eye(4), (count, 1, 1))
+    poses[:, :3, :3] = rotation_of(np.cumsum(rng.normal(size=(count, 3)), 0) * 0.05)
+    poses[:, :3, 3] = np.cumsum(rng.normal(size=(count, 3)), 0) * 0.1 + 3.0
+    return poses
+
+
+@pytest.fixture
+def folder(tmp_path):
+    np.save(tmp_path / 'poses.npy', make_poses())
+    return tmp_path
+
+
+def from_first(poses):
+    return invert_pose(poses[0]) @ poses
+
+
+def test_frames_of_a_path_follow_sim_time_and_then_rest(folder):
+    path = open_path(str(folder), 1.0, 0.25)
+    start_ns = 7_000_000_000
+    playback = CameraPlayback.begin(path, 16.0, start_ns)
+    wanted = from_first(make_poses())
+    for frame in (0, 1, 5):
+        motion = playback.motion(start_ns + (frame + 1) * PERIOD_NS, STEP)
+        np.testing.assert_allclose(wanted[frame] @ motion[0] @ motion[1], wanted[frame + 2],
+                                   atol=1e-12)
+    assert not playback.has_ended(start_ns + 10 * PERIOD_NS)
+    assert playback.has_ended(start_ns + 11 * PERIOD_NS)
+    last = playback.motion(start_ns + 10 * PERIOD_NS, STEP)
+    assert not np.array_equal(last[0], np.eye(4))
+    np.testing.assert_array_equal(last[1:], [np.eye(4)] * 3)
+    np.testing.assert_array_equal(playback.motion(start_ns, 1), playback.motion(
+        start_ns + PERIOD_NS, 1))  # before the first frame nothing has moved
+
+
+def test_scale_is_given_or_chosen_by_the_largest_step(folder):
+    metric, doubled = (open_path(str(folder), scale, 0.25) for scale in (1.0, 2.0))
+    np.testing.assert_allclose(doubled.poses[:, :3, 3], 2.0 * metric.poses[:, :3, 3])
+    np.testing.assert_array_equal(doubled.poses[:, :3, :3], metric.poses[:, :3, :3])
+    chosen = open_path(str(folder), 0.0, 0.25)
+    steps = np.linalg.norm(np.diff(chosen.poses[::4, :3, 3], axis=0), axis=-1)
+    assert steps.max() == pytest.approx(0.25)
+    keys = open_path('keys:w-8', 0.0, 0.25)
+    assert keys.poses[8, 2, 3] == pytest.approx(0.5)
+    still = open_path('keys:none-8', 0.0, 0.25)
+    assert not still.poses[:, :3, 3].any()
+
+
+def test_urls_name_files_too(folder):
+    path = open_path((folder / 'poses.npy').as_uri(), 1.0, 0.25)
+    assert len(path) == NUM_POSES
+
+
+@pytest.fixture(scope='module')
+def domain():
+    with Domain() as number:
+        yield number
+
+
+def arguments(path, *more):
+    return ('-p', f'camera_path:={path}', '-p', 'camera_path_metres_per_unit:=1.0', '-p',
+            'scene:=a', '-p', 'mode:=stepped', '-p', 'initial_state:=paused', *more)
+
+
+def make_nodes(world, composed):
+    def nodes():
+        encoder = ActionEncoderNode()
+        return [WorldModelNode(world=lambda: world, encoder=encoder if composed else None),
+                encoder]
+    return nodes
+
+
+def advance(graph, num_steps):
+    """Make steps one by one over ROS."""
+    for _ in range(num_steps):
+        assert graph.call(Trigger, '/world_model/step').success
+
+
+def wait_for_an_embedding(graph):
+    session = graph.nodes[0].session
+    graph.wait_for(lambda: session._latch.newest, 'an embedding')
+
+
+@pytest.mark.parametrize('composed', [True, False], ids=['composed', 'separate'])
+def test_the_engine_is_told_the_poses_of_the_file_again_after_each_reset(domain, folder,
+                                                                         composed):
+    world = FreeCameraWorld(frames_per_step=STEP)
+    with Graph(make_nodes(world, composed), domain, arguments(folder)) as graph:
+        for _ in range(2):
+            if not composed:
+                wait_for_an_embedding(graph)
+            advance(graph, 4)
+            poses = world.poses()
+            np.testing.assert_allclose(poses[:NUM_POSES], from_first(make_poses()), atol=1e-6)
+            np.testing.assert_array_equal(world.motions[2][2:], [np.eye(4)] * 2)
+            np.testing.assert_array_equal(world.motions[3], [np.eye(4)] * 4)
+            status = graph.nodes[0].session.status
+            assert 'camera_path: all 11 frames were played' in status.counts.message
+            assert graph.call(Trigger, '/world_model/reset').success
+            assert graph.nodes[0].session.status.step == 0
+
+
+def test_joints_are_commanded_as_ever_and_cmd_vel_is_refused_in_words(domain, folder):
+    world = FreeCameraWorld(frames_per_step=STEP)
+    with Graph(make_nodes(world, True), domain, arguments(folder)) as graph:
+        encoder = graph.nodes[1]
+        encoder.on_joint_command(joint_command_to_msg([ROBOT.joint_names[0]], velocity=[0.2]))
+        encoder.on_cmd_vel(twist_to_msg(0.3, 0.0))
+        advance(graph, 1)
+        assert world.actions[-1][0, :, 2] == pytest.approx([0.2] * STEP)
+        assert not world.actions[-1][0, :, :2].any()
+        status = graph.nodes[0].session.status
+        assert status.counts.rejected == 1
+        assert 'cmd_vel: refused, the camera follows camera_path' in status.counts.message
+
+
+def test_keys_are_played(domain):
+    world = FreeCameraWorld(frames_per_step=STEP)
+    with Graph(make_nodes(world, True), domain, arguments('keys:w-4,l-4')) as graph:
+        advance(graph, 3)
+        end = world.poses()[-1]
+        np.testing.assert_allclose(end[:3, 3], [0.0, 0.0, 0.2], atol=1e-6)
+        assert np.degrees(np.arctan2(end[0, 2], end[2, 2])) == pytest.approx(8.0, abs=1e-4)
+
+
+def test_a_fixed_camera_is_refused_at_start(domain, folder):
+    with pytest.raises(SpecError, match='camera_path: the camera of engine .fake. moves with'):
+        Graph(make_nodes(FakeWorld(), True), domain, arguments(folder))
+
+
+@pytest.mark.parametrize('given, words', [
+    ('/no/where', '/no/where'), ('keys:x-4', 'keys'), ('file:///no/poses.npy', 'poses.npy')])
+def test_a_path_that_cannot_be_read_is_one_error_at_start(domain, given, words):
+    with pytest.raises(SpecError, match=words) as error:
+        Graph(make_nodes(FreeCameraWorld(), True), domain, arguments(given))
+    assert '\n' not in str(error.value)
