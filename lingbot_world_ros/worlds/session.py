@@ -20,10 +20,10 @@ from lingbot_world_ros.worlds.clock import ClockTicker, SimClock, WallClock
 from lingbot_world_ros.worlds.faults import check_finite, EngineHung, fault_of
 from lingbot_world_ros.worlds.latch import EmbeddingLatch, FrameMeter
 from lingbot_world_ros.worlds.library import WorldDefinition
-from lingbot_world_ros.worlds.status import (EntityState, ERROR, Frame, frame_digest, LOADING,
-                                             LOCKSTEP, NO_WORLD, PAUSED, PLAYING, REALTIME,
-                                             Refused, SessionObserver, SessionStatus, STEPPED,
-                                             STOPPED)
+from lingbot_world_ros.worlds.status import (EntityState, ERROR, frame_digest, frame_of,
+                                             LOADING, LOCKSTEP, NO_WORLD, PAUSED, PLAYING,
+                                             REALTIME, Refused, SessionObserver, SessionStatus,
+                                             STEPPED, STOPPED)
 from lingbot_world_ros.worlds.world_model import Observation, WorldModel
 import numpy as np
 
@@ -741,20 +741,8 @@ class Session:
             while not self._closing and self._clock.now_ns() < until_ns:
                 self._clock.wait(self._wake, until_ns)
 
-    def _frame(self, observation, t, index, stamp_ns) -> Frame:
-        def at(values, otherwise=None):
-            return otherwise if values is None else values[0, t]
-
-        return Frame(
-            index=index, stamp_ns=stamp_ns, rgb=observation.rgb[0, t],
-            depth_m=at(observation.depth_m), start_pose=self._origin,
-            base_pose=observation.base_pose[0, t], base_twist=observation.base_twist[0, t],
-            base_pose_cov=at(observation.base_pose_cov),
-            joint_position=observation.joint_position[0, t],
-            joint_velocity=observation.joint_velocity[0, t],
-            contact=float(observation.contact[0, t]),
-            uncertainty=float(at(observation.uncertainty, 0.0)),
-            calibrated=bool(at(observation.calibrated, True)))
+    def _frame(self, observation, t, index, stamp_ns):
+        return frame_of(observation, t, index, stamp_ns, self._origin)
 
     def _count_frame(self, frame, planned_ns):
         now_ns, period_ns = self._clock.now_ns(), self._wall_ns(1)

@@ -7,6 +7,7 @@ from typing import Optional, Tuple
 from lingbot_world_ros.actions.embedding import CommandCounts
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.worlds.faults import Fault
+from lingbot_world_ros.worlds.world_model import Observation
 import numpy as np
 
 STOPPED, PLAYING, PAUSED, ERROR = 'stopped', 'playing', 'paused', 'error'
@@ -21,7 +22,8 @@ class Frame:
 
     ``rgb`` (h, w, 3) uint8; ``depth_m`` (h, w) float32 or None; poses (3,) x, y [m], yaw [rad] in
     the scene frame, ``start_pose`` being that of the odometry's origin; ``base_twist`` (3,) v_x,
-    v_y, w_z in base_link; joints (J,) rad or m; ``base_pose_cov`` (3, 3) or None.
+    v_y, w_z in base_link; joints (J,) rad or m; ``base_pose_cov`` (3, 3) or None; ``uncertainty``
+    NaN where the engine does not estimate it.
     """
 
     index: int
@@ -46,7 +48,9 @@ class SessionStatus:
 
     ``actions`` (T, A) float32 drove the newest step, None after a reset; ``anchor`` is what was
     set from outside since the step before; ``digest`` sums up all frames since the reset. All
-    three as in WorldStatus.msg.
+    three as in WorldStatus.msg. ``prompt`` is the one the newest step was made with;
+    ``images_anchored`` counts images put in since the reset, without which what follows cannot be
+    made again.
     """
 
     state: str
@@ -69,6 +73,8 @@ class SessionStatus:
     uncertainty: float = 0.0
     calibrated: bool = True
     contact: float = 0.0
+    prompt: str = ''
+    images_anchored: int = 0
     late_frames: int = 0
     lockstep_timeouts: int = 0
     rejected_embeddings: int = 0
@@ -97,7 +103,8 @@ class Refused(SpecError):
     """
     A request that cannot be granted; the world goes on as it was.
 
-    ``reason`` is one of not_paused, no_world, already, interrupted, engine, mode, unknown;
+    ``reason`` is one of not_paused, no_world, already, interrupted, engine, mode, unknown,
+    unsupported;
     ``num_done`` counts the steps that were made all the same.
     """
 
@@ -121,6 +128,34 @@ class SessionObserver:
 
     def on_status(self, status: SessionStatus) -> None:
         """Run after every step and every change of state."""
+
+
+def frame_of(observation: Observation, t: int, index: int, stamp_ns: int,
+             start_pose: np.ndarray) -> Frame:
+    """
+    Cut one frame out of an observation.
+
+    :param observation: of one world (b = 1)
+    :param t: which of its frames
+    :param index: frames since the reset
+    :param stamp_ns: sim time
+    :param start_pose: (3,) where odometry counts from, scene frame
+    :return: the frame; views, nothing is copied
+    """
+    def at(values, otherwise=None):
+        return otherwise if values is None else values[0, t]
+
+    estimated = observation.uncertainty is not None
+    return Frame(
+        index=index, stamp_ns=stamp_ns, rgb=observation.rgb[0, t],
+        depth_m=at(observation.depth_m), start_pose=start_pose,
+        base_pose=observation.base_pose[0, t], base_twist=observation.base_twist[0, t],
+        base_pose_cov=at(observation.base_pose_cov),
+        joint_position=observation.joint_position[0, t],
+        joint_velocity=observation.joint_velocity[0, t],
+        contact=float(observation.contact[0, t]),
+        uncertainty=float(at(observation.uncertainty, np.nan)),
+        calibrated=estimated and bool(at(observation.calibrated, True)))
 
 
 def frame_digest(before: str, frame: Frame) -> str:

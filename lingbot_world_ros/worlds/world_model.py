@@ -5,11 +5,14 @@ The interface every engine implements, and the plain data that crosses it. NumPy
 Axes: b batch (worlds side by side), t frames of one step, a action, j joint, h w image.
 """
 from dataclasses import dataclass, field
-from typing import Optional, Protocol, Sequence, Tuple, Union
+from typing import Optional, Protocol, Sequence, Tuple, TYPE_CHECKING, Union
 
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.worlds.robot import CameraSpec, JointSpec, RobotSpec
 import numpy as np
+
+if TYPE_CHECKING:
+    from lingbot_world_ros.worlds.library import ImageCamera
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,8 @@ class WorldSpec:
     takes_text: bool = False  # a world's prompt, and changes of it
     takes_images: bool = False  # a world's start images and their camera
     free_camera: bool = False  # follows ActionEmbedding.camera_motion wherever it is mounted
+    takes_poses: bool = True  # observe moves robot and objects; False: that is refused
+    cheap_snapshots: bool = True  # False: none is taken per step; a step that fails undoes itself
 
     def __post_init__(self):
         """Refuse sizes that no engine can run."""
@@ -111,7 +116,8 @@ class Observation:
     What a world shows after a reset (t = 1) or a step (t = frames_per_step).
 
     Poses are in the scene's own frame (x, y [m], yaw [rad], REP-103), twists in base_link.
-    A predicted quantity carries its uncertainty; ``rgb`` is None when rendering was not asked for.
+    A predicted quantity carries its uncertainty, None where the engine does not estimate it;
+    ``rgb`` is None when rendering was not asked for.
     """
 
     rgb: Optional[np.ndarray]  # (b, t, h, w, 3) uint8
@@ -128,26 +134,48 @@ class Observation:
     extra: dict = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Start:
+    """
+    What a world starts from beyond scene and seed; '' and () leave it to the scene.
+
+    ``images`` are absolute paths, ``camera`` is the one that took them (None: not known).
+    """
+
+    prompt: str = ''
+    images: Tuple[str, ...] = ()
+    camera: Optional['ImageCamera'] = None
+
+
 class WorldModel(Protocol):
     """
     A batch of worlds that can be reset and stepped.
 
-    Not thread safe: one worker owns an engine. A step either returns a full observation or
+    Not thread safe: there is one call at a time. A step either returns a full observation or
     raises and leaves the state before it untouched.
+
+    What an engine may have besides: ``set_prompt(text)`` (with ``spec.takes_text``), the prompt
+    from the next step on; ``prepare_prompt(text)``, the slow part of that ahead and from any
+    thread. ``finish_step()``, work that only the next step needs, called once after each step
+    (again if it raised) while others look at the frames. ``undo_step()`` takes the newest step
+    back as if it had never been made, finished or not, until the next one begins; a prompt stays.
+    An engine with several frames per step that has it is stepped ahead while its frames leave.
     """
 
     spec: WorldSpec
 
     def reset(self, scene: str, seed: Union[int, Sequence[int]],
-              render: bool = True) -> Observation:
+              render: bool = True, start: Optional[Start] = None) -> Observation:
         """
         Start over in a scene.
 
         :param scene: one of ``spec.scenes``
         :param seed: start state; one int, or one per world of the batch
         :param render: False skips rgb and depth
+        :param start: given where ``spec.takes_text`` or ``spec.takes_images``
         :return: the first observation, t = 1, at sim time zero
-        :raises SpecError: unknown scene; lists the known ones
+        :raises SpecError: it cannot start like that (an unknown scene: lists the known ones);
+            nothing changed
         """
         ...
 
@@ -165,10 +193,12 @@ class WorldModel(Protocol):
         """
         Replace imagined state by what was observed, as of the observation's last frame.
 
-        :param observation: measured poses, twists, joints and objects; engines that can, also
-            take the images
+        :param observation: measured poses, twists, joints and objects; with
+            ``spec.takes_images`` an ``rgb`` that is not None is the image to go on from,
+            (b, 1, h, w, 3) uint8 of any size
         :param render: False skips rgb and depth
         :return: the world as it is now, t = 1; no sim time has passed
+        :raises SpecError: an image that cannot be used; nothing changed
         """
         ...
 
