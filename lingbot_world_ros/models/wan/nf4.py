@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Linear layers in 4 bits (NF4, double quantisation), as bitsandbytes stores them.
+
+Weights are quantised one at a time while they are loaded, or come quantised already in the
+layout that bitsandbytes writes and the community shares: ``X.weight`` packed two to a byte, its
+scales in ``X.weight.absmax`` and so on. Everything but linear weights stays bfloat16.
+"""
+from functools import lru_cache
+import json
+from pathlib import Path
+from typing import Dict
+
+from lingbot_world_ros.errors import shown, SpecError
+
+BLOCK_SIZE = 64
+STATE = 'quant_state.bitsandbytes__nf4'
+PARTS = ('absmax', 'quant_map', 'nested_absmax', 'nested_quant_map', STATE)
+FILE = 'model.safetensors'
+
+
+@lru_cache(maxsize=None)
+def linear_class():
+    """
+    Return the class of quantised layers.
+
+    :return: bitsandbytes' ``Linear4bit``, with a path of its own on a CPU: there bitsandbytes
+        repacks weights in place and rounds their scales, depending on the processor
+    """
+    bnb = _bitsandbytes()
+    from torch.nn import functional
+
+    class NF4Linear(bnb.nn.Linear4bit):
+        """A linear layer whose weights are unpacked when they are used."""
+
+        def forward(self, x):
+            if x.device.type != 'cpu':
+                return super().forward(x)
+            weight = bnb.functional.dequantize_4bit(self.weight.data, self.weight.quant_state)
+            bias = None if self.bias is None else self.bias.to(self.compute_dtype)
+            out = functional.linear(x.to(self.compute_dtype), weight.to(self.compute_dtype), bias)
+            return out.to(x.dtype)
+
+    return NF4Linear
+
+
+def is_quantised(module) -> bool:
+    """Say whether a layer is one of ours, without importing bitsandbytes."""
+    return type(module).__name__ == 'NF4Linear'
+
+
+def replace_linears(network) -> int:
+    """
+    Put a quantised layer, still without weights, in place of every linear one.
+
+    :param network: on the meta device; changed in place
+    :return: how many there are
+    """
+    import torch
+    from torch import nn
+    kind, count = linear_class(), 0
+    for name, module in list(network.named_modules()):
+        if type(module) is nn.Linear:
+            path, leaf = name.rpartition('.')[::2]
+            setattr(network.get_submodule(path), leaf, kind(
+                module.in_features, module.out_features, module.bias is not None,
+                compute_dtype=torch.bfloat16, quant_type='nf4', device='meta'))
+            count += 1
+    return count
+
+
+def quantised_parameter(read, module, device):
+    """
+    Make a layer's weight from what a file holds.
+
+    :param read: the weight, or the parts of a quantised one by name ('' is the packed weight)
+    :param module: the layer it is for
+    :param device: where it shall be
+    :return: bitsandbytes' ``Params4bit``, quantised, on the device
+    """
+    bnb = _bitsandbytes()
+    if isinstance(read, dict):
+        parts = {f'weight.{name}': part for name, part in _checked(read).items() if name}
+        return bnb.nn.Params4bit.from_prequantized(read[''], parts, device=device, module=module)
+    packed, state = _quantise(read, device)
+    return bnb.nn.Params4bit(packed, quant_state=state, blocksize=BLOCK_SIZE, quant_type='nf4',
+                             module=module, bnb_quantized=True)
+
+
+def dequantised(read: Dict):
+    """
+    Unpack a quantised weight.
+
+    :param read: its parts by name ('' is the packed weight)
+    :return: (out, in) in the dtype that it was quantised from, on the same device
+    """
+    bnb = _bitsandbytes()
+    device = read[''].device
+    parts = {name: part for name, part in _checked(read).items() if name}
+    state = bnb.functional.QuantState.from_dict(parts, device=device)
+    return bnb.functional.dequantize_4bit(read[''], state)
+
+
+def save_nf4(checkpoint, folder, expert: str = '', device: str = 'cpu', on_progress=None) -> Path:
+    """
+    Write a quantised copy of a network, tensor by tensor.
+
+    The folder then is a checkpoint of its own: ``model.safetensors`` and ``config.json``. Name it
+    ``high_noise_model_bnb_nf4`` and ``low_noise_model_bnb_nf4`` to keep both experts of a base
+    model side by side.
+
+    :param checkpoint: from ``open_checkpoint``
+    :param folder: made where it is not there
+    :param expert: high_noise, low_noise or causal; '' takes the only one
+    :param device: where to quantise
+    :param on_progress: called with bytes read and bytes in all
+    :return: the file of weights
+    :raises SpecError: the checkpoint is incomplete or quantised already; the file is there
+        already, or cannot be written
+    """
+    from lingbot_world_ros.models.wan.checkpoint import checked_expert, torch_device
+    from lingbot_world_ros.models.wan.memory import linear_names
+    source, target = checked_expert(checkpoint, expert), torch_device(device)
+    path = Path(folder) / FILE
+    if source.quantised:
+        raise SpecError(f'{source.name} of {shown(checkpoint.path)} is quantised already.')
+    if path.exists():
+        raise SpecError(f'{shown(path)} is there already; remove it or choose another folder.')
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        weights = {f'{name}.weight' for name in linear_names(source.spec)}
+        _write(source, path, weights, target, on_progress)
+        config = {**_config(source.spec), **_about(checkpoint), 'expert': source.name}
+        (path.parent / 'config.json').write_text(json.dumps(config, indent=2) + '\n')
+    except OSError as error:
+        raise SpecError(f'{shown(path)} cannot be written: {error.strerror or error}.') from None
+    return path
+
+
+def _write(source, path, weights, device, on_progress) -> None:
+    from lingbot_world_ros.models.wan.checkpoint import stream_tensors
+    from lingbot_world_ros.models.wan.tensor_files import safetensors_writer
+    import torch
+    names = list(source.tensors) + [f'{name}.{part}' for name in weights for part in PARTS]
+    with safetensors_writer(path, names, {'format': 'pt'}) as writer:
+        for name, tensor in stream_tensors(source, on_progress):
+            if name not in weights:
+                writer.add(name, tensor.to(torch.bfloat16))
+                continue
+            packed, state = _quantise(tensor, device)
+            writer.add(name, packed)
+            for part, value in state.as_dict(packed=True).items():
+                writer.add(f'{name}.{part}', value)
+
+
+def _quantise(weight, device):
+    """Quantise from bfloat16, whatever the file holds, so that every way gives the same bits."""
+    import torch
+    return _bitsandbytes().functional.quantize_4bit(
+        weight.to(torch.bfloat16).to(device), blocksize=BLOCK_SIZE, compress_statistics=True,
+        quant_type='nf4', quant_storage=torch.uint8)
+
+
+def _checked(read: Dict) -> Dict:
+    """Refuse a weight whose scales are not all there."""
+    wanted = {'absmax', 'quant_map'} | ({'nested_absmax', 'nested_quant_map'}
+                                        if 'nested_absmax' in read else set())
+    missing = [name for name in wanted if name not in read]
+    if not any(name.startswith('quant_state.') for name in read):
+        missing.append(STATE)
+    if missing:
+        raise SpecError(f'a quantised weight lacks {", ".join(sorted(missing))}; the file is '
+                        'incomplete, download it again.')
+    return read
+
+
+def _config(spec) -> dict:
+    return {'model_type': 'i2v', 'dim': spec.dim, 'ffn_dim': spec.ffn_dim, 'eps': spec.eps,
+            'freq_dim': spec.freq_dim, 'in_dim': spec.in_channels, 'out_dim': spec.out_channels,
+            'num_heads': spec.num_heads, 'num_layers': spec.num_layers,
+            'text_len': spec.text_len, 'text_dim': spec.text_dim}
+
+
+def _about(checkpoint) -> dict:
+    """Tell the release and how it is streamed, which tensors do not tell."""
+    own = checkpoint.defaults
+    return {'quantization_config': {'quant_method': 'bitsandbytes', 'bnb_4bit_quant_type': 'nf4',
+                                    'bnb_4bit_use_double_quant': True,
+                                    'bnb_4bit_compute_dtype': 'bfloat16', 'load_in_4bit': True},
+            'source': checkpoint.family.title, 'licence': checkpoint.family.licence,
+            'num_frames_per_block': own.chunk_latents, 'sink_size': own.sink_latents,
+            'sliding_window_num_frames': own.window_latents}
+
+
+def _bitsandbytes():
+    try:
+        import bitsandbytes
+    except ImportError as error:
+        raise SpecError(f'precision nf4 needs bitsandbytes ({error}): pip install '
+                        'bitsandbytes.') from None
+    return bitsandbytes
