@@ -11,7 +11,8 @@ from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.paths import share_path
 from lingbot_world_ros.worlds import library as library_module
 from lingbot_world_ros.worlds.library import (ImageCamera, MAX_BYTES, misplaced, NamedPose,
-                                              WorldDefinition, WorldError, WorldLibrary)
+                                              started_from, WorldDefinition, WorldError,
+                                              WorldLibrary)
 from lingbot_world_ros.worlds.robot import ROBOT
 from lingbot_world_ros.worlds.scenes import get_scene, SCENES
 from lingbot_world_ros.worlds.world_model import robot_action_layout, WorldSpec
@@ -372,3 +373,37 @@ def test_misplaced_knows_walls_and_furniture():
         assert misplaced('office', x_m, y_m, ROBOT.base_radius_m)
     assert misplaced('mars', 100.0, -100.0, 0.3) == '' and misplaced('mars', 1e9, 0.0, 0.3)
     assert Path(share_path('config', 'worlds')).is_dir()
+
+
+def test_start_image_and_prompt_take_the_place_of_those_of_a_world(folder):
+    world = WorldLibrary(IMAGINES, str(folder)).load((folder / 'rainy.yaml').as_uri())
+    other = folder.parent / 'other.PNG'
+    other.write_bytes(PNG)
+    for given in (str(other), other.as_uri()):
+        led = started_from(world, IMAGINES, start_image=given, prompt='it snows')
+        assert (led.images, led.prompt, led.camera) == ((str(other),), 'it snows', None)
+    assert led.scene == world.scene and 'it snows' in led.text
+    assert started_from(world, IMAGINES) == world
+    kept = started_from(world, IMAGINES, prompt='it snows')
+    assert (kept.images, kept.camera) == (world.images, world.camera)
+
+
+@pytest.mark.parametrize('spec, changes, words', [
+    (SPEC, dict(prompt='x'), "engine 'test' takes no text"),
+    (SPEC, dict(start_image='a.png'), "start_image: engine 'test' starts from its scenes"),
+    (IMAGINES, dict(prompt='x' * 10_001), 'at most 10000'),
+    (IMAGINES, dict(prompt='a\x1b[2J'), 'control characters'),
+    (IMAGINES, dict(start_image='/no/where.png'), 'start_image: /no/where.png is not a file'),
+    (IMAGINES, dict(start_image='package://lingbot_world_ros/config/default.yaml'), 'no PNG'),
+])
+def test_starts_that_cannot_be_are_refused_in_words(spec, changes, words):
+    with pytest.raises(SpecError, match=words) as error:
+        started_from(WorldDefinition('office', 'office'), spec, **changes)
+    assert '\n' not in str(error.value) and '\x1b' not in str(error.value)
+
+
+def test_a_picture_that_is_none_is_refused(tmp_path):
+    path = tmp_path / 'fake.png'
+    path.write_bytes(b'GIF89a')
+    with pytest.raises(SpecError, match='no PNG or JPEG'):
+        started_from(WorldDefinition('office', 'office'), IMAGINES, start_image=str(path))

@@ -20,6 +20,7 @@ from lingbot_world_ros.worlds.robot import ROBOT  # noqa: E402
 from lingbot_world_ros.worlds.status import SessionStatus  # noqa: E402
 from lingbot_world_ros.worlds.world_model import robot_action_layout, WorldSpec  # noqa: E402
 import numpy as np  # noqa: E402
+from sensor_msgs.msg import Image  # noqa: E402
 
 STAMP_NS = 12_000_000_345
 SPEC = WorldSpec(engine='e', model='m 1', scenes=('a', 'b'), robot=ROBOT,
@@ -81,6 +82,46 @@ def test_other_encoding_is_refused():
     msg.encoding = 'bayer_rggb8'
     with pytest.raises(SpecError, match='bayer.*rgb8'):
         image.image_from_msg(msg)
+
+
+COLOURS = {'rgb8': [0, 1, 2], 'bgr8': [2, 1, 0], 'rgba8': [0, 1, 2, 3], 'bgra8': [2, 1, 0, 3]}
+
+
+def colour_msg(rgb, encoding, padding=0):
+    """Write an image the way a camera driver would, alpha 255."""
+    pixels = np.concatenate([rgb, np.full_like(rgb[..., :1], 255)], -1)
+    pixels = rgb[..., :1] if encoding == 'mono8' else pixels[..., COLOURS[encoding]]
+    rows = pixels.reshape(len(rgb), -1)
+    rows = np.pad(rows, ((0, 0), (0, padding)), constant_values=77)
+    return Image(height=rgb.shape[0], width=rgb.shape[1], encoding=encoding, step=rows.shape[1],
+                 data=rows.tobytes())
+
+
+@pytest.mark.parametrize('padding', [0, 5])
+@pytest.mark.parametrize('encoding', [*COLOURS, 'mono8'])
+def test_colours_of_every_encoding_are_read(encoding, padding):
+    rgb = RNG.integers(0, 255, (5, 7, 3), np.uint8)
+    if encoding == 'mono8':
+        rgb[...] = rgb[..., :1]
+    msg = colour_msg(rgb, encoding, padding)
+    np.testing.assert_array_equal(image.image_from_msg(msg), rgb)
+    kept = image.rgb_from_msg(msg)
+    np.testing.assert_array_equal(kept, rgb)
+    assert kept.flags.c_contiguous and kept.flags.owndata and kept.dtype == np.uint8
+
+
+@pytest.mark.parametrize('changes, words', [
+    ({'width': 0}, '0 x 5 pixels'), ({'height': 0}, '7 x 0 pixels'),
+    ({'width': 4_000_000_000}, '1 to 16384'), ({'step': 20}, 'step must be at least 21'),
+    ({'height': 6}, '105 bytes'), ({'data': b''}, ' 0 bytes'), ({'encoding': 'yuv422'}, 'yuv422'),
+    ({'encoding': 'x' * 5000}, 'not one of rgb8, bgr8'), ({'encoding': '32FC1'}, 'not colour')])
+def test_images_that_make_no_sense_are_refused_in_words(changes, words):
+    msg = colour_msg(np.zeros((5, 7, 3), np.uint8), 'bgr8')
+    for name, value in changes.items():
+        setattr(msg, name, value)
+    with pytest.raises(SpecError, match=words) as error:
+        image.rgb_from_msg(msg)
+    assert len(str(error.value)) < 400
 
 
 def test_jpeg_keeps_colours_in_order():

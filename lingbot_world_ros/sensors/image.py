@@ -9,12 +9,16 @@ in place.
 from array import array
 from typing import Optional
 
-from lingbot_world_ros.errors import SpecError
+from lingbot_world_ros.errors import quoted, SpecError
 from lingbot_world_ros.sensors.stamps import set_stamp
 import numpy as np
 from sensor_msgs.msg import CompressedImage, Image
 
-DTYPES = {'rgb8': (np.uint8, 3), '32FC1': (np.float32, 1)}
+COLOURS = {  # encoding -> bytes per pixel, and which of them are red, green, blue
+    'rgb8': (3, (0, 1, 2)), 'bgr8': (3, (2, 1, 0)), 'rgba8': (4, (0, 1, 2)),
+    'bgra8': (4, (2, 1, 0)), 'mono8': (1, (0, 0, 0))}
+DEPTH = '32FC1'
+MAX_SIDE_PX = 16384
 JPEG_FORMAT = 'rgb8; jpeg compressed bgr8'  # as image_transport writes it
 
 
@@ -59,19 +63,50 @@ def _fill(pixels, encoding, stamp_ns, frame_id, out):
 
 def image_from_msg(msg: Image) -> np.ndarray:
     """
-    Read an image of an encoding this package writes.
+    Read an image.
 
-    :param msg: encoding rgb8 or 32FC1
-    :return: (h, w, 3) uint8 or (h, w) float32; shares memory with the message
-    :raises SpecError: another encoding; lists the known ones
+    :param msg: encoding rgb8, bgr8, rgba8, bgra8, mono8 or 32FC1; rows may be padded
+    :return: (h, w, 3) uint8 rgb or (h, w) float32; may share memory with the message
+    :raises SpecError: another encoding, or sizes that do not fit the data
     """
-    if msg.encoding not in DTYPES:
-        raise SpecError(f'Image encoding {msg.encoding!r} is not one of {", ".join(DTYPES)}.')
-    dtype, channels = DTYPES[msg.encoding]
-    row = np.dtype(dtype).itemsize * channels * msg.width
+    if msg.encoding == DEPTH:
+        depth_m = _rows(msg, 4).view('>f4' if msg.is_bigendian else '<f4')
+        return depth_m.astype(np.float32, copy=False)
+    if msg.encoding not in COLOURS:
+        raise SpecError(f'Image encoding {quoted(msg.encoding)} is not one of '
+                        f'{", ".join((*COLOURS, DEPTH))}; convert it, for example with '
+                        'image_proc.')
+    num_bytes, order = COLOURS[msg.encoding]
+    pixels = _rows(msg, num_bytes).reshape(msg.height, msg.width, num_bytes)
+    return pixels if msg.encoding == 'rgb8' else pixels[:, :, list(order)]
+
+
+def rgb_from_msg(msg: Image) -> np.ndarray:
+    """
+    Read a colour image to keep.
+
+    :param msg: encoding rgb8, bgr8, rgba8, bgra8 or mono8
+    :return: (h, w, 3) uint8 rgb, contiguous, a copy
+    :raises SpecError: another encoding, or sizes that do not fit the data
+    """
+    if msg.encoding == DEPTH:
+        raise SpecError(f'Image encoding {DEPTH} is depth, not colour; send one of '
+                        f'{", ".join(COLOURS)}.')
+    return np.array(image_from_msg(msg), order='C')
+
+
+def _rows(msg, num_bytes):
+    """Return the pixels of all rows without padding, (h, w * num_bytes) uint8, contiguous."""
+    row = msg.width * num_bytes
+    if not (1 <= msg.width <= MAX_SIDE_PX and 1 <= msg.height <= MAX_SIDE_PX):
+        raise SpecError(f'Image of {msg.width} x {msg.height} pixels; both must be 1 to '
+                        f'{MAX_SIDE_PX}.')
+    if msg.step < row or len(msg.data) != msg.step * msg.height:
+        raise SpecError(f'Image of {msg.width} x {msg.height} pixels {msg.encoding} with step='
+                        f'{msg.step} and {len(msg.data)} bytes; step must be at least {row} and '
+                        'data step x height bytes.')
     pixels = np.frombuffer(msg.data, np.uint8).reshape(msg.height, msg.step)[:, :row]
-    pixels = np.ascontiguousarray(pixels).view(dtype)
-    return pixels.reshape(msg.height, msg.width, 3) if channels == 3 else pixels
+    return np.ascontiguousarray(pixels)
 
 
 def compressed_to_msg(rgb: np.ndarray, stamp_ns: int, frame_id: str, quality: int,

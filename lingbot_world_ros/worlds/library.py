@@ -6,7 +6,7 @@ A world is a scene plus what makes a start of it: seed, prompt, start images and
 start pose, joints, named poses. What a file holds is data somebody sent: it is read with limits,
 never executed, and only below folders that were allowed. No ROS; NumPy not needed.
 """
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 import math
 import os
@@ -18,7 +18,7 @@ import unicodedata
 from urllib.parse import unquote
 
 from lingbot_world_ros.errors import quoted, SpecError
-from lingbot_world_ros.paths import MAX_PATH, PACKAGE, share_path
+from lingbot_world_ros.paths import find_file, MAX_PATH, PACKAGE, share_path
 from lingbot_world_ros.worlds.scenes import get_scene, SCENES
 from lingbot_world_ros.worlds.world_model import WorldSpec
 import yaml
@@ -29,6 +29,8 @@ MAX_NODES = 10_000
 MAX_DEPTH = 8
 MAX_FILES = 1000  # looked at per folder
 MAX_SEED = 2 ** 31 - 1
+MAX_PROMPT = 10_000  # characters
+IMAGE_SCENE = 'image'  # of engines that can start from any image
 MAX_COORDINATE = 1e4  # metres or radians
 CONTACT_TOLERANCE_M = 0.05  # a predicted contact may overlap by this much
 SUFFIXES = ('.yaml', '.yml')
@@ -303,6 +305,70 @@ class WorldLibrary:
         return str(path)
 
 
+def check_prompt(spec: WorldSpec, text: str, source: str = 'prompt') -> None:
+    """
+    Look whether a text can be the prompt of a world.
+
+    :param spec: of the engine
+    :param text: the prompt; '' is none
+    :param source: where it came from, for the message
+    :raises SpecError: the engine takes none, it is too long or holds control characters
+    """
+    if not spec.takes_text:
+        raise SpecError(f'{source}: refused, engine {spec.engine!r} takes no text; choose one of '
+                        f'its scenes ({", ".join(spec.scenes)}) by parameter.')
+    expected = _expected_text(text, MAX_PROMPT)
+    if expected:
+        raise SpecError(f'{source}: refused, {quoted(text)} is not {expected}.')
+
+
+def started_from(definition: WorldDefinition, spec: WorldSpec, *, start_image: str = '',
+                 prompt: str = '') -> WorldDefinition:
+    """
+    Let a world start from something else than it says itself.
+
+    :param definition: the world
+    :param spec: of the engine
+    :param start_image: path or URL of a PNG or JPEG, from whoever starts the engine and may read
+        any file; '' leaves the images of the world
+    :param prompt: '' leaves that of the world
+    :return: the world
+    :raises SpecError: the engine has no use for it, or it cannot be used
+    """
+    if prompt:
+        check_prompt(spec, prompt)
+        definition = replace(definition, prompt=prompt)
+    if start_image:
+        if not spec.takes_images:
+            raise SpecError(f'start_image: engine {spec.engine!r} starts from its scenes '
+                            f'({", ".join(spec.scenes)}), not from images; leave it empty.')
+        path = find_file(start_image, 'start_image')
+        _check_image(path, start_image, 'start_image')
+        definition = replace(definition, images=(str(path),), camera=None)
+    return definition
+
+
+def _check_image(path, given, what):
+    """Look at how a file begins; what else is in it the engine will see."""
+    wanted = IMAGE_STARTS.get(path.suffix.lower())
+    try:
+        is_image = wanted and _read(path, MAX_IMAGE_BYTES, len(wanted)) == wanted
+    except OSError as error:
+        raise SpecError(f'{what}: {quoted(given)} cannot be read ({error.strerror}).') from error
+    if not is_image:
+        raise SpecError(f'{what}: {quoted(given)} is no PNG or JPEG by name and content; convert '
+                        'it.')
+
+
+def _expected_text(value, limit) -> str:
+    """Return what a text should be and is not, '' if all is well."""
+    if not isinstance(value, str) or len(value) > limit:
+        return f'text of at most {limit} characters'
+    if any(unicodedata.category(c) in ('Cc', 'Cs') and c not in '\n\t' for c in value):
+        return 'text without control characters'
+    return ''
+
+
 def misplaced(scene: str, x_m: float, y_m: float, radius_m: float) -> str:
     """
     Say why something cannot stand somewhere.
@@ -454,7 +520,7 @@ class _Reader:
                              f'no scene {quoted(scene)}.{_hint(scene, spec.scenes)} It has: '
                              f'{", ".join(spec.scenes)}.')
         camera = self._camera(tree.get('camera', {}))
-        prompt = self._text('prompt', tree.get('prompt', ''), 10_000)
+        prompt = self._text('prompt', tree.get('prompt', ''), MAX_PROMPT)
         return WorldDefinition(
             name=self._text('name', tree.get('name', ''), 100) or name or scene,
             scene=scene,
@@ -559,10 +625,9 @@ class _Reader:
         return entries
 
     def _text(self, where, value, limit):
-        if not isinstance(value, str) or len(value) > limit:
-            raise self._wrong(where, value, f'text of at most {limit} characters')
-        if any(unicodedata.category(c) in ('Cc', 'Cs') and c not in '\n\t' for c in value):
-            raise self._wrong(where, value, 'text without control characters')
+        expected = _expected_text(value, limit)
+        if expected:
+            raise self._wrong(where, value, expected)
         return value
 
     def _integer(self, where, value, low, high):
