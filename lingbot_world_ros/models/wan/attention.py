@@ -188,7 +188,10 @@ def _told(device: torch.device) -> str:
     return f'{torch.cuda.get_device_name(device)} (compute capability {major}.{minor})'
 
 
-@torch.compiler.assume_constant_result
 def _name(name: str, device: str, dtype: torch.dtype, head_dim: int) -> str:
     """Return the resolved name; when compiling, it becomes a constant of the graph."""
     return _resolve(name, device, dtype, head_dim).name
+
+
+# As torch.compiler.assume_constant_result does, which takes a second to import the compiler.
+_name._dynamo_marked_constant = True
