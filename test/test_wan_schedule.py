@@ -77,7 +77,7 @@ def test_guidance_is_the_experts_own():
 
 
 @pytest.mark.parametrize('wrong', ({'num_steps': 0}, {'num_steps': 1001}, {'boundary': 947.0},
-                                   {'shift': -1.0}))
+                                   {'shift': -1.0}, {'guidance_low': float('nan')}))
 def test_recipes_that_cannot_be_followed_are_refused(wrong):
     with pytest.raises(SpecError):
         BaseRecipe(**wrong)

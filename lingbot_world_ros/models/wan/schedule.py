@@ -19,6 +19,7 @@ from torch import Tensor
 TRAIN_STEPS = 1000
 LARGEST_SIGMA = 1 - 1 / TRAIN_STEPS
 MAX_STEPS = 1000
+MAX_GUIDANCE = 100
 
 # Of the public causal checkpoints: positions in the list of 1000 steps.
 FAST_V1_INDICES, FAST_V1_SHIFT = (0, 179, 358, 679), 10.0
@@ -57,6 +58,10 @@ class BaseRecipe:
         _check_steps(self.num_steps, self.shift)
         if not 0 <= self.boundary <= 1:
             raise SpecError(f'boundary={self.boundary} is not between 0 and 1; use 0.947.')
+        for name in ('guidance_high', 'guidance_low'):
+            if not 0 <= getattr(self, name) <= MAX_GUIDANCE:
+                raise SpecError(f'{name}={getattr(self, name)} is not between 0 and '
+                                f'{MAX_GUIDANCE}; the public models were made for 5.')
 
     def is_high_noise(self, timestep: float) -> bool:
         """Tell whose step this is."""
