@@ -215,11 +215,15 @@ class WorldModel(Protocol):
         ...
 
 
+ENGINES = {'room': 'openvino', 'reference': 'mujoco', 'lingbot_world': 'torch'}  # and packages
+
+
 def make_world(engine: str, batch_size: int = 1, **options) -> WorldModel:
     """
     Build an engine by name.
 
-    :param engine: ``'room'`` (the embedded world) or ``'reference'`` (MuJoCo)
+    :param engine: ``'room'`` (the embedded world), ``'reference'`` (MuJoCo) or
+        ``'lingbot_world'``
     :param batch_size: worlds side by side
     :param options: what the engine's constructor takes beyond that
     :return: the engine, not yet reset
@@ -233,8 +237,11 @@ def make_world(engine: str, batch_size: int = 1, **options) -> WorldModel:
         if engine == 'reference':
             from lingbot_world_ros.reference.world import ReferenceWorld
             return ReferenceWorld(batch_size=batch_size, **options)
+        if engine == 'lingbot_world':
+            from lingbot_world_ros.models.wan.world import LingBotWorld
+            return LingBotWorld(batch_size=batch_size, **options)
     except ImportError as error:
-        package = {'room': 'openvino', 'reference': 'mujoco'}[engine]
+        package = ENGINES[engine]
         raise SpecError(f'Engine {engine!r} needs the Python package {error.name!r}: '
                         f'pip install {error.name or package}.') from error
-    raise unknown_name('engine', engine, ('room', 'reference'))
+    raise unknown_name('engine', engine, ENGINES)
