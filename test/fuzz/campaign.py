@@ -148,7 +148,8 @@ class Campaign:
                 self._systems[name] = system
                 self._probes[name] = Probe(
                     self._domains[name], self._num_started,
-                    lambda *publisher: system.call('hears', list(publisher))[0]['text'])
+                    lambda *publisher: system.call('hears', list(publisher))[0]['text'],
+                    lambda topic: system.call('taken', topic)[0]['text'])
                 if name != 'lockstep':
                     _warm_up(self.probe(target), system)
                 if self._is_long:
@@ -347,6 +348,7 @@ class _Topic:
                     answer = probe.call(f'{SIM}/StepSimulation', 'step_simulation', {})
             seconds = (time.monotonic() - started_s) / len(batch)
             after, _ = system.call('look', None)
+            probe.end_raw()
         except (Died, NoAnswer) as error:
             return campaign.lost(target, error), None
         campaign.count(target, 'sent', seconds, batch[0], 0)
@@ -401,6 +403,8 @@ class _Burst:
             probe.call_all([(sent.kind, sent.address, part) for sent, part in content
                             if sent.door == 'service'])
             seconds = time.monotonic() - started_s
+            for topic in {sent.address for sent, _ in content if sent.door == 'topic'}:
+                probe.wait_until_taken(topic)
             _restore(system, probe, with_parameters=True)
         except (Died, NoAnswer) as error:
             campaign.count(target, 'died')

@@ -4,7 +4,7 @@ from collections import deque
 from copy import deepcopy
 
 from fake_world import FakeWorld
-from fuzz.values import message
+from fuzz.values import checksum, message
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.nodes.action_encoder import ActionEncoderNode
 from lingbot_world_ros.nodes.run import make_pair, Spinner
@@ -55,6 +55,10 @@ class AttackedGraph:
         else:
             self._nodes = make_pair(world=self._make_world)
         self.world_node, self.encoder = self._nodes[0], self._nodes[-1]
+        self._taken = {}
+        for node in self._nodes:
+            for subscription in node.subscriptions:
+                subscription.callback = self._noting(subscription)
         self._spinner = Spinner()
         self._spinner.__enter__()
         for node in self._nodes:
@@ -63,6 +67,22 @@ class AttackedGraph:
     def _make_world(self):
         self._worlds[:] = [WatchedWorld()]
         return self._worlds[0]
+
+    def _noting(self, subscription):
+        """Return a callback that remembers the newest message."""
+        topic, callback = subscription.topic_name, subscription.callback
+
+        def on_message(msg):
+            try:
+                callback(msg)
+            finally:
+                self._taken[topic] = checksum(msg)
+
+        return on_message
+
+    def taken(self, topic):
+        """Return the checksum of the newest message that a callback was handed; 0 if none."""
+        return self._taken.get(f'/{topic}', 0)
 
     def close(self):
         """End as a user's Ctrl-C does."""

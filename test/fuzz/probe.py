@@ -3,7 +3,7 @@
 from importlib import import_module
 import time
 
-from fuzz.values import message
+from fuzz.values import checksum, message
 import rclpy
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
@@ -21,7 +21,7 @@ class NoAnswer(Exception):
 class Probe:
     """One node in a ROS domain."""
 
-    def __init__(self, domain, number, hears):
+    def __init__(self, domain, number, hears, taken):
         """
         Join a domain.
 
@@ -29,17 +29,21 @@ class Probe:
         :param number: makes the name of the node another one
         :param hears: called with name of the node and topic; says whether the other side knows
             of a publisher. What is sent before arrives seconds later, in the midst of other cases
+        :param taken: called with a topic; returns ``checksum`` of the newest message that a
+            callback was handed
         """
-        self._hears = hears
+        self._hears, self._taken = hears, taken
         self._context = Context()
         rclpy.init(context=self._context, domain_id=domain)
         self.node = rclpy.create_node(f'attacker_{number}', context=self._context)
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
-        self._publishers, self._clients = {}, {}
+        self._publishers, self._clients, self._newest = {}, {}, {}
+        self._raw_node, self._raw_publishers, self._num_raw = None, {}, 0
 
     def close(self):
         """Leave."""
+        self.end_raw()
         self._executor.shutdown()
         self.node.destroy_node()
         rclpy.try_shutdown(context=self._context)
@@ -63,13 +67,41 @@ class Probe:
         :param topic: name
         :param content: plain data, or bytes that go out as they are
         """
-        msg = content if isinstance(content, bytes) else message(kind, content)
+        if not isinstance(content, bytes):
+            publisher = self._publisher(self.node, self._publishers, kind, topic)
+            msg = message(kind, content)
+            self._newest[topic] = checksum(msg)
+            publisher.publish(msg)
+            return
+        if self._raw_node is None:
+            self._num_raw += 1
+            self._raw_node = rclpy.create_node(f'{self.node.get_name()}_raw_{self._num_raw}',
+                                               context=self._context)
         try:
-            self._publisher(kind, topic).publish(msg)
+            self._publisher(self._raw_node, self._raw_publishers, kind, topic).publish(content)
         except RuntimeError:
-            if not isinstance(content, bytes):
-                raise
-            # This middleware sends no bytes that cannot be of the type; others might.
+            pass  # this middleware sends no bytes that cannot be of the type; others might
+
+    def end_raw(self):
+        """
+        Give up the publishers of raw bytes.
+
+        Reliable subscribers wait for a message without any byte until its publisher forgets it or
+        goes: what it sends meanwhile arrives later, in the midst of other cases.
+        """
+        if self._raw_node is not None:
+            self._raw_node.destroy_node()
+        self._raw_node, self._raw_publishers = None, {}
+
+    def wait_until_taken(self, topic):
+        """
+        Wait until the newest message on a topic has been handed over to the other side's callback.
+
+        :param topic: name, one that was published to
+        :raises NoAnswer: it has not been in time
+        """
+        newest = self._newest[topic]
+        self.wait_for(lambda: self._taken(topic) == newest, f'who takes {topic}')
 
     def call(self, kind, service, request, patience_s=PATIENCE_S):
         """
@@ -108,17 +140,17 @@ class Probe:
             for client, future in zip(clients, futures):
                 client.remove_pending_request(future)
 
-    def _publisher(self, kind, topic):
-        if topic not in self._publishers:
+    def _publisher(self, node, publishers, kind, topic):
+        if topic not in publishers:
             package, name = kind.split('/')
             msg_type = getattr(import_module(f'{package}.msg'), name)
-            publisher = self.node.create_publisher(
+            publisher = node.create_publisher(
                 msg_type, topic, LATCHED if topic == 'world_spec' else 10)
-            name = self.node.get_name()
+            name = node.get_name()
             self.wait_for(lambda: publisher.get_subscription_count() and self._hears(name, topic),
                           f'who hears {topic}')
-            self._publishers[topic] = publisher
-        return self._publishers[topic]
+            publishers[topic] = publisher
+        return publishers[topic]
 
     def _client(self, kind, service):
         if service not in self._clients:

@@ -9,6 +9,7 @@ from array import array
 from functools import lru_cache
 from importlib import import_module
 import re
+from zlib import crc32
 
 from hypothesis import strategies as st
 import numpy as np
@@ -261,6 +262,11 @@ def message(kind, case):
         element, count = fields(kind)[name]
         setattr(out, name, _value(element, count, value))
     return out
+
+
+def checksum(msg):
+    """Return a number that tells messages apart; serialized ones are padded with anything."""
+    return crc32(repr(msg).encode(errors='replace'))
 
 
 def _value(element, count, value):
