@@ -140,10 +140,10 @@ class IsolatedWorld:
         if self._killed_by is not None:
             raise self._killed_by
         code = self._process.exitcode
-        raise EngineLost(f'the process of the engine ended ({_exit_text(code)})')
+        raise EngineLost(f'the process of the engine ended ({exit_text(code)})')
 
 
-def _exit_text(code):
+def exit_text(code):
     if code is None:
         return 'its pipe closed'
     if code < 0:
@@ -155,7 +155,7 @@ def _exit_text(code):
 def _serve(pipe, make_world):
     """Run in the child: make the engine, then answer until the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
-    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=end_with_parent, args=(os.getppid(),), daemon=True).start()
     try:
         world = make_world()
         _send(pipe, True, world.spec)
@@ -166,17 +166,17 @@ def _serve(pipe, make_world):
                 if name in ('reset', 'step', 'observe'):
                     answer = (answer, world.snapshot())
             except Exception as error:  # travels to the caller
-                _send(pipe, False, _portable(error))
+                _send(pipe, False, portable(error))
             else:
                 _send(pipe, True, answer)
     except EOFError:
         if hasattr(world, 'close'):
             world.close()
     except Exception as error:  # the engine could not be made
-        _send(pipe, False, _portable(error))
+        _send(pipe, False, portable(error))
 
 
-def _portable(error):
+def portable(error):
     """Return the error itself if it survives the pipe, else its text."""
     try:
         pickle.loads(pickle.dumps(error))
@@ -192,7 +192,7 @@ def _send(pipe, good, answer):
         raise EOFError from None
 
 
-def _end_with_parent(parent):
+def end_with_parent(parent):
     """A killed parent closes no pipe that a hanging engine would look at."""
     while os.getppid() == parent:
         time.sleep(PARENT_CHECK_S)
