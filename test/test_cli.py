@@ -73,6 +73,11 @@ def test_verbs_are_listed(capsys):
     (['--engine', 'rom'], "Did you mean 'room'"),
     ([*REFERENCE, '--scene', 'kitchn'], "Unknown scene 'kitchn'"),
     ([*REFERENCE, '--param', 'jpeg_quality:=high'], 'jpeg_quality'),
+    ([*REFERENCE, '--checkpoint', 'x'], "for engine 'lingbot_world', not for 'reference'"),
+    ([*REFERENCE, '--prompt', 'rain'], "engine 'reference' takes no text"),
+    ([*REFERENCE, '--start-image', 'x.png'], "engine 'reference' starts from its scenes"),
+    ([*REFERENCE, '--camera-path', 'keys:w-8'], "camera of engine 'reference'"),
+    (['--camera-path', '/no/where'], '/no/where'),
 ])
 def test_mistakes_are_one_line_and_exit_code_2(domain, args, words):
     process = start(domain, 'sim', *args)

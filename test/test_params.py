@@ -114,3 +114,36 @@ def test_nodes_declare_their_own_table(monkeypatch):
     assert change(2).successful and (values.cmd_timeout_s, changes) == (2.0, [('cmd_timeout_s',
                                                                                2.0)])
     assert not change(0.0).successful and values.cmd_timeout_s == 2.0
+
+
+def values(**changes):
+    return {**load_profile('default'), **{k.replace('__', '.'): v for k, v in changes.items()}}
+
+
+def test_options_of_lingbot_world_are_its_parameters_without_the_prefix():
+    options = params.engine_options(values(engine='lingbot_world', lingbot__checkpoint='/c',
+                                           lingbot__height_px=352))
+    assert options['checkpoint'] == '/c' and options['height_px'] == 352
+    assert set(options) == {name[8:] for name in PARAMS if name.startswith('lingbot.')}
+    with_robot = params.engine_options(values(engine='lingbot_world',
+                                              robot_description='<robot/>'))
+    assert with_robot['robot_description'] == '<robot/>'
+
+
+def test_other_engines_are_made_without_options_and_take_no_checkpoint():
+    assert params.engine_options(values(robot_description='<robot/>')) == {}
+    with pytest.raises(SpecError, match="for engine 'lingbot_world', not for 'room'"):
+        params.engine_options(values(lingbot__checkpoint='/c'))
+
+
+def test_options_are_those_the_engine_knows():
+    pytest.importorskip('torch')
+    world = pytest.importorskip('lingbot_world_ros.models.wan.world')
+    known = {f.name for kind in (world.ModelOptions, world.StreamOptions) for f in fields(kind)}
+    assert set(params.engine_options(values(engine='lingbot_world'))) == known
+
+
+def test_nested_values_are_told_with_dots():
+    nested = params.SimpleNamespace(a=1, b=params.SimpleNamespace(c=2, d=params.SimpleNamespace(
+        e=3)))
+    assert params.flat(nested) == {'a': 1, 'b.c': 2, 'b.d.e': 3}

@@ -14,7 +14,9 @@ from lingbot_world_ros.errors import SpecError  # noqa: E402
 from lingbot_world_ros.nodes.action_encoder import ActionEncoderNode  # noqa: E402
 from lingbot_world_ros.nodes.world_model import WorldModelNode  # noqa: E402
 from lingbot_world_ros.sensors.commands import joint_command_to_msg, twist_to_msg  # noqa: E402
+from lingbot_world_ros.sensors.world import world_spec_to_msg  # noqa: E402
 from lingbot_world_ros.worlds.robot import ROBOT  # noqa: E402
+from lingbot_world_ros.worlds.status import SessionStatus  # noqa: E402
 import numpy as np  # noqa: E402
 from ros_graph import Domain, Graph  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402
@@ -151,9 +153,17 @@ def test_keys_are_played(domain):
         assert np.degrees(np.arctan2(end[0, 2], end[2, 2])) == pytest.approx(8.0, abs=1e-4)
 
 
-def test_a_fixed_camera_is_refused_at_start(domain, folder):
-    with pytest.raises(SpecError, match='camera_path: the camera of engine .fake. moves with'):
-        Graph(make_nodes(FakeWorld(), True), domain, arguments(folder))
+@pytest.mark.parametrize('composed', [True, False], ids=['composed', 'separate'])
+def test_a_fixed_camera_is_refused_at_start(domain, folder, composed):
+    with pytest.raises(SpecError, match='camera_path: the camera of engine .fake. stays'):
+        Graph(make_nodes(FakeWorld(), composed), domain, arguments(folder))
+
+
+def test_an_encoder_alone_refuses_a_world_with_a_fixed_camera(domain, folder):
+    spec = world_spec_to_msg(FakeWorld().spec, SessionStatus('playing', 'stepped'), 'base_link')
+    with Graph(lambda: [ActionEncoderNode()], domain, arguments(folder)) as graph:
+        with pytest.raises(SpecError, match='camera_path: the camera of engine .fake. stays'):
+            graph.nodes[0].begin(spec)
 
 
 @pytest.mark.parametrize('given, words', [

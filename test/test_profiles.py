@@ -10,7 +10,8 @@ pytest.importorskip('lingbot_world_ros.msg')
 
 from fake_world import FakeWorld  # noqa: E402, I100
 from lingbot_world_ros.errors import SpecError  # noqa: E402
-from lingbot_world_ros.nodes.params import (declare, DEFAULT_PROFILE, load_profile,  # noqa: E402
+from lingbot_world_ros.nodes.params import (declare, DEFAULT_PROFILE,  # noqa: E402
+                                            engine_options, LINGBOT_ENGINE, load_profile,
                                             PARAMS, profile_path, WORLD_MODEL)
 from lingbot_world_ros.nodes.world_publishers import WorldPublishers  # noqa: E402
 from lingbot_world_ros.nodes.worlds_params import MAX_WORLDS, world_parameters  # noqa: E402
@@ -21,7 +22,9 @@ from rclpy.parameter import Parameter  # noqa: E402
 from ros_graph import Domain, Graph  # noqa: E402
 
 DOCS = Path(__file__).parent.parent / 'docs' / 'simulators.md'
-PROFILES = sorted(path.stem for path in share_path('config').glob('*.yaml'))
+SHIPPED = sorted(path.stem for path in share_path('config').glob('*.yaml'))
+LINGBOT = [name for name in SHIPPED if load_profile(name).get('engine') == LINGBOT_ENGINE]
+PROFILES = [name for name in SHIPPED if name not in LINGBOT]  # stand in for a simulator
 OWN = ('/rosout', '/parameter_events')  # of every ROS node
 WORLD = FakeWorld(robot=ROBOT)
 
@@ -93,7 +96,7 @@ def test_names_in_frames_and_prefix_are_those_of_the_table(profile):
     assert {name for name in PARAMS if name.startswith(('topics.', 'frames.'))} <= listed
 
 
-@pytest.mark.parametrize('profile', PROFILES)
+@pytest.mark.parametrize('profile', SHIPPED)
 def test_a_profile_says_what_it_mimics(profile):
     head = [line for line in profile_path(profile).read_text().splitlines()
             if line.startswith('#')]
@@ -106,6 +109,33 @@ def test_profiles_have_the_habits_of_their_stacks():
     assert (gazebo['state_after_reset'], gazebo['service_prefix']) == ('keep', '/gzserver')
     assert nav2['reset_time_policy'] == values_of('moveit')['reset_time_policy'] == 'monotonic'
     assert nav2['publish_scan'] and nav2['clock_rate_hz'] >= 50.0
+
+
+@pytest.mark.parametrize('profile', LINGBOT)
+def test_profiles_of_lingbot_world_name_no_topics_and_say_what_must_be_set(profile):
+    assert LINGBOT == ['lingbot_world_1_3b', 'lingbot_world_fast', 'lingbot_world_nf4_24gb']
+    own = load_profile(profile)
+    names = ('topics.', 'frames.', 'service_prefix')
+    assert not [name for name in own if name.startswith(names)]
+    assert own['scene'] == 'image' and own['step_timeout_s'] >= 60.0
+    text = profile_path(profile).read_text()
+    assert 'lingbot.checkpoint' in text and 'docs/lingbot_world.md' in text
+
+
+@pytest.mark.parametrize('profile, gigabytes', [
+    ('lingbot_world_1_3b', 16), ('lingbot_world_fast', 80), ('lingbot_world_nf4_24gb', 24)])
+def test_profiles_fit_the_gpu_they_are_for(profile, gigabytes):
+    from lingbot_world_ros.models.wan.memory import estimate, Preset, smallest_gpu
+    from lingbot_world_ros.models.wan.spec import LINGBOT_1_3B, LINGBOT_14B, VideoSize
+    options = engine_options(values_of(profile))
+    preset = Preset(LINGBOT_1_3B if '1_3b' in profile else LINGBOT_14B,
+                    VideoSize(options['height_px'], options['width_px']), options['precision'],
+                    options['chunk_latents'] or 3, options['window_latents'],
+                    options['keep_films'], 'bf16')
+    total = sum(estimate(preset).values())
+    assert smallest_gpu(total).startswith(f'{gigabytes} GB')
+    told = re.search(r'about ([0-9]+) GB by estimate', profile_path(profile).read_text())
+    assert round(total / 1e9) == int(told[1])
 
 
 def test_one_world_is_left_as_it_is():

@@ -82,14 +82,15 @@ class CameraPlayback:
         return max(0, round((sim_ns - self.start_ns) / self.period_ns) - 1)
 
 
-def require_free_camera(engine: str, is_free: bool) -> None:
+def require_free_camera(parameter: str, engine: str, is_free: bool) -> None:
     """
-    Look whether a path can be played at all.
+    Look whether an engine's camera can be moved at all.
 
-    :param engine: name
+    :param parameter: name of the one that asks for it
+    :param engine: its name
     :param is_free: whether its camera follows any motion
     :raises SpecError: it does not
     """
     if not is_free:
-        raise SpecError(f'camera_path: the camera of engine {engine!r} moves with its robot only; '
-                        'leave camera_path empty, or take an engine with a free camera.')
+        raise SpecError(f'{parameter}: the camera of engine {engine!r} stays where it is; leave '
+                        f'{parameter} empty, or take an engine with a free camera.')

@@ -138,7 +138,7 @@ class ActionEncoderNode(Node):
         camera = camera_model_from_msg(msg, self._robot, self._params.camera_link)
         playback, stamp_ns = None, stamp_to_ns(msg.header.stamp)
         if self._path is not None:
-            require_free_camera(msg.engine, msg.free_camera)
+            require_free_camera('camera_path', msg.engine, msg.free_camera)
             playback = CameraPlayback.begin(self._path, msg.frame_rate, stamp_ns)
         with self._lock:
             if self._buffer is None:

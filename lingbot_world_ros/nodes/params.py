@@ -143,8 +143,6 @@ ACTION_ENCODER = (
           0.0, 1000.0),
     Param('limits.joint_acceleration', float, 'Largest joint acceleration, rad/s^2 or m/s^2; '
           '0: no limit.', 0.0, 10000.0),
-    Param('camera_path', str, 'Path that the camera follows instead of cmd_vel, for engines with '
-          'a free camera: a folder with poses.npy, or keys:w-16,none-16; empty is cmd_vel.'),
     Param('camera_path_metres_per_unit', float, 'Scale of camera_path; 0 makes its largest step '
           'over four frames lingbot.metres_per_world_unit long.', 0.0, 1e6),
 )
@@ -200,6 +198,8 @@ SHARED = (
           'Tightens joint limits and gives the kinematics; empty is the robot of the engine.'),
     Param('camera_link', str, 'Link of the URDF that carries the camera, for engines with a free '
           'camera; empty is the base.'),
+    Param('camera_path', str, 'Path that the camera follows instead of cmd_vel, for engines with '
+          'a free camera: a folder with poses.npy, or keys:w-16,none-16; empty is cmd_vel.'),
     Param(f'{PREFIX}metres_per_world_unit', float, 'Metres the camera moves in a quarter of a '
           'second where LingBot-World shows its fastest motion.', 1e-6, 1e6))
 WORLD_MODEL += LINGBOT + SHARED

@@ -12,17 +12,18 @@ import time
 import traceback
 
 from lingbot_world_ros.actions.commands import MESSAGE_LENGTH
+from lingbot_world_ros.actions.playback import require_free_camera
 from lingbot_world_ros.errors import shown, SpecError, unknown_name
 from lingbot_world_ros.msg import ActionEmbedding as ActionEmbeddingMsg
 from lingbot_world_ros.nodes import qos
 from lingbot_world_ros.nodes.parameter_service import SafeParameterService
-from lingbot_world_ros.nodes.params import declare, WORLD_MODEL
+from lingbot_world_ros.nodes.params import declare, engine_options, flat, WORLD_MODEL
 from lingbot_world_ros.nodes.run import spin_node
 from lingbot_world_ros.nodes.simulation_services import SimulationServices
 from lingbot_world_ros.nodes.world_publishers import WorldPublishers
 from lingbot_world_ros.sensors.action_embedding import embedding_from_msg
 from lingbot_world_ros.worlds.isolated import IsolatedWorld
-from lingbot_world_ros.worlds.library import WorldLibrary
+from lingbot_world_ros.worlds.library import IMAGE_SCENE, started_from, WorldLibrary
 from lingbot_world_ros.worlds.session import Session, SessionSpec
 from lingbot_world_ros.worlds.status import PAUSED, PLAYING, SessionObserver
 from lingbot_world_ros.worlds.world_model import make_world
@@ -55,7 +56,8 @@ class WorldModelNode(LifecycleNode):
         SafeParameterService(self)
         self._made_s = time.monotonic()
         self.params = declare(self, WORLD_MODEL, self.on_parameter)
-        self._make_engine = world or partial(make_world, self.params.engine)
+        self._make_engine = world or partial(make_world, self.params.engine,
+                                             **engine_options(flat(self.params)))
         self._encoder = encoder
         self.problem = None  # what the last failed transition was about
         self.on_quit = lambda: None
@@ -144,6 +146,9 @@ class WorldModelNode(LifecycleNode):
             make_engine = partial(IsolatedWorld, self._make_engine)
         engine = make_engine()
         try:
+            for name in ('camera_link', 'camera_path'):
+                if getattr(params, name):
+                    require_free_camera(name, engine.spec.engine, engine.spec.free_camera)
             self._definition = self._first_world(engine.spec)
             values = {f.name: getattr(params, f.name) for f in fields(SessionSpec)}
             spec = SessionSpec(**values)
@@ -165,11 +170,14 @@ class WorldModelNode(LifecycleNode):
         self._resume = False
 
     def _first_world(self, spec):
-        params = self.params
-        if not params.world and params.scene not in spec.scenes:
-            raise unknown_name('scene', params.scene, spec.scenes)
+        params, scene = self.params, self.params.scene
+        if params.start_image and IMAGE_SCENE in spec.scenes:
+            scene = IMAGE_SCENE
+        if not params.world and scene not in spec.scenes:
+            raise unknown_name('scene', scene, spec.scenes)
         library = WorldLibrary(spec, params.world_path)
-        return library.load(params.world or params.scene, seed=params.seed)
+        world = library.load(params.world or scene, seed=params.seed)
+        return started_from(world, spec, start_image=params.start_image, prompt=params.prompt)
 
     def _activate(self):
         if self.first_frame is None:

@@ -12,8 +12,8 @@ import time
 
 NAME = 'sim'
 HELP = 'start an imagined world and its ROS topics'
-OVERRIDES = ('engine', 'isolate_engine', 'world', 'scene', 'seed', 'mode', 'initial_state',
-             'speed')
+OVERRIDES = ('engine', 'isolate_engine', 'world', 'scene', 'start_image', 'prompt',
+             'lingbot.checkpoint', 'camera_path', 'seed', 'mode', 'initial_state', 'speed')
 
 
 def add_arguments(parser):
@@ -26,9 +26,10 @@ def add_arguments(parser):
     parser.add_argument('--profile', default='default', metavar='NAME|FILE',
                         help='parameter file: a name from config/ or a path (default: default)')
     for param in (PARAMS[name] for name in OVERRIDES):
+        option = _option(param.name)
         kind = ({'action': 'store_const', 'const': True} if param.kind is bool else
-                {'type': param.kind, 'metavar': param.name.upper()})
-        parser.add_argument(f'--{param.name.replace("_", "-")}', help=param.description, **kind)
+                {'type': param.kind, 'metavar': option.upper()})
+        parser.add_argument(f'--{option.replace("_", "-")}', help=param.description, **kind)
     parser.add_argument('--param', action='append', default=[], metavar='NAME:=VALUE',
                         help='any other parameter; may be repeated')
     parser.add_argument('--namespace', default='', help='put before all relative topic names')
@@ -39,6 +40,11 @@ def add_arguments(parser):
                         choices=('debug', 'info', 'warn', 'error'), help='(default: info)')
     parser.add_argument('--duration', type=float, metavar='S',
                         help='end by itself after this many seconds of wall time')
+
+
+def _option(name):
+    """Return what a parameter is called on the command line, without dashes."""
+    return name.rpartition('.')[2]
 
 
 def run(args) -> int:
@@ -108,7 +114,8 @@ def _overrides(args) -> dict:
     from lingbot_world_ros.errors import SpecError, unknown_name
     from lingbot_world_ros.nodes.params import PARAMS
     import yaml
-    values = {name: getattr(args, name) for name in OVERRIDES if getattr(args, name) is not None}
+    values = {name: getattr(args, _option(name)) for name in OVERRIDES}
+    values = {name: value for name, value in values.items() if value is not None}
     for text in args.param:
         name, assigned, value = text.partition(':=')
         if not assigned:
