@@ -2,10 +2,42 @@
 """Where a step finds the newest embedding, and how long commands waited for their frame."""
 from collections import deque
 import threading
-from typing import Optional, Tuple
+from typing import NamedTuple, Optional, Protocol
 
 from lingbot_world_ros.actions.embedding import ActionEmbedding
 import numpy as np
+
+
+class EmbeddingSource(Protocol):
+    """An encoder in the same process, asked at the last moment before a step."""
+
+    def pull(self, sim_ns: int, joint_position: np.ndarray,
+             by_step: bool) -> Optional[ActionEmbedding]:
+        """
+        Encode the newest commands for the step that starts now; called by the worker thread.
+
+        :param sim_ns: sim time of the newest frame
+        :param joint_position: (J,) where the joints would come to rest if let go, rad or m
+        :param by_step: the step was asked for; wall time since the last one ages no command
+        :return: the embedding, None before the first
+        """
+        ...
+
+    def catch_up(self) -> None:
+        """Take over commands that wait in a queue; called by whoever asks for steps."""
+        ...
+
+
+class Taken(NamedTuple):
+    """
+    What a step acts on: the newest embedding, its age in nanoseconds.
+
+    ``since_ns`` is when the first new command came in, None if none did.
+    """
+
+    embedding: Optional[ActionEmbedding]
+    age_ns: int
+    since_ns: Optional[int]
 
 
 class EmbeddingLatch:
@@ -24,13 +56,12 @@ class EmbeddingLatch:
         self._accepted = 0  # commands the encoder has counted so far
         self._pending = 0  # of these, not yet acted on
         self._waiting_since_ns: Optional[int] = None
-        self._acting_since_ns: Optional[int] = None
         self._latencies = deque(maxlen=max_samples)
 
     def clear(self) -> None:
         """Forget the embedding and all samples."""
         with self._lock:
-            self._embedding = self._waiting_since_ns = self._acting_since_ns = None
+            self._embedding = self._waiting_since_ns = None
             self._pending = 0
             self._latencies.clear()
 
@@ -67,21 +98,29 @@ class EmbeddingLatch:
         """The newest embedding, without acting on it."""
         return self._embedding
 
-    def take(self, now_ns: int) -> Tuple[Optional[ActionEmbedding], int]:
-        """Return the newest embedding and its age, ns; the step that asks acts on it."""
+    def take(self, now_ns: int) -> Taken:
+        """Return the newest embedding; the step that asks acts on it."""
         with self._lock:
-            if self._waiting_since_ns is not None:
-                self._acting_since_ns, self._waiting_since_ns = self._waiting_since_ns, None
+            since_ns, self._waiting_since_ns = self._waiting_since_ns, None
             self._pending = 0
-            return self._embedding, now_ns - self._received_ns
+            return Taken(self._embedding, now_ns - self._received_ns, since_ns)
 
-    def frame_left(self, now_ns: int) -> Optional[float]:
-        """Return seconds from command to frame if the newest step acted on a new command."""
+    def give_back(self, since_ns: Optional[int]) -> None:
+        """Take note that a step was taken back: its commands wait as they did before."""
         with self._lock:
-            if self._acting_since_ns is None:
-                return None
-            latency_s = (now_ns - self._acting_since_ns) * 1e-9
-            self._acting_since_ns = None
+            if since_ns is not None:
+                self._waiting_since_ns = since_ns
+
+    def frame_left(self, now_ns: int, since_ns: int) -> float:
+        """
+        Note that the first frame of a step has left that acted on a new command.
+
+        :param now_ns: steady wall time
+        :param since_ns: as taken
+        :return: seconds from command to frame
+        """
+        with self._lock:
+            latency_s = (now_ns - since_ns) * 1e-9
             self._latencies.append((now_ns, latency_s))
             return latency_s
 

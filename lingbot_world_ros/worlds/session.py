@@ -11,85 +11,50 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 import threading
 import traceback
-from typing import Callable, Optional, Protocol, Sequence, Tuple
+from typing import Callable, NamedTuple, Optional, Sequence, Tuple
 
 from lingbot_world_ros.actions.embedding import (ActionEmbedding, actions_at_latch,
-                                                 check_embedding)
+                                                 check_embedding, CommandCounts)
 from lingbot_world_ros.errors import SpecError, unknown_name
 from lingbot_world_ros.worlds.clock import ClockTicker, SimClock, WallClock
-from lingbot_world_ros.worlds.faults import check_finite, EngineHung, fault_of
-from lingbot_world_ros.worlds.latch import EmbeddingLatch, FrameMeter
+from lingbot_world_ros.worlds.engine import Abandoned, Engine, Made, moment
+from lingbot_world_ros.worlds.entities import (anchor_of, compose, entities_of, inverse,
+                                               with_object_at, with_robot_at)
+from lingbot_world_ros.worlds.faults import fault_of
+from lingbot_world_ros.worlds.latch import EmbeddingLatch, EmbeddingSource, FrameMeter, Taken
 from lingbot_world_ros.worlds.library import WorldDefinition
-from lingbot_world_ros.worlds.status import (EntityState, ERROR, frame_digest, frame_of,
-                                             LOADING, LOCKSTEP, NO_WORLD, PAUSED, PLAYING,
-                                             REALTIME, Refused, SessionObserver, SessionStatus,
-                                             STEPPED, STOPPED)
+from lingbot_world_ros.worlds.pacing import BEGIN, CATCH_UP_NS, ChunkPacer, FRAME
+from lingbot_world_ros.worlds.session_spec import SessionSpec
+from lingbot_world_ros.worlds.status import (ERROR, frame_digest, frame_of, LOADING, LOCKSTEP,
+                                             NO_WORLD, PAUSED, PLAYING, REALTIME, Refused,
+                                             SessionObserver, SessionStatus, STEPPED, STOPPED)
 from lingbot_world_ros.worlds.world_model import Observation, WorldModel
 import numpy as np
 
 LATENCY_WINDOW_NS = 5_000_000_000
-CATCH_UP_NS = 500_000_000  # a delay up to here is made good by faster frames
-LOADING_FACTOR = 12  # loading a world may take this many times as long as a step
 MESSAGE_STEPS = 75  # a recovery is told for this many steps
 
 
-@dataclass(frozen=True)
-class SessionSpec:
-    """
-    How a world runs.
+class _Latched(NamedTuple):
+    """What a step acts on, read at the last moment before it."""
 
-    ``speed`` is sim seconds per wall second, 0 for as fast as the engine goes. An embedding older
-    than ``action_timeout_s`` of wall time counts as silence: the robot is told to stand still.
-    ``clock_rate_hz`` is ticks of the clock per sim second, 0 for one per frame.
-    """
-
-    mode: str = REALTIME
-    initial_state: str = PLAYING
-    reset_time_policy: str = 'zero'
-    speed: float = 1.0
-    clock_rate_hz: float = 0.0
-    action_timeout_s: float = 0.5
-    lockstep_commands: int = 1
-    lockstep_timeout_s: float = 1.0
-    step_timeout_s: float = 10.0
-    entity_name: str = 'robot'
-
-    def __post_init__(self):
-        """Refuse values no session can run with."""
-        for name, known in (('mode', (REALTIME, STEPPED, LOCKSTEP)),
-                            ('initial_state', (PLAYING, PAUSED, STOPPED)),
-                            ('reset_time_policy', ('zero', 'monotonic'))):
-            if getattr(self, name) not in known:
-                raise unknown_name(name, getattr(self, name), known)
-        if not self.speed >= 0.0:
-            raise SpecError(f'speed={self.speed} must be 0 (as fast as possible) or more.')
-        for name in ('action_timeout_s', 'lockstep_timeout_s', 'step_timeout_s'):
-            if not getattr(self, name) > 0.0:
-                raise SpecError(f'{name}={getattr(self, name)} must be more than 0.')
+    actions: np.ndarray  # (1, T, A) float32
+    sequence: Optional[int]  # of the embedding; None if there was none, or it is too old
+    counts: Optional[CommandCounts]
+    since_ns: Optional[int]  # when the first of its new commands came in
 
 
-class EmbeddingSource(Protocol):
-    """An encoder in the same process, asked at the last moment before a step."""
+@dataclass
+class _Showing:
+    """A step whose frames are leaving."""
 
-    def pull(self, sim_ns: int, joint_position: np.ndarray,
-             by_step: bool) -> Optional[ActionEmbedding]:
-        """
-        Encode the newest commands for the step that starts now; called by the worker thread.
+    latched: _Latched
+    made: Made
+    num_shown: int = 0
 
-        :param sim_ns: sim time of the newest frame
-        :param joint_position: (J,) where the joints would come to rest if let go, rad or m
-        :param by_step: the step was asked for; wall time since the last one ages no command
-        :return: the embedding, None before the first
-        """
-        ...
-
-    def catch_up(self) -> None:
-        """Take over commands that wait in a queue; called by whoever asks for steps."""
-        ...
-
-
-class _Abandoned(BaseException):
-    """Ends a worker whose engine came back after it was given up."""
+    @property
+    def num_left(self):
+        return self.made.observation.base_pose.shape[1] - self.num_shown
 
 
 class Session:
@@ -118,9 +83,8 @@ class Session:
         :param make_world: makes another engine should this one hang; without it nothing recovers
             from that
         """
-        self.world, self.spec = world, spec
+        self.spec = spec
         self._observers, self._log = observers, log
-        self._make_world = make_world
         self._clock = clock or WallClock()
         self._sim = SimClock(world.spec.frame_period_ns)
         tick_ns = round(1e9 / spec.clock_rate_hz) if spec.clock_rate_hz else 0
@@ -131,14 +95,19 @@ class Session:
         self._job: Optional[Future] = None  # that the worker is at
         self._steps_asked = False
         self._closing = False
-        self._busy_until_ns: Optional[int] = None  # when a running call of the engine hangs
+        self._engine = Engine(world, wake=self._wake, clock=self._clock, log=log,
+                              timeout_s=lambda: self.spec.step_timeout_s, make_world=make_world)
+        self._asked_prompts = []  # futures of those who wait
 
         self._latch, self._meter = EmbeddingLatch(), FrameMeter()
         self._source: Optional[EmbeddingSource] = None
         self._rejected_embeddings = 0
         self._definition: Optional[WorldDefinition] = None
-        self._observation: Optional[Observation] = None  # newest, None without a world
-        self._good = None  # snapshot of the engine after the newest good step
+        self._observation: Optional[Observation] = None  # newest shown, None without a world
+        self._showing: Optional[_Showing] = None
+        self._ahead: Optional[_Latched] = None  # what the step ahead acts on
+        self._pacer = ChunkPacer(world.spec.frames_per_step)
+        self._prompt: Optional[Tuple[str, Future]] = None  # asked for, not yet handed over
         self._origin = np.zeros(3)  # of odometry, scene frame
         self._joint_lag_s = world.spec.robot.joint_array('lag_s')
         self._resume, self._due_ns = PAUSED, 0
@@ -147,6 +116,11 @@ class Session:
         self._waited_for: Optional[ActionEmbedding] = None  # the encoder had nothing newer in time
         self._message_until_step = 0
         self._thread: Optional[threading.Thread] = None
+
+    @property
+    def world(self) -> WorldModel:
+        """The engine; another one after it hung."""
+        return self._engine.world
 
     @property
     def status(self) -> SessionStatus:
@@ -173,11 +147,8 @@ class Session:
         seen, definition = self._observation, self._definition
         if seen is None or definition is None:
             return {}
-        robot = EntityState(self.spec.entity_name, 'robot', seen.base_pose[0, -1],
-                            _rotated(seen.base_twist[0, -1], seen.base_pose[0, -1, 2]))
-        objects = [EntityState(name, 'object', pose, np.zeros(3)) for name, pose in zip(
-            self.world.object_names(definition.scene), seen.object_pose[0, -1])]
-        return {entity.name: entity for entity in [robot, *objects]}
+        return entities_of(seen, self.spec.entity_name,
+                           self.world.object_names(definition.scene))
 
     def start(self, definition: WorldDefinition) -> Future:
         """
@@ -204,8 +175,8 @@ class Session:
             thread = self._thread
         if thread is not None:
             # A hanging engine is left behind; its thread ends with the process.
-            thread.join(None if self._busy_until_ns is None else self.spec.step_timeout_s)
-        for job, _ in self._jobs:
+            thread.join(self.spec.step_timeout_s if self._engine.is_busy else None)
+        for job in [*(job for job, _ in self._jobs), *self._asked_prompts]:
             job.cancel()
         self._ticker.close()
 
@@ -229,7 +200,11 @@ class Session:
         return self._submit(self._play)
 
     def pause(self) -> Future:
-        """Stop after the step in progress; the future's result is the new status."""
+        """
+        Stop after the step in progress, whose frames leave at once if the next is made ahead.
+
+        :return: future of the new status
+        """
         return self._submit(self._pause)
 
     def stop(self) -> Future:
@@ -270,10 +245,8 @@ class Session:
             raise SpecError(f'num_steps={num_steps} must be at least 1.')
         with self._wake:
             if self._steps_asked:
-                refused = Future()
-                refused.set_exception(Refused('not_paused', 'The world is making the steps of '
-                                              'another request; wait for its answer.'))
-                return refused
+                return _refused('not_paused', 'The world is making the steps of another request; '
+                                'wait for its answer.')
             self._steps_asked = True
         if self._source is not None:
             self._source.catch_up()
@@ -288,7 +261,49 @@ class Session:
         :param twist: (3,) v_x, v_y [m/s], w_z [rad/s] in base_link, robot only; None leaves it
         :return: future of the new status
         """
+        if not self.world.spec.takes_poses:
+            return _refused('unsupported', f'Nothing can be moved in a world of the engine '
+                            f'{self.world.spec.engine!r}: it is imagined from images, not from '
+                            'poses.')
         return self._submit(lambda: self._move(entity, pose, twist))
+
+    def set_prompt(self, text: str) -> Future:
+        """
+        Go on with another prompt, from the next step that begins; until the next reset.
+
+        :param text: the prompt
+        :return: future of the status, done when the engine has taken it; ``Refused`` if the
+            engine takes none or a newer prompt came first
+        """
+        if not self.world.spec.takes_text:
+            return _refused('unsupported', f'The engine {self.world.spec.engine!r} takes no '
+                            'prompt.')
+        asked, prepare = Future(), getattr(self.world, 'prepare_prompt', None)
+        with self._wake:
+            self._asked_prompts.append(asked)
+        if prepare is None:
+            self._submit_prompt(text, asked)
+        else:
+            threading.Thread(target=self._prepare_prompt, args=(prepare, text, asked),
+                             name='prompt', daemon=True).start()
+        return asked
+
+    def anchor_image(self, rgb: np.ndarray) -> Future:
+        """
+        Go on from an image; robot and sim time stay as they are.
+
+        :param rgb: (h, w, 3) uint8 of any size, as seen by the world's camera
+        :return: future of the new status; ``Refused`` if the engine takes no images
+        :raises SpecError: no such image; nothing changed
+        """
+        if not self.world.spec.takes_images:
+            return _refused('unsupported', f'The engine {self.world.spec.engine!r} takes no '
+                            'images.')
+        if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8 or not rgb.size:
+            raise SpecError(f'anchor_image: got {rgb.dtype} of shape {rgb.shape}, expected uint8 '
+                            'of (height, width, 3).')
+        rgb = rgb.copy()
+        return self._submit(lambda: self._anchor_image(rgb))
 
     def link(self, source: EmbeddingSource) -> None:
         """Ask this encoder for an embedding before each step; before ``start``."""
@@ -326,15 +341,13 @@ class Session:
     def check_engine(self) -> None:
         """Look whether the engine hangs, and if so give it up; to be called every now and then."""
         with self._wake:
-            if self._busy_until_ns is None or self._clock.now_ns() < self._busy_until_ns:
+            error = self._engine.hung()
+            if error is None:
                 return
-            error = EngineHung(f'a step took longer than step_timeout_s='
-                               f'{self.spec.step_timeout_s:g} s')
-            if hasattr(self.world, 'kill'):
-                self._busy_until_ns = None
-                return self.world.kill(error)
-            job, self._thread, self._busy_until_ns = self._job, None, None
-            self.world = _Gone(self.world)
+            self._engine.give_up(error)
+            if self._engine.makes_ahead:  # the worker is none of its threads, and will see
+                return
+            job, self._thread = self._job, None
         self._fail(error)
         if job is not None:
             job.set_exception(error)
@@ -370,16 +383,40 @@ class Session:
         self._thread = threading.Thread(target=self._work, name='world', daemon=True)
         self._thread.start()
 
+    def _prepare_prompt(self, prepare, text, asked):
+        try:
+            prepare(text)
+        except Exception as error:  # an engine may fail in any way
+            return self._answer_prompt(asked, _prompt_refused(error))
+        self._submit_prompt(text, asked)
+
+    def _submit_prompt(self, text, asked):
+        def refuse(job):
+            if job.cancelled() or job.exception() is not None:
+                self._answer_prompt(asked, None if job.cancelled() else job.exception())
+        self._submit(lambda: self._set_prompt(text, asked)).add_done_callback(refuse)
+
+    def _answer_prompt(self, asked, error=None):
+        """Answer who asked for a prompt, once; without an error with the status."""
+        with self._wake:
+            if asked not in self._asked_prompts:
+                return
+            self._asked_prompts.remove(asked)
+        if error is not None:
+            asked.set_exception(error)
+        else:
+            asked.set_result(self._status)
+
     # What follows runs in the worker thread only.
 
     def _work(self):
         try:
             while self._work_once():
                 pass
-        except _Abandoned:
+        except Abandoned:
             return
-        if hasattr(self.world, 'close'):
-            self.world.close()
+        self._settle()
+        self._engine.close()
         self._ticker.finish()
         self._tell_status(state=STOPPED)
 
@@ -405,25 +442,51 @@ class Session:
         return True
 
     def _is_due(self):
-        if self._status.state != PLAYING:
+        state = self._status.state
+        if self._engine.is_gone and state in (PLAYING, PAUSED, STOPPED):
+            return True  # with a call that nobody waited for
+        if state != PLAYING:
             return False
         if self.spec.mode == LOCKSTEP and self._latch.pending >= self.spec.lockstep_commands:
             return True
-        return self._clock.now_ns() >= self._due_ns
+        due_ns = self._wait_until_ns()
+        return due_ns is not None and self._clock.now_ns() >= due_ns
 
     def _wait_until_ns(self):
-        return self._due_ns if self._status.state == PLAYING else None
+        if self._status.state != PLAYING:
+            return None
+        return self._turn().due_ns if self._makes_ahead else self._due_ns
+
+    @property
+    def _makes_ahead(self):
+        """Whether steps are made while the frames of the one before leave."""
+        return self._engine.makes_ahead and self.spec.mode == REALTIME
+
+    def _turn(self):
+        return self._pacer.turn(0 if self._showing is None else self._showing.num_left,
+                                self._engine.has_begun, self._engine.has_made,
+                                self._engine.is_free)
+
+    def _settle(self):
+        """End the step in progress at once; the one ahead is taken back as soon as it is made."""
+        if self._engine.drop():
+            self._latch.give_back(self._ahead.since_ns)
+        while self._showing is not None:
+            self._show_frame(None)
+        self._pacer.start_over()
+        if self._prompt is not None:
+            self._hand_over_prompt()
 
     def _load(self, definition):
-        before, saved = self._status, self._good
+        self._settle()
+        before, kept = self._status, self._engine.keep()
         self._tell_status(state=LOADING, frame_rate_hz=0.0, real_time_factor=0.0)
         try:
-            observation = self._first_observation(definition, definition.seed)
+            observation = self._engine.reset(definition, definition.seed)
         except Exception:
-            if before.state in (NO_WORLD, ERROR):
+            if before.state in (NO_WORLD, ERROR) or not self._engine.go_back(kept):
                 self._tell_status(state=before.state)
                 raise
-            self.world.restore(saved)
             self._tell_status(state=before.state)
             raise Refused('engine', 'The world was not loaded, the one before goes on: '
                           f'{traceback.format_exc(limit=0).strip().splitlines()[-1]}')
@@ -433,7 +496,8 @@ class Session:
 
     def _unload(self):
         self._need_world()
-        self._observation = self._definition = self._good = None
+        self._settle()
+        self._observation = self._definition = None
         self._ticker.finish()
         self._status = SessionStatus(NO_WORLD, self.spec.mode, stamp_ns=self._sim.now_ns,
                                      counts=self._status.counts,
@@ -442,6 +506,7 @@ class Session:
 
     def _reset(self, time, state, seed):
         self._need_world()
+        self._settle()
         goal = self._resume if self._status.state == ERROR else self._status.state
         if state or self._status.state == ERROR:
             self._start_over(seed, reset_time=time)
@@ -453,6 +518,7 @@ class Session:
         self._need_world()
         if self._status.state == STOPPED:
             raise Refused('already', 'The world is stopped already.')
+        self._settle()
         self._start_over(None, reset_time=True)
         self._tell_status(state=STOPPED)
 
@@ -460,7 +526,7 @@ class Session:
         next_seed, self._next_seed = self._next_seed, None
         if seed is None:
             seed = self._status.seed if next_seed is None else next_seed
-        self._begin(self._definition, seed, self._first_observation(self._definition, seed),
+        self._begin(self._definition, seed, self._engine.reset(self._definition, seed),
                     reset_time)
 
     def _play(self):
@@ -476,12 +542,14 @@ class Session:
         else:
             self._due_ns = max(self._due_ns, now_ns)
         self._meter.clear()
+        self._pacer.start_over()
         self._tell_status(state=PLAYING)
 
     def _pause(self):
         self._need_engine()
         if self._status.state == PAUSED:
             raise Refused('already', 'The world is paused already.')
+        self._settle()
         self._ticker.finish()
         self._tell_status(state=PAUSED, frame_rate_hz=0.0, real_time_factor=0.0)
 
@@ -511,30 +579,58 @@ class Session:
         self._need_engine()
         if entity not in self.entities():
             raise Refused('unknown', str(unknown_name('entity', entity, self.entities())))
-        last = {name: None if value is None else value[:, -1:].copy()
-                for name, value in vars(self._observation).items() if name != 'extra'}
-        base = last['base_pose'][0, 0].copy()
+        self._settle()
+        last = moment(self._observation)
         if entity == self.spec.entity_name:
-            if pose is not None:
-                last['base_pose'][0, 0] = pose
-            if twist is not None:
-                last['base_twist'][0, 0] = twist
-        elif pose is not None:
-            index = self.world.object_names(self._definition.scene).index(entity)
-            last['object_pose'][0, 0, index] = pose
-        self._anchor_at(Observation(**last))
-        self._origin = _compose(self._observation.base_pose[0, -1],
-                                _compose(_inverse(base), self._origin))
+            wanted = with_robot_at(last, pose, twist)
+        else:
+            names = self.world.object_names(self._definition.scene)
+            wanted = with_object_at(last, names.index(entity), pose)
+        before = last.base_pose[0, 0].copy()
+        self._observation, self._anchor = self._engine.observe(wanted), anchor_of(wanted)
+        self._origin = compose(self._observation.base_pose[0, -1],
+                               compose(inverse(before), self._origin))
         self._tell_status(anchor=self._anchor)
 
-    def _anchor_at(self, observation):
-        """Make an observation the state of the world, and remember it for the record."""
-        shown = self._guarded(lambda: self.world.observe(observation))
-        check_finite(shown)
-        self._observation, self._good = shown, self.world.snapshot()
-        self._anchor = tuple(np.concatenate([
-            observation.base_pose[0, -1], observation.base_twist[0, -1],
-            observation.object_pose[0, -1].ravel()]).tolist())
+    def _set_prompt(self, text, asked):
+        self._need_engine()
+        if self._makes_ahead and self._status.state == PLAYING:
+            if self._prompt is not None:
+                self._answer_prompt(self._prompt[1], Refused(
+                    'interrupted', 'A newer prompt took the place of this one.'))
+            self._prompt = text, asked
+            return
+        try:
+            self._engine.set_prompt(text)
+        except Exception as error:  # an engine may fail in any way
+            if self._engine.is_gone:
+                raise
+            raise _prompt_refused(error)
+        self._tell_status(prompt=text)
+        self._answer_prompt(asked)
+
+    def _hand_over_prompt(self):
+        """Let the engine take the prompt that was asked for, when it is free."""
+        (text, asked), self._prompt = self._prompt, None
+
+        def then(error):
+            self._submit(lambda: self._prompt_set(asked, error))
+        self._engine.set_prompt_later(text, then)
+
+    def _prompt_set(self, asked, error):
+        if error is None and self._status.state != PLAYING:  # else a step will tell
+            self._tell_status(prompt=self._engine.prompt)
+        self._answer_prompt(asked, None if error is None else _prompt_refused(error))
+
+    def _anchor_image(self, rgb):
+        self._need_engine()
+        self._settle()
+        wanted = replace(moment(self._observation), rgb=rgb[None, None])
+        try:
+            self._observation = self._engine.observe(wanted, is_image=True)
+        except SpecError as error:
+            raise Refused('unsupported', str(error))
+        self._tell_status(images_anchored=self._engine.num_images)
 
     def _need_world(self):
         if self._definition is None:
@@ -545,30 +641,9 @@ class Session:
         if self._status.state == ERROR:
             raise Refused('engine', f'No world runs: {self._status.message} Reset it first.')
 
-    def _first_observation(self, definition, seed):
-        """Put the engine at the start of a world; a new engine if the last one was given up."""
-        if isinstance(self.world, _Gone):
-            if self._make_world is None:
-                raise Refused('engine', 'The engine hung and cannot be made again; restart.')
-            self.world = self._make_world()
-        observation = self._guarded(lambda: self.world.reset(definition.scene, seed),
-                                    LOADING_FACTOR)
-        check_finite(observation)
-        if definition.start_pose is None and not definition.joints:
-            return observation
-        if definition.start_pose is not None:
-            observation.base_pose[0, -1] = definition.start_pose
-        names = self.world.spec.robot.joint_names
-        for joint, position in definition.joints.items():
-            observation.joint_position[0, -1, names.index(joint)] = position
-        observation = self._guarded(lambda: self.world.observe(observation))
-        check_finite(observation)
-        return observation
-
     def _begin(self, definition, seed, observation, reset_time):
         """Everything starts over from a first observation, which is shown."""
         self._definition, self._observation = definition, observation
-        self._good = self.world.snapshot()
         self._origin = observation.base_pose[0, -1].copy()
         self._anchor = ()
         self._latch.clear()
@@ -578,12 +653,12 @@ class Session:
         old = self._status
         self._status = SessionStatus(
             old.state, self.spec.mode, definition.scene, seed, definition.name, definition.text,
-            stamp_ns=self._sim.now_ns, counts=old.counts, recoveries=old.recoveries)
+            stamp_ns=self._sim.now_ns, prompt=self._engine.prompt, counts=old.counts,
+            recoveries=old.recoveries)
         for observer in self._observers:
             observer.on_reset(self._status)
-        self._due_ns = self._clock.now_ns()
-        self._emit(observation, None)
-        self._due_ns += self._wall_ns(1)
+        self._due_ns = self._clock.now_ns() + self._wall_ns(1)
+        self._hand_out(observation, 0)
         if self.spec.mode == LOCKSTEP:
             self._due_ns = self._clock.now_ns() + round(self.spec.lockstep_timeout_s * 1e9)
 
@@ -595,15 +670,19 @@ class Session:
         for observer in self._observers:
             observer.on_reset(self._status)
         stamp_ns = self._sim.tick()
-        frame = self._frame(self._observation, -1, self._status.frame, stamp_ns)
+        frame = frame_of(self._observation, -1, self._status.frame, stamp_ns, self._origin)
         for observer in self._observers:
             observer.on_frame(frame)
         self._ticker.jump(stamp_ns)
         self._status = replace(self._status, stamp_ns=stamp_ns)
 
     def _due_step(self):
+        if self._engine.is_gone:
+            raise self._engine.gone_by
         if self.spec.mode == LOCKSTEP:
             return self._lockstep()
+        if self._makes_ahead:
+            return self._play_ahead(self._turn().what)
         planned_ns = self._due_ns
         self._step(planned_ns)
         period_ns = self._wall_ns(self.world.spec.frames_per_step)
@@ -627,66 +706,77 @@ class Session:
         speed = self.spec.speed
         return round(num_frames * self._sim.period_ns / speed) if speed else 0
 
+    def _play_ahead(self, what):
+        """Do what is due: let a frame leave, begin a step, or take one that was made."""
+        now_ns = self._clock.now_ns()
+        if what == BEGIN and self._prompt is not None:
+            return self._hand_over_prompt()
+        if what == BEGIN:
+            if self._engine.finish_ns is not None:
+                self._pacer.finished(self._engine.finish_ns)
+            self._ahead = self._next_actions()
+            return self._engine.begin_step(self._ahead.actions)
+        if what != FRAME:
+            self._showing = _Showing(self._ahead, self._engine.take())
+            self._pacer.made(self._showing.made.duration_ns)
+            self._pacer.show(now_ns, self._wall_ns(1))
+        self._pacer.left(now_ns)
+        self._show_frame(self._pacer.asked_ns(self._showing.num_shown))
+
     def _step(self, planned_ns):
-        started_ns = self._clock.now_ns()
-        actions = self._next_actions()
-        observation = self._engine_step(actions)
-        duration_s = (self._clock.now_ns() - started_ns) * 1e-9
-        self._observation = observation
-        anchor, self._anchor = self._anchor, ()
-        self._emit(observation, planned_ns)
+        """Make a step and hand out its frames, each at its own time if the step has one."""
+        latched = self._next_actions()
+        self._showing = _Showing(latched, self._engine.step(latched.actions))
+        for t in range(self._showing.num_left):
+            frame_planned_ns = None if planned_ns is None else planned_ns + self._wall_ns(t)
+            if frame_planned_ns is not None:
+                self._sleep_until(frame_planned_ns)
+            self._show_frame(frame_planned_ns)
+        self._engine.finish_later()
+
+    def _show_frame(self, planned_ns):
+        """Hand out the next frame of the step in progress; its status follows the last one."""
+        showing = self._showing
+        made, latched = showing.made, showing.latched
+        if showing.num_shown == 0:
+            self._step_begins(latched, made)
+        since_ns = latched.since_ns if showing.num_shown == 0 else None
+        self._hand_out(made.observation, showing.num_shown, planned_ns, since_ns)
+        showing.num_shown += 1
+        if showing.num_left:
+            return
+        self._showing = None
         step = self._status.step + 1
+        anchor, self._anchor = self._anchor, ()
         message = self._status.message if step < self._message_until_step else ''
-        self._tell_status(step=step, step_duration_s=duration_s, actions=actions[0],
-                          anchor=anchor, message=message)
+        self._tell_status(step=step, step_duration_s=made.duration_ns * 1e-9,
+                          actions=latched.actions[0], anchor=anchor, message=message)
 
-    def _engine_step(self, actions):
-        """Step the engine; what fails once is tried again from the last good state."""
-        try:
-            return self._good_step(actions)
-        except Exception as error:  # an engine may fail in any way
-            first = error
-        text = f'{type(first).__name__}: {first}'
-        self._log.warning(f'The engine failed, one more try from the last good state. {text}')
-        self._guarded(lambda: self.world.restore(self._good), LOADING_FACTOR)
-        observation = self._good_step(actions)
-        self._status = replace(self._status, recoveries=self._status.recoveries + 1,
-                               message=f'Recovered from the last good state. {text}')
-        self._message_until_step = self._status.step + MESSAGE_STEPS
-        return observation
+    def _step_begins(self, latched, made):
+        """Take note of how a step came, right before its first frame leaves."""
+        self._status = replace(self._status, prompt=made.prompt, images_anchored=made.num_images)
+        if latched.sequence is not None:
+            self._status = replace(self._status, embedding_sequence=latched.sequence,
+                                   counts=latched.counts)
+        if made.note:
+            self._status = replace(self._status, recoveries=self._status.recoveries + 1,
+                                   message=made.note)
+            self._message_until_step = self._status.step + MESSAGE_STEPS
 
-    def _good_step(self, actions):
-        observation = self._guarded(lambda: self.world.step(actions))
-        check_finite(observation)
-        self._good = self.world.snapshot()
-        return observation
-
-    def _guarded(self, call, factor=1):
-        """Call the engine; whoever watches may give up this thread meanwhile."""
-        limit_ns = round(self.spec.step_timeout_s * factor * 1e9)
-        with self._wake:
-            self._busy_until_ns = self._clock.now_ns() + limit_ns
-        try:
-            return call()
-        finally:
-            with self._wake:
-                if threading.current_thread() is not self._thread:
-                    raise _Abandoned()
-                self._busy_until_ns = None
-
-    def _next_actions(self) -> np.ndarray:
+    def _next_actions(self) -> _Latched:
         """Latch: the newest embedding becomes the actions of the step that starts now."""
-        spec, seen = self.world.spec, self._observation
+        spec = self.world.spec
+        seen = self._observation if self._showing is None else self._showing.made.observation
         # A servo coasts on for its lag: steer where it would come to rest, or it overshoots.
         resting = (seen.joint_position[0, -1] + self._joint_lag_s * seen.joint_velocity[0, -1])
-        embedding, age_ns = self._newest_embedding(resting)
+        embedding, age_ns, since_ns = self._newest_embedding(resting)
         silent = (age_ns > self.spec.action_timeout_s * 1e9 and self._source is None
                   and self._counts_wall_time())
         if embedding is None or silent:
-            return np.zeros((1, spec.frames_per_step, len(spec.action.dims)), np.float32)
-        self._status = replace(self._status, embedding_sequence=embedding.sequence,
-                               counts=embedding.counts)
-        return actions_at_latch(embedding, spec.action, resting, spec.frames_per_step)[None]
+            still = np.zeros((1, spec.frames_per_step, len(spec.action.dims)), np.float32)
+            return _Latched(still, None, None, since_ns)
+        actions = actions_at_latch(embedding, spec.action, resting, spec.frames_per_step)[None]
+        return _Latched(actions, embedding.sequence, embedding.counts, since_ns)
 
     def _counts_wall_time(self):
         """Whether wall time says something about a command's age: not while making steps."""
@@ -694,14 +784,18 @@ class Session:
 
     def _newest_embedding(self, resting):
         if self._source is not None:
-            pulled = self._source.pull(self._sim.now_ns, resting, self._steps_asked)
+            pulled = self._source.pull(self._step_start_ns(), resting, self._steps_asked)
             if pulled is not None:
                 self._check(pulled)
-            self._latch.take(self._clock.now_ns())
-            return pulled, 0
+            return Taken(pulled, 0, self._latch.take(self._clock.now_ns()).since_ns)
         if not self._counts_wall_time():
             self._wait_for_valid_embedding()
         return self._latch.take(self._clock.now_ns())
+
+    def _step_start_ns(self):
+        """Sim time at which the next step begins: when the frames of this one have left."""
+        num_left = 0 if self._showing is None else self._showing.num_left
+        return self._sim.now_ns + num_left * self._sim.period_ns
 
     def _wait_for_valid_embedding(self):
         """
@@ -722,38 +816,33 @@ class Session:
                 self._clock.wait(self._wake, until_ns)
             self._waited_for = self._latch.newest
 
-    def _emit(self, observation, planned_ns):
-        """Hand out the frames of one step, each at its own time if the step has one."""
-        for t in range(observation.rgb.shape[1]):
-            frame_planned_ns = None if planned_ns is None else planned_ns + self._wall_ns(t)
-            if frame_planned_ns is not None:
-                self._sleep_until(frame_planned_ns)
-            frame = self._frame(observation, t, self._status.frame + 1, self._sim.tick())
-            for observer in self._observers:
-                observer.on_frame(frame)
-            self._count_frame(frame, frame_planned_ns)
-            paced = planned_ns is not None
-            self._ticker.follow(frame.stamp_ns, max(self._wall_ns(1), self._meter.gap_ns)
-                                if paced and self.spec.speed else 0)
+    def _hand_out(self, observation, t, planned_ns=None, since_ns=None):
+        """Let a frame leave; what clients see of the world follows it."""
+        self._observation = moment(observation, t)
+        frame = frame_of(observation, t, self._status.frame + 1, self._sim.tick(), self._origin)
+        for observer in self._observers:
+            observer.on_frame(frame)
+        self._count_frame(frame, planned_ns, since_ns)
+        paced = planned_ns is not None and self.spec.speed
+        self._ticker.follow(frame.stamp_ns,
+                            max(self._wall_ns(1), self._meter.gap_ns) if paced else 0)
 
     def _sleep_until(self, until_ns):
         with self._wake:
             while not self._closing and self._clock.now_ns() < until_ns:
                 self._clock.wait(self._wake, until_ns)
 
-    def _frame(self, observation, t, index, stamp_ns):
-        return frame_of(observation, t, index, stamp_ns, self._origin)
-
-    def _count_frame(self, frame, planned_ns):
+    def _count_frame(self, frame, planned_ns, since_ns):
         now_ns, period_ns = self._clock.now_ns(), self._wall_ns(1)
         late = planned_ns is not None and period_ns and now_ns > planned_ns + period_ns
-        latency_s = self._latch.frame_left(now_ns)
+        latency_s = (self._status.command_latency_s if since_ns is None else
+                     self._latch.frame_left(now_ns, since_ns))
         rate_hz = self._meter.add(now_ns)
         self._status = replace(
             self._status, stamp_ns=frame.stamp_ns, frame=frame.index, frame_rate_hz=rate_hz,
             real_time_factor=rate_hz * self._sim.period_ns * 1e-9,
-            command_latency_s=self._status.command_latency_s if latency_s is None else latency_s,
-            uncertainty=frame.uncertainty, calibrated=frame.calibrated, contact=frame.contact,
+            command_latency_s=latency_s, uncertainty=frame.uncertainty,
+            calibrated=frame.calibrated, contact=frame.contact,
             late_frames=self._status.late_frames + bool(late),
             digest=frame_digest(self._status.digest, frame))
 
@@ -766,6 +855,11 @@ class Session:
         if self._status.state in (PLAYING, PAUSED, STOPPED):
             self._resume = PAUSED if self._steps_asked else self._status.state
         self._ticker.finish()
+        self._showing = None
+        self._engine.drop()
+        for asked in list(self._asked_prompts):
+            self._answer_prompt(asked, Refused('engine', text))
+        self._prompt = None
         self._tell_status(state=ERROR if self._definition is not None else NO_WORLD, fault=fault,
                           message=text, frame_rate_hz=0.0, real_time_factor=0.0)
 
@@ -780,26 +874,11 @@ class Session:
             observer.on_status(self._status)
 
 
-class _Gone:
-    """Stands where an engine was that hangs; only its description is left."""
-
-    def __init__(self, world):
-        self.spec, self.object_names = world.spec, world.object_names
-
-
-def _compose(a, b) -> np.ndarray:
-    """Planar pose b, given in frame a, in a's own parent."""
-    c, s = np.cos(a[2]), np.sin(a[2])
-    return np.array([a[0] + c * b[0] - s * b[1], a[1] + s * b[0] + c * b[1], a[2] + b[2]])
+def _refused(reason, text) -> Future:
+    future = Future()
+    future.set_exception(Refused(reason, text))
+    return future
 
 
-def _inverse(a) -> np.ndarray:
-    """Planar pose of the parent in frame a."""
-    c, s = np.cos(a[2]), np.sin(a[2])
-    return np.array([-c * a[0] - s * a[1], s * a[0] - c * a[1], -a[2]])
-
-
-def _rotated(twist, yaw) -> np.ndarray:
-    """Body twist -> the same along the axes of the scene frame."""
-    c, s = np.cos(yaw), np.sin(yaw)
-    return np.array([c * twist[0] - s * twist[1], s * twist[0] + c * twist[1], twist[2]])
+def _prompt_refused(error) -> Refused:
+    return Refused('engine', f'The prompt stays as it was: {type(error).__name__}: {error}')
