@@ -13,6 +13,7 @@ from launch.actions import (DeclareLaunchArgument, OpaqueFunction, SetEnvironmen
                             Shutdown)
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.nodes.params import load_profile, PARAMS, profile_path
 from lingbot_world_ros.nodes.run import profile_variable
@@ -20,8 +21,9 @@ from lingbot_world_ros.nodes.worlds_params import world_parameters
 from lingbot_world_ros.paths import share_path
 import yaml
 
-OVERRIDES = ('engine', 'isolate_engine', 'world', 'scene', 'seed', 'mode', 'initial_state',
-             'speed', 'cmd_vel_type', 'frame_prefix', 'publish_clock')
+OVERRIDES = ('engine', 'isolate_engine', 'world', 'scene', 'start_image', 'prompt',
+             'lingbot.checkpoint', 'camera_path', 'camera_link', 'robot_description', 'seed',
+             'mode', 'initial_state', 'speed', 'cmd_vel_type', 'frame_prefix', 'publish_clock')
 
 
 def generate_launch_description():
@@ -48,7 +50,19 @@ def _override_argument(param):
     choices = param.choices or (('true', 'false') if param.kind is bool else ())
     described = f'{param.description} Empty: as in the profile.'
     extra = {'choices': ['', *choices]} if choices else {}
-    return DeclareLaunchArgument(param.name, default_value='', description=described, **extra)
+    return DeclareLaunchArgument(_argument(param.name), default_value='', description=described,
+                                 **extra)
+
+
+def _argument(name):
+    """Return what a parameter is called as a launch argument."""
+    return name.rpartition('.')[2]
+
+
+def _as_given(values):
+    """Keep text text: launch would read a prompt or a robot description as YAML."""
+    return {name: ParameterValue(value, value_type=str) if isinstance(value, str) else value
+            for name, value in values.items()}
 
 
 def _environment():
@@ -64,9 +78,10 @@ def _nodes(context):
 
     profile = value('profile')
     values = load_profile(profile)  # a mistake in it stops here, with the line to change
-    overrides = {name: PARAMS[name].check(yaml.safe_load(value(name)), 'launch argument')
-                 if PARAMS[name].kind is not str else value(name)
-                 for name in OVERRIDES if value(name) != ''}
+    given = {name: value(_argument(name)) for name in OVERRIDES}
+    overrides = {name: PARAMS[name].check(yaml.safe_load(text), 'launch argument')
+                 if PARAMS[name].kind is not str else text
+                 for name, text in given.items() if text != ''}
     executables = ['sim'] if value('composed') == 'true' else ['world_model', 'action_encoder']
     if not value('num_worlds').isdigit():
         raise SpecError(f'num_worlds={value("num_worlds")!r} is not a whole number.')
@@ -76,7 +91,7 @@ def _nodes(context):
                                             value('namespace'))
         nodes += [Node(
             package='lingbot_world_ros', executable=name, namespace=namespace, output='screen',
-            parameters=[str(profile_path(profile)), {**overrides, **apart}],
+            parameters=[str(profile_path(profile)), _as_given({**overrides, **apart})],
             arguments=['--ros-args', '--log-level', value('log_level')], on_exit=Shutdown())
             for name in executables]
     return nodes
