@@ -691,12 +691,11 @@ def stream_tensors(expert: Expert, on_progress=None):
         with open_tensors(path) as file:
             place = {name: i for i, name in enumerate(file.infos)}
             for name, stored in sorted(entries, key=lambda entry: place[entry[1].name]):
-                tensor = file.get(stored.name)
                 if name in expert.quantised:
-                    parts = expert.quantised[name]
-                    tensor = {'': tensor, **{part: _read(where, path, file)
-                                             for part, where in parts.items()}}
-                yield name, tensor
+                    parts = {'': stored, **expert.quantised[name]}
+                    yield name, {part: _read(where, path, file) for part, where in parts.items()}
+                else:
+                    yield name, file.borrow(stored.name)
                 done += stored.info.num_bytes
                 if on_progress:
                     on_progress(min(done, expert.num_bytes), expert.num_bytes)
@@ -721,5 +720,6 @@ def _assign(dit, name, read, device, dtype) -> None:
         return
     if isinstance(read, dict):
         read = dequantised(read)
-    tensor = read.to(dtype).to(device)  # in this order: half as much goes over the bus
+    # converted on the host: half as much goes over the bus; never the borrowed memory itself
+    tensor = read.to(device, copy=True) if read.dtype == dtype else read.to(dtype).to(device)
     setattr(module, leaf, nn.Parameter(tensor, requires_grad=False))

@@ -13,7 +13,8 @@ from typing import Dict
 
 from lingbot_world_ros.errors import shown, SpecError
 
-BLOCK_SIZE = 64
+BLOCK_SIZE, NESTED_BLOCK_SIZE = 64, 256
+CPU_SLICE = 2 ** 16  # small: larger temporaries leave holes in memory
 STATE = 'quant_state.bitsandbytes__nf4'
 PARTS = ('absmax', 'quant_map', 'nested_absmax', 'nested_quant_map', STATE)
 FILE = 'model.safetensors'
@@ -156,9 +157,29 @@ def _write(source, path, weights, device, on_progress) -> None:
 def _quantise(weight, device):
     """Quantise from bfloat16, whatever the file holds, so that every way gives the same bits."""
     import torch
-    return _bitsandbytes().functional.quantize_4bit(
-        weight.to(torch.bfloat16).to(device), blocksize=BLOCK_SIZE, compress_statistics=True,
-        quant_type='nf4', quant_storage=torch.uint8)
+    functional = _bitsandbytes().functional
+    if device.type != 'cpu':
+        weight = weight.to(torch.bfloat16).to(device)
+        return functional.quantize_4bit(weight, blocksize=BLOCK_SIZE, compress_statistics=True,
+                                        quant_type='nf4', quant_storage=torch.uint8)
+    # bitsandbytes takes ten times the weight's memory on a CPU: hand it slices of whole blocks,
+    # then quantise the scales of all of them together, as it would
+    count = weight.numel()
+    packed = torch.empty((count + 1) // 2, 1, dtype=torch.uint8)
+    scales = torch.empty(-(-count // BLOCK_SIZE))
+    for i, part in enumerate(weight.flatten().split(CPU_SLICE)):
+        some, state = functional.quantize_4bit(
+            part.to(torch.bfloat16), blocksize=BLOCK_SIZE, compress_statistics=False,
+            quant_type='nf4', quant_storage=torch.uint8)
+        packed[i * CPU_SLICE // 2:][:len(some)] = some
+        scales[i * CPU_SLICE // BLOCK_SIZE:][:len(state.absmax)] = state.absmax
+    offset = scales.mean()
+    packed_scales, nested = functional.quantize_blockwise(scales - offset,
+                                                          blocksize=NESTED_BLOCK_SIZE)
+    state = functional.QuantState(
+        absmax=packed_scales, shape=weight.shape, code=state.code, blocksize=BLOCK_SIZE,
+        quant_type='nf4', dtype=torch.bfloat16, offset=offset, state2=nested)
+    return packed, state
 
 
 def _checked(read: Dict) -> Dict:

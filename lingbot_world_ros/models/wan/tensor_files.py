@@ -55,7 +55,7 @@ class SafetensorsFile:
         :param path: of the file
         :raises SpecError: if it is no safetensors file, or an incomplete one
         """
-        self.path, self._file = path, None
+        self.path, self._file, self._scratch = path, None, None
         self._start, self._header = _safetensors_header(path)
         self.infos = {name: TensorInfo(entry['dtype'], tuple(entry['shape']))
                       for name, entry in self._header.items()}
@@ -68,6 +68,7 @@ class SafetensorsFile:
     def __exit__(self, *_):
         """Close."""
         self._file.close()
+        self._scratch = None
 
     def get(self, name: str):
         """
@@ -77,8 +78,27 @@ class SafetensorsFile:
         :return: a tensor of its own memory on the host
         """
         import torch
+        return self._read(name, torch.empty(self.infos[name].num_bytes, dtype=torch.uint8))
+
+    def borrow(self, name: str):
+        """
+        Read one tensor into memory that the next call uses again.
+
+        Large buffers that come and go between the tensors that stay would leave holes that the
+        C library cannot use: a quarter of the network's size, as measured.
+
+        :param name: as in ``infos``
+        :return: a tensor on the host, good until the next call
+        """
+        import torch
+        if self._scratch is None:
+            largest = max(info.num_bytes for info in self.infos.values())
+            self._scratch = torch.empty(largest, dtype=torch.uint8)
+        return self._read(name, self._scratch[:self.infos[name].num_bytes])
+
+    def _read(self, name, data):
+        import torch
         info = self.infos[name]
-        data = torch.empty(info.num_bytes, dtype=torch.uint8)
         if info.num_bytes:
             self._file.seek(self._start + self._header[name]['data_offsets'][0])
             _read_into(self._file, memoryview(data.numpy()), self.path)
@@ -86,7 +106,7 @@ class SafetensorsFile:
 
 
 class PickleFile:
-    """One of PyTorch's own files, mapped into memory; offers the same as ``SafetensorsFile``."""
+    """One of PyTorch's own files, mapped into memory; offers what ``SafetensorsFile`` does."""
 
     def __init__(self, path: Path):
         """
@@ -117,13 +137,23 @@ class PickleFile:
         import torch
         return self._tensors[name].clone(memory_format=torch.contiguous_format)
 
+    def borrow(self, name: str):
+        """
+        Return one tensor without a copy.
+
+        :param name: as in ``infos``
+        :return: a tensor of the mapped memory
+        """
+        return self._tensors[name].contiguous()
+
 
 def open_tensors(path: Path):
     """
     Open a file of tensors of either format.
 
     :param path: .safetensors, .pth, .pt, .ckpt or .bin
-    :return: a context manager with ``infos`` (name -> TensorInfo) and ``get(name)``
+    :return: a context manager with ``infos`` (name -> TensorInfo), ``get(name)`` and
+        ``borrow(name)``, which is good until the next one
     :raises SpecError: if there is no such file, or it cannot be used; says what to do
     """
     path = Path(path)
