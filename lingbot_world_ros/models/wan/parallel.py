@@ -36,7 +36,7 @@ from lingbot_world_ros.worlds.isolated import end_with_parent, exit_text, portab
 import torch
 from torch import distributed, Tensor
 
-ANSWER_S = 300.0  # for one call; the first may compile
+ANSWER_S = 600.0  # for one call; the first may compile
 NOTICE_S = 1.0  # a process that ended is known to have ended within this
 END_S = 3.0  # a process that does not end by itself is killed after this long
 # One machine only; and a failed exchange must not end the process that asked for it.
@@ -426,11 +426,12 @@ class Ranks:
         :param args: theirs; picklable, without tensors of a device
         :return: what ``own`` returns
         :raises EngineLost: another process failed or ended; names its rank
-        :raises MemoryError: it has no memory left
+        :raises EngineHung: it took too long
+        :raises MemoryError: another process has no memory left
         """
         if self.is_closed:
             raise EngineLost('the processes that share the work have ended; reset the world')
-        result = diverged = None
+        result, diverged, started_s = None, None, time.monotonic()
         try:
             for follower in self._followers:
                 follower.tell(name, args)
@@ -439,6 +440,8 @@ class Ranks:
             diverged = error
         except BaseException as error:
             self._give_up(error)
+        if time.monotonic() - started_s > self._timeout_s:  # NCCL may end an exchange in silence
+            self._give_up(EngineHung(f'a call to several GPUs took more than {self._timeout_s} s'))
         self._collect(diverged, self._timeout_s)
         if diverged is not None:
             raise diverged
