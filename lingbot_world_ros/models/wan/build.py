@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+From files to models: the network, the autoencoder, the text encoder, ready on their devices.
+
+What cannot work is told before anything large is read.
+"""
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from lingbot_world_ros.errors import SpecError, unknown_name
+from lingbot_world_ros.models.wan.attention import resolve
+from lingbot_world_ros.models.wan.checkpoint import CAUSAL, Checkpoint, load_dit, torch_device
+from lingbot_world_ros.models.wan.dit import WanDiT
+from lingbot_world_ros.models.wan.memory import check_room, estimate, Preset
+from lingbot_world_ros.models.wan.stream import StreamSpec
+from lingbot_world_ros.models.wan.text import load_text_encoder, TextEncoder
+from lingbot_world_ros.models.wan.tiny_vae import load_tiny_vae
+from lingbot_world_ros.models.wan.vae import load_vae, WanVAE
+import torch
+
+PRECISIONS = ('bf16', 'fp8', 'nf4', 'fp32')
+WHAT = {'vae': 'the video autoencoder', 'tokenizer': "the text encoder's tokenizer"}
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """
+    Which files, where and how; parameters ``lingbot.*`` of the node.
+
+    '' is looked for beside the checkpoint. ``tiny_decoder`` is a TAEHV file that takes the place
+    of the autoencoder's decoder. ``compile`` lets PyTorch compile the blocks, which takes a
+    minute at the start. ``keep_films`` False computes the camera's part in every pass.
+    """
+
+    checkpoint: str = ''
+    vae: str = ''
+    text_encoder: str = ''
+    tokenizer: str = ''
+    tiny_decoder: str = ''
+    device: str = 'auto'
+    t5_device: str = 'cpu'
+    precision: str = 'bf16'
+    attention: str = 'auto'
+    compile: bool = False
+    keep_films: bool = True
+    cache_dir: str = ''
+
+    def __post_init__(self):
+        """Refuse what no model can be loaded with."""
+        if not self.checkpoint:
+            raise SpecError('lingbot.checkpoint is empty; set it to the folder of a LingBot-World '
+                            'checkpoint (docs/lingbot_world.md tells how to download one).')
+        if self.precision not in PRECISIONS:
+            raise unknown_name('precision', self.precision, PRECISIONS)
+
+
+class Models(NamedTuple):
+    """All that a stream needs; ``decoder`` turns latents into video."""
+
+    name: str
+    dit: WanDiT
+    vae: WanVAE
+    decoder: object
+    text: TextEncoder
+
+
+def load_models(checkpoint: Checkpoint, options: ModelOptions, expert: str = CAUSAL,
+                on_progress=None) -> Models:
+    """
+    Load everything for one network of a checkpoint.
+
+    :param checkpoint: opened
+    :param options: files and devices
+    :param expert: causal, high_noise or low_noise
+    :param on_progress: called with bytes read and bytes in all of the network
+    :return: the models, for inference
+    :raises SpecError: a file is missing or damaged, memory or the device does not allow it
+    """
+    device = torch_device(options.device)
+    backend = resolve(options.attention, device, _dtype(options.precision))
+    vae = load_vae(companion(checkpoint, options, 'vae'), device,
+                   _dtype(decoder_precision(device)))
+    decoder = vae
+    if options.tiny_decoder:
+        decoder = load_tiny_vae(options.tiny_decoder, device, _dtype(decoder_precision(device)))
+    text = load_text(checkpoint, options)
+    dit = load_network(checkpoint, options, expert, on_progress)
+    dit.attend = backend.call
+    return Models(f'{checkpoint.family.title} ({options.precision})', dit, vae, decoder, text)
+
+
+def check_memory(checkpoint: Checkpoint, options: ModelOptions, spec: StreamSpec) -> None:
+    """
+    Refuse, before anything is read, what would not fit on the device.
+
+    :param checkpoint: opened
+    :param options: precision and device
+    :param spec: what is streamed
+    :raises SpecError: says how much is needed, how much is free, and what to change
+    """
+    device = torch_device(options.device)
+    preset = Preset(
+        checkpoint.expert(CAUSAL).spec, spec.size, options.precision, spec.window.chunk_latents,
+        spec.window.window_latents, options.keep_films, decoder_precision(device),
+        bool(options.tiny_decoder))
+    parts = estimate(preset)
+    if spec.cache_in_8_bits:
+        parts['kv_cache'] //= 4 if options.precision == 'fp32' else 2
+    check_room(sum(parts.values()), device, f'{checkpoint.family.title} in {options.precision} at '
+               f'{spec.size.width_px} x {spec.size.height_px}')
+
+
+def decoder_precision(device) -> str:
+    """Return in which precision the video decoder works: 16 bits where that is fast."""
+    return 'fp32' if device.type == 'cpu' else 'fp16'
+
+
+def load_network(checkpoint: Checkpoint, options: ModelOptions, expert: str,
+                 on_progress=None) -> WanDiT:
+    """
+    Load one network in the precision that is asked for.
+
+    :param checkpoint: opened
+    :param options: device and precision
+    :param expert: causal, high_noise or low_noise
+    :param on_progress: called with bytes read and bytes in all
+    :return: the network
+    """
+    loaded = 'bf16' if options.precision == 'fp8' else options.precision
+    dit = load_dit(checkpoint, expert, options.device, loaded, on_progress)
+    dit.keep_films = options.keep_films
+    if options.precision == 'fp8':
+        from lingbot_world_ros.models.wan.fp8 import quantise_fp8
+        quantise_fp8(dit)
+    if options.compile:
+        for block in dit.blocks:
+            block.compile()
+    return dit
+
+
+def load_text(checkpoint: Checkpoint, options: ModelOptions) -> TextEncoder:
+    """
+    Prepare the text encoder; it is read when a prompt comes that is not in the cache.
+
+    :param checkpoint: opened
+    :param options: files and device
+    :return: the encoder
+    """
+    found = checkpoint.companions
+    return load_text_encoder(options.text_encoder or found.text_encoder,
+                             options.tokenizer or found.tokenizer, device=options.t5_device,
+                             cache_dir=options.cache_dir or None)
+
+
+def companion(checkpoint: Checkpoint, options: ModelOptions, kind: str) -> Path:
+    """
+    Find a file that belongs to a checkpoint.
+
+    :param checkpoint: opened
+    :param options: may name it
+    :param kind: 'vae'
+    :return: its path
+    :raises SpecError: it is nowhere; says how to download it
+    """
+    named = getattr(options, kind)
+    found = Path(named).expanduser() if named else getattr(checkpoint.companions, kind)
+    if found is None:
+        remedy = next((m.remedy for m in checkpoint.missing if m.what == kind), '')
+        raise SpecError(f'{WHAT[kind].capitalize()} is not beside {checkpoint.path}; download it '
+                        f'({remedy}) or set lingbot.{kind}.')
+    return found
+
+
+def _dtype(precision):
+    return {'fp32': torch.float32, 'fp16': torch.float16}.get(precision, torch.bfloat16)
