@@ -158,27 +158,34 @@ class _Progress:
     """One bar per kind of work, on a terminal only."""
 
     def __init__(self):
-        self._bar, self._what = None, None
+        self._bar, self._what, self._done = None, None, {}
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
-        if self._bar is not None:
-            self._bar.close()
+        self._close()
 
     def show(self, what: str, done: int, total: int):
         """
         Show progress.
 
-        :param what: kind of work
+        :param what: kind of work; one that was interrupted by another goes on
         :param done: how much of it is done
-        :param total: how much there is
+        :param total: how much there is; bytes where it is a lot
         """
         from tqdm import tqdm
+        if done < self._done.get(what, 0):  # the same once more
+            self._what, self._done[what] = None, 0
         if what != self._what:
-            if self._bar is not None:
-                self._bar.close()
-            self._what = what
-            self._bar = tqdm(desc=what, total=total, unit_scale=total > 10_000, disable=None)
-        self._bar.update(done - self._bar.n)
+            self._close()
+            self._what, initial = what, self._done.get(what, 0)
+            kind = {'unit': 'B', 'unit_scale': True} if total > 10_000 else {'unit': 'step'}
+            self._bar = tqdm(desc=what, total=total, initial=initial, disable=None, **kind)
+        self._bar.update(done - self._done.get(what, 0))
+        self._done[what] = done
+
+    def _close(self):
+        if self._bar is not None:
+            self._bar.leave = self._bar.n == self._bar.total
+            self._bar.close()

@@ -181,8 +181,7 @@ def _base_video(checkpoint, options, request, recipe, offload, show):
     clips = BaseClips(experts, vae, request.size, request.intrinsics, recipe=recipe,
                       decoder=decoder, device=device)
     for report in clips.clips(made, max(per_clip, 2)):
-        show(f'clip {report.clip + 1}, {report.expert.replace("_", " ")}', report.step,
-             report.num_steps)
+        show(f'clip {report.clip + 1}', report.step, report.num_steps)
         if report.frames is not None:
             yield report.frames
 
