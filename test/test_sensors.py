@@ -315,6 +315,8 @@ def test_status_adds_up_refusals_and_names_the_problem():
     msg = world.world_status_to_msg(status)
     assert (msg.state, msg.rejected_commands, msg.message) == (10, 3, 'engine broke')
     assert msg.fault == WorldStatus.FAULT_HUNG
+    msg = world.world_status_to_msg(replace(status, prompt='rain', images_anchored=2))
+    assert (msg.prompt, msg.images_anchored) == ('rain', 2)
 
 
 def test_status_carries_what_replays_a_run():

@@ -16,19 +16,22 @@ from lingbot_world_ros.actions.playback import require_free_camera
 from lingbot_world_ros.errors import shown, SpecError, unknown_name
 from lingbot_world_ros.msg import ActionEmbedding as ActionEmbeddingMsg
 from lingbot_world_ros.nodes import qos
+from lingbot_world_ros.nodes.newest import NewestOnly
 from lingbot_world_ros.nodes.parameter_service import SafeParameterService
 from lingbot_world_ros.nodes.params import declare, engine_options, flat, WORLD_MODEL
 from lingbot_world_ros.nodes.run import spin_node
 from lingbot_world_ros.nodes.simulation_services import SimulationServices
 from lingbot_world_ros.nodes.world_publishers import WorldPublishers
 from lingbot_world_ros.sensors.action_embedding import embedding_from_msg
+from lingbot_world_ros.sensors.image import rgb_from_msg
 from lingbot_world_ros.worlds.isolated import IsolatedWorld
-from lingbot_world_ros.worlds.library import IMAGE_SCENE, started_from, WorldLibrary
+from lingbot_world_ros.worlds.library import check_prompt, IMAGE_SCENE, started_from, WorldLibrary
 from lingbot_world_ros.worlds.session import Session, SessionSpec
 from lingbot_world_ros.worlds.status import PAUSED, PLAYING, SessionObserver
 from lingbot_world_ros.worlds.world_model import make_world
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
+from sensor_msgs.msg import Image
 from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
 
@@ -43,12 +46,14 @@ class WorldModelNode(LifecycleNode):
     session = sensors = first_frame = None  # while not configured
     _simulation = None
 
-    def __init__(self, world=None, encoder=None, **node_args):
+    def __init__(self, world=None, encoder=None, definition=None, observers=(), **node_args):
         """
         Declare everything; load and start the engine unless ``autostart`` is false.
 
         :param world: makes the engine, in place of the one that the parameter names
         :param encoder: action encoder in the same process, asked right before each step
+        :param definition: WorldDefinition to start with, in place of that of the parameters
+        :param observers: SessionObservers to be told beside the topics
         :param node_args: for ``rclpy.node.Node``
         :raises SpecError: a parameter, scene or the engine's files cannot be used
         """
@@ -58,14 +63,21 @@ class WorldModelNode(LifecycleNode):
         self.params = declare(self, WORLD_MODEL, self.on_parameter)
         self._make_engine = world or partial(make_world, self.params.engine,
                                              **engine_options(flat(self.params)))
-        self._encoder = encoder
+        self._encoder, self._given, self._observers = encoder, definition, observers
         self.problem = None  # what the last failed transition was about
         self.on_quit = lambda: None
         self._is_active = False
         if encoder is None:
             qos.subscription(self, ActionEmbeddingMsg, 'action_embedding', self.on_embedding,
                              qos.NEWEST)
-        qos.subscription(self, String, self.params.topics.prompt, self.on_prompt, qos.NEWEST)
+        self._quiet_until_s = {}  # by topic: a flood shall not flood the log
+        self._prompts = NewestOnly(lambda text: self._ask(Session.set_prompt, text),
+                                   partial(self._warn, 'prompt'))
+        self._anchors = NewestOnly(lambda rgb: self._ask(Session.anchor_image, rgb),
+                                   partial(self._warn, 'anchor_image'))
+        topics = self.params.topics
+        qos.subscription(self, String, topics.prompt, self.on_prompt, qos.NEWEST)
+        qos.subscription(self, Image, topics.anchor_image, self.on_anchor_image, qos.NEWEST)
         self._simulation = SimulationServices(self, self.running_session, None, self.params,
                                               lambda: self.on_quit())
         self._waiting = self._simulation.waiting
@@ -149,11 +161,11 @@ class WorldModelNode(LifecycleNode):
             for name in ('camera_link', 'camera_path'):
                 if getattr(params, name):
                     require_free_camera(name, engine.spec.engine, engine.spec.free_camera)
-            self._definition = self._first_world(engine.spec)
+            self._definition = self._given or self._first_world(engine.spec)
             values = {f.name: getattr(params, f.name) for f in fields(SessionSpec)}
             spec = SessionSpec(**values)
             self.sensors = WorldPublishers(self, engine.spec, params)
-            observers = [self.sensors]
+            observers = [self.sensors, *self._observers]
             if self._encoder is not None:
                 observers.append(_EncoderLink(self._encoder, self.sensors))
             self.session = Session(engine, spec, observers=observers, log=self.get_logger(),
@@ -241,17 +253,47 @@ class WorldModelNode(LifecycleNode):
         try:
             self.session.set_embedding(embedding_from_msg(msg, self._T_base_optical))
         except SpecError as error:
-            self.get_logger().warning(shown(error, MESSAGE_LENGTH),
-                                      throttle_duration_sec=LOG_PERIOD_S)
+            self._warn('action_embedding', error)
 
     def on_prompt(self, msg):
-        """Say that the engine takes no text."""
-        if self.session is None:
+        """Go on with another text; the newest counts."""
+        session = self.running_session()
+        if session is None:
             return
-        spec = self.session.world.spec
-        self.get_logger().warning(
-            f'prompt: refused, engine {spec.engine!r} takes no text; choose one of its scenes '
-            f'({", ".join(spec.scenes)}) by parameter.', throttle_duration_sec=LOG_PERIOD_S)
+        try:
+            check_prompt(session.world.spec, msg.data)
+        except SpecError as error:
+            return self._warn('prompt', error)
+        self._prompts.put(msg.data)
+
+    def on_anchor_image(self, msg):
+        """Go on from an image; the newest counts."""
+        session = self.running_session()
+        if session is None:
+            return
+        spec = session.world.spec
+        if not spec.takes_images:
+            return self._warn('anchor_image', f'refused, engine {spec.engine!r} takes no images.')
+        try:
+            self._anchors.put(rgb_from_msg(msg))
+        except SpecError as error:
+            self._warn('anchor_image', f'refused. {error}')
+
+    def _ask(self, request, value):
+        """Hand a request over to the session, if there is still one."""
+        session = self.running_session()
+        if session is not None:
+            return request(session, value)
+        gone = WorkerFuture()
+        gone.cancel()
+        return gone
+
+    def _warn(self, topic, problem):
+        now_s, text = time.monotonic(), str(problem)
+        if now_s >= self._quiet_until_s.get(topic, 0.0):
+            self._quiet_until_s[topic] = now_s + LOG_PERIOD_S
+            text = text if text.startswith(topic) else f'{topic}: {text}'
+            self.get_logger().warning(shown(text, MESSAGE_LENGTH))
 
     # std_srvs, for machines without simulation_interfaces
 

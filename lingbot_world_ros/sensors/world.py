@@ -147,6 +147,7 @@ def world_status_to_msg(status: SessionStatus,
     out.embedding_sequence = status.embedding_sequence
     out.actions = array('f', () if status.actions is None else np.ravel(status.actions))
     out.anchor = array('d', status.anchor)
+    out.prompt, out.images_anchored = status.prompt, status.images_anchored
     out.digest = status.digest
     out.real_time_factor, out.frame_rate = status.real_time_factor, status.frame_rate_hz
     out.step_duration, out.command_latency = status.step_duration_s, status.command_latency_s

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Requests that replace each other: one is under way, of those that come meanwhile one waits."""
+import threading
+from typing import Callable
+
+
+class NewestOnly:
+    """
+    Hand requests over one at a time; only the newest of those that came meanwhile follows.
+
+    ``put`` may be called from any thread, and the end of a request may come from another one.
+    """
+
+    def __init__(self, submit: Callable, on_error: Callable[[Exception], None]):
+        """
+        Prepare.
+
+        :param submit: called with a request; returns a concurrent future, or raises
+        :param on_error: called with what a request failed with
+        """
+        self._submit, self._on_error = submit, on_error
+        self._lock = threading.Lock()  # guards what is below
+        self._is_busy = False
+        self._waiting = ()
+
+    def put(self, request) -> None:
+        """Hand a request over now, or as soon as the one before it is done."""
+        with self._lock:
+            if self._is_busy:
+                self._waiting = (request,)
+                return
+            self._is_busy = True
+        self._start(request)
+
+    def _start(self, request):
+        try:
+            future = self._submit(request)
+        except Exception as error:  # told like any other failure, and the next one follows
+            self._on_error(error)
+            self._next()
+        else:
+            future.add_done_callback(self._done)
+
+    def _done(self, future):
+        error = None if future.cancelled() else future.exception()
+        if error is not None:
+            self._on_error(error)
+        self._next()
+
+    def _next(self):
+        with self._lock:
+            waiting, self._waiting = self._waiting, ()
+            self._is_busy = bool(waiting)
+        if waiting:
+            self._start(*waiting)
