@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """A tiny deterministic engine and clock for tests: kinematics exact, images made of the state."""
+from contextlib import contextmanager
 from dataclasses import replace
+import threading
 
+from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.worlds.robot import CameraSpec, ROBOT, RobotSpec
 from lingbot_world_ros.worlds.world_model import Observation, robot_action_layout, WorldSpec
 import numpy as np
@@ -103,3 +106,126 @@ class FakeClock:
             condition.wait()
         else:
             self.time_ns = max(self.time_ns, until_ns)
+
+
+class SharedClock(FakeClock):
+    """Fake time of a worker and its engine's thread: it moves on when both of them wait."""
+
+    def __init__(self):
+        super().__init__()
+        self.engine = None  # of the session, to know whether it works
+        self._work = None
+
+    def work(self, duration_ns):
+        """Take this long; called by the engine."""
+        if duration_ns:
+            done = threading.Event()
+            self._work = self.time_ns + duration_ns, done
+            assert done.wait(10.0)
+
+    def wait(self, condition, until_ns):
+        if self._work is not None and (until_ns is None or self._work[0] <= until_ns):
+            (self.time_ns, done), self._work = self._work, None
+            done.set()
+        elif self._work is None and self.engine is not None and not self.engine.is_free:
+            condition.wait(0.001)
+        else:
+            super().wait(condition, until_ns)
+
+
+class FakeChunkWorld(FakeWorld):
+    """
+    Many frames per step, a prompt, an image to start from; steps can be taken back.
+
+    ``takes_ns`` maps a step, from 1 and counted with those that were taken back, to how long it
+    is made; ``finish_ns`` and ``fail_finish`` are for ``finish_step``. The red of each image
+    counts frames, its green shows the prompt and its blue the image the world goes on from.
+    """
+
+    def __init__(self, frames_per_step=12, clock=None, takes_ns=lambda step: 0, finish_ns=0,
+                 fail_finish=(), script=None, cheap_snapshots=False):
+        super().__init__(frames_per_step=frames_per_step, script=script, has_depth=False)
+        self.spec = replace(self.spec, takes_text=True, takes_images=True, takes_poses=False,
+                            cheap_snapshots=cheap_snapshots)
+        self.clock, self.takes_ns, self.finish_ns = clock, takes_ns, finish_ns
+        self.fail_finish = list(fail_finish)
+        self.calls, self.starts = [], []
+        self._num_made = 0
+        self._lock = threading.Lock()
+
+    def reset(self, scene, seed, render=True, start=None):
+        with self._one_call('reset'):
+            self.starts.append(start)
+            if 'missing.png' in start.images:
+                raise SpecError('missing.png is not there')
+            self._prompt, self._image, self._undo = start.prompt, 0, None
+            self._frame, self._is_finished = 0, True
+            return super().reset(scene, seed)
+
+    def step(self, actions, render=True):
+        with self._one_call('step'):
+            assert self._is_finished, 'finish_step was left out'
+            before = self.snapshot()
+            self._num_made += 1
+            if self.clock is not None:
+                self.clock.work(self.takes_ns(self._num_made))
+            self._step = self._num_made - 1  # what the script counts
+            try:
+                observation = super().step(actions)
+            except Exception:
+                self.restore(before)
+                raise
+            self._undo, self._is_finished = before, False
+            return observation
+
+    def finish_step(self):
+        with self._one_call('finish'):
+            if self.clock is not None:
+                self.clock.work(self.finish_ns)
+            if self.fail_finish:
+                raise self.fail_finish.pop(0)
+            assert not self._is_finished
+            self._is_finished = True
+
+    def undo_step(self):
+        with self._one_call('undo'):
+            prompt = self._prompt
+            self.restore(self._undo)
+            self._undo, self._prompt = None, prompt
+            self.actions.pop()
+
+    def set_prompt(self, text):
+        with self._one_call('prompt'):
+            self._prompt = text
+
+    def observe(self, observation, render=True):
+        with self._one_call('observe'):
+            if observation.rgb is not None:
+                self._image = int(observation.rgb[0, 0, 0, 0, 0])
+            shown = super().observe(observation)
+            return shown if observation.rgb is not None else replace(shown, rgb=None)
+
+    def snapshot(self):
+        return (*super().snapshot(), self._prompt, self._image, self._frame, self._is_finished)
+
+    def restore(self, snapshot):
+        *state, self._prompt, self._image, self._frame, self._is_finished = snapshot
+        super().restore(state)
+
+    @contextmanager
+    def _one_call(self, name):
+        assert self._lock.acquire(blocking=False), 'two calls at once'
+        self.calls.append(name)
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    def _observe(self, states):
+        observation = super()._observe(states)
+        for t in range(len(states)):
+            observation.rgb[0, t, ..., 0] = self._frame % 256
+            self._frame += 1
+        observation.rgb[..., 1] = len(self._prompt)
+        observation.rgb[..., 2] = self._image
+        return replace(observation, uncertainty=None, calibrated=None)

@@ -24,7 +24,11 @@ class Turn(NamedTuple):
 
 
 class Expectation:
-    """How long something takes: the second longest of the last few times. One outlier is none."""
+    """
+    How long something takes: the second longest of the last few times, or one outlier would rule.
+
+    The longest while there are only one or two.
+    """
 
     def __init__(self):
         self._samples = deque(maxlen=NUM_SAMPLES)
@@ -36,7 +40,9 @@ class Expectation:
     @property
     def value_ns(self) -> Optional[int]:
         """What to expect; None before the first."""
-        return sorted(self._samples)[-2:][0] if self._samples else None
+        if not self._samples:
+            return None
+        return sorted(self._samples)[-2 if len(self._samples) > 2 else -1]
 
 
 class ChunkPacer:

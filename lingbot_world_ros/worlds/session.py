@@ -471,8 +471,7 @@ class Session:
         """End the step in progress at once; the one ahead is taken back as soon as it is made."""
         if self._engine.drop():
             self._latch.give_back(self._ahead.since_ns)
-        while self._showing is not None:
-            self._show_frame(None)
+        self._show_rest()
         self._pacer.start_over()
         if self._prompt is not None:
             self._hand_over_prompt()
@@ -678,6 +677,7 @@ class Session:
 
     def _due_step(self):
         if self._engine.is_gone:
+            self._show_rest()
             raise self._engine.gone_by
         if self.spec.mode == LOCKSTEP:
             return self._lockstep()
@@ -751,6 +751,11 @@ class Session:
         message = self._status.message if step < self._message_until_step else ''
         self._tell_status(step=step, step_duration_s=made.duration_ns * 1e-9,
                           actions=latched.actions[0], anchor=anchor, message=message)
+
+    def _show_rest(self):
+        """Let the frames of the step in progress leave at once."""
+        while self._showing is not None:
+            self._show_frame(None)
 
     def _step_begins(self, latched, made):
         """Take note of how a step came, right before its first frame leaves."""

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""When frames leave and steps begin: tables of plain numbers, in milliseconds."""
+from lingbot_world_ros.worlds.pacing import (BEGIN, ChunkPacer, Expectation, FRAME, NOTHING,
+                                             TAKE, Turn)
+import pytest
+
+MS = 1_000_000
+NUM_FRAMES, PERIOD = 10, 100  # a step plays for a second
+
+
+def shown(*durations, rest=0, at=5000, period=PERIOD):
+    """Return a pacer whose first step of these durations begins to be shown now."""
+    pacer = ChunkPacer(NUM_FRAMES)
+    for duration in durations:
+        pacer.made(duration * MS)
+        pacer.finished(rest * MS)
+    pacer.show(at * MS, period * MS)
+    return pacer
+
+
+def frames(pacer, period=PERIOD, is_made_from=NUM_FRAMES):
+    """Let all frames leave as planned, and return when."""
+    times = [pacer._first_ns / MS]
+    for index in range(1, NUM_FRAMES):
+        due_ns = pacer.turn(NUM_FRAMES - index, True, index >= is_made_from, False).due_ns
+        pacer.left(due_ns)
+        times.append(due_ns / MS)
+    return times
+
+
+@pytest.mark.parametrize('durations, expected', [
+    ((), None), ((7,), 7), ((60, 1), 60), ((60, 1, 1), 1), ((5, 5, 9), 5),
+    ((1, 2, 3, 4, 5), 4), ((9, 9, 1, 1, 1, 1, 1), 1)])
+def test_expected_is_the_second_longest_of_the_last_five(durations, expected):
+    expectation = Expectation()
+    for duration in durations:
+        expectation.add(duration)
+    assert expectation.value_ns == expected
+
+
+@pytest.mark.parametrize('duration, rest, gap', [
+    (600, 0, 100), (600, 300, 100), (1000, 0, 100), (2000, 0, 200), (900, 600, 150)])
+def test_frames_are_spread_over_what_a_step_takes(duration, rest, gap):
+    times = frames(shown(duration, duration, rest=rest))
+    assert times == [5000 + gap * n for n in range(NUM_FRAMES)]
+
+
+@pytest.mark.parametrize('duration, begins', [
+    (600, 5340),  # 6000 - 600 - 10 %
+    (50, 5940),  # the least margin is 10 ms
+    (950, 5000),  # not before the first frame has left
+    (2000, 5000)])
+def test_next_step_begins_as_late_as_it_can(duration, begins):
+    pacer = shown(duration, duration)
+    turn = pacer.turn(0, False, False, True)
+    assert turn == Turn(BEGIN, begins * MS)
+    assert pacer.turn(0, False, False, False) == Turn(NOTHING, None)  # the engine is not free
+
+
+def test_first_step_begins_and_is_shown_at_once():
+    pacer = ChunkPacer(NUM_FRAMES)
+    assert pacer.turn(0, False, False, True) == Turn(BEGIN, 0)
+    assert pacer.turn(0, True, True, False) == Turn(TAKE, 0)
+
+
+def test_frame_goes_before_what_is_due_at_the_same_time():
+    pacer = shown(2000)
+    pacer.left(5000 * MS)
+    assert pacer.turn(9, False, False, True).what == BEGIN
+    assert shown(600, 600).turn(9, False, False, True) == Turn(FRAME, 5100 * MS)
+    assert shown(500, 500).turn(5, False, False, True) == Turn(BEGIN, 5450 * MS)
+
+
+def test_step_that_comes_sooner_than_expected_ends_the_slow_motion():
+    times = frames(shown(60_000), is_made_from=2)  # the first step of an engine warms it up
+    assert times[:3] == [5000, 11000, 11100] and times[-1] == 11800
+
+
+@pytest.mark.parametrize('late, gap', [(200, 80), (500, 50), (2000, 50)])
+def test_delay_up_to_half_a_second_is_caught_up_evenly(late, gap):
+    pacer = shown(600, 600)
+    pacer.show((6000 + late) * MS, PERIOD * MS)
+    times = frames(pacer)
+    assert times == [6000 + late + gap * n for n in range(NUM_FRAMES)]
+    assert pacer.asked_ns(1) == (6000 + max(0, late - 500) + PERIOD) * MS
+
+
+def test_nothing_is_caught_up_after_time_stood_still():
+    pacer = shown(600, 600)
+    pacer.start_over()
+    assert pacer.turn(0, False, False, True).due_ns == 0
+    pacer.show(9000 * MS, PERIOD * MS)
+    assert frames(pacer)[:2] == [9000, 9100]
+
+
+def test_full_speed_spreads_frames_and_lets_them_go_once_the_next_are_there():
+    assert frames(shown(500, 500, period=0))[:3] == [5000, 5050, 5100]
+    assert frames(shown(500, 500, period=0), is_made_from=1) == [5000] * NUM_FRAMES
