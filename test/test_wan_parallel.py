@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """One network in two processes: same numbers as in one, and nobody waits for the dead."""
+from dataclasses import replace
 from functools import partial
 import multiprocessing
 import os
@@ -8,18 +9,24 @@ import time
 import pytest
 
 torch = pytest.importorskip('torch')
+pytest.importorskip('safetensors')
 
 from lingbot_world_ros.errors import SpecError  # noqa: E402, I100
+from lingbot_world_ros.models.wan.build import (build_stream, check_memory,  # noqa: E402
+                                                load_network, ModelOptions, Models)
+from lingbot_world_ros.models.wan.checkpoint import CAUSAL, open_checkpoint  # noqa: E402
 from lingbot_world_ros.models.wan.kv_cache import WindowSpec  # noqa: E402
 from lingbot_world_ros.models.wan.parallel import (check_num_gpus, devices_for,  # noqa: E402
                                                    OnDevice, ParallelStream, Ranks, Ulysses)
 from lingbot_world_ros.models.wan.stream import StreamSpec  # noqa: E402
 from lingbot_world_ros.worlds.faults import EngineLost  # noqa: E402
 from test_wan_stream import (clip, forward, INTRINSICS, make_stream, PlainVae,  # noqa: E402
-                             prompt, SCHEDULE, SIZE)
+                             prompt, SCHEDULE, SIZE, TINY)
+import wan_checkpoints  # noqa: E402
 from wan_parallel_worker import make_dit, make_moody_dit, make_no_dit, Passes  # noqa: E402
 
 WINDOW = WindowSpec(2, 6, 2)
+STREAM = StreamSpec(SIZE, WINDOW, SCHEDULE)
 SOON_S = 30.0  # far less than TIMEOUT_S: nobody waited for that
 TIMEOUT_S = 120.0
 
@@ -75,7 +82,7 @@ def test_more_gpus_than_there_are_are_refused():
 
 
 def parallel_stream(make=make_dit, vae=None):
-    return ParallelStream(make('cpu'), vae or PlainVae(), StreamSpec(SIZE, WINDOW, SCHEDULE),
+    return ParallelStream(make('cpu'), vae or PlainVae(), STREAM,
                           INTRINSICS, make_dit=make, devices=('cpu', 'cpu'),
                           timeout_s=TIMEOUT_S)
 
@@ -188,6 +195,26 @@ def test_failing_process_is_named_and_start_begins_anew(stream, trouble, told, k
         stream.restore(kept)
 
 
+def test_options_make_a_stream_for_several_gpus(tmp_path):
+    spec = replace(wan_checkpoints.TINY, dim=256, num_heads=2, text_dim=TINY.text_dim)
+    folder = wan_checkpoints.write_fast(tmp_path / 'lingbot-world-fast', spec)
+    clips = []
+    for num_gpus in (1, 2):
+        options = ModelOptions(checkpoint=str(folder), device='cpu', precision='fp32',
+                               num_gpus=num_gpus)
+        checkpoint = open_checkpoint(folder)
+        models = Models('', load_network(checkpoint, options, CAUSAL), PlainVae(), PlainVae(),
+                        None)
+        stream = build_stream(checkpoint, options, models, STREAM, INTRINSICS)
+        clips.append(clip(stream, 2))
+        heads = spec.num_heads // num_gpus
+        assert stream.cache.layer(0, None).keys.stored.shape[2] == heads
+    stream.close()
+    assert_alike(*clips)
+    with pytest.raises(SpecError, match='num_gpus=3 does not divide the 2 attention heads'):
+        check_memory(checkpoint, replace(options, num_gpus=3), STREAM)
+
+
 def test_new_processes_take_the_place_of_those_before(stream):
     clip(stream, 1)
     with pytest.raises(SpecError, match='no such checkpoint'):
@@ -200,5 +227,5 @@ def test_new_processes_take_the_place_of_those_before(stream):
 
 
 def parallel_stream_that_cannot_load():
-    return ParallelStream(make_dit('cpu'), PlainVae(), StreamSpec(SIZE, WINDOW, SCHEDULE),
+    return ParallelStream(make_dit('cpu'), PlainVae(), STREAM,
                           INTRINSICS, make_dit=make_no_dit, devices=('cpu', 'cpu'))

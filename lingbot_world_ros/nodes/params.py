@@ -176,6 +176,10 @@ LINGBOT = tuple(Param(f'{PREFIX}{name}', *rest) for name, *rest in (
     ('attention', str, 'Attention kernels; auto takes the best that is installed.'),
     ('compile', bool, 'Let PyTorch compile the network; the first step then takes a minute.'),
     ('keep_films', bool, "Keep the camera's part of all blocks for a step: faster, takes memory."),
+    ('num_gpus', int, 'GPUs that share the work, from device on, each with the whole network; '
+     'divides its attention heads (40 or 12).', 1, 64),
+    ('decoder_device', str, 'Where images are encoded and decoded, for example cuda:1; empty is '
+     'device.'),
     ('cache_dir', str, 'Folder for encoded prompts; empty is ~/.cache/lingbot_world_ros.')))
 
 TOPICS = tuple(

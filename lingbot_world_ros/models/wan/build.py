@@ -4,16 +4,18 @@ From files to models: the network, the autoencoder, the text encoder, ready on t
 
 What cannot work is told before anything large is read.
 """
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from lingbot_world_ros.errors import SpecError, unknown_name
 from lingbot_world_ros.models.wan.attention import resolve
-from lingbot_world_ros.models.wan.checkpoint import CAUSAL, Checkpoint, load_dit, torch_device
+from lingbot_world_ros.models.wan.checkpoint import (CAUSAL, Checkpoint, load_dit,
+                                                     open_checkpoint, torch_device)
 from lingbot_world_ros.models.wan.dit import WanDiT
 from lingbot_world_ros.models.wan.memory import check_room, estimate, Preset
-from lingbot_world_ros.models.wan.stream import StreamSpec
+from lingbot_world_ros.models.wan.stream import CausalStream, StreamSpec
 from lingbot_world_ros.models.wan.text import load_text_encoder, TextEncoder
 from lingbot_world_ros.models.wan.tiny_vae import load_tiny_vae
 from lingbot_world_ros.models.wan.vae import load_vae, WanVAE
@@ -31,6 +33,8 @@ class ModelOptions:
     '' is looked for beside the checkpoint. ``tiny_decoder`` is a TAEHV file that takes the place
     of the autoencoder's decoder. ``compile`` lets PyTorch compile the blocks, which takes a
     minute at the start. ``keep_films`` False computes the camera's part in every pass.
+    ``num_gpus`` share the work from ``device`` on, each with the whole network; ``decoder_device``
+    is where images are encoded and decoded, '' is ``device``.
     """
 
     checkpoint: str = ''
@@ -44,6 +48,8 @@ class ModelOptions:
     attention: str = 'auto'
     compile: bool = False
     keep_films: bool = True
+    num_gpus: int = 1
+    decoder_device: str = ''
     cache_dir: str = ''
 
     def __post_init__(self):
@@ -77,17 +83,58 @@ def load_models(checkpoint: Checkpoint, options: ModelOptions, expert: str = CAU
     :return: the models, for inference
     :raises SpecError: a file is missing or damaged, memory or the device does not allow it
     """
-    device = torch_device(options.device)
-    backend = resolve(options.attention, device, _dtype(options.precision))
-    vae = load_vae(companion(checkpoint, options, 'vae'), device,
-                   _dtype(decoder_precision(device)))
-    decoder = vae
-    if options.tiny_decoder:
-        decoder = load_tiny_vae(options.tiny_decoder, device, _dtype(decoder_precision(device)))
+    _attention(options)
+    vae, decoder = load_codec(checkpoint, options)
     text = load_text(checkpoint, options)
     dit = load_network(checkpoint, options, expert, on_progress)
-    dit.attend = backend.call
     return Models(f'{checkpoint.family.title} ({options.precision})', dit, vae, decoder, text)
+
+
+def load_codec(checkpoint: Checkpoint, options: ModelOptions):
+    """
+    Load what encodes images and what decodes latents.
+
+    :param checkpoint: opened
+    :param options: files and device
+    :return: the autoencoder, and the decoder, which may be the same
+    """
+    device = torch_device(options.device)
+    place = torch_device(options.decoder_device) if options.decoder_device else device
+    dtype = _dtype(decoder_precision(place))
+    vae = decoder = load_vae(companion(checkpoint, options, 'vae'), place, dtype)
+    if options.tiny_decoder:
+        decoder = load_tiny_vae(options.tiny_decoder, place, dtype)
+    if place == device:
+        return vae, decoder
+    from lingbot_world_ros.models.wan.parallel import OnDevice
+    return OnDevice(vae, place), OnDevice(decoder, place)
+
+
+def build_stream(checkpoint: Checkpoint, options: ModelOptions, models: Models, spec: StreamSpec,
+                 intrinsics):
+    """
+    Make the stream, on one GPU or on several.
+
+    :param checkpoint: opened
+    :param options: says on how many
+    :param models: loaded
+    :param spec: what is streamed
+    :param intrinsics: fx, fy, cx, cy of the camera, pixels
+    :return: a ``CausalStream`` or a ``ParallelStream``
+    """
+    if options.num_gpus == 1:
+        return CausalStream(models.dit, models.vae, spec, intrinsics, decoder=models.decoder)
+    from lingbot_world_ros.models.wan.parallel import devices_for, ParallelStream
+    return ParallelStream(
+        models.dit, models.vae, spec, intrinsics, decoder=models.decoder,
+        make_dit=partial(_network_on, options),
+        devices=devices_for(options.num_gpus, models.dit.device, models.dit.spec.num_heads))
+
+
+def _network_on(options, device):
+    """Load the network in another process."""
+    options = replace(options, device=str(device))
+    return load_network(open_checkpoint(options.checkpoint), options, CAUSAL)
 
 
 def check_memory(checkpoint: Checkpoint, options: ModelOptions, spec: StreamSpec) -> None:
@@ -100,6 +147,9 @@ def check_memory(checkpoint: Checkpoint, options: ModelOptions, spec: StreamSpec
     :raises SpecError: says how much is needed, how much is free, and what to change
     """
     device = torch_device(options.device)
+    if options.num_gpus != 1:
+        from lingbot_world_ros.models.wan.parallel import devices_for
+        devices_for(options.num_gpus, device, checkpoint.expert(CAUSAL).spec.num_heads)
     preset = Preset(
         checkpoint.expert(CAUSAL).spec, spec.size, options.precision, spec.window.chunk_latents,
         spec.window.window_latents, options.keep_films, decoder_precision(device),
@@ -107,6 +157,7 @@ def check_memory(checkpoint: Checkpoint, options: ModelOptions, spec: StreamSpec
     parts = estimate(preset)
     if spec.cache_in_8_bits:
         parts['kv_cache'] //= 4 if options.precision == 'fp32' else 2
+    parts['kv_cache'] //= options.num_gpus
     check_room(sum(parts.values()), device, f'{checkpoint.family.title} in {options.precision} at '
                f'{spec.size.width_px} x {spec.size.height_px}')
 
@@ -129,7 +180,7 @@ def load_network(checkpoint: Checkpoint, options: ModelOptions, expert: str,
     """
     loaded = 'bf16' if options.precision == 'fp8' else options.precision
     dit = load_dit(checkpoint, expert, options.device, loaded, on_progress)
-    dit.keep_films = options.keep_films
+    dit.attend, dit.keep_films = _attention(options).call, options.keep_films
     if options.precision == 'fp8':
         from lingbot_world_ros.models.wan.fp8 import quantise_fp8
         quantise_fp8(dit)
@@ -170,6 +221,10 @@ def companion(checkpoint: Checkpoint, options: ModelOptions, kind: str) -> Path:
         raise SpecError(f'{WHAT[kind].capitalize()} is not beside {checkpoint.path}; download it '
                         f'({remedy}) or set lingbot.{kind}.')
     return found
+
+
+def _attention(options):
+    return resolve(options.attention, torch_device(options.device), _dtype(options.precision))
 
 
 def _dtype(precision):
