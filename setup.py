@@ -36,7 +36,8 @@ setup(
     package_data={'lingbot_world_ros': ['models/room/weights/*']},
     data_files=[
         (f'share/lingbot_world_ros/{folder}', [str(path) for path in Path(folder).glob('*.*')])
-        for folder in ('config', 'config/robots', 'config/worlds', 'launch')
+        for folder in ('config', 'config/robots', 'config/worlds', 'config/worlds/images',
+                       'launch')
     ],
     install_requires=requirements('run'),
     extras_require={name: requirements(name) for name in ('reference', 'ros', 'train', 'test')},
