@@ -296,7 +296,7 @@ class WanDiT(nn.Module):
         """
         x = self.patch_embedding(latents.to(self.dtype))
         grid = x.shape[2:]
-        x = x.flatten(2).transpose(1, 2).float()  # b n d
+        x = x.flatten(2).transpose(1, 2).float().contiguous()  # b n d; one layout, one graph
         rope = rope or self.rotation(first_latent, grid[0], grid[1:])
         if cache is not None and place is None:
             place = cache.place(first_latent, grid[0])
