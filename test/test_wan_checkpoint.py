@@ -327,6 +327,20 @@ def test_too_little_memory_is_told_before_anything_is_read(tmp_path, monkeypatch
         check_room(10 ** 6, torch.device('cuda'), 'the stream')
 
 
+def test_fp8_is_quantised_while_loading_to_the_same_bits(tmp_path):
+    fp8 = pytest.importorskip('lingbot_world_ros.models.wan.fp8')
+    checkpoint = open_checkpoint(tiny.write_fast(tmp_path))
+    plain = load_dit(checkpoint, precision='bf16')
+    fp8.quantise_fp8(plain)
+    loaded = load_dit(checkpoint, precision='fp8')
+    expected = plain.state_dict()
+    assert set(loaded.state_dict()) == set(expected)
+    for name, value in loaded.state_dict().items():
+        assert torch.equal(value.float(), expected[name].float()), name
+        assert value.dtype == expected[name].dtype
+    assert fp8.num_bytes(loaded) == dit_bytes(TINY, 'fp8')
+
+
 def test_progress_ends_with_everything(tmp_path):
     told, checkpoint = [], open_checkpoint(tiny.write_fast(tmp_path))
     load_dit(checkpoint, on_progress=lambda done, total: told.append((done, total)))
@@ -393,8 +407,8 @@ def test_memory_of_presets_is_as_published():
 def test_options_that_save_memory_do():
     full = sum(estimate(Preset(LINGBOT_14B)).values())
     for change in ({'precision': 'fp8'}, {'precision': 'nf4'}, {'window_latents': 9},
-                   {'keep_films': False}, {'vae': 'bf16'}, {'tiny_decoder': True},
-                   {'size': VideoSize(352, 640)}):
+                   {'keep_films': False}, {'vae': 'fp16'}, {'cache_in_8_bits': True},
+                   {'tiny_decoder': True}, {'size': VideoSize(352, 640)}):
         assert sum(estimate(Preset(LINGBOT_14B, **change)).values()) < full - 1e9, change
 
 

@@ -13,6 +13,7 @@ import json
 import math
 from pathlib import Path
 import re
+import shlex
 from typing import Callable, Dict, List, Optional, Tuple
 
 from lingbot_world_ros.errors import quoted, shown, SpecError, unknown_name
@@ -300,7 +301,8 @@ def find_companions(root: Path) -> Companions:
 
 def download(repo: str, folder, files: str = '') -> str:
     """Return the command that brings a repository, or files of it, into a folder."""
-    return ' '.join(f'hf download {repo} {files} --local-dir {shown(folder)}'.split())
+    parts = ['hf download', repo, files, '--local-dir', shlex.quote(str(folder))]
+    return ' '.join(part for part in parts if part)
 
 
 @dataclass(frozen=True)
@@ -624,12 +626,13 @@ def load_dit(checkpoint: Checkpoint, expert: str = '', device: str = 'cpu',
     Make the network and read its weights, tensor by tensor.
 
     All weights are in the dtype asked for, norms and modulations too (the network computes with
-    them in float32); with nf4 the linear layers are quantised and all else is bfloat16.
+    them in float32); with nf4 and fp8 linear layers are quantised as they come, so that the
+    network is never there in bfloat16 as a whole, and all else is bfloat16.
 
     :param checkpoint: from ``open_checkpoint``
     :param expert: high_noise, low_noise or causal; '' takes the only one
     :param device: 'cpu', 'cuda', 'cuda:1' or 'auto'
-    :param precision: fp32, bf16 or nf4
+    :param precision: fp32, bf16, fp8 or nf4
     :param on_progress: called with bytes read and bytes in all
     :return: ``WanDiT``, ready for inference
     :raises SpecError: files, sizes, memory or device do not allow it; nothing was loaded
@@ -637,9 +640,8 @@ def load_dit(checkpoint: Checkpoint, expert: str = '', device: str = 'cpu',
     from lingbot_world_ros.models.wan.dit import WanDiT
     from lingbot_world_ros.models.wan.nf4 import replace_linears
     import torch
-    wanted = [name for name in PRECISIONS if name != 'fp8']
-    if precision not in wanted:
-        raise unknown_name('precision to load', precision, wanted)
+    if precision not in PRECISIONS:
+        raise unknown_name('precision', precision, PRECISIONS)
     source = checked_expert(checkpoint, expert)
     target = torch_device(device)
     largest = max(stored.info.num_bytes for stored in source.tensors.values())
@@ -650,9 +652,12 @@ def load_dit(checkpoint: Checkpoint, expert: str = '', device: str = 'cpu',
         if precision == 'nf4':
             replace_linears(dit)
     dtype = torch.float32 if precision == 'fp32' else torch.bfloat16
+    in_8_bits = _fp8_layers(dit, target) if precision == 'fp8' else ()
     with torch.no_grad():
         for name, read in stream_tensors(source, on_progress):
             _assign(dit, name, read, target, dtype)
+            if name.rpartition('.')[0] in in_8_bits:
+                _to_fp8(dit, name.rpartition('.')[0])
     return dit.eval().requires_grad_(False)
 
 
@@ -723,3 +728,24 @@ def _assign(dit, name, read, device, dtype) -> None:
     # converted on the host: half as much goes over the bus; never the borrowed memory itself
     tensor = read.to(device, copy=True) if read.dtype == dtype else read.to(dtype).to(device)
     setattr(module, leaf, nn.Parameter(tensor, requires_grad=False))
+
+
+def _fp8_layers(dit, device) -> set:
+    """Choose what ``quantise_fp8`` would."""
+    from fnmatch import fnmatchcase
+    from lingbot_world_ros.models.wan.fp8 import check_device, MULTIPLE, SKIP
+    from torch import nn
+    check_device(device)
+    return {name for name, module in dit.named_modules()
+            if type(module) is nn.Linear and not module.in_features % MULTIPLE
+            and not module.out_features % MULTIPLE
+            and not any(fnmatchcase(name, pattern) for pattern in SKIP)}
+
+
+def _to_fp8(dit, name) -> None:
+    """Quantise a layer once its weight and bias are there."""
+    from lingbot_world_ros.models.wan.fp8 import FP8Linear
+    module = dit.get_submodule(name)
+    if not any(parameter.is_meta for parameter in module.parameters()):
+        path, leaf = name.rpartition('.')[::2]
+        setattr(dit.get_submodule(path), leaf, FP8Linear.from_linear(module))

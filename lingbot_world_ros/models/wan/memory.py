@@ -16,7 +16,7 @@ from lingbot_world_ros.models.wan.spec import DiTSpec, FRAMES_PER_LATENT, VideoS
 PRECISIONS = ('fp32', 'bf16', 'fp8', 'nf4')
 GB = 10 ** 9
 DTYPE_BYTES = {'fp32': 4, 'bf16': 2, 'fp16': 2, 'fp8': 1}
-VAE_PARAMETERS = 126_892_531
+VAE_ENCODER_PARAMETERS, VAE_DECODER_PARAMETERS = 53_596_928, 73_295_603
 TEXT_ENCODER_PARAMETERS = 5_680_910_336
 NF4_BLOCK, NF4_NESTED_BLOCK = 64, 256
 NF4_TABLES_BYTES = 4 * (16 + 256)  # of each layer: values of the codes, and of the scales
@@ -38,9 +38,9 @@ class Preset:
     One way to run a network.
 
     ``window_latents`` is the cache: visible latent frames in all. ``keep_films`` keeps every
-    block's camera part of a chunk. ``vae`` is the precision of the video decoder,
-    ``tiny_decoder`` takes a small one in its place; ``text_on_device`` keeps the text encoder
-    beside the network.
+    block's camera part of a chunk. ``vae`` is the precision of the video decoder (the encoder is
+    float32), ``tiny_decoder`` takes a small one in its place; ``text_on_device`` keeps the text
+    encoder beside the network; ``cache_in_8_bits`` is for keys and values.
     """
 
     spec: DiTSpec
@@ -52,6 +52,7 @@ class Preset:
     vae: str = 'fp32'
     tiny_decoder: bool = False
     text_on_device: bool = False
+    cache_in_8_bits: bool = False
 
 
 def estimate(preset: Preset) -> Dict[str, int]:
@@ -68,7 +69,8 @@ def estimate(preset: Preset) -> Dict[str, int]:
     camera = 2 * tokens * spec.dim * value if spec.control_channels else 0
     return {
         'weights': dit_bytes(spec, preset.precision),
-        'kv_cache': preset.window_latents * kv_bytes_per_latent(spec, size, value),
+        'kv_cache': preset.window_latents * kv_bytes_per_latent(
+            spec, size, 1 if preset.cache_in_8_bits else value),
         'text_cache': 2 * spec.num_layers * spec.text_len * spec.dim * value,
         'camera_cache': camera * (spec.num_layers if preset.keep_films else 1),
         'vae': _vae_bytes(preset), 'vae_work': _vae_work_bytes(preset),
@@ -81,7 +83,8 @@ def dit_bytes(spec: DiTSpec, precision: str) -> int:
     Return the bytes of a network's weights.
 
     :param spec: sizes
-    :param precision: fp32, bf16, fp8 or nf4; the last two for linear layers, all else is bf16
+    :param precision: fp32, bf16, fp8 (linear layers that run in every pass; all else is bf16) or
+        nf4 (all linear layers; all else is bf16)
     :raises SpecError: unknown precision
     """
     if precision not in PRECISIONS:
@@ -89,8 +92,10 @@ def dit_bytes(spec: DiTSpec, precision: str) -> int:
     shapes = spec.tensor_shapes()
     if precision in ('fp32', 'bf16'):
         return DTYPE_BYTES[precision] * spec.num_parameters
-    linear = set(linear_names(spec))
-    one = nf4_bytes if precision == 'nf4' else _fp8_bytes
+    linear, one = set(linear_names(spec)), nf4_bytes
+    if precision == 'fp8':
+        linear = {name for name in linear if name.startswith('blocks.') and '.cam_' not in name}
+        one = _fp8_bytes
     return sum(one(*shape) if name.rpartition('.')[0] in linear and name.endswith('.weight')
                else 2 * math.prod(shape) for name, shape in shapes.items())
 
@@ -130,12 +135,13 @@ def vae_cache_bytes(size: VideoSize, value_bytes: int = 4) -> int:
 def _vae_bytes(preset) -> int:
     value = DTYPE_BYTES[preset.vae]
     remembered = 0 if preset.tiny_decoder else vae_cache_bytes(preset.size, value)
-    return VAE_PARAMETERS * value + remembered  # the encoder is needed in any case
+    return 4 * VAE_ENCODER_PARAMETERS + value * VAE_DECODER_PARAMETERS + remembered
 
 
 def _vae_work_bytes(preset) -> int:
-    value, pixels = DTYPE_BYTES[preset.vae], preset.size.height_px * preset.size.width_px
-    return VAE_WORK_TENSORS * FRAMES_PER_LATENT * 96 * pixels * value
+    """The encoder, float32, needs at least as much at the start as the decoder needs later."""
+    pixels = preset.size.height_px * preset.size.width_px
+    return 4 * VAE_WORK_TENSORS * FRAMES_PER_LATENT * 96 * pixels
 
 
 def _work_bytes(spec, tokens, value, precision) -> int:

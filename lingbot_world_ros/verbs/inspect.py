@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``lingbot-world inspect``: what a checkpoint is, whether it is whole, what it needs to run."""
+import argparse
+import json
+
+from lingbot_world_ros.errors import SpecError
+
+NAME = 'inspect'
+HELP = 'say what a LingBot-World checkpoint is, what is missing, and the memory it needs'
+GPU_DECODER = 'fp16'  # as the engine decodes on a GPU
+CLIP_LATENTS = 21  # 81 frames
+SHOWN_PRECISIONS = ('bf16', 'fp8', 'nf4')
+PART_NAMES = {'weights': 'weights', 'kv_cache': 'cache of keys and values',
+              'text_cache': 'cache of the prompt', 'camera_cache': 'cache of the camera',
+              'vae': 'autoencoder', 'vae_work': 'autoencoder at work (estimate)',
+              'work': 'network at work (estimate)', 'text_encoder': 'text encoder'}
+
+
+def add_arguments(parser):
+    """
+    Describe the arguments.
+
+    :param parser: argparse parser of this verb
+    """
+    add = parser.add_argument
+    add('path', metavar='PATH', help='folder or file of a checkpoint; only headers are read')
+    add('--height', type=int, default=464, metavar='PX', help='of the video (default: 464)')
+    add('--width', type=int, default=832, metavar='PX', help='of the video (default: 832)')
+    add('--window', type=int, default=0, metavar='LATENTS',
+        help="visible latent frames in all (default: the checkpoint's own)")
+    add('--chunk', type=int, default=0, metavar='LATENTS',
+        help="latent frames per step (default: the checkpoint's own)")
+    add('--cache-in-8-bits', action='store_true', help='with keys and values in 8 bits')
+    add('--keep-films', action=argparse.BooleanOptionalAction, default=True,
+        help="keep the camera's part of every block, or compute it in every pass")
+    add('--tiny-decoder', action='store_true', help='with the small video decoder')
+    add('--text-on-device', action='store_true', help='with the text encoder on the GPU')
+    add('--json', action='store_true', help='print JSON')
+
+
+def run(args) -> int:
+    """
+    Look at headers and print.
+
+    :param args: parsed arguments
+    :return: 1 if weights are missing or damaged, else 0; missing companions are only told
+    :raises SpecError: the path holds no checkpoint, or a size cannot be used
+    """
+    from lingbot_world_ros.models.wan.checkpoint import open_checkpoint
+    checkpoint = open_checkpoint(args.path)
+    report = describe(checkpoint, args)
+    print(json.dumps(report, indent=2) if args.json else as_text(report))
+    return 0 if report['complete'] else 1
+
+
+def describe(checkpoint, args) -> dict:
+    """
+    Collect everything as plain data.
+
+    :param checkpoint: opened
+    :param args: parsed arguments, the sizes to compute memory for
+    :return: what ``--json`` prints
+    """
+    experts = [_expert(expert) for expert in checkpoint.experts.values()]
+    companions = {name: path and str(path) for name, path in vars(checkpoint.companions).items()}
+    own = checkpoint.defaults
+    return {
+        'path': str(checkpoint.path), 'title': checkpoint.family.title, 'kind': checkpoint.kind,
+        'layout': checkpoint.layout, 'control': checkpoint.control,
+        'licence': checkpoint.family.licence, 'repository': checkpoint.family.repo,
+        'complete': not any(e['missing_files'] or e['problems'] for e in experts),
+        'experts': experts, 'companions': companions,
+        'missing': [{'what': m.what, 'remedy': m.remedy} for m in checkpoint.missing],
+        'stream': {**vars(own), 'step_indices': list(own.step_indices)}
+        if 'causal' in checkpoint.kind else None,
+        'memory': _memory(checkpoint, args)}
+
+
+def _expert(expert) -> dict:
+    spec = expert.spec
+    return {'name': expert.name, 'storage': expert.storage, 'num_tensors': expert.num_tensors,
+            'num_quantised': len(expert.quantised), 'num_parameters': expert.num_parameters,
+            'num_bytes': expert.num_bytes, 'num_files': len(expert.files),
+            'missing_files': list(expert.missing_files),
+            'problems': [] if expert.missing_files else expert.problems(),
+            'spec': {name: getattr(spec, name) for name in spec.__dataclass_fields__}}
+
+
+def _memory(checkpoint, args) -> dict:
+    """Of one stream; of a base model's clip of 81 frames, with one of its networks at a time."""
+    from lingbot_world_ros.models.wan import memory
+    from lingbot_world_ros.models.wan.spec import VideoSize
+    streams = 'causal' in checkpoint.kind
+    spec = checkpoint.expert('causal' if streams else next(iter(checkpoint.experts))).spec
+    own = checkpoint.defaults
+    sizes = {'size': VideoSize(args.height, args.width),
+             'chunk_latents': (args.chunk or own.chunk_latents) if streams else CLIP_LATENTS,
+             'window_latents': (args.window or own.window_latents) if streams else 0}
+    _check(sizes, streams)
+    by_precision = {}
+    for precision in SHOWN_PRECISIONS:
+        parts = memory.estimate(memory.Preset(
+            spec, **sizes, precision=precision, vae=GPU_DECODER,
+            keep_films=streams and args.keep_films,
+            tiny_decoder=args.tiny_decoder, text_on_device=args.text_on_device,
+            cache_in_8_bits=args.cache_in_8_bits))
+        total = sum(parts.values())
+        by_precision[precision] = {**parts, 'total': total, 'gpu': memory.smallest_gpu(total)}
+    return {'height_px': args.height, 'width_px': args.width, 'streams': streams,
+            'chunk_latents': sizes['chunk_latents'], 'window_latents': sizes['window_latents'],
+            'text_encoder_bytes': memory.text_encoder_bytes(), 'bytes': by_precision}
+
+
+def _check(sizes, streams) -> None:
+    chunk, window = sizes['chunk_latents'], sizes['window_latents']
+    if chunk < 1 or streams and window < chunk:
+        raise SpecError(f'chunk {chunk} and window {window}: a chunk has at least one latent '
+                        'frame, and the window holds the chunk too.')
+
+
+def as_text(report: dict) -> str:
+    """
+    Write the report for a person.
+
+    :param report: from ``describe``
+    :return: lines
+    """
+    control = {'none': 'no camera'}.get(report['control'], f'{report["control"]} control')
+    lines = [f'{report["title"]} ({report["kind"]}, {control})', f'  path        {report["path"]}',
+             f'  layout      {report["layout"]}', f'  repository  {report["repository"]}',
+             f'  licence     {report["licence"]}', '', 'Networks']
+    for expert in report['experts']:
+        lines += _expert_lines(expert)
+    if report['stream']:
+        own = report['stream']
+        steps = ', '.join(map(str, own['step_indices']))
+        lines += ['', f'Streams in chunks of {own["chunk_latents"]} latent frames, window '
+                  f'{own["window_latents"]} of which {own["sink_latents"]} stay, steps {steps}, '
+                  f'shift {own["shift"]:g}']
+    lines += ['', 'Beside it'] + [f'  {name.replace("_", " "):13s} {path or "not found"}'
+                                  for name, path in report['companions'].items()]
+    if report['missing']:
+        lines += ['', 'Missing'] + [line for m in report['missing']
+                                    for line in (f'  {m["what"]}', f'      -> {m["remedy"]}')]
+    return '\n'.join(lines + _memory_lines(report['memory']))
+
+
+def _expert_lines(expert) -> list:
+    spec = expert['spec']
+    quantised = f', {expert["num_quantised"]} quantised' if expert['num_quantised'] else ''
+    lines = [f'  {expert["name"]}: {expert["num_parameters"] / 1e9:.3f} B parameters, '
+             f'{expert["num_tensors"]} tensors{quantised}, {expert["storage"]}, '
+             f'{expert["num_bytes"] / 1e9:.2f} GB in {expert["num_files"]} files',
+             f'      width {spec["dim"]}, {spec["num_layers"]} blocks, {spec["num_heads"]} heads']
+    lines += [f'      {text}' for text in expert['problems']]
+    if expert['missing_files']:
+        lines.append(f'      {len(expert["missing_files"])} files are missing, see below')
+    return lines
+
+
+def _memory_lines(memory) -> list:
+    what = (f'chunk {memory["chunk_latents"]}, window {memory["window_latents"]} latent frames'
+            if memory['streams'] else '81 frames, one network at a time')
+    columns = memory['bytes']
+    lines = ['', f'Memory on the GPU at {memory["width_px"]} x {memory["height_px"]}, {what} [GB]',
+             f'  {"":32s}' + ''.join(f'{precision:>8s}' for precision in columns)]
+    for part, name in {**PART_NAMES, 'total': 'together'}.items():
+        values = [column[part] for column in columns.values()]
+        if any(values):
+            lines.append(f'  {name:32s}' + ''.join(f'{value / 1e9:8.2f}' for value in values))
+    lines += [f'  {precision} fits a GPU of: {column["gpu"]}'
+              for precision, column in columns.items()]
+    if not columns['bf16']['text_encoder']:
+        lines.append(f'  the text encoder takes {memory["text_encoder_bytes"] / 1e9:.2f} GB of '
+                     'RAM while a new prompt is read')
+    return lines

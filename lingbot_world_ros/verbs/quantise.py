@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``lingbot-world quantise``: a copy of a checkpoint's networks in 4 bits (NF4)."""
+from pathlib import Path
+
+NAME = 'quantise'
+HELP = 'write a copy of a LingBot-World network in 4 bits (NF4), a quarter of bfloat16'
+
+
+def add_arguments(parser):
+    """
+    Describe the arguments.
+
+    :param parser: argparse parser of this verb
+    """
+    add = parser.add_argument
+    add('path', metavar='PATH', help='folder or file of a checkpoint')
+    add('out', metavar='FOLDER', type=Path, help='of the copy; a base model gets a folder for '
+        'each of its two networks in it')
+    add('--expert', default='', help='high_noise, low_noise or causal (default: all)')
+    add('--device', default='cpu', help='where to quantise; the same result everywhere, sooner '
+        'on cuda (default: cpu)')
+
+
+def run(args) -> int:
+    """
+    Write the copies, one tensor after another.
+
+    :param args: parsed arguments
+    :return: 0
+    :raises SpecError: the checkpoint is incomplete, the device is not there, or the folder cannot
+        be written
+    """
+    from lingbot_world_ros.models.wan.checkpoint import CAUSAL, checked_expert, open_checkpoint
+    from lingbot_world_ros.models.wan.nf4 import save_nf4
+    from tqdm import tqdm
+    checkpoint = open_checkpoint(args.path)
+    names = [args.expert] if args.expert else list(checkpoint.experts)
+    for name in names:  # before any is written
+        checked_expert(checkpoint, name)
+    for name in names:
+        folder = args.out if names == [CAUSAL] else args.out / f'{FOLDERS.get(name, name)}'
+        with tqdm(total=checkpoint.experts[name].num_bytes, unit='B', unit_scale=True,
+                  desc=name) as bar:
+            path = save_nf4(checkpoint, folder, name, args.device,
+                            lambda done, total, bar=bar: bar.update(done - bar.n))
+        print(f'Written: {path} ({path.stat().st_size / 1e9:.2f} GB)')
+    return 0
+
+
+FOLDERS = {'high_noise': 'high_noise_model_bnb_nf4', 'low_noise': 'low_noise_model_bnb_nf4',
+           'causal': 'lingbot_world_fast'}
