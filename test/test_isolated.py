@@ -7,13 +7,14 @@ import signal
 import threading
 import time
 
-from fake_world import FakeWorld
+from fake_world import FakeChunkWorld, FakeWorld
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.worlds.faults import EngineHung, EngineLost, Fault
 from lingbot_world_ros.worlds.isolated import IsolatedWorld
 from lingbot_world_ros.worlds.library import WorldDefinition
 from lingbot_world_ros.worlds.session import Session, SessionSpec
 from lingbot_world_ros.worlds.status import SessionObserver
+from lingbot_world_ros.worlds.world_model import Start
 import numpy as np
 import pytest
 
@@ -151,3 +152,102 @@ def test_session_survives_kills_of_its_engine_without_a_changed_frame():
     _, untouched = run(FakeWorld(), False)
     assert killed.recoveries == 2 and killed.fault == Fault.NONE
     assert digests == untouched
+
+
+class Frames(SessionObserver):
+    """Keeps all frames."""
+
+    def __init__(self):
+        self.frames = []
+
+    def on_frame(self, frame):
+        self.frames.append(frame)
+
+
+def chunks(script=None):
+    return FakeChunkWorld(frames_per_step=4, script=script)
+
+
+def hang_once(path):
+    if not path.exists():
+        path.touch()
+        sleep_long()
+
+
+def chunks_hanging(path):
+    return chunks({2: partial(hang_once, path)})
+
+
+def start_chunks(world, **spec):
+    seen = Frames()
+    session = Session(world, SessionSpec(**spec), observers=[seen], log=logging.getLogger('test'))
+    session.start(WorldDefinition('a', 'a', prompt='a room')).result(30.0)
+    return session, seen
+
+
+def test_engine_without_cheap_snapshots_has_all_its_calls_and_sends_no_state(make):
+    world = make(chunks)
+    assert all(hasattr(world, name) for name in ('set_prompt', 'finish_step', 'undo_step'))
+    assert not hasattr(make(), 'undo_step') and world.is_lost
+    world.reset('a', 0, start=Start('a room'))
+    assert world._snapshot[-1] is None and not world.is_lost
+    actions = np.full((1, 4, 7), 0.1, np.float32)
+    first = world.step(actions)
+    world.undo_step()
+    again = world.step(actions)
+    assert first.rgb.tobytes() == again.rgb.tobytes()
+    saved = world.snapshot()  # large, but it can be asked for
+    world.finish_step()
+    os.kill(world.pid, signal.SIGKILL)
+    with pytest.raises(EngineLost):
+        world.finish_step()
+    assert world.is_lost
+    world.restore(saved)
+    world.finish_step()
+    assert not world.is_lost
+
+
+def test_session_over_a_killed_engine_goes_on_from_the_last_image_and_says_so():
+    world = IsolatedWorld(chunks)
+    session, seen = start_chunks(world, mode='stepped')
+    while session.status.state != 'paused':
+        time.sleep(0.001)
+    session.set_prompt('snow').result(30.0)
+    session.advance(2).result(30.0)
+    os.kill(world.pid, signal.SIGKILL)
+    status = session.advance(1).result(30.0)
+    session.close()
+    assert (status.recoveries, status.fault, status.images_anchored) == (1, Fault.NONE, 1)
+    assert 'new process' in status.message and 'last image shown' in status.message
+    assert len(seen.frames) == 13 and status.prompt == 'snow'
+    last, after = seen.frames[8].rgb[0, 0], seen.frames[9].rgb[0, 0]
+    assert last[2] == 0 and after[2] == last[0] and after[1] == len('snow')
+    assert np.array_equal(seen.frames[8].base_pose, seen.frames[9].base_pose)
+
+
+def test_killed_engine_comes_back_while_frames_leave():
+    world = IsolatedWorld(chunks)
+    session, seen = start_chunks(world)
+    while session.status.step < 2:
+        time.sleep(0.001)
+    os.kill(world.pid, signal.SIGKILL)
+    deadline = time.monotonic() + 30.0
+    while session.status.recoveries < 1 or session.status.step < 6:
+        assert time.monotonic() < deadline and session.status.state != 'error'
+        time.sleep(0.01)
+    session.close()
+    assert [f.index for f in seen.frames] == list(range(1, len(seen.frames) + 1))
+
+
+def test_process_of_a_step_ahead_that_hangs_is_killed_and_started_again(tmp_path):
+    world = IsolatedWorld(partial(chunks_hanging, tmp_path / 'hung'))
+    session, seen = start_chunks(world, speed=0.0, step_timeout_s=0.5)
+    deadline = time.monotonic() + 30.0
+    while session.status.step < 6:
+        assert time.monotonic() < deadline
+        session.check_engine()
+        time.sleep(0.01)
+    session.pause().result(30.0)
+    assert session.status.recoveries == 1 and 'EngineHung' in session.status.message
+    session.close()
+    assert [f.index for f in seen.frames] == list(range(1, len(seen.frames) + 1))

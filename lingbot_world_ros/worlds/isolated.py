@@ -4,8 +4,11 @@ An engine in a process of its own, behind the same interface. No ROS.
 
 What hangs there, is killed or eats all memory takes nothing else with it: the call that was under
 way raises ``EngineHung`` or ``EngineLost``, and ``restore`` or ``reset`` start the process again.
+A state too large to be copied after each call (``cheap_snapshots`` False) is lost with its
+process: such an engine can only be reset, and goes on from an observation.
 Only trusted code is at the other end of the pipe, so messages are pickled.
 """
+from functools import partial
 import multiprocessing
 import os
 import pickle
@@ -18,6 +21,8 @@ from lingbot_world_ros.worlds.faults import EngineLost
 
 PARENT_CHECK_S = 1.0
 END_S = 3.0  # an engine that does not end by itself is killed after this long
+ADVANCING = ('reset', 'step', 'observe')  # calls that leave another state
+OPTIONAL = ('set_prompt', 'finish_step', 'undo_step')  # what an engine may have besides
 
 
 class IsolatedWorld:
@@ -39,11 +44,18 @@ class IsolatedWorld:
         self._object_names = {}
         self.spec = None
         self._start()
+        for name in self._optional:
+            setattr(self, name, partial(self._call, name))
 
     @property
     def pid(self) -> Optional[int]:
         """Process id of the engine; None while there is none."""
         return None if self._process is None else self._process.pid
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether there is no state to go on from: the process ended, or is new."""
+        return self._process is None or not self._process.is_alive() or self._fresh
 
     def reset(self, scene, seed, *args, **kwargs):
         """Start over, in a new process if need be; see ``WorldModel.reset``."""
@@ -66,15 +78,17 @@ class IsolatedWorld:
         return self._object_names.get(scene, ())
 
     def snapshot(self):
-        """Return the state after the newest call; it came with the answer."""
+        """Return the state after the newest call; it came with the answer if that is cheap."""
+        if not self.spec.cheap_snapshots:
+            return (*self._start_of, self._call('snapshot'))
         return self._snapshot
 
     def restore(self, snapshot) -> None:
         """Go back to a snapshot, in a new process if need be."""
         self._start()
-        scene, seed, state = snapshot
+        scene, seed, more, state = snapshot
         if self._fresh:
-            self._call('reset', scene, seed)
+            self._call('reset', scene, seed, **more)
         self._call('restore', state)
         self._snapshot = snapshot
 
@@ -109,7 +123,7 @@ class IsolatedWorld:
         self._process.start()
         theirs.close()
         self._killed_by, self._fresh = None, True
-        self.spec = self._receive()
+        self.spec, self._optional = self._receive()
 
     def _call(self, name, *args, **kwargs):
         try:
@@ -117,10 +131,10 @@ class IsolatedWorld:
         except (OSError, ValueError):
             self._raise_lost()
         answer = self._receive()
-        if name in ('reset', 'step', 'observe'):
+        if name in ADVANCING:
             observation, state = answer
             if name == 'reset':
-                self._start_of = args[:2]
+                self._start_of = (*args[:2], kwargs)
                 self._fresh = False
             self._snapshot = (*self._start_of, state)
             return observation
@@ -158,13 +172,14 @@ def _serve(pipe, make_world):
     threading.Thread(target=end_with_parent, args=(os.getppid(),), daemon=True).start()
     try:
         world = make_world()
-        _send(pipe, True, world.spec)
+        _send(pipe, True, (world.spec, [name for name in OPTIONAL if hasattr(world, name)]))
         while True:
             name, args, kwargs = pipe.recv()
             try:
                 answer = getattr(world, name)(*args, **kwargs)
-                if name in ('reset', 'step', 'observe'):
-                    answer = (answer, world.snapshot())
+                if name in ADVANCING:
+                    cheap = world.spec.cheap_snapshots
+                    answer = (answer, world.snapshot() if cheap else None)
             except Exception as error:  # travels to the caller
                 _send(pipe, False, portable(error))
             else:
