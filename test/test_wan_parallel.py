@@ -12,17 +12,18 @@ torch = pytest.importorskip('torch')
 pytest.importorskip('safetensors')
 
 from lingbot_world_ros.errors import SpecError  # noqa: E402, I100
-from lingbot_world_ros.models.wan.build import (build_stream, check_memory,  # noqa: E402
-                                                load_network, ModelOptions, Models)
-from lingbot_world_ros.models.wan.checkpoint import CAUSAL, open_checkpoint  # noqa: E402
 from lingbot_world_ros.models.wan.kv_cache import WindowSpec  # noqa: E402
 from lingbot_world_ros.models.wan.parallel import (check_num_gpus, devices_for,  # noqa: E402
                                                    OnDevice, ParallelStream, Ranks, Ulysses)
 from lingbot_world_ros.models.wan.stream import StreamSpec  # noqa: E402
+from lingbot_world_ros.models.wan.world import LingBotWorld  # noqa: E402
 from lingbot_world_ros.worlds.faults import EngineLost  # noqa: E402
+from lingbot_world_ros.worlds.world_model import Start  # noqa: E402
+import numpy as np  # noqa: E402
 from test_wan_stream import (clip, forward, INTRINSICS, make_stream, PlainVae,  # noqa: E402
-                             prompt, SCHEDULE, SIZE, TINY)
+                             prompt, SCHEDULE, SIZE)
 import wan_checkpoints  # noqa: E402
+from wan_companions import write_companions  # noqa: E402
 from wan_parallel_worker import make_dit, make_moody_dit, make_no_dit, Passes  # noqa: E402
 
 WINDOW = WindowSpec(2, 6, 2)
@@ -195,24 +196,36 @@ def test_failing_process_is_named_and_start_begins_anew(stream, trouble, told, k
         stream.restore(kept)
 
 
-def test_options_make_a_stream_for_several_gpus(tmp_path):
-    spec = replace(wan_checkpoints.TINY, dim=256, num_heads=2, text_dim=TINY.text_dim)
-    folder = wan_checkpoints.write_fast(tmp_path / 'lingbot-world-fast', spec)
-    clips = []
-    for num_gpus in (1, 2):
-        options = ModelOptions(checkpoint=str(folder), device='cpu', precision='fp32',
-                               num_gpus=num_gpus)
-        checkpoint = open_checkpoint(folder)
-        models = Models('', load_network(checkpoint, options, CAUSAL), PlainVae(), PlainVae(),
-                        None)
-        stream = build_stream(checkpoint, options, models, STREAM, INTRINSICS)
-        clips.append(clip(stream, 2))
-        heads = spec.num_heads // num_gpus
-        assert stream.cache.layer(0, None).keys.stored.shape[2] == heads
-    stream.close()
-    assert_alike(*clips)
+def test_world_on_two_devices_shows_what_it_shows_on_one(tmp_path):
+    pytest.importorskip('tokenizers')
+    two_heads = replace(wan_checkpoints.TINY, dim=256, num_heads=2)
+    folder = write_companions(wan_checkpoints.write_fast(tmp_path / 'lingbot-fast', two_heads))
+    make = partial(LingBotWorld, checkpoint=str(folder), device='cpu', precision='fp32',
+                   height_px=32, width_px=48, cache_dir=str(tmp_path / 'cache'))
+    seen = [frames_of(make(num_gpus=num_gpus), tmp_path) for num_gpus in (1, 2)]
+    assert_alike(*seen)
+    assert seen[0].float().std() > 1
+    assert not children()
     with pytest.raises(SpecError, match='num_gpus=3 does not divide the 2 attention heads'):
-        check_memory(checkpoint, replace(options, num_gpus=3), STREAM)
+        make(num_gpus=3)
+
+
+def frames_of(world, folder):
+    """Return what a world shows in a few steps, and close it."""
+    cv2 = pytest.importorskip('cv2')
+    path = str(folder / 'start.png')
+    cv2.imwrite(path, np.random.default_rng(0).integers(0, 256, (32, 48, 3), np.uint8))
+    rgb = [world.reset('image', 1, start=Start('a quiet street', (path,))).rgb]
+    actions = np.zeros((1, world.spec.frames_per_step, len(world.spec.action.dims)), np.float32)
+    rgb.append(world.step(actions).rgb)
+    world.finish_step()
+    world.set_prompt('night')
+    actions[..., -6:] = 0.01
+    world.step(actions)
+    world.undo_step()
+    rgb.append(world.step(actions).rgb)
+    world.close()
+    return torch.from_numpy(np.concatenate(rgb, 1))
 
 
 def test_new_processes_take_the_place_of_those_before(stream):

@@ -306,6 +306,10 @@ class Snapshot:
     def __init__(self, number: int, ranks):
         self.number, self.ranks = number, ranks
 
+    def __reduce__(self):
+        """Refuse to be pickled: what it stands for stays in these processes."""
+        raise TypeError('a snapshot of several GPUs cannot leave its process')
+
 
 class RankStream(CausalStream):
     """

@@ -13,7 +13,8 @@ from lingbot_world_ros.actions.camera_columns import camera_action_dims, camera_
 from lingbot_world_ros.actions.embedding import integrate_twist
 from lingbot_world_ros.actions.kinematics import RobotModel
 from lingbot_world_ros.errors import SpecError, unknown_name
-from lingbot_world_ros.models.wan.build import check_memory, load_models, ModelOptions
+from lingbot_world_ros.models.wan.build import (build_stream, check_memory, load_models,
+                                                ModelOptions)
 from lingbot_world_ros.models.wan.camera import latent_steps
 from lingbot_world_ros.models.wan.checkpoint import CAUSAL, open_checkpoint
 from lingbot_world_ros.models.wan.condition import resize_image
@@ -21,7 +22,7 @@ from lingbot_world_ros.models.wan.kv_cache import WindowSpec
 from lingbot_world_ros.models.wan.schedule import FewStepSchedule
 from lingbot_world_ros.models.wan.spec import FRAME_RATE_HZ, FRAMES_PER_LATENT, VideoSize
 from lingbot_world_ros.models.wan.start import PinholeCamera, read_image, seen_by
-from lingbot_world_ros.models.wan.stream import CausalStream, StreamSpec
+from lingbot_world_ros.models.wan.stream import StreamSpec
 from lingbot_world_ros.worlds.robot import CameraSpec, JointSpec, RobotSpec
 from lingbot_world_ros.worlds.start_images import start_images
 from lingbot_world_ros.worlds.world_model import (ActionLayout, Observation, robot_action_layout,
@@ -124,8 +125,7 @@ class LingBotWorld:
         spec, camera = self.options.spec(checkpoint.defaults), self.options.camera
         check_memory(checkpoint, model_options, spec)
         self._models = models = load_models(checkpoint, model_options)
-        self._stream = CausalStream(models.dit, models.vae, spec, camera.intrinsics,
-                                    decoder=models.decoder)
+        self._stream = build_stream(checkpoint, model_options, models, spec, camera.intrinsics)
         self._scenes = start_images()
         robot = _robot(robot_description, camera)
         layout = ActionLayout((*robot_action_layout(robot).dims, *camera_action_dims()))
@@ -200,6 +200,11 @@ class LingBotWorld:
         self._anchors += 1
         return self._begin(seen_by(self.options.camera, observation.rgb[0, -1]),
                            self._models.text.encode(self._prompt))
+
+    def close(self) -> None:
+        """End the processes on other GPUs, if there are any."""
+        if hasattr(self._stream, 'close'):
+            self._stream.close()
 
     def object_names(self, scene: str) -> Tuple[str, ...]:
         """Return none: nothing in an image can be moved by name."""
