@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """inspect and quantise as a user meets them: text, JSON, exit codes."""
 import json
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -42,7 +44,8 @@ def test_the_text_says_what_it_is_and_what_to_download(tmp_path, capsys):
     said = capsys.readouterr().out
     for words in ('LingBot-World v1 fast (causal, camera control)', '91 tensors, fp32',
                   'Apache-2.0', 'chunks of 3', '0, 179, 358, 679',
-                  'Memory on the GPU at 832 x 464', 'bf16     fp8     nf4', 'text encoder  not found',
+                  'Memory on the GPU at 832 x 464', 'bf16     fp8     nf4',
+                  'text encoder  not found',
                   f"models_t5_umt5-xxl-enc-bf16.pth --local-dir '{path}'"):
         assert words in said
 
@@ -77,6 +80,14 @@ def test_mistakes_are_one_line_and_exit_code_2(args, words, tmp_path, capsys):
     assert main(['inspect', *(arg.format(fast=fast) for arg in args)]) == 2
     out, err = capsys.readouterr()
     assert out == '' and words in err and err.count('\n') == 1
+
+
+def test_it_needs_no_torch(tmp_path):
+    path = tiny.write_fast(tmp_path)
+    code = ('import sys; sys.modules["torch"] = None; from lingbot_world_ros.cli import main; '
+            f'sys.exit(main(["inspect", {str(path)!r}]))')
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert done.returncode == 0 and '91 tensors' in done.stdout, done.stderr
 
 
 def test_public_sizes_are_told_as_published():

@@ -85,6 +85,28 @@ def test_one_of_two_experts_opens_both_and_one_shard_opens_all(tmp_path):
         assert open_checkpoint(fast / name).expert('causal').num_tensors == TINY.num_tensors
 
 
+def test_the_only_file_of_an_expert_opens_the_checkpoint(tmp_path):
+    pytest.importorskip('bitsandbytes')
+    path = tiny.write_nf4(tmp_path) / 'low_noise_model_bnb_nf4' / 'model.safetensors'
+    assert open_checkpoint(path).kind == 'base'
+
+
+def test_repositories_in_the_cache_of_the_hub_are_told_apart(tmp_path):
+    for name, family in (('lingbot-world-fast-diffusers', 'v1 fast'),
+                         ('lingbot-world-v2-14b-causal-fast-diffusers', 'v2 14B')):
+        path = tmp_path / f'models--robbyant--{name}' / 'snapshots' / '0123456789abcdef'
+        assert family in open_checkpoint(tiny.write_fast_diffusers(path)).family.title
+
+
+def test_companions_are_found_beside_a_link(tmp_path):
+    tiny.write_fast(tmp_path / 'disk' / 'fast')
+    (tmp_path / 'models').mkdir()
+    (tmp_path / 'models' / 'fast').symlink_to(tmp_path / 'disk' / 'fast')
+    (tmp_path / 'models' / 'vae').mkdir()
+    found = open_checkpoint(tmp_path / 'models' / 'fast').companions
+    assert found.vae == tmp_path / 'models' / 'vae'
+
+
 def test_names_of_diffusers_are_mapped(tmp_path):
     checkpoint = open_checkpoint(tiny.write_wan_diffusers(tmp_path, NO_CAMERA))
     assert tuple(checkpoint.experts) == ('high_noise', 'low_noise')
@@ -152,6 +174,10 @@ def test_config_of_another_network_is_refused(tmp_path):
     tiny.write_json(tmp_path / 'config.json', {**tiny.wan_config(), 'ffn_dim': 13824})
     with pytest.raises(SpecError, match='ffn_dim=13824, the tensors say 192'):
         open_checkpoint(tmp_path)
+    for name, value in (('num_heads', '40'), ('eps', []), ('text_len', -1), ('num_heads', 0)):
+        tiny.write_json(tmp_path / 'config.json', {**tiny.wan_config(), name: value})
+        with pytest.raises(SpecError, match=f'config.json says {name}=.* a number like'):
+            open_checkpoint(tmp_path)
     (tmp_path / 'config.json').write_text('{"dim": ')
     with pytest.raises(SpecError, match='config.json is not valid JSON'):
         open_checkpoint(tmp_path)
@@ -297,7 +323,10 @@ def test_paths_that_lead_nowhere_are_told(tmp_path):
         (tmp_path / 'notes.txt').write_text('x')
         open_checkpoint(tmp_path / 'notes.txt')
     save_file({'token_embedding.weight': torch.zeros(2)}, tmp_path / 'text.safetensors')
-    with pytest.raises(SpecError, match='no tensor patch_embedding.weight among its 1'):
+    with pytest.raises(SpecError, match='no tensor patch_embedding.weight among its 1 t'):
+        open_checkpoint(tmp_path / 'text.safetensors')
+    save_file({'patch_embedding.weight': torch.zeros(2)}, tmp_path / 'text.safetensors')
+    with pytest.raises(SpecError, match='other sizes among its 1 t'):
         open_checkpoint(tmp_path / 'text.safetensors')
 
 

@@ -176,7 +176,9 @@ class Expert:
     @cached_property
     def num_parameters(self) -> int:
         """Numbers in it."""
-        return sum(self._num_elements(name) for name in self.tensors)
+        wanted = self.spec.tensor_shapes()  # packed weights do not tell it themselves
+        return sum(math.prod(wanted.get(name, ())) if name in self.quantised
+                   else stored.info.num_elements for name, stored in self.tensors.items())
 
     @cached_property
     def num_bytes(self) -> int:
@@ -202,11 +204,6 @@ class Expert:
                 more = f' and {len(names) - 3} more' if len(names) > 3 else ''
                 found.append(f'{len(names)} {what}: {", ".join(names[:3])}{more}')
         return found
-
-    def _num_elements(self, name) -> int:
-        if name in self.quantised:
-            return math.prod(self.spec.tensor_shapes().get(name, (0,)))
-        return self.tensors[name].info.num_elements
 
     def _fits(self, name, shape) -> bool:
         info = self.tensors[name].info
@@ -276,7 +273,7 @@ def _open(path: Path) -> Checkpoint:
     configs = {name: _read_config(folder / 'config.json') for name, (folder, _) in folders.items()}
     shared = _read_config(root / 'config.json')
     config = {**shared, **next(iter(configs.values()))}
-    hints = _Hints(f'{root.resolve().name}/{path.name}'.lower(), layout,
+    hints = _Hints(f'{_repository_name(root)}/{path.name}'.lower(), layout,
                    str(config.get('_class_name', '')))
     experts = {name: _read_expert(name, folder, files, {**shared, **configs[name]}, hints)
                for name, (folder, files) in folders.items()}
@@ -284,6 +281,12 @@ def _open(path: Path) -> Checkpoint:
     companions = find_companions(root)
     return Checkpoint(path, layout, family, experts, _defaults(family, config), companions,
                       tuple(_missing(experts, companions, family, root)))
+
+
+def _repository_name(root: Path) -> str:
+    """Return the folder's name, or what the hub's cache calls the repository."""
+    folder = root.resolve()
+    return folder.parent.parent.name if folder.parent.name == 'snapshots' else folder.name
 
 
 def find_companions(root: Path) -> Companions:
@@ -294,7 +297,8 @@ def find_companions(root: Path) -> Companions:
     :return: what was found
     """
     def first(names):
-        found = (folder / name for folder in (root, root.resolve().parent) for name in names)
+        folders = (root, root.absolute().parent, root.resolve().parent)  # links lead elsewhere
+        found = (folder / name for folder in folders for name in names)
         return next((path for path in found if path.exists()), None)
     return Companions(**{kind: first(names) for kind, names in COMPANION_NAMES.items()})
 
@@ -353,7 +357,8 @@ def _existing(path) -> Path:
 def _find_experts(path: Path):
     """Return the checkpoint's folder, name -> (folder, files), and what the layout is called."""
     if path.is_file():
-        if SHARD.fullmatch(path.name):
+        if SHARD.fullmatch(path.name) or (path.parent.name in EXPERT_FOLDERS
+                                          and _dit_files(path.parent) == [path]):
             return _find_experts(path.parent)
         check_file(path)
         if path.suffix not in SAFETENSORS + PICKLES:
@@ -365,7 +370,8 @@ def _find_experts(path: Path):
         return _find_experts(path.parent)
     files = _dit_files(path)
     if files:
-        name = _read_config(path / 'config.json').get('expert', CAUSAL)
+        told = _read_config(path / 'config.json').get('expert')
+        name = told if told in (HIGH, LOW) else CAUSAL
         return path, {name: (path, files)}, f'at the root, {_general_name(files[0])}'
     found = {}
     for folder, name in EXPERT_FOLDERS.items():
@@ -444,14 +450,17 @@ def _read_expert(name, folder, files, config, hints) -> Expert:
     tensors, quantised = _by_public_name(stored)
     try:
         spec = _spec(tensors, config)
-    except KeyError as error:
+    except SpecError:
+        raise
+    except (KeyError, IndexError, ValueError) as error:
         spec = _known_spec(tensors, config) if missing and tensors else None
         if spec:
             return Expert(name, folder, tuple(present), missing, spec, tensors, quantised)
         if missing:
             raise _missing_shards(folder, missing, hints.repo(name)) from None
+        what = f'no tensor {error.args[0]}' if isinstance(error, KeyError) else 'other sizes'
         raise SpecError(f'{quoted(folder if len(files) > 1 else files[0])} is no LingBot-World '
-                        f'network: no tensor {error.args[0]} among its {len(tensors)} '
+                        f'network: {what} among its {len(tensors)} tensors '
                         f'({", ".join(list(tensors)[:3])}); expected {ACCEPTED}.') from None
     return Expert(name, folder, tuple(present), missing, spec, tensors, quantised)
 
@@ -499,16 +508,28 @@ def _spec(tensors: Dict[str, Stored], config: dict) -> DiTSpec:
             'freq_dim': width('time_embedding.0', dim),
             'text_dim': width('text_embedding.0', dim)}
     _check_config(seen, config)
-    heads = config.get('num_heads', config.get('num_attention_heads', max(1, dim // HEAD_DIM)))
-    return DiTSpec(num_heads=heads, text_len=config.get('text_len', 512),
-                   eps=config.get('eps', 1e-6), control_channels=control, **seen)
+    heads = _number(config, 'num_attention_heads', max(1, dim // HEAD_DIM))
+    return DiTSpec(num_heads=_number(config, 'num_heads', heads),
+                   text_len=_number(config, 'text_len', 512),
+                   eps=_number(config, 'eps', 1e-6), control_channels=control, **seen)
+
+
+def _number(config: dict, name: str, default):
+    """Return a setting, a number of the default's type and more than 0."""
+    value = config.get(name)
+    if value is None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, (int, type(default))) or not value > 0:
+        raise SpecError(f'config.json says {name}={quoted(value, 30)}; expected a number like '
+                        f'{default}.')
+    return value
 
 
 def _known_spec(tensors: Dict[str, Stored], config: dict) -> Optional[DiTSpec]:
     """Find the network that some of its tensors belong to: config's, or a public one."""
     known = [LINGBOT_14B, replace(LINGBOT_14B, control_channels=7), LINGBOT_1_3B]
     names = ('dim', 'ffn_dim', 'num_heads', 'num_layers', 'text_dim', 'text_len')
-    own = {name: config[name] for name in names if name in config}
+    own = {name: _number(config, name, 1) for name in names if name in config}
     if {'dim', 'ffn_dim', 'num_heads', 'num_layers'} <= set(own):
         known.insert(0, DiTSpec(**own))
     for spec in known:
@@ -524,7 +545,8 @@ def _check_config(seen: dict, config: dict) -> None:
     for name, other in (('in_channels', 'in_dim'), ('out_channels', 'out_dim')):
         told.setdefault(name, config.get(other))
     if 'attention_head_dim' in config and 'num_attention_heads' in config:
-        told['dim'] = config['attention_head_dim'] * config['num_attention_heads']
+        told['dim'] = (_number(config, 'attention_head_dim', HEAD_DIM)
+                       * _number(config, 'num_attention_heads', 1))
     for name, value in seen.items():
         if told.get(name) not in (None, value):
             raise SpecError(f'config.json says {name}={shown(told[name])}, the tensors say '
@@ -560,9 +582,11 @@ def _defaults(family: Family, config: dict) -> StreamDefaults:
     own = family.defaults
     if 'sliding_window_num_frames' not in config:
         return own
-    return replace(own, chunk_latents=config.get('num_frames_per_block', own.chunk_latents),
-                   window_latents=config['sliding_window_num_frames'],
-                   sink_latents=config.get('sink_size', own.sink_latents))
+    sink = 0 if config.get('sink_size') == 0 else _number(config, 'sink_size', own.sink_latents)
+    return replace(
+        own, chunk_latents=_number(config, 'num_frames_per_block', own.chunk_latents),
+        window_latents=_number(config, 'sliding_window_num_frames', own.window_latents),
+        sink_latents=sink)
 
 
 def _missing(experts, companions, family, root) -> List[Missing]:

@@ -147,7 +147,8 @@ def _vae_work_bytes(preset) -> int:
 def _work_bytes(spec, tokens, value, precision) -> int:
     """One block's intermediates, and the largest layer that is unpacked or taken to float32."""
     block = tokens * (spec.dim * (4 * 4 + 6 * value) + 2 * spec.ffn_dim * value)
-    largest = max(math.prod(spec.tensor_shapes()[f'{name}.weight']) for name in linear_names(spec))
+    shapes = spec.tensor_shapes()
+    largest = max(math.prod(shapes[f'{name}.weight']) for name in linear_names(spec))
     unpacked = {'fp32': 0, 'bf16': 4, 'fp8': 4, 'nf4': 2}[precision]
     return block + largest * unpacked
 
