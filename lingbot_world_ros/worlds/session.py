@@ -11,19 +11,20 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 import threading
 import traceback
-from typing import Callable, NamedTuple, Optional, Sequence, Tuple
+from typing import Callable, Optional, Sequence, Tuple
 
-from lingbot_world_ros.actions.embedding import (ActionEmbedding, actions_at_latch,
-                                                 check_embedding, CommandCounts)
+from lingbot_world_ros.actions.embedding import ActionEmbedding
 from lingbot_world_ros.errors import SpecError, unknown_name
+from lingbot_world_ros.worlds.action_reader import ActionReader, Latched
 from lingbot_world_ros.worlds.clock import ClockTicker, SimClock, WallClock
 from lingbot_world_ros.worlds.engine import Abandoned, Engine, Made, moment
 from lingbot_world_ros.worlds.entities import (anchor_of, compose, entities_of, inverse,
                                                with_object_at, with_robot_at)
 from lingbot_world_ros.worlds.faults import fault_of
-from lingbot_world_ros.worlds.latch import EmbeddingLatch, EmbeddingSource, FrameMeter, Taken
+from lingbot_world_ros.worlds.latch import EmbeddingLatch, EmbeddingSource, FrameMeter
 from lingbot_world_ros.worlds.library import WorldDefinition
 from lingbot_world_ros.worlds.pacing import BEGIN, CATCH_UP_NS, ChunkPacer, FRAME
+from lingbot_world_ros.worlds.prompts import Prompts
 from lingbot_world_ros.worlds.session_spec import SessionSpec
 from lingbot_world_ros.worlds.status import (ERROR, frame_digest, frame_of, LOADING, LOCKSTEP,
                                              NO_WORLD, PAUSED, PLAYING, REALTIME, Refused,
@@ -35,20 +36,11 @@ LATENCY_WINDOW_NS = 5_000_000_000
 MESSAGE_STEPS = 75  # a recovery is told for this many steps
 
 
-class _Latched(NamedTuple):
-    """What a step acts on, read at the last moment before it."""
-
-    actions: np.ndarray  # (1, T, A) float32
-    sequence: Optional[int]  # of the embedding; None if there was none, or it is too old
-    counts: Optional[CommandCounts]
-    since_ns: Optional[int]  # when the first of its new commands came in
-
-
 @dataclass
 class _Showing:
     """A step whose frames are leaving."""
 
-    latched: _Latched
+    latched: Latched
     made: Made
     num_shown: int = 0
 
@@ -97,23 +89,20 @@ class Session:
         self._closing = False
         self._engine = Engine(world, wake=self._wake, clock=self._clock, log=log,
                               timeout_s=lambda: self.spec.step_timeout_s, make_world=make_world)
-        self._asked_prompts = []  # futures of those who wait
 
-        self._latch, self._meter = EmbeddingLatch(), FrameMeter()
-        self._source: Optional[EmbeddingSource] = None
+        self._latch, self._meter, self._prompts = EmbeddingLatch(), FrameMeter(), Prompts()
+        self._reader = ActionReader(world.spec, self._latch, clock=self._clock, wake=self._wake,
+                                    is_closing=lambda: self._closing)
         self._rejected_embeddings = 0
         self._definition: Optional[WorldDefinition] = None
         self._observation: Optional[Observation] = None  # newest shown, None without a world
         self._showing: Optional[_Showing] = None
-        self._ahead: Optional[_Latched] = None  # what the step ahead acts on
+        self._ahead: Optional[Latched] = None  # what the step ahead acts on
         self._pacer = ChunkPacer(world.spec.frames_per_step)
-        self._prompt: Optional[Tuple[str, Future]] = None  # asked for, not yet handed over
         self._origin = np.zeros(3)  # of odometry, scene frame
-        self._joint_lag_s = world.spec.robot.joint_array('lag_s')
         self._resume, self._due_ns = PAUSED, 0
         self._anchor: Tuple[float, ...] = ()
         self._next_seed: Optional[int] = None
-        self._waited_for: Optional[ActionEmbedding] = None  # the encoder had nothing newer in time
         self._message_until_step = 0
         self._thread: Optional[threading.Thread] = None
 
@@ -176,8 +165,9 @@ class Session:
         if thread is not None:
             # A hanging engine is left behind; its thread ends with the process.
             thread.join(self.spec.step_timeout_s if self._engine.is_busy else None)
-        for job in [*(job for job, _ in self._jobs), *self._asked_prompts]:
+        for job, _ in self._jobs:
             job.cancel()
+        self._prompts.cancel_all()
         self._ticker.close()
 
     def load(self, definition: WorldDefinition) -> Future:
@@ -248,8 +238,8 @@ class Session:
                 return _refused('not_paused', 'The world is making the steps of another request; '
                                 'wait for its answer.')
             self._steps_asked = True
-        if self._source is not None:
-            self._source.catch_up()
+        if self._reader.source is not None:
+            self._reader.source.catch_up()
         return self._submit(lambda: self._advance(num_steps, on_step, should_stop))
 
     def move(self, entity: str, pose=None, twist=None) -> Future:
@@ -278,15 +268,10 @@ class Session:
         if not self.world.spec.takes_text:
             return _refused('unsupported', f'The engine {self.world.spec.engine!r} takes no '
                             'prompt.')
-        asked, prepare = Future(), getattr(self.world, 'prepare_prompt', None)
-        with self._wake:
-            self._asked_prompts.append(asked)
-        if prepare is None:
-            self._submit_prompt(text, asked)
-        else:
-            threading.Thread(target=self._prepare_prompt, args=(prepare, text, asked),
-                             name='prompt', daemon=True).start()
-        return asked
+        asked = self._prompts.ask(text)
+        self._prompts.prepare(asked, getattr(self.world, 'prepare_prompt', None),
+                              self._submit_prompt)
+        return asked.future
 
     def anchor_image(self, rgb: np.ndarray) -> Future:
         """
@@ -307,7 +292,7 @@ class Session:
 
     def link(self, source: EmbeddingSource) -> None:
         """Ask this encoder for an embedding before each step; before ``start``."""
-        self._source = source
+        self._reader.source = source
 
     def set_embedding(self, embedding: ActionEmbedding) -> None:
         """
@@ -317,7 +302,7 @@ class Session:
         :raises SpecError: it does not fit this world; counted, nothing changed
         """
         try:
-            self._check(embedding)
+            self._reader.check(embedding)
         except SpecError:
             self._rejected_embeddings += 1
             raise
@@ -360,9 +345,6 @@ class Session:
         if scene not in self.world.spec.scenes:
             raise unknown_name('scene', scene, self.world.spec.scenes)
 
-    def _check(self, embedding):
-        check_embedding(embedding, self.world.spec.action, self.world.spec.robot.joint_names)
-
     def _notify(self):
         with self._wake:
             self._wake.notify_all()
@@ -383,29 +365,13 @@ class Session:
         self._thread = threading.Thread(target=self._work, name='world', daemon=True)
         self._thread.start()
 
-    def _prepare_prompt(self, prepare, text, asked):
-        try:
-            prepare(text)
-        except Exception as error:  # an engine may fail in any way
-            return self._answer_prompt(asked, _prompt_refused(error))
-        self._submit_prompt(text, asked)
-
-    def _submit_prompt(self, text, asked):
-        def refuse(job):
-            if job.cancelled() or job.exception() is not None:
-                self._answer_prompt(asked, None if job.cancelled() else job.exception())
-        self._submit(lambda: self._set_prompt(text, asked)).add_done_callback(refuse)
-
-    def _answer_prompt(self, asked, error=None):
-        """Answer who asked for a prompt, once; without an error with the status."""
-        with self._wake:
-            if asked not in self._asked_prompts:
-                return
-            self._asked_prompts.remove(asked)
-        if error is not None:
-            asked.set_exception(error)
-        else:
-            asked.set_result(self._status)
+    def _submit_prompt(self, asked):
+        def look(job):
+            if job.cancelled():
+                asked.cancel()
+            elif job.exception() is not None:
+                asked.refuse(job.exception())
+        self._submit(lambda: self._set_prompt(asked)).add_done_callback(look)
 
     # What follows runs in the worker thread only.
 
@@ -473,7 +439,7 @@ class Session:
             self._latch.give_back(self._ahead.since_ns)
         self._show_rest()
         self._pacer.start_over()
-        if self._prompt is not None:
+        if self._prompts.is_waiting:
             self._hand_over_prompt()
 
     def _load(self, definition):
@@ -591,35 +557,30 @@ class Session:
                                compose(inverse(before), self._origin))
         self._tell_status(anchor=self._anchor)
 
-    def _set_prompt(self, text, asked):
+    def _set_prompt(self, asked):
         self._need_engine()
         if self._makes_ahead and self._status.state == PLAYING:
-            if self._prompt is not None:
-                self._answer_prompt(self._prompt[1], Refused(
-                    'interrupted', 'A newer prompt took the place of this one.'))
-            self._prompt = text, asked
-            return
+            return self._prompts.wait(asked)
         try:
-            self._engine.set_prompt(text)
+            self._engine.set_prompt(asked.text)
         except Exception as error:  # an engine may fail in any way
             if self._engine.is_gone:
                 raise
-            raise _prompt_refused(error)
-        self._tell_status(prompt=text)
-        self._answer_prompt(asked)
+            return asked.refuse(error)
+        self._prompt_set(asked, None)
 
     def _hand_over_prompt(self):
-        """Let the engine take the prompt that was asked for, when it is free."""
-        (text, asked), self._prompt = self._prompt, None
-
-        def then(error):
-            self._submit(lambda: self._prompt_set(asked, error))
-        self._engine.set_prompt_later(text, then)
+        """Let the engine take the prompt that waits, when it is free."""
+        asked = self._prompts.pop()
+        self._engine.set_prompt_later(asked.text, lambda error: self._submit(
+            lambda: self._prompt_set(asked, error)))
 
     def _prompt_set(self, asked, error):
-        if error is None and self._status.state != PLAYING:  # else a step will tell
+        if error is not None:
+            return asked.refuse(error)
+        if self._status.state != PLAYING:  # else the step made with it will tell
             self._tell_status(prompt=self._engine.prompt)
-        self._answer_prompt(asked, None if error is None else _prompt_refused(error))
+        asked.answer(self._status)
 
     def _anchor_image(self, rgb):
         self._need_engine()
@@ -709,7 +670,7 @@ class Session:
     def _play_ahead(self, what):
         """Do what is due: let a frame leave, begin a step, or take one that was made."""
         now_ns = self._clock.now_ns()
-        if what == BEGIN and self._prompt is not None:
+        if what == BEGIN and self._prompts.is_waiting:
             return self._hand_over_prompt()
         if what == BEGIN:
             if self._engine.finish_ns is not None:
@@ -768,58 +729,15 @@ class Session:
                                    message=made.note)
             self._message_until_step = self._status.step + MESSAGE_STEPS
 
-    def _next_actions(self) -> _Latched:
-        """Latch: the newest embedding becomes the actions of the step that starts now."""
-        spec = self.world.spec
-        seen = self._observation if self._showing is None else self._showing.made.observation
-        # A servo coasts on for its lag: steer where it would come to rest, or it overshoots.
-        resting = (seen.joint_position[0, -1] + self._joint_lag_s * seen.joint_velocity[0, -1])
-        embedding, age_ns, since_ns = self._newest_embedding(resting)
-        silent = (age_ns > self.spec.action_timeout_s * 1e9 and self._source is None
-                  and self._counts_wall_time())
-        if embedding is None or silent:
-            still = np.zeros((1, spec.frames_per_step, len(spec.action.dims)), np.float32)
-            return _Latched(still, None, None, since_ns)
-        actions = actions_at_latch(embedding, spec.action, resting, spec.frames_per_step)[None]
-        return _Latched(actions, embedding.sequence, embedding.counts, since_ns)
-
-    def _counts_wall_time(self):
-        """Whether wall time says something about a command's age: not while making steps."""
-        return self.spec.mode == REALTIME and not self._steps_asked
-
-    def _newest_embedding(self, resting):
-        if self._source is not None:
-            pulled = self._source.pull(self._step_start_ns(), resting, self._steps_asked)
-            if pulled is not None:
-                self._check(pulled)
-            return Taken(pulled, 0, self._latch.take(self._clock.now_ns()).since_ns)
-        if not self._counts_wall_time():
-            self._wait_for_valid_embedding()
-        return self._latch.take(self._clock.now_ns())
-
-    def _step_start_ns(self):
-        """Sim time at which the next step begins: when the frames of this one have left."""
-        num_left = 0 if self._showing is None else self._showing.num_left
-        return self._sim.now_ns + num_left * self._sim.period_ns
-
-    def _wait_for_valid_embedding(self):
-        """
-        Let an encoder in another process catch up with sim time.
-
-        Only where its last word does not hold for the coming step: a trajectory runs or a
-        velocity is about to time out. After ``action_timeout_s`` the world goes on without, and
-        does not wait for the same word again.
-        """
-        step_end_ns = self._sim.now_ns + self._sim.period_ns * self.world.spec.frames_per_step
-        until_ns = self._clock.now_ns() + round(self.spec.action_timeout_s * 1e9)
-        with self._wake:
-            while not self._closing and self._clock.now_ns() < until_ns:
-                newest = self._latch.newest
-                if (newest is None or newest is self._waited_for
-                        or not 0 < newest.valid_until_ns < step_end_ns):
-                    return
-                self._clock.wait(self._wake, until_ns)
-            self._waited_for = self._latch.newest
+    def _next_actions(self) -> Latched:
+        """Read what the next step acts on, which begins when the frames of this one have left."""
+        showing, by_step = self._showing, self._steps_asked
+        num_left = 0 if showing is None else showing.num_left
+        return self._reader.read(
+            self._observation if showing is None else showing.made.observation,
+            self._sim.now_ns + num_left * self._sim.period_ns,
+            timeout_s=self.spec.action_timeout_s, by_step=by_step,
+            by_wall=self.spec.mode == REALTIME and not by_step)
 
     def _hand_out(self, observation, t, planned_ns=None, since_ns=None):
         """Let a frame leave; what clients see of the world follows it."""
@@ -862,9 +780,7 @@ class Session:
         self._ticker.finish()
         self._showing = None
         self._engine.drop()
-        for asked in list(self._asked_prompts):
-            self._answer_prompt(asked, Refused('engine', text))
-        self._prompt = None
+        self._prompts.refuse_all(error)
         self._tell_status(state=ERROR if self._definition is not None else NO_WORLD, fault=fault,
                           message=text, frame_rate_hz=0.0, real_time_factor=0.0)
 
@@ -883,7 +799,3 @@ def _refused(reason, text) -> Future:
     future = Future()
     future.set_exception(Refused(reason, text))
     return future
-
-
-def _prompt_refused(error) -> Refused:
-    return Refused('engine', f'The prompt stays as it was: {type(error).__name__}: {error}')
