@@ -65,9 +65,10 @@ class OwnStream:
         self.case, self._vae, self._inputs = case, vae, inputs
         self._decoder = self._decoder_memory = self._previous = None
         self._clock: Optional[Clock] = None
-        self._copy = HostCopy()
-        self.stream = CausalStream(dit, vae, StreamSpec(case.size, case.window, case.schedule),
-                                   case.intrinsics, decoder=self, noise=self._noise)
+        self._copy, self.settled_latents = HostCopy(), vae.settled_latents
+        self.image_latents: Optional[Tensor] = None
+        self.stream = CausalStream(dit, self, StreamSpec(case.size, case.window, case.schedule),
+                                   case.intrinsics, noise=self._noise)
 
     def fill(self) -> int:
         """Start a clip and imagine it until the window is full; return the number of chunks."""
@@ -108,6 +109,11 @@ class OwnStream:
         self.stream.write_cache()
         clock.lap('write')
 
+    def start_condition(self, image: Tensor, num_latents: int) -> Tensor:
+        """Encode for the stream; keep the result for others."""
+        self.image_latents = self._vae.start_condition(image, num_latents)
+        return self.image_latents
+
     def decode_chunk(self, latents: Tensor, cache):
         """Decode for the stream; the clock learns that denoising is over."""
         if self._clock is None:  # filling: nobody looks
@@ -137,7 +143,7 @@ class PlainStream:
         self.case, self._vae, self._inputs, self._copy = own.case, vae, inputs, HostCopy()
         self._plain = PlainDiT(dit, attend)
         self._rays = RayGrid(self.case.size, self.case.intrinsics, device=dit.device)
-        self._image = vae.start_condition(inputs.image, vae.settled_latents).to(dit.device)
+        self._image = own.image_latents
         self._first, self._decoder = own.stream.next_latent, None
         per_latent = self.case.size.tokens_per_latent
         self._cache = self._plain.cache(self.case.window, per_latent)

@@ -47,7 +47,7 @@ WHAT = {
     'compile_decoder': 'video decoder compiled (takes minutes; not in the usual ladder)'}
 RUNGS = tuple(name for name in WHAT if name != 'compile_decoder')
 TAKEN_BACK = ('attention', 'graphs', 'attention8')  # where they make it slower
-FEW = {'upstream': 4, 'diffusers': 2}  # chunks at most
+FEW = {'upstream': 4, 'diffusers': 1}  # chunks at most
 HOPPER = (9, 0)
 WORSE = 1.01
 
@@ -243,7 +243,7 @@ def _timed(runner, ladder, count):
     """Make chunks; return their times."""
     chunks_ms, first_ms, stages = [], [], []
     while len(chunks_ms) < count and (
-            len(chunks_ms) < 2 or time.monotonic() < ladder.options.deadline_s):
+            not chunks_ms or time.monotonic() < ladder.options.deadline_s):
         made = runner.chunk(ladder.clock, ladder.early)
         ladder.clock.wait()
         chunks_ms.append(ladder.clock.wall_ms())
@@ -389,12 +389,14 @@ def device_of(options: Options) -> dict:
     return told
 
 
-def predictions(options: Options) -> dict:
-    """Predict where the assumptions are meant to hold."""
+def predicted(options: Options) -> dict:
+    """Predict where the assumptions are meant to hold; return them, too."""
     if options.device.type != 'cuda' or \
             torch.cuda.get_device_capability(options.device) != HOPPER:
-        return {}
-    return gpu_predict.predict(options.case)
+        return {'predictions': {}, 'assumptions': {}}
+    rates = gpu_predict.assumptions_for(torch.cuda.get_device_name(options.device))
+    return {'predictions': gpu_predict.predict(options.case, rates),
+            'assumptions': gpu_predict.told(rates)}
 
 
 def parse(argv=None):
@@ -405,7 +407,7 @@ def parse(argv=None):
     parser.add_argument('--device', default='auto', help='auto, cuda, cuda:1 or cpu')
     parser.add_argument('--rungs', nargs='+', default=list(RUNGS), metavar='RUNG',
                         help=f'of {", ".join(WHAT)}; each switch stays on for the later ones')
-    parser.add_argument('--chunks', type=int, default=8, help='that count, per rung')
+    parser.add_argument('--chunks', type=int, default=6, help='that count, per rung')
     parser.add_argument('--budget-s', type=float, default=480.0,
                         help='no rung is begun later than that')
     parser.add_argument('--tiny-decoder', type=Path, metavar='FILE',
@@ -434,8 +436,7 @@ def main(argv=None) -> int:
     result = {'command': ' '.join(map(str, command)), 'machine': describe(),
               'device': device_of(options), 'model': options.case.name,
               'started': datetime.now(timezone.utc).isoformat(timespec='seconds'),
-              'predictions': predictions(options), 'assumptions': gpu_predict.told(),
-              'ceilings': {}, 'rungs': {}}
+              **predicted(options), 'ceilings': {}, 'rungs': {}}
     options.out.mkdir(parents=True, exist_ok=True)
     if result['predictions']:
         print(f'Predicted, ms per chunk:\n{predictions_table(result["predictions"])}\n',

@@ -21,7 +21,7 @@ ORDER = {'cuda': ('flash_attn_3', 'cudnn', 'flash', 'sdpa')}  # elsewhere PLAIN
 PLAIN = ('sdpa',)
 FLASH_ATTN = {'flash_attn_3': 'flash_attn_interface', 'flash_attn_2': 'flash_attn'}
 LOADED = {}  # functions of FLASH_ATTN's modules, which are heavy and mostly absent
-PROBE_HEAD_DIM, PROBE_TOKENS = 128, 16
+PROBE_HEAD_DIM, PROBE_TOKENS = 128, 128
 
 
 class AttentionBackend(NamedTuple):

@@ -99,7 +99,7 @@ def key_mean(k: Tensor) -> Tensor:
     Any vector near it does: subtracting the same from all keys shifts a row of scores by a
     constant. So a part of the keys is enough, and the cache is read once less.
     """
-    return k[:, ::MEAN_STRIDE].float().mean(1)
+    return k[:, ::MEAN_STRIDE].mean(1, dtype=torch.float32)
 
 
 def value_scale(v: Tensor) -> Tensor:
