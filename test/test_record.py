@@ -313,7 +313,7 @@ def test_a_recording_can_be_watched(eventful, domain):
     code = ('import sys; from types import SimpleNamespace; from fake_world import FakeWorld; '
             'from lingbot_world_ros.recording.recorded import read_recording; '
             'from lingbot_world_ros.verbs.replay import watch; '
-            'args = SimpleNamespace(speed=3.0, namespace="", ros_args=[]); '
+            'args = SimpleNamespace(speed=3.0, namespace="", world_path="", ros_args=[]); '
             'sys.exit(watch(read_recording(sys.argv[1]), args, lambda name: FakeWorld()))')
     env = {**os.environ, 'ROS_DOMAIN_ID': str(domain), 'PYTHONPATH': os.pathsep.join(
         [str(Path(__file__).parent), os.environ.get('PYTHONPATH', '')])}

@@ -4,7 +4,7 @@ from dataclasses import replace
 import logging
 from types import SimpleNamespace
 
-from fake_world import FakeClock, FakeWorld
+from fake_world import FakeChunkWorld, FakeClock, FakeWorld
 from lingbot_world_ros.actions.embedding import ActionEmbedding
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.recording.recorded import segments
@@ -13,7 +13,7 @@ from lingbot_world_ros.recording.replay import (blocks, definition_of, DIFFERS, 
 from lingbot_world_ros.verbs.replay import verify_story
 from lingbot_world_ros.worlds.library import WorldDefinition
 from lingbot_world_ros.worlds.session import Session, SessionSpec
-from lingbot_world_ros.worlds.status import SessionObserver
+from lingbot_world_ros.worlds.status import SessionObserver, SessionStatus
 import numpy as np
 import pytest
 
@@ -38,7 +38,8 @@ class Messages(SessionObserver):
         self.all.append((False, SimpleNamespace(
             header=SimpleNamespace(stamp=SimpleNamespace(sec=sec, nanosec=nanosec)),
             scene=status.scene, seed=status.seed, step=status.step, digest=status.digest,
-            actions=np.array(actions, np.float32), anchor=np.array(status.anchor))))
+            actions=np.array(actions, np.float32), anchor=np.array(status.anchor),
+            prompt=status.prompt, images_anchored=status.images_anchored)))
 
     def statuses(self):
         return [msg for is_spec, msg in self.all if not is_spec]
@@ -57,8 +58,9 @@ class Wander:
     def pull(self, sim_ns, joint_position, by_step=False):
         low, high = self._spec.action.low, self._spec.action.high
         shape = (self._spec.frames_per_step, len(low))
-        self._actions.put([SimpleNamespace(index=0, actions=self._rng.uniform(
-            low, high, shape).astype(np.float32))])
+        self._actions.put([SimpleNamespace(
+            index=self._actions.step_at(sim_ns),
+            actions=self._rng.uniform(low, high, shape).astype(np.float32))])
         return self._actions.pull(sim_ns, joint_position)
 
 
@@ -220,17 +222,75 @@ def test_an_unknown_engine_is_one_error(messages):
 
 
 def test_recorded_actions_are_what_an_encoder_gives():
-    spec = FakeWorld().spec
+    spec = FakeWorld(frames_per_step=2).spec
+    period_ns = spec.frame_period_ns
     source = RecordedActions(spec)
-    assert source.pull(0, np.zeros(5)) is None
-    calls = []
-    source.on_last = lambda: calls.append(len(source._waiting))
-    rows = np.linspace(-0.1, 0.1, 14, dtype=np.float32).reshape(2, 1, 7)
-    source.put([SimpleNamespace(index=i, actions=row) for i, row in enumerate(rows)])
-    first = source.pull(5, np.zeros(5))
-    assert isinstance(first, ActionEmbedding) and calls == []
-    np.testing.assert_array_equal(first.embedding, rows[0])
-    assert source.pull(6, np.zeros(5)).sequence == 1 and calls == [0]
+    assert source.pull(period_ns, np.zeros(5)) is None
+    rows = np.linspace(-0.1, 0.1, 28, dtype=np.float32).reshape(2, 2, 7)
+    source.put([SimpleNamespace(index=4 + i, actions=row) for i, row in enumerate(rows)])
+    for _ in range(2):  # a step that was taken back is asked for again
+        first = source.pull(7 * period_ns, np.zeros(5))
+        assert isinstance(first, ActionEmbedding) and first.sequence == 4
+        np.testing.assert_array_equal(first.embedding, rows[0])
+    assert source.pull(9 * period_ns, np.zeros(5)).sequence == 5
+    assert source.pull(11 * period_ns, np.zeros(5)) is None
+
+
+def test_the_last_recorded_step_is_told_once_it_was_made():
+    source, calls = RecordedActions(FakeWorld().spec), []
+    source.on_last = lambda: calls.append('last')
+    source.put([SimpleNamespace(index=4), SimpleNamespace(index=5)])
+    for state, step in (('playing', 4), ('paused', 5), ('playing', 5)):
+        source.on_status(SessionStatus(state, 'realtime', step=step))
+    assert calls == ['last']
+
+
+def leading(session):
+    """Change the prompt twice, once before the first step."""
+    session.set_prompt('fog').result(10)
+    session.advance(2).result(10)
+    session.set_prompt('a long line of snow').result(10)
+    session.advance(2).result(10)
+    session.reset().result(10)
+    session.advance(2).result(10)
+
+
+def test_prompts_repeat_and_another_one_is_found():
+    messages = recorded(FakeChunkWorld(), leading)
+    story = segments(messages)
+    assert [[step.prompt for step in s.steps] for s in story] == [
+        ['fog'] * 2 + ['a long line of snow'] * 2, [''] * 2]
+    assert [len(block) for block in blocks(story[0].steps)] == [2, 2]
+    assert outcomes(story, lambda _: FakeChunkWorld()) == [(SAME, 49), (SAME, 25)]
+    story[0].steps[1] = replace(story[0].steps[1], prompt='foggy')
+    assert outcomes(story, lambda _: FakeChunkWorld())[0] == (DIFFERS, 13)
+
+
+def test_images_put_in_end_what_can_be_repeated():
+    def act(session):
+        session.advance(2).result(10)
+        session.anchor_image(np.full((4, 4, 3), 9, np.uint8)).result(10)
+        session.advance(3).result(10)
+        session.reset().result(10)
+        session.advance(1).result(10)
+
+    story = segments(recorded(FakeChunkWorld(), act))
+    verdicts = list(verify(story, lambda _: FakeChunkWorld()))
+    assert [(v.outcome, v.num_frames) for v in verdicts] == [(UNVERIFIABLE, 25), (SAME, 13)]
+    assert ('an image was put in before step 3, which recordings do not hold; steps 3 to 5 '
+            'cannot be compared') in verdicts[0].text
+
+
+def test_start_images_are_read_only_where_that_is_allowed(tmp_path):
+    image = tmp_path / 'first.png'
+    image.write_bytes(b'\x89PNG\r\n\x1a\n' + bytes(20))
+    world = FakeChunkWorld()
+    definition = WorldDefinition('a', 'a', seed=3, prompt='rain', images=(str(image),))
+    story = segments(recorded(world, lambda session: session.advance(1).result(10), definition))
+    assert world.starts[0].images == (str(image),)
+    verdict = next(verify(story, lambda _: FakeChunkWorld()))
+    assert verdict.outcome == UNVERIFIABLE and 'folders that may be read' in verdict.text
+    assert [v.outcome for v in verify(story, lambda _: FakeChunkWorld(), str(tmp_path))] == [SAME]
 
 
 def test_the_learned_world_repeats_with_moved_objects():

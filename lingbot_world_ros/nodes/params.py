@@ -169,6 +169,7 @@ LINGBOT = tuple(Param(f'{PREFIX}{name}', *rest) for name, *rest in (
      'what the checkpoint was made for.', 0, 1024),
     ('sink_latents', int, 'First latent frames that are never forgotten; -1 is what the '
      'checkpoint was made for.', -1, 256),
+    ('cache_in_8_bits', bool, 'Halve the memory of what is seen of earlier frames.'),
     ('step_indices', str, 'Denoising steps as indices of 1000, for example 0,179,358,679; empty '
      'is what the checkpoint was made for.'),
     ('shift', float, 'Shift of the noise levels; 0 is what the checkpoint was made for.',
@@ -210,6 +211,26 @@ WORLD_MODEL += LINGBOT + SHARED
 ACTION_ENCODER += SHARED
 PARAMS = {p.name: p for p in WORLD_MODEL + ACTION_ENCODER}
 NODES = ('world_model', 'action_encoder')
+
+
+def read_assignments(texts) -> dict:
+    """
+    Read parameters given on a command line.
+
+    :param texts: for example ``['speed:=2.0', 'lingbot.precision:=nf4']``
+    :return: values by name
+    :raises SpecError: no ``:=``, unknown name, wrong type or range
+    """
+    import yaml
+    values = {}
+    for text in texts:
+        name, assigned, value = text.partition(':=')
+        if not assigned:
+            raise SpecError(f'--param {text!r} is not NAME:=VALUE.')
+        if name not in PARAMS:
+            raise unknown_name('parameter', name, PARAMS)
+        values[name] = PARAMS[name].check(yaml.safe_load(value), 'command line')
+    return values
 
 
 def engine_options(values: dict) -> dict:

@@ -33,6 +33,7 @@ class RecordedStep:
     One step: ``actions`` (T, A) float32 drove it, ``digest`` sums up all frames up to its last.
 
     ``anchors`` were set from outside before it, in this order; each as in WorldStatus.msg.
+    ``prompt`` is the text it was made with.
     """
 
     index: int
@@ -40,6 +41,7 @@ class RecordedStep:
     actions: np.ndarray
     anchors: Tuple[Tuple[float, ...], ...]
     digest: str
+    prompt: str = ''
 
 
 @dataclass
@@ -179,13 +181,17 @@ class _Story:
             self._segment.problem = (f'the status of step {int(msg.step)} holds '
                                      f'{len(msg.actions)} action values')
             return
+        if getattr(msg, 'images_anchored', 0):  # recordings of old versions have none
+            self._segment.problem = (f'an image was put in before step {int(msg.step)}, which '
+                                     'recordings do not hold')
+            return
         if anchor and self._anchors[-1:] != [anchor]:
             self._anchors.append(anchor)
         actions = np.array(msg.actions, np.float32).reshape(world.frames_per_step, -1)
         stamp = msg.header.stamp
         self._segment.steps.append(RecordedStep(
             int(msg.step), stamp.sec * 1_000_000_000 + stamp.nanosec, actions,
-            tuple(self._anchors), msg.digest))
+            tuple(self._anchors), msg.digest, getattr(msg, 'prompt', '')))
         self._anchors = []
 
 

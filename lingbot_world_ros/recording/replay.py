@@ -5,7 +5,6 @@ Make a recorded world happen again: the same engine, the same start, the same ac
 Nothing but the engine decides what comes out, so on the machine that recorded it the frames have
 the same bytes; ``verify`` checks that digest by digest. No ROS.
 """
-from collections import deque
 from dataclasses import dataclass, replace
 import logging
 from typing import Callable, Iterator, List, Optional, Sequence
@@ -15,7 +14,8 @@ from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.recording.recorded import RecordedStep, Segment
 from lingbot_world_ros.worlds.library import WorldDefinition, WorldLibrary
 from lingbot_world_ros.worlds.session import Session, SessionSpec
-from lingbot_world_ros.worlds.status import PAUSED, STEPPED
+from lingbot_world_ros.worlds.status import (PAUSED, PLAYING, SessionObserver, SessionStatus,
+                                             STEPPED)
 from lingbot_world_ros.worlds.world_model import make_world, WorldModel, WorldSpec
 import numpy as np
 
@@ -23,11 +23,12 @@ SAME, DIFFERS, UNVERIFIABLE = 'same', 'differs', 'unverifiable'
 POSE_SIZE = 3  # x, y, yaw, and as many numbers for a twist
 
 
-class RecordedActions:
+class RecordedActions(SessionObserver):
     """
     Stands where an encoder is and hands out what was recorded; see ``EmbeddingSource``.
 
-    ``on_last`` is called by the worker when it takes the last actions there are.
+    ``on_last`` is called by the worker when the last step there is was made, if the session has
+    this one among its observers. Sim time says which step begins: a step may be asked for twice.
     """
 
     def __init__(self, spec: WorldSpec):
@@ -41,11 +42,11 @@ class RecordedActions:
         self.on_last: Callable[[], None] = lambda: None
         self._camera = CameraModel(camera.width_px, camera.height_px, camera.k,
                                    camera.T_base_optical)
-        self._waiting = deque()
+        self._steps = {}
 
     def put(self, steps: Sequence[RecordedStep]) -> None:
-        """Hand out the actions of these steps next."""
-        self._waiting.extend(steps)
+        """Hand out the actions of these steps and no others."""
+        self._steps = {step.index: step for step in steps}
 
     def link(self, *_) -> None:
         """Take no notice of sim time and of commands; a node offers both."""
@@ -56,14 +57,27 @@ class RecordedActions:
     def catch_up(self) -> None:
         """Nothing comes in."""
 
+    def on_status(self, status: SessionStatus) -> None:
+        """Notice when the last step has been made."""
+        if status.state == PLAYING and status.step == max(self._steps, default=None):
+            self.on_last()
+
+    def step_at(self, sim_ns: int) -> int:
+        """
+        Say which step begins.
+
+        :param sim_ns: sim time of the frame before it, where time began at zero with the world
+        :return: index of the step, from 1
+        """
+        num_frames = round(sim_ns / self._spec.frame_period_ns) - 1  # the first is of the reset
+        return num_frames // self._spec.frames_per_step + 1
+
     def pull(self, sim_ns: int, joint_position: np.ndarray,
              by_step: bool = False) -> Optional[ActionEmbedding]:
-        """Return the actions of the next step."""
-        if not self._waiting:
+        """Return the actions of the step that begins, None if there are none."""
+        step = self._steps.get(self.step_at(sim_ns))
+        if step is None:
             return None
-        step = self._waiting.popleft()
-        if not self._waiting:
-            self.on_last()
         spec, shape = self._spec, (len(step.actions), len(self._spec.joints))
         return ActionEmbedding(
             sequence=step.index, stamp_ns=sim_ns, period_s=1.0 / spec.frame_rate_hz,
@@ -73,25 +87,27 @@ class RecordedActions:
             embedding=step.actions)
 
 
-def definition_of(segment: Segment, spec: WorldSpec) -> WorldDefinition:
+def definition_of(segment: Segment, spec: WorldSpec, world_path: str = '') -> WorldDefinition:
     """
     Return the world a segment started from.
 
     :param segment: recorded
     :param spec: of the engine that shall run it
+    :param world_path: folders with start images, as in ``WorldLibrary``; a recording is data that
+        somebody sent and opens no others
     :raises SpecError: the engine does not know that world
     """
     world = segment.world
     if not world.text:
         return WorldDefinition(world.scene, world.scene, segment.seed)
-    return replace(WorldLibrary(spec).load(text=world.text), seed=segment.seed)
+    return replace(WorldLibrary(spec, world_path).load(text=world.text), seed=segment.seed)
 
 
 def blocks(steps: Sequence[RecordedStep]) -> Iterator[List[RecordedStep]]:
     """Cut steps so that something was set from outside only before the first of a block."""
     block = []
     for step in steps:
-        if step.anchors and block:
+        if block and (step.anchors or step.prompt != block[-1].prompt):
             yield block
             block = []
         block.append(step)
@@ -119,6 +135,17 @@ def set_anchors(session: Session, anchors) -> None:
             session.move(*move).result()
 
 
+def set_prompt(session: Session, prompt: str) -> None:
+    """
+    Set the prompt that was in effect then.
+
+    :param session: paused, where it was then
+    :param prompt: as in ``RecordedStep``
+    """
+    if prompt != session.status.prompt:
+        session.set_prompt(prompt).result()
+
+
 @dataclass(frozen=True)
 class Verdict:
     """
@@ -134,13 +161,14 @@ class Verdict:
     text: str = ''
 
 
-def verify(story: Sequence[Segment],
-           make_engine: Callable[[str], WorldModel] = make_world) -> Iterator[Verdict]:
+def verify(story: Sequence[Segment], make_engine: Callable[[str], WorldModel] = make_world,
+           world_path: str = '') -> Iterator[Verdict]:
     """
     Let everything happen again, as fast as the engine goes, and compare.
 
     :param story: from ``read_recording``
     :param make_engine: makes an engine by the name of ``WorldSpec.engine``
+    :param world_path: folders with start images
     :return: one verdict per segment, when it is there
     :raises SpecError: the engine cannot be made here
     """
@@ -159,19 +187,19 @@ def verify(story: Sequence[Segment],
                 session = Session(engine, SessionSpec(mode=STEPPED, initial_state=PAUSED),
                                   observers=(), log=logging.getLogger(__name__))
                 session.link(source)
-            yield _verify_segment(segment, session, source)
+            yield _verify_segment(segment, session, source, world_path)
     finally:
         if session is not None:
             session.close()
 
 
-def _verify_segment(segment, session, source) -> Verdict:
+def _verify_segment(segment, session, source, world_path) -> Verdict:
     spec, num_same = session.world.spec, 0
     if spec.model != segment.world.model:
         return Verdict(segment, UNVERIFIABLE, 0, f'it was made by {segment.world.model!r}, here '
                        f'is {spec.model!r}.')
     try:
-        session.load(definition_of(segment, spec)).result()
+        session.load(definition_of(segment, spec, world_path)).result()
         session.pause().result()
         if segment.first_digest:
             if session.status.digest != segment.first_digest:
@@ -179,6 +207,7 @@ def _verify_segment(segment, session, source) -> Verdict:
             num_same = 1
         for step in segment.steps:
             set_anchors(session, step.anchors)
+            set_prompt(session, step.prompt)
             source.put([step])
             session.advance(1).result()
             if session.status.digest != step.digest:

@@ -23,6 +23,13 @@ def add_arguments(parser):
     parser.add_argument('--speed', type=float, default=1.0,
                         help='sim seconds per wall second to watch it at, 0 for as fast as '
                         'possible (default: 1)')
+    parser.add_argument('--profile', default='default', metavar='NAME|FILE',
+                        help='parameter file with what the engine needs (default: default)')
+    parser.add_argument('--param', action='append', default=[], metavar='NAME:=VALUE',
+                        help='what the engine needs, for example lingbot.checkpoint:=FOLDER; may '
+                        'be repeated')
+    parser.add_argument('--world-path', default='', metavar='DIR[:DIR]',
+                        help='folders with the start images of the recording')
 
 
 def run(args) -> int:
@@ -36,8 +43,28 @@ def run(args) -> int:
     from lingbot_world_ros.recording.bag import require_rosbags
     require_rosbags()
     from lingbot_world_ros.recording.recorded import read_recording
+    make_engine = engine_maker(args.profile, args.param)
     story = read_recording(args.recording, args.namespace)
-    return verify_story(story) if args.verify else watch(story, args)
+    if args.verify:
+        return verify_story(story, make_engine=make_engine, world_path=args.world_path)
+    return watch(story, args, make_engine)
+
+
+def engine_maker(profile='default', assignments=()):
+    """
+    Say how engines are made.
+
+    :param profile: name or path of a parameter file
+    :param assignments: texts like ``'lingbot.checkpoint:=/models/fast'``
+    :return: function from an engine's name to the engine
+    :raises SpecError: a parameter cannot be used
+    """
+    from lingbot_world_ros.nodes.params import (DEFAULT_PROFILE, engine_options, load_profile,
+                                                read_assignments)
+    from lingbot_world_ros.worlds.world_model import make_world
+    values = {**load_profile(DEFAULT_PROFILE), **load_profile(profile),
+              **read_assignments(assignments)}
+    return lambda name: make_world(name, **engine_options({**values, 'engine': name}))
 
 
 def verify_story(story, **options) -> int:
@@ -68,14 +95,13 @@ def watch(story, args, make_engine=None) -> int:
 
     :param story: from ``read_recording``
     :param args: parsed arguments
-    :param make_engine: makes an engine by its name, ``make_world`` if None
+    :param make_engine: makes an engine by its name, None for one without options
     :return: exit code
     :raises SpecError: ROS does not start, or the engine cannot be made here
     """
     from lingbot_world_ros.nodes.run import namespace_args, Spinner, start_ros, stop_on_signals
     from lingbot_world_ros.nodes.world_model import WorldModelNode
-    from lingbot_world_ros.recording.replay import RecordedActions
-    from lingbot_world_ros.worlds.world_model import make_world
+    from lingbot_world_ros.recording.replay import definition_of, RecordedActions
     import rclpy
     from rclpy.parameter import Parameter
     playable = [segment for segment in story if segment.num_frames]
@@ -84,41 +110,44 @@ def watch(story, args, make_engine=None) -> int:
         return 2
     first = playable[0]
     playable = [s for s in playable if s.world.engine == first.world.engine]
-    engine = (make_engine or make_world)(first.world.engine)
+    engine = (make_engine or engine_maker())(first.world.engine)
     encoder = RecordedActions(engine.spec)
     values = {'engine': first.world.engine, 'scene': first.world.scene, 'seed': first.seed,
               'speed': args.speed, 'mode': 'realtime', 'initial_state': 'stopped',
-              'autostart': True, 'isolate_engine': False}
+              'autostart': True, 'isolate_engine': False, 'reset_time_policy': 'zero'}
     start_ros(['--ros-args', *namespace_args(args.namespace), *args.ros_args])
     try:
         with Spinner() as spinner:
             stop_on_signals(spinner)
             node = spinner.add(WorldModelNode(
-                world=lambda: engine, encoder=encoder,
+                world=lambda: engine, encoder=encoder, observers=[encoder],
+                definition=definition_of(first, engine.spec, args.world_path),
                 parameter_overrides=[Parameter(n, value=v) for n, v in values.items()]))
             node.refuse_second_clock(spinner)
             print(f'Publishes {" ".join(node.sensors.topics)}\nCtrl-C ends.', flush=True)
             for segment in playable:
-                if not _show(segment, node.session, encoder, spinner):
+                if not _show(segment, node.session, encoder, spinner, args.world_path):
                     break
     finally:
         rclpy.try_shutdown()
     return 0
 
 
-def _show(segment, session, encoder, spinner) -> bool:
+def _show(segment, session, encoder, spinner, world_path) -> bool:
     """Let one segment happen again in real time; False when it is time to end."""
-    from lingbot_world_ros.recording.replay import blocks, definition_of, set_anchors
+    from lingbot_world_ros.recording.replay import (blocks, definition_of, set_anchors,
+                                                    set_prompt)
     over = threading.Event()
 
-    def pause():  # called in the last step of a block: no step is made after it
+    def pause():  # called after the last step of a block, before the next one
         session.pause().add_done_callback(lambda _: over.set())
 
     encoder.on_last = pause
-    session.load(definition_of(segment, session.world.spec)).result()
+    session.load(definition_of(segment, session.world.spec, world_path)).result()
     num_steps = len(segment.steps)
     for block in blocks(segment.steps):
         set_anchors(session, block[0].anchors)
+        set_prompt(session, block[0].prompt)
         over.clear()
         encoder.put(block)
         session.play().result()

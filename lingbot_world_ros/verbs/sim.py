@@ -111,19 +111,10 @@ def _run_worlds(args, values, overrides) -> int:
 
 def _overrides(args) -> dict:
     """Check parameters given on the command line; they win over the profile."""
-    from lingbot_world_ros.errors import SpecError, unknown_name
-    from lingbot_world_ros.nodes.params import PARAMS
-    import yaml
+    from lingbot_world_ros.nodes.params import PARAMS, read_assignments
     values = {name: getattr(args, _option(name)) for name in OVERRIDES}
-    values = {name: value for name, value in values.items() if value is not None}
-    for text in args.param:
-        name, assigned, value = text.partition(':=')
-        if not assigned:
-            raise SpecError(f'--param {text!r} is not NAME:=VALUE.')
-        if name not in PARAMS:
-            raise unknown_name('parameter', name, PARAMS)
-        values[name] = yaml.safe_load(value)
-    return {name: PARAMS[name].check(value, 'command line') for name, value in values.items()}
+    return {**{name: PARAMS[name].check(value, 'command line') for name, value in values.items()
+               if value is not None}, **read_assignments(args.param)}
 
 
 def _domain() -> str:
