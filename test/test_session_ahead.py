@@ -457,3 +457,46 @@ def test_load_that_fails_goes_back_if_nothing_changed_and_is_an_error_if_not():
     assert session.status.scene == 'a'
     assert session.reset().result(10.0).state == 'paused'
     session.close()
+
+
+def test_step_that_cannot_be_taken_back_is_an_error_of_the_next_one_until_a_reset():
+    class Stubborn(FakeChunkWorld):
+        def undo_step(self):
+            raise RuntimeError('too late')
+
+    world = Stubborn(takes_ns=lambda step: 2 * PLAY_NS)
+    session, seen = ahead(world, at={20: lambda session: session.pause()})
+    wait_for(lambda: session.status.state == 'paused')
+    with pytest.raises(RuntimeError, match='too late'):
+        session.advance(1).result(10.0)
+    assert session.status.state == 'error'
+    assert session.reset().result(10.0).state == 'paused'
+    assert session.advance(1).result(10.0).frame == 1 + NUM_FRAMES
+    session.close()
+
+
+def test_engine_that_cannot_take_steps_back_is_stepped_when_the_last_frame_has_left():
+    class Forward(FakeChunkWorld):
+        undo_step = property()  # hasattr says no
+
+    world = Forward()
+    session, seen = ahead(world, stop_at=3 * NUM_FRAMES)
+    session.close()
+    check_frames(seen)
+    assert gaps(seen, 0)[:30] == pytest.approx(1.0, abs=1e-3)
+    assert world.calls[:4] == ['reset', 'step', 'finish', 'step'] and 'undo' not in world.calls
+
+
+def test_lockstep_makes_one_step_per_command():
+    world = FakeChunkWorld()
+    clock = RealWait()
+    clock.work = lambda duration_ns: None
+    session, seen = ahead(world, clock=clock, mode='lockstep', lockstep_timeout_s=60.0)
+    wait_for(lambda: session.status.state == 'playing')
+    for number in range(1, 4):
+        session.set_embedding(embedding_of(world, 0.1 * number, accepted=number))
+        wait_for(lambda: session.status.step == number)
+    session.close()
+    check_frames(seen)
+    assert [a[0, 0, 0] for a in world.actions] == pytest.approx([0.1, 0.2, 0.3])
+    assert len(seen.frames) == 1 + 3 * NUM_FRAMES

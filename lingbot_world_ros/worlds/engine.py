@@ -399,7 +399,7 @@ class Engine:
         try:
             observation = self._good_step(actions)
         except Exception as error:  # an engine may fail in any way
-            if not is_wanted():
+            if not is_wanted() or self._broken_by is not None:
                 raise
             text = f'{type(error).__name__}: {error}'
             self._log.warning('The engine failed, one more try from the last good state. '
@@ -416,13 +416,20 @@ class Engine:
         observation = self._guarded(lambda: self.world.step(actions))
         try:
             check_finite(observation)
-        except EngineDiverged:
+        except EngineDiverged as error:
             if not self.world.spec.cheap_snapshots:
-                self._guarded(self.world.undo_step)
+                self._disown(error)
             raise
         self._is_unfinished = self._finishes
         self._keep(observation, is_step=True)
         return observation
+
+    def _disown(self, error):
+        """Take back a step that was made, but badly; no snapshot can do that."""
+        if hasattr(self.world, 'undo_step'):
+            self._guarded(self.world.undo_step)
+        else:
+            self._broken_by = error
 
     def _finish(self):
         """Do what the next step needs, unless that is done; the next step tells of a failure."""

@@ -16,7 +16,8 @@ class EmbeddingSource(Protocol):
         """
         Encode the newest commands for the step that starts now; called by the worker thread.
 
-        :param sim_ns: sim time of the newest frame
+        :param sim_ns: sim time at which the step begins: of the newest frame, or of the last one
+            of the step that is being shown
         :param joint_position: (J,) where the joints would come to rest if let go, rad or m
         :param by_step: the step was asked for; wall time since the last one ages no command
         :return: the embedding, None before the first
