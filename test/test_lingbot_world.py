@@ -79,7 +79,7 @@ def test_spec_says_what_is_predicted_and_what_is_only_integrated(world):
     assert spec.predicted_states == () and spec.integrated_states == ('base', 'joints')
     assert spec.free_camera and spec.takes_text and spec.takes_images and not spec.takes_poses
     assert (spec.camera.height_px, spec.camera.width_px) == (32, 48)
-    assert 'living_room' in spec.scenes and 'image' in spec.scenes
+    assert 'living_room_view' in spec.scenes and 'image' in spec.scenes
 
 
 def test_reset_shows_one_frame_and_each_step_twelve(world, photo):

@@ -126,7 +126,7 @@ class LingBotWorld:
         check_memory(checkpoint, model_options, spec)
         self._models = models = load_models(checkpoint, model_options)
         self._stream = build_stream(checkpoint, model_options, models, spec, camera.intrinsics)
-        self._scenes = start_images()
+        self._scenes = {f'{name}_view': start for name, start in start_images().items()}
         robot = _robot(robot_description, camera)
         layout = ActionLayout((*robot_action_layout(robot).dims, *camera_action_dims()))
         self.spec = WorldSpec(

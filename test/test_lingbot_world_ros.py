@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: Apache-2.0
+"""LingBot-World through the command line: every public layout streams over ROS topics."""
+import os
+from pathlib import Path
+import shutil
+import signal
+import subprocess
+import sys
+
+import pytest
+
+torch = pytest.importorskip('torch')
+for needed in ('rclpy', 'lingbot_world_ros.msg', 'transformers', 'tokenizers', 'cv2'):
+    pytest.importorskip(needed)
+
+from geometry_msgs.msg import Twist  # noqa: E402, I100
+from lingbot_world_ros.actions.camera_columns import camera_actions  # noqa: E402
+from lingbot_world_ros.models.wan.camera_path import read_camera_path  # noqa: E402
+from lingbot_world_ros.msg import WorldSpec, WorldStatus  # noqa: E402
+import numpy as np  # noqa: E402
+from ros_graph import Domain, Graph  # noqa: E402
+from sensor_msgs.msg import CameraInfo, Image, JointState  # noqa: E402
+from std_msgs.msg import String  # noqa: E402
+import wan_checkpoints as tiny  # noqa: E402
+from wan_companions import write_companions  # noqa: E402
+
+EXAMPLES = Path(__file__).resolve().parents[2] / 'shared' / 'examples' / 'lingbot_world'
+START_S = 120.0
+
+
+@pytest.fixture(scope='module')
+def domain():
+    with Domain() as number:
+        yield number
+
+
+@pytest.fixture(scope='module')
+def fast(tmp_path_factory):
+    """Return a tiny checkpoint of the fast model with all that belongs to it."""
+    return write_companions(tiny.write_fast(tmp_path_factory.mktemp('tiny') / 'lingbot-fast'))
+
+
+class Sim:
+    """``lingbot-world sim`` in a process of its own, on the CPU, with small images."""
+
+    def __init__(self, domain, checkpoint, *args, profile='lingbot_world_fast', precision='fp32'):
+        options = {'device': 'cpu', 'precision': precision, 'height_px': 64, 'width_px': 96,
+                   'cache_dir': str(checkpoint / 'cache') if checkpoint.is_dir() else ''}
+        params = [part for name, value in options.items()
+                  for part in ('--param', f'lingbot.{name}:={value!r}')]
+        self.process = subprocess.Popen(
+            [sys.executable, '-m', 'lingbot_world_ros.cli', 'sim', '--profile', profile,
+             '--checkpoint', str(checkpoint), *params, *args], text=True,
+            env={**os.environ, 'ROS_DOMAIN_ID': str(domain), 'PYTHONUNBUFFERED': '1',
+                 'OMP_NUM_THREADS': '1'},
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    def __enter__(self):
+        self.said = []
+        for line in self.process.stdout:
+            self.said.append(line)
+            if 'Ctrl-C ends' in line:
+                return self
+        raise AssertionError(''.join([*self.said, self.process.stderr.read()]))
+
+    def __exit__(self, *_):
+        self.process.send_signal(signal.SIGINT)
+        try:
+            self.process.communicate(timeout=20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise
+
+    def refused(self):
+        """Return the one line it ends with."""
+        out, error = self.process.communicate(timeout=START_S)
+        assert self.process.returncode == 2, (out, error)
+        return error.splitlines()[-1]
+
+
+class Client:
+    """What a robot stack has: subscriptions, nothing of this package but its messages."""
+
+    def __init__(self, domain):
+        self.graph = Graph(lambda: [], domain)
+        listen = self.graph.listen
+        self.specs = listen(WorldSpec, '/world_spec', latched=True)
+        self.statuses = listen(WorldStatus, '/world_status')
+        self.images = listen(Image, '/camera/image_raw')
+        self.infos = listen(CameraInfo, '/camera/camera_info')
+        self.joints = listen(JointState, '/joint_states')
+
+    def __enter__(self):
+        self.graph.__enter__()
+        return self
+
+    def __exit__(self, *args):
+        self.graph.__exit__(*args)
+
+    def frames(self, count):
+        """Wait for that many images in a row and return them."""
+        self.graph.wait_for(lambda: len(self.images) >= count, f'{count} images')
+        return self.images[:count]
+
+
+def layouts():
+    """Name -> what writes it, further arguments, what its model is called, frames per step."""
+    def base_with_fast(folder):
+        return tiny.write_base(folder, fast=True)
+
+    return {
+        'fast at the root': (tiny.write_fast, {}, 'v1 fast', 12),
+        'base with the fast model within': (base_with_fast, {}, 'v1', 12),
+        'diffusers folders': (tiny.write_fast_diffusers, {}, 'v1 fast', 12),
+        'v2': (tiny.write_v2, {}, 'v2 14B', 16),
+        'v2 1.3B without config': (tiny.write_v2_small,
+                                   {'profile': 'lingbot_world_1_3b'}, 'v2 1.3B', 16),
+        'NF4': (tiny.write_nf4_expert, {'profile': 'lingbot_world_nf4_24gb',
+                                        'precision': 'nf4'}, '', 12)}
+
+
+@pytest.mark.parametrize('layout', layouts())
+def test_every_public_layout_streams_over_ros(layout, domain, tmp_path):
+    write, arguments, model, frames_per_step = layouts()[layout]
+    if layout == 'NF4':
+        pytest.importorskip('bitsandbytes')
+    if '1.3B' in layout:  # without a config, sizes of text cannot be tiny
+        checkpoint = write(tmp_path / 'lingbot-world-v2-1.3b')
+    else:
+        checkpoint = write(tmp_path / 'checkpoint')
+    write_companions(checkpoint)
+    with Client(domain) as client, Sim(domain, checkpoint, **arguments):
+        frames = client.frames(2 * frames_per_step)
+        spec = client.specs[-1]
+        assert spec.engine == 'lingbot_world' and model in spec.model
+        assert (spec.frames_per_step, spec.frame_rate) == (frames_per_step, 16.0)
+        assert spec.takes_text and spec.takes_images and spec.free_camera
+        assert list(spec.predicted_states) == []
+        assert list(spec.integrated_states) == ['base', 'joints']
+        stamps = [m.header.stamp.sec * 10**9 + m.header.stamp.nanosec for m in frames]
+        assert set(np.diff(stamps)) == {62_500_000}
+        assert {(m.height, m.width, m.encoding) for m in frames} == {(64, 96, 'rgb8')}
+        assert len({bytes(m.data) for m in frames}) > 1
+        info = client.infos[-1]
+        assert info.k[0] == pytest.approx(502.9 * 96 / 832, abs=0.1)
+
+
+def test_a_robot_stack_drives_it(fast, domain):
+    with Client(domain) as client, Sim(
+            domain, fast, '--prompt', 'a quiet street', '--param', 'cmd_vel_type:=twist'):
+        status = client.graph.newest(client.statuses, lambda status: status.step > 0)
+        assert status.prompt == 'a quiet street'
+        assert np.isnan(status.uncertainty) and not status.uncertainty_calibrated
+        driver = client.graph.publisher(Twist, '/cmd_vel')
+        message = Twist()
+        message.linear.x = 0.5
+
+        def moved():
+            driver.publish(message)
+            newest = client.statuses[-1]
+            actions = np.reshape(newest.actions, (-1, len(client.specs[-1].action_names)))
+            return [actions] if len(actions) and actions[-1, 0] == 0.5 else []
+        (actions,) = client.graph.wait_for(moved, 'a step that drives')
+        names = list(client.specs[-1].action_names)
+        ahead = actions[-1, names.index('camera.translation.z')]
+        assert ahead == pytest.approx(0.5 / 16, rel=1e-3)
+        words = client.graph.publisher(String, '/prompt')
+        words.publish(String(data='rain at night'))
+        client.graph.wait_for(lambda: client.statuses[-1].prompt == 'rain at night',
+                              'the prompt in effect')
+        anchor = client.graph.publisher(Image, '/camera/anchor')
+        anchor.publish(Image(height=4, width=6, step=18, encoding='rgb8', data=bytes(72)))
+        client.graph.wait_for(lambda: client.statuses[-1].images_anchored == 1, 'the anchor')
+        assert client.statuses[-1].state == WorldStatus.STATE_PLAYING
+
+
+@pytest.mark.skipif(not EXAMPLES.is_dir(), reason='the public examples are not here')
+@pytest.mark.parametrize('example', ('00', '01', '02'))
+def test_public_examples_play_through_ros(example, fast, domain):
+    folder = EXAMPLES / example
+    path = read_camera_path(str(folder))
+    with Client(domain) as client, Sim(
+            domain, fast, '--start-image', str(folder / 'image.jpg'), '--prompt',
+            (folder / 'prompt.txt').read_text().strip(), '--camera-path', str(folder),
+            '--param', 'camera_path_metres_per_unit:=0.01'):
+        client.frames(36)
+        client.graph.wait_for(lambda: any(len(s.actions) and s.step == 2
+                                          for s in client.statuses), 'two steps')
+        status = next(s for s in client.statuses if s.step == 2 and len(s.actions))
+        actions = np.reshape(status.actions, (12, -1))
+        motion = path.motion(12, 12)  # of the second step
+        motion[:, :3, 3] *= 0.01
+        assert np.allclose(actions[:, -6:], camera_actions(motion), atol=1e-5)
+        assert status.scene == 'image'
+
+
+def damaged():
+    """Name -> what to do to a good folder, what the error must say."""
+    def cut(folder):
+        shard = next(folder.glob('diffusion*1-of*.safetensors'))
+        shard.write_bytes(shard.read_bytes()[:-1000])
+
+    def lose(folder):
+        next(folder.glob('diffusion*2-of*.safetensors')).unlink()
+
+    def pointer(folder):
+        next(folder.glob('diffusion*1-of*.safetensors')).write_text(
+            'version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n')
+
+    return {'no such folder': (shutil.rmtree, 'does not exist'),
+            'shard cut short': (cut, 'hf download'), 'shard missing': (lose, 'hf download'),
+            'pointer in place of a shard': (pointer, 'LFS'),
+            'no autoencoder': (lambda f: (f / 'Wan2.1_VAE.pth').unlink(), 'Wan2.1_VAE.pth'),
+            'broken autoencoder': (lambda f: (f / 'Wan2.1_VAE.pth').write_bytes(b'x' * 999),
+                                   'Wan2.1_VAE.pth'),
+            'no text encoder': (lambda f: (f / 'models_t5_umt5-xxl-enc-bf16.pth').unlink(),
+                                'models_t5_umt5-xxl-enc-bf16.pth')}
+
+
+@pytest.mark.parametrize('damage', damaged())
+def test_damaged_checkpoints_end_in_one_line(damage, fast, domain, tmp_path):
+    spoil, told = damaged()[damage]
+    folder = shutil.copytree(fast, tmp_path / 'copy', ignore=shutil.ignore_patterns('cache'))
+    spoil(folder)
+    line = Sim(domain, folder).refused()
+    assert line.startswith('error: ') and told in line, line
+
+
+def test_base_checkpoint_alone_is_told_to_need_the_causal_one(domain, tmp_path):
+    folder = write_companions(tiny.write_base(tmp_path / 'base'))
+    assert 'cannot be streamed' in Sim(domain, folder).refused()
