@@ -15,6 +15,7 @@ from lingbot_world_ros.worlds.library import (ImageCamera, MAX_BYTES, misplaced,
                                               WorldLibrary)
 from lingbot_world_ros.worlds.robot import ROBOT
 from lingbot_world_ros.worlds.scenes import get_scene, SCENES
+from lingbot_world_ros.worlds.start_images import start_images
 from lingbot_world_ros.worlds.world_model import robot_action_layout, WorldSpec
 import pytest
 
@@ -373,6 +374,24 @@ def test_misplaced_knows_walls_and_furniture():
         assert misplaced('office', x_m, y_m, ROBOT.base_radius_m)
     assert misplaced('mars', 100.0, -100.0, 0.3) == '' and misplaced('mars', 1e9, 0.0, 0.3)
     assert Path(share_path('config', 'worlds')).is_dir()
+
+
+def test_a_scene_without_words_has_those_of_its_picture():
+    words = start_images()['office'][1]
+    for world in (WorldLibrary(IMAGINES).load('office'),
+                  WorldLibrary(IMAGINES).load(text='scene: office')):
+        assert world.prompt == words and not world.images
+        assert WorldLibrary(IMAGINES).load(text=world.text) == world
+    assert WorldLibrary(IMAGINES).load(text='scene: office\nprompt: rain').prompt == 'rain'
+    assert WorldLibrary(SPEC).load('office').prompt == ''
+
+
+def test_a_start_pose_is_of_no_use_where_nothing_can_be_moved():
+    text, spec = 'scene: office\nstart_pose: {x_m: 3.3, y_m: 2.5, yaw_rad: 0}', replace(
+        SPEC, takes_poses=False)
+    assert WorldLibrary(spec).load(text=text).start_pose is None
+    assert code_of(WorldLibrary(spec), text=text, fail_on_unsupported=True) \
+        == 'UNSUPPORTED_ELEMENTS'
 
 
 def test_start_image_and_prompt_take_the_place_of_those_of_a_world(folder):

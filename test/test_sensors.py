@@ -16,7 +16,7 @@ from lingbot_world_ros.sensors import (action_embedding, camera_info, commands, 
 from lingbot_world_ros.sensors.calibration import Calibration  # noqa: E402
 from lingbot_world_ros.sensors.stamps import set_stamp, stamp_to_ns  # noqa: E402
 from lingbot_world_ros.worlds.faults import Fault  # noqa: E402
-from lingbot_world_ros.worlds.robot import ROBOT  # noqa: E402
+from lingbot_world_ros.worlds.robot import ROBOT, T_LINK_OPTICAL  # noqa: E402
 from lingbot_world_ros.worlds.status import SessionStatus  # noqa: E402
 from lingbot_world_ros.worlds.world_model import robot_action_layout, WorldSpec  # noqa: E402
 import numpy as np  # noqa: E402
@@ -210,6 +210,21 @@ def test_static_tree_ends_in_optical_axes():
     T = frames.transform_from_msg(msg.transforms[0].transform) @ \
         frames.transform_from_msg(msg.transforms[1].transform)
     np.testing.assert_allclose(T, ROBOT.camera.T_base_optical, atol=1e-12)
+
+
+@pytest.mark.parametrize('link, turn', [('r1/palm_link', T_LINK_OPTICAL),
+                                        ('palm_optical_frame', np.eye(4))])
+def test_a_camera_on_a_link_hangs_below_that_link_only(link, turn):
+    msg = frames.static_tf_to_msg(ROBOT.camera, 0, frames.FrameNames(), link)
+    assert [(t.header.frame_id, t.child_frame_id) for t in msg.transforms] == [
+        (link, 'camera_optical_frame')]
+    np.testing.assert_allclose(frames.transform_from_msg(msg.transforms[0].transform), turn,
+                               atol=1e-12)
+
+
+def test_a_link_that_is_the_optical_frame_is_left_to_its_robot():
+    names = frames.FrameNames()
+    assert not frames.static_tf_to_msg(ROBOT.camera, 0, names, names.optical).transforms
 
 
 def test_frames_carry_the_names_and_the_prefix_they_are_given():

@@ -89,8 +89,10 @@ class WorldPublishers(SessionObserver):
         """Describe the world anew for everybody, late joiners included."""
         self._publishers['spec'].publish(self.world_spec(status))
         if 'tf_static' in self._publishers:
+            link = self._params.camera_link
             self._publishers['tf_static'].publish(static_tf_to_msg(
-                self._spec.camera, status.stamp_ns, self._frames))
+                self._spec.camera, status.stamp_ns, self._frames,
+                self._params.frame_prefix + link if link else ''))
 
     def on_frame(self, frame: Frame) -> None:
         """Publish one frame: where the robot is and what it sees."""

@@ -10,6 +10,8 @@ from lingbot_world_ros.worlds.robot import CameraSpec, T_LINK_OPTICAL
 import numpy as np
 from tf2_msgs.msg import TFMessage
 
+OPTICAL_ENDINGS = ('_optical', '_optical_frame')  # of links whose z is where a camera looks
+
 
 @dataclass(frozen=True)
 class FrameNames:
@@ -135,21 +137,37 @@ def base_tf_to_msg(pose_odom, stamp_ns: int, frames: FrameNames,
     return out
 
 
-def static_tf_to_msg(camera: CameraSpec, stamp_ns: int, frames: FrameNames) -> TFMessage:
+def optical_in_link(link: str) -> np.ndarray:
+    """
+    Say how a camera sits on a link: at its origin, looking along x, or along z if it is optical.
+
+    :param link: name of the link
+    :return: (4, 4) optical frame in the link
+    """
+    return np.eye(4) if link.endswith(OPTICAL_ENDINGS) else T_LINK_OPTICAL
+
+
+def static_tf_to_msg(camera: CameraSpec, stamp_ns: int, frames: FrameNames,
+                     link: str = '') -> TFMessage:
     """
     Write ``base_link -> camera_link -> camera_optical_frame``.
 
     :param camera: where the camera is on the robot
     :param stamp_ns: sim time
     :param frames: frame names
+    :param link: of the robot, which carries the camera instead; only what is below it is written
     :return: the message, to be latched
     """
     chain = ((frames.base, frames.camera, camera.T_base_camera_link),
              (frames.camera, frames.optical, T_LINK_OPTICAL))
+    if link:
+        chain = ((link, frames.optical, optical_in_link(link)),)
     links = []
     for parent, child, T in chain:
-        link = TransformStamped(child_frame_id=child, transform=transform_to_msg(T))
-        link.header.frame_id = parent
-        set_stamp(link.header.stamp, stamp_ns)
-        links.append(link)
+        if parent == child:  # whoever publishes the robot's links publishes this one
+            continue
+        link_msg = TransformStamped(child_frame_id=child, transform=transform_to_msg(T))
+        link_msg.header.frame_id = parent
+        set_stamp(link_msg.header.stamp, stamp_ns)
+        links.append(link_msg)
     return TFMessage(transforms=links)

@@ -12,10 +12,10 @@ from lingbot_world_ros.actions.kinematics import RobotModel
 from lingbot_world_ros.actions.limits import Limits
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.msg import WorldSpec as WorldSpecMsg, WorldStatus as WorldStatusMsg
-from lingbot_world_ros.sensors.frames import transform_from_msg, transform_to_msg
+from lingbot_world_ros.sensors.frames import (optical_in_link, transform_from_msg,
+                                              transform_to_msg)
 from lingbot_world_ros.sensors.stamps import set_stamp
 from lingbot_world_ros.worlds.faults import Fault
-from lingbot_world_ros.worlds.robot import T_LINK_OPTICAL
 from lingbot_world_ros.worlds.status import (ERROR, LOADING, LOCKSTEP, NO_WORLD, PAUSED, PLAYING,
                                              REALTIME, SessionStatus, STEPPED, STOPPED)
 from lingbot_world_ros.worlds.world_model import ActionDim, ActionLayout, WorldSpec
@@ -24,7 +24,6 @@ import numpy as np
 STATES = {STOPPED: WorldStatusMsg.STATE_STOPPED, PLAYING: WorldStatusMsg.STATE_PLAYING,
           PAUSED: WorldStatusMsg.STATE_PAUSED, NO_WORLD: WorldStatusMsg.STATE_NO_WORLD,
           LOADING: WorldStatusMsg.STATE_LOADING_WORLD, ERROR: WorldStatusMsg.STATE_ERROR}
-OPTICAL_ENDINGS = ('_optical', '_optical_frame')  # of frames whose z is where the camera looks
 FRAME_RATES_HZ = (0.001, 1e6)  # beyond them whole nanoseconds do not tell frames apart
 MAX_FRAMES = 1000  # of a step, more than any engine makes
 SLOW_FACTOR = 0.95  # below this share of the asked speed a world counts as slow
@@ -113,7 +112,7 @@ def camera_model_from_msg(msg: WorldSpecMsg, robot: Optional[RobotModel] = None,
     if not link:  # the frame name may carry the prefix of one robot among several
         link = parent if parent in robot.links else parent.rpartition('/')[2]
     elif link != parent.rpartition('/')[2]:
-        T_link_optical = np.eye(4) if link.endswith(OPTICAL_ENDINGS) else T_LINK_OPTICAL
+        T_link_optical = optical_in_link(link)
     joints = tuple(msg.joint_names)
 
     def poses_of(positions):

@@ -20,6 +20,7 @@ from urllib.parse import unquote
 from lingbot_world_ros.errors import quoted, SpecError
 from lingbot_world_ros.paths import find_file, MAX_PATH, PACKAGE, share_path
 from lingbot_world_ros.worlds.scenes import get_scene, SCENES
+from lingbot_world_ros.worlds.start_images import start_images
 from lingbot_world_ros.worlds.world_model import WorldSpec
 import yaml
 
@@ -179,14 +180,22 @@ class WorldLibrary:
         elif uri:
             path = self._named(uri)
             if path is None:
-                return WorldDefinition(uri, uri, seed, uri=uri)
+                return self._with_words(WorldDefinition(uri, uri, seed, uri=uri))
             text, folder, name = _read_world(path, uri), path.parent, path.stem
             uri = _shipped_uri(path)
         else:
             name = ''
         reader = _Reader(self._spec, uri or 'resource_string', fail_on_unsupported, ignore_assets,
                          lambda image: self._image(image, folder))
-        return reader.definition(_tree(text, uri or 'resource_string'), name, seed, uri)
+        tree = _tree(text, uri or 'resource_string')
+        return self._with_words(reader.definition(tree, name, seed, uri))
+
+    def _with_words(self, definition):
+        """Let a world that starts from the picture of its scene say the words that go with it."""
+        if definition.prompt or definition.images or not self._spec.takes_text:
+            return definition
+        _, words = start_images().get(definition.scene, ('', ''))
+        return replace(definition, prompt=words)
 
     def available(self, seed: int = 0) -> Tuple[List[WorldDefinition], List[str]]:
         """
@@ -528,7 +537,9 @@ class _Reader:
             prompt=self._supported('prompt', prompt, spec.takes_text, ''),
             images=self._images(tree.get('images', [])),
             camera=self._supported('camera', camera, spec.takes_images, None),
-            start_pose=self._start_pose(scene, tree.get('start_pose', {})),
+            start_pose=self._supported('start_pose',
+                                       self._start_pose(scene, tree.get('start_pose', {})),
+                                       spec.takes_poses, None),
             joints=self._joints(tree.get('joints', {})),
             named_poses=self._named_poses(tree.get('named_poses', [])),
             description=self._text('description', tree.get('description', ''), 2000),
