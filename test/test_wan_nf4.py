@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Four-bit weights: those of the community, those quantised while loading, those written here."""
+import json
 from pathlib import Path
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from lingbot_world_ros.models.wan.checkpoint import load_dit, open_checkpoint  #
 from lingbot_world_ros.models.wan.dit import WanDiT  # noqa: E402
 from lingbot_world_ros.models.wan.memory import dit_bytes, linear_names, nf4_bytes  # noqa: E402
 from lingbot_world_ros.models.wan.nf4 import (  # noqa: E402
-    dequantised, is_quantised, replace_linears, save_nf4)
+    dequantised, is_quantised, replace_linears, save_nf4, STATE)
 from lingbot_world_ros.models.wan.spec import LINGBOT_14B, LINGBOT_1_3B  # noqa: E402
 from safetensors import safe_open  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
@@ -33,7 +34,6 @@ def one_thread():
 
 def unpacked(parts):
     """Undo the quantisation with the published formula and nothing of bitsandbytes."""
-    import json
     state = json.loads(bytes(parts['quant_state.bitsandbytes__nf4'].tolist()))
     scales = parts['nested_quant_map'][parts['absmax'].long()]
     nested = parts['nested_absmax'].repeat_interleave(state['nested_blocksize'])[:len(scales)]
@@ -52,7 +52,7 @@ def test_weights_unpack_by_the_published_formula(shape):
     parts = {key[len('w.'):] if key != 'w' else '': value
              for key, value in tiny.bnb_tensors('w', weight).items()}
     expected = unpacked(parts)
-    assert torch.equal(dequantised(parts), expected)
+    assert torch.equal(dequantised(parts, shape), expected)
     assert (expected - weight).abs().max() < 0.16 * weight.abs().max()
     stored = sum(part.nbytes for name, part in parts.items() if not name.startswith('quant_st'))
     assert stored == nf4_bytes(*shape)
@@ -164,13 +164,28 @@ def test_saved_copies_have_the_names_that_bitsandbytes_writes(tmp_path):
         assert file.metadata() == {'format': 'pt'}
 
 
-def test_incomplete_scales_are_told(tmp_path):
+@pytest.mark.parametrize('part, value, words', [
+    ('nested_quant_map', None, 'lacks nested_quant_map'),
+    ('absmax', torch.zeros(3, dtype=torch.uint8), 'sizes that do not fit'),
+    (STATE, None, 'lacks quant_state'),
+    (STATE, torch.tensor([123, 34], dtype=torch.uint8), 'JSONDecodeError'),
+    (STATE, {'shape': [64, 256]}, r'its shape is \(64, 256\)'),
+    (STATE, {'blocksize': 0}, 'ZeroDivisionError'), (STATE, {'dtype': 'int8'}, 'do not fit')])
+def test_damaged_weights_are_told(part, value, words, tmp_path):
     folder = tiny.write_nf4_expert(tmp_path)
     tensors = load_file(folder / 'model.safetensors')
-    del tensors['blocks.0.self_attn.q.weight.nested_quant_map']
+    name = f'blocks.0.self_attn.q.weight.{part}'
+    if isinstance(value, dict):
+        state = {**json.loads(bytes(tensors[name].tolist())), **value}
+        value = torch.tensor(list(json.dumps(state).encode()), dtype=torch.uint8)
+    if value is None:
+        del tensors[name]
+    else:
+        tensors[name] = value
     save_file(tensors, folder / 'model.safetensors')
-    with pytest.raises(SpecError, match='lacks nested_quant_map'):
-        load_dit(open_checkpoint(folder), precision='nf4')
+    for precision in ('nf4', 'bf16'):
+        with pytest.raises(SpecError, match=words):
+            load_dit(open_checkpoint(folder), precision=precision)
 
 
 def test_the_14b_has_569_quantised_layers_and_9_577_gb():
@@ -205,6 +220,5 @@ def test_loading_needs_little_more_memory_than_the_network(precision):
     done = subprocess.run([sys.executable, '-m', 'bench.load_memory', '--size', 'small',
                            '--precisions', precision], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
-    import json
     result, = json.loads(done.stdout)['loads']
     assert result['peak_over_model_bytes'] < 2.5 * result['largest_tensor_bytes'] + 60e6

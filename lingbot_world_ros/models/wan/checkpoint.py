@@ -748,7 +748,7 @@ def _assign(dit, name, read, device, dtype) -> None:
         module.weight = quantised_parameter(read, module, device)
         return
     if isinstance(read, dict):
-        read = dequantised(read)
+        read = dequantised(read, getattr(module, leaf).shape)
     # converted on the host: half as much goes over the bus; never the borrowed memory itself
     tensor = read.to(device, copy=True) if read.dtype == dtype else read.to(dtype).to(device)
     setattr(module, leaf, nn.Parameter(tensor, requires_grad=False))

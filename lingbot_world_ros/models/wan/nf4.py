@@ -8,6 +8,7 @@ scales in ``X.weight.absmax`` and so on. Everything but linear weights stays bfl
 """
 from functools import lru_cache
 import json
+import math
 from pathlib import Path
 from typing import Dict
 
@@ -79,27 +80,27 @@ def quantised_parameter(read, module, device):
     :param device: where it shall be
     :return: bitsandbytes' ``Params4bit``, quantised, on the device
     """
-    bnb = _bitsandbytes()
     if isinstance(read, dict):
-        parts = {f'weight.{name}': part for name, part in _checked(read).items() if name}
-        return bnb.nn.Params4bit.from_prequantized(read[''], parts, device=device, module=module)
-    packed, state = _quantise(read, device)
-    return bnb.nn.Params4bit(packed, quant_state=state, blocksize=BLOCK_SIZE, quant_type='nf4',
-                             module=module, bnb_quantized=True)
+        packed = read[''].to(device)
+        state = _state(read, (module.out_features, module.in_features), device)
+    else:
+        packed, state = _quantise(read, device)
+    return _bitsandbytes().nn.Params4bit(
+        packed, quant_state=state, blocksize=state.blocksize, quant_type=state.quant_type,
+        compress_statistics=state.nested, quant_storage=packed.dtype, module=module,
+        bnb_quantized=True)
 
 
-def dequantised(read: Dict):
+def dequantised(read: Dict, shape):
     """
     Unpack a quantised weight.
 
     :param read: its parts by name ('' is the packed weight)
+    :param shape: (out, in) that it should have
     :return: (out, in) in the dtype that it was quantised from, on the same device
     """
-    bnb = _bitsandbytes()
-    device = read[''].device
-    parts = {name: part for name, part in _checked(read).items() if name}
-    state = bnb.functional.QuantState.from_dict(parts, device=device)
-    return bnb.functional.dequantize_4bit(read[''], state)
+    state = _state(read, shape, read[''].device)
+    return _bitsandbytes().functional.dequantize_4bit(read[''], state)
 
 
 def save_nf4(checkpoint, folder, expert: str = '', device: str = 'cpu', on_progress=None) -> Path:
@@ -182,17 +183,35 @@ def _quantise(weight, device):
     return packed, state
 
 
-def _checked(read: Dict) -> Dict:
-    """Refuse a weight whose scales are not all there."""
-    wanted = {'absmax', 'quant_map'} | ({'nested_absmax', 'nested_quant_map'}
-                                        if 'nested_absmax' in read else set())
-    missing = [name for name in wanted if name not in read]
-    if not any(name.startswith('quant_state.') for name in read):
-        missing.append(STATE)
-    if missing:
-        raise SpecError(f'a quantised weight lacks {", ".join(sorted(missing))}; the file is '
-                        'incomplete, download it again.')
-    return read
+def _state(read: Dict, shape, device):
+    """Make bitsandbytes' description of a weight, whose parts must fit one another."""
+    parts = {name: part for name, part in read.items() if name}
+    nested = {'nested_absmax', 'nested_quant_map'}
+    wanted = {'absmax', 'quant_map'} | (nested if nested & set(parts) else set())
+    missing = sorted(wanted - set(parts))
+    if missing or not any(name.startswith('quant_state.') for name in parts):
+        raise _damaged(f'it lacks {missing[0] if missing else STATE}')
+    try:
+        state = _bitsandbytes().functional.QuantState.from_dict(parts, device=device)
+        count = math.prod(state.shape)
+        blocks = -(-count // state.blocksize)
+        fits = (read[''].nbytes == (count + 1) // 2 and state.absmax.numel() == blocks
+                and state.code.numel() == 16 and state.dtype.is_floating_point)
+        if state.nested:
+            fits &= (state.state2.absmax.numel() == -(-blocks // state.state2.blocksize)
+                     and state.state2.code.numel() == 256)
+    except (ValueError, KeyError, TypeError, AttributeError, AssertionError, RuntimeError,
+            ZeroDivisionError) as error:
+        raise _damaged(f'{type(error).__name__} in what describes it') from None
+    if tuple(state.shape) != tuple(shape):
+        raise _damaged(f'its shape is {tuple(state.shape)}, not {tuple(shape)}')
+    if not fits:
+        raise _damaged('its parts have sizes that do not fit')
+    return state
+
+
+def _damaged(what: str) -> SpecError:
+    return SpecError(f'a quantised weight cannot be used: {what}; download the file again.')
 
 
 def _config(spec) -> dict:

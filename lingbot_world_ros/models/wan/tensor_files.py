@@ -272,8 +272,9 @@ def _load_pickle(path) -> dict:
 def _torch_load(path):
     """Map where the file's format allows it; that of torch before 1.6 does not."""
     import torch
-    import zipfile
-    return torch.load(path, map_location='cpu', weights_only=True, mmap=zipfile.is_zipfile(path))
+    with path.open('rb') as file:
+        is_zip = file.read(4) == b'PK\x03\x04'
+    return torch.load(path, map_location='cpu', weights_only=True, mmap=is_zip)
 
 
 def _safetensors_dtype(dtype) -> str:
