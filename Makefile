@@ -23,7 +23,7 @@ teleop: venv  ## drive it from the keyboard, in a second terminal
 doctor: venv  ## check the installation
 	@.venv/bin/lingbot-world doctor $(ARGS)
 
-test:  ## install what tests need and run them; EXTRAS=train adds those that need torch
+test:  ## install what tests need and run them; EXTRAS="train lingbot" adds those that need torch
 	@$(INSTALL) reference test $(EXTRAS)
 	@.venv/bin/python -m pytest $(ARGS)
 
