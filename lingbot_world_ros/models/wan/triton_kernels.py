@@ -31,7 +31,7 @@ class Tile:
     num_stages: int = 3
 
 
-TILES = (Tile(), Tile(128, 128, 8, 2), Tile(64, 64, 4, 3), Tile(64, 128, 4, 2))
+TILES = (Tile(), Tile(128, 64, 8, 2), Tile(128, 128, 8, 2), Tile(64, 64, 4, 2))
 
 
 def attend_8bit(q: Tensor, k: Tensor, v: Tensor, key_mean: Tensor, value_scale: Optional[Tensor],
@@ -140,25 +140,25 @@ def _quantise_values(v, scale, v8, h, m, stride_b, stride_m, stride_h, D: tl.con
 def _attend_block(q8, q_scale, k8, by, v, v_mask, inside, largest, total, acc,
                   MASKED: tl.constexpr, IN_FP8: tl.constexpr):
     """Take one block of keys into the running softmax."""
-    scores = tl.dot(q8, tl.load(k8)).to(tl.float32) * (q_scale * by)[:, None]
+    products = tl.dot(q8, tl.load(k8)).to(tl.float32)
     if MASKED:
-        scores = tl.where(inside[None, :], scores, float('-inf'))
-    new = tl.maximum(largest, tl.max(scores, 1))
+        products = tl.where(inside[None, :], products, float('-inf'))
+    scale = q_scale * by
+    new = tl.maximum(largest, tl.max(products, 1) * scale)  # of a row, so scaling can wait
     faded = tl.exp2(largest - new)
     top = new
     if IN_FP8:
         top = new - WEIGHT_BITS
-    weights = tl.exp2(scores - top[:, None])
+    weights = tl.exp2(tl.fma(products, scale[:, None], -top[:, None]))
     total = total * faded + tl.sum(weights, 1)
-    acc = acc * faded[:, None]
     if MASKED:
         values = tl.load(v, mask=v_mask, other=0.0)
     else:
         values = tl.load(v)
     if IN_FP8:  # the tensor cores sum fp8 products with few bits; each block's sum goes to fp32
-        acc += tl.dot(weights.to(tl.float8e4nv), values)
+        acc = tl.fma(acc, faded[:, None], tl.dot(weights.to(tl.float8e4nv), values))
     else:
-        acc = tl.dot(weights.to(values.dtype), values, acc)
+        acc = tl.dot(weights.to(values.dtype), values, acc * faded[:, None])
     return new, total, acc
 
 
