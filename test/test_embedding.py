@@ -119,6 +119,19 @@ def test_latch_repeats_the_last_frame_and_cuts_what_is_too_long():
     assert actions_at_latch(embedding, LAYOUT, HOME, 1).shape == (1, len(LAYOUT.dims))
 
 
+@pytest.mark.parametrize('late_s, first', [(-1.0, 0), (0.0, 0), (2 * DT, 2), (9.0, 3)])
+def test_latch_leaves_out_what_is_past_of_a_long_embedding(late_s, first):
+    embedding = make_embedding(lambda b: None, num_frames=6)
+    embedding.embedding[:, 0] = 0.01 * np.arange(6)
+    start_ns = embedding.stamp_ns + round(late_s * 1e9)
+    rows = actions_at_latch(embedding, LAYOUT, HOME, 3, start_ns)[:, 0]
+    assert rows == pytest.approx(0.01 * np.arange(first, first + 3))
+    short = replace(embedding, embedding=embedding.embedding[:3],
+                    joint_position=embedding.joint_position[:3])
+    assert actions_at_latch(short, LAYOUT, HOME, 3, start_ns)[:, 0] == pytest.approx(
+        [0.0, 0.01, 0.02])
+
+
 def test_latch_limits_what_a_stranger_sends():
     embedding = make_embedding(lambda b: None)
     wild = replace(embedding, embedding=np.full_like(embedding.embedding, 99.0))

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A recorded or typed camera path in the place of cmd_vel, frame by frame in sim time."""
+from dataclasses import replace
+
 import pytest
 
 pytest.importorskip('rclpy')
@@ -7,12 +9,15 @@ pytest.importorskip('lingbot_world_ros.msg')
 
 from fake_world import FakeWorld  # noqa: E402, I100
 from free_camera import FreeCameraWorld  # noqa: E402
-from lingbot_world_ros.actions.embedding import invert_pose  # noqa: E402
+from lingbot_world_ros.actions.camera_columns import camera_motion_of  # noqa: E402
+from lingbot_world_ros.actions.embedding import actions_at_latch, invert_pose  # noqa: E402
 from lingbot_world_ros.actions.playback import CameraPlayback, open_path  # noqa: E402
 from lingbot_world_ros.actions.rotation import rotation_of  # noqa: E402
 from lingbot_world_ros.errors import SpecError  # noqa: E402
+from lingbot_world_ros.msg import ActionEmbedding  # noqa: E402
 from lingbot_world_ros.nodes.action_encoder import ActionEncoderNode  # noqa: E402
 from lingbot_world_ros.nodes.world_model import WorldModelNode  # noqa: E402
+from lingbot_world_ros.sensors.action_embedding import embedding_from_msg  # noqa: E402
 from lingbot_world_ros.sensors.commands import joint_command_to_msg, twist_to_msg  # noqa: E402
 from lingbot_world_ros.sensors.world import world_spec_to_msg  # noqa: E402
 from lingbot_world_ros.worlds.robot import ROBOT  # noqa: E402
@@ -128,6 +133,27 @@ def test_the_engine_is_told_the_poses_of_the_file_again_after_each_reset(domain,
             assert 'camera_path: all 11 frames were played' in status.counts.message
             assert graph.call(Trigger, '/world_model/reset').success
             assert graph.nodes[0].session.status.step == 0
+
+
+@pytest.mark.parametrize('late_frames', [0, 1, STEP])
+def test_in_realtime_an_embedding_that_comes_late_still_says_where_the_path_is(domain, folder,
+                                                                               late_frames):
+    world = FreeCameraWorld(frames_per_step=STEP).spec
+    spec = world_spec_to_msg(world, SessionStatus('playing', 'realtime'), 'base_link')
+    joints, wanted = np.zeros(5), from_first(make_poses())
+    with Graph(lambda: [ActionEncoderNode()], domain, arguments(folder)) as graph:
+        heard = graph.listen(ActionEmbedding, 'action_embedding')
+        encoder = graph.nodes[0]
+        encoder.begin(spec)
+        graph.wait_for(lambda: heard, 'an embedding')
+        embedding = embedding_from_msg(heard[-1], np.eye(4))
+        start_ns = (1 + late_frames) * PERIOD_NS
+        actions = actions_at_latch(replace(embedding, stamp_ns=PERIOD_NS), world.action, joints,
+                                   STEP, start_ns)
+        pose = wanted[late_frames]
+        for motion in camera_motion_of(actions, world.action):
+            pose = pose @ motion
+        np.testing.assert_allclose(pose, wanted[late_frames + STEP], atol=1e-6)
 
 
 def test_joints_are_commanded_as_ever_and_cmd_vel_is_refused_in_words(domain, folder):

@@ -193,18 +193,26 @@ def check_embedding(embedding: ActionEmbedding, layout: ActionLayout, joint_name
         raise SpecError('action_embedding: not finite; send finite m/s and rad/s.')
 
 
-def actions_at_latch(embedding: ActionEmbedding, layout: ActionLayout, current,
-                     num_frames: int) -> np.ndarray:
+def actions_at_latch(embedding: ActionEmbedding, layout: ActionLayout, current, num_frames: int,
+                     start_ns: Optional[int] = None) -> np.ndarray:
     """
     Read the actions of one step, tracking positions from where the joints are at this moment.
+
+    An embedding of more frames than the step has may be older than the step: what is past of it
+    is left out.
 
     :param embedding: a checked embedding; its last frame is repeated if it is too short
     :param layout: the world's action layout
     :param current: (J,) where the joints would come to rest if let go now, rad or m
     :param num_frames: frames of the step
+    :param start_ns: sim time of the frame before the step; None: when it was encoded
     :return: (num_frames, A) float32, finite and inside the limits of ``layout``
     """
-    rows = np.minimum(np.arange(num_frames), len(embedding.embedding) - 1)
+    num_rows, past = len(embedding.embedding), 0
+    if start_ns is not None and num_rows > num_frames:
+        past = round((start_ns - embedding.stamp_ns) * 1e-9 / embedding.period_s)
+        past = min(max(0, past), num_rows - num_frames)
+    rows = np.minimum(past + np.arange(num_frames), num_rows - 1)
     actions = embedding.embedding[rows]
     goals = embedding.joint_position[rows]
     if not np.isnan(goals).all():

@@ -148,6 +148,8 @@ class ActionEncoderNode(Node):
             self._buffer.clear()
             self._camera, self._frame_id = camera, msg.header.frame_id
             self._num_frames, self._period_s = msg.frames_per_step, 1.0 / msg.frame_rate
+            if self._unlinked and self._num_frames > 1 and not spec.ages_in_sim_time:
+                self._num_frames *= 2  # the step that follows may begin late, or be made ahead
             self._period_ns = round(1e9 / msg.frame_rate)
             self._joint_position = np.zeros(len(spec.joint_names))
             self._playback, self._path_is_over = playback, False
@@ -294,8 +296,8 @@ class ActionEncoderNode(Node):
         """Return the camera's motion along the path, and targets that hold for this step only."""
         playback, sim_ns = self._playback, self._sim_ns
         if not playback.has_ended(sim_ns):
-            end_ns = sim_ns + self._num_frames * self._period_ns
-            targets = replace(targets, valid_until_ns=end_ns)
+            valid_ns = sim_ns + self._num_frames * self._period_ns
+            targets = replace(targets, valid_until_ns=valid_ns)
         elif not self._path_is_over:
             self._path_is_over = True
             self._buffer.tell(f'camera_path: all {len(playback.path)} frames were played; the '
