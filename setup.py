@@ -40,7 +40,8 @@ setup(
                        'launch')
     ],
     install_requires=requirements('run'),
-    extras_require={name: requirements(name) for name in ('reference', 'ros', 'lingbot', 'train', 'test')},
+    extras_require={name: requirements(name)
+                    for name in ('reference', 'ros', 'lingbot', 'train', 'test')},
     entry_points={'console_scripts': ['lingbot-world = lingbot_world_ros.cli:main']},
     zip_safe=False,
 )
