@@ -18,10 +18,11 @@ from typing import Callable, Dict, List, Optional, Tuple
 
 from lingbot_world_ros.errors import quoted, shown, SpecError, unknown_name
 from lingbot_world_ros.models.wan.memory import check_room, dit_bytes, PRECISIONS
-from lingbot_world_ros.models.wan.spec import (CONTROL_KINDS, DiTSpec, LINGBOT_14B, LINGBOT_1_3B,
-                                               PIXELS_PER_TOKEN)
+from lingbot_world_ros.models.wan.spec import CONTROL_KINDS, DiTSpec
 from lingbot_world_ros.models.wan.tensor_files import (check_file, open_tensors, PICKLES,
-                                                       read_infos, SAFETENSORS, TensorInfo)
+                                                       read_infos, SAFETENSORS)
+from lingbot_world_ros.models.wan.tensor_names import (by_public_name, known_spec, number_of,
+                                                       spec_of, Stored)
 
 HIGH, LOW, CAUSAL = 'high_noise', 'low_noise', 'causal'
 EXPERT_FOLDERS = {'high_noise_model': HIGH, 'low_noise_model': LOW,
@@ -31,11 +32,6 @@ EXPERT_FOLDERS = {'high_noise_model': HIGH, 'low_noise_model': LOW,
 DIT_FILES = ('diffusion_pytorch_model*.safetensors', 'model*.safetensors',
              'diffusion_pytorch_model*.bin')
 SHARD = re.compile(r'(.+)-(\d{5})-of-(\d{5})(\.\w+)')
-BLOCK = re.compile(r'blocks\.(\d+)\.')
-QUANTISED = re.compile(r'(.+\.weight)\.(absmax|quant_map|nested_absmax|nested_quant_map|'
-                       r'quant_state\.bitsandbytes__(?:nf4|fp4))')
-PREFIXES = ('model.diffusion_model.', 'diffusion_model.', 'transformer.', 'module.', 'model.')
-HEAD_DIM = 128  # of all public networks; shapes do not tell it
 STORAGE = {'F32': 'fp32', 'BF16': 'bf16', 'F16': 'fp16'}
 
 APACHE = 'Apache-2.0, the licence of the LingBot-World v1 project'
@@ -47,19 +43,6 @@ ACCEPTED = ('high_noise_model/ and low_noise_model/ (base), diffusion_pytorch_mo
             'transformer/ (diffusers), *_bnb_nf4/model.safetensors, or one .safetensors or .pth '
             'file')
 BASE_REPO = 'robbyant/lingbot-world-base-cam'
-
-DIFFUSERS_NAMES = (
-    (r'condition_embedder\.text_embedder\.linear_1\.', 'text_embedding.0.'),
-    (r'condition_embedder\.text_embedder\.linear_2\.', 'text_embedding.2.'),
-    (r'condition_embedder\.time_embedder\.linear_1\.', 'time_embedding.0.'),
-    (r'condition_embedder\.time_embedder\.linear_2\.', 'time_embedding.2.'),
-    (r'condition_embedder\.time_proj\.', 'time_projection.1.'),
-    (r'(blocks\.\d+\.)attn1\.', r'\1self_attn.'), (r'(blocks\.\d+\.)attn2\.', r'\1cross_attn.'),
-    (r'(_attn\.)to_([qkv])\.', r'\1\2.'), (r'(_attn\.)to_out\.0\.', r'\1o.'),
-    (r'(blocks\.\d+\.)norm2\.', r'\1norm3.'), (r'(blocks\.\d+\.ffn\.)net\.0\.proj\.', r'\g<1>0.'),
-    (r'(blocks\.\d+\.ffn\.)net\.2\.', r'\g<1>2.'),
-    (r'(blocks\.\d+\.)scale_shift_table$', r'\1modulation'),
-    (r'^scale_shift_table$', 'head.modulation'), (r'^proj_out\.', 'head.head.'))
 
 
 @dataclass(frozen=True)
@@ -128,15 +111,6 @@ class Missing:
 
     what: str
     remedy: str
-
-
-@dataclass(frozen=True)
-class Stored:
-    """One tensor of the network: the file, its name in there, what the header says."""
-
-    file: Path
-    name: str
-    info: TensorInfo
 
 
 @dataclass(frozen=True)
@@ -447,13 +421,13 @@ def _read_expert(name, folder, files, config, hints) -> Expert:
     for file in present:
         for key, info in read_infos(file).items():
             stored[key] = Stored(file, key, info)
-    tensors, quantised = _by_public_name(stored)
+    tensors, quantised = by_public_name(stored)
     try:
-        spec = _spec(tensors, config)
+        spec = spec_of(tensors, config)
     except SpecError:
         raise
     except (KeyError, IndexError, ValueError) as error:
-        spec = _known_spec(tensors, config) if missing and tensors else None
+        spec = known_spec(tensors, config) if missing and tensors else None
         if spec:
             return Expert(name, folder, tuple(present), missing, spec, tensors, quantised)
         if missing:
@@ -463,94 +437,6 @@ def _read_expert(name, folder, files, config, hints) -> Expert:
                         f'network: {what} among its {len(tensors)} tensors '
                         f'({", ".join(list(tensors)[:3])}); expected {ACCEPTED}.') from None
     return Expert(name, folder, tuple(present), missing, spec, tensors, quantised)
-
-
-def _by_public_name(stored: Dict[str, Stored]):
-    """Return public name -> tensor, and quantised weight -> part -> tensor."""
-    tensors, quantised = {}, {}
-    diffusers = any('condition_embedder.' in name for name in stored)
-    for name, where in stored.items():
-        for prefix in PREFIXES:
-            name = name[len(prefix):] if name.startswith(prefix) else name
-        if diffusers:
-            for pattern, replacement in DIFFUSERS_NAMES:
-                name = re.sub(pattern, replacement, name)
-        match = QUANTISED.fullmatch(name)
-        if match:
-            quantised.setdefault(match[1], {})[match[2]] = where
-        else:
-            tensors[name] = where
-    return tensors, quantised
-
-
-def _spec(tensors: Dict[str, Stored], config: dict) -> DiTSpec:
-    """Read sizes from shapes; config.json adds what shapes do not tell, and must agree."""
-    def shape(name):
-        if name not in tensors:
-            raise KeyError(name)
-        return tensors[name].info.shape
-
-    def width(name, num_out):
-        """Inputs of a linear layer, packed or not."""
-        info, packed = tensors[f'{name}.weight'].info, len(shape(f'{name}.weight')) != 2
-        packed = packed or info.shape[-1] == 1
-        return 2 * info.num_bytes // num_out if packed else info.shape[1]
-
-    dim, in_channels = shape('patch_embedding.weight')[:2]
-    layers = [int(match[1]) for match in map(BLOCK.match, tensors) if match]
-    control = 0
-    if 'patch_embedding_wancamctrl.weight' in tensors:
-        control = width('patch_embedding_wancamctrl', dim) // PIXELS_PER_TOKEN ** 2
-    for name in ('text_embedding.0.weight', 'time_embedding.0.weight'):
-        shape(name)
-    seen = {'dim': dim, 'ffn_dim': shape('blocks.0.ffn.0.bias')[0], 'num_layers': max(layers) + 1,
-            'in_channels': in_channels, 'out_channels': shape('head.head.bias')[0] // 4,
-            'freq_dim': width('time_embedding.0', dim),
-            'text_dim': width('text_embedding.0', dim)}
-    _check_config(seen, config)
-    heads = _number(config, 'num_attention_heads', max(1, dim // HEAD_DIM))
-    return DiTSpec(num_heads=_number(config, 'num_heads', heads),
-                   text_len=_number(config, 'text_len', 512),
-                   eps=_number(config, 'eps', 1e-6), control_channels=control, **seen)
-
-
-def _number(config: dict, name: str, default):
-    """Return a setting, a number of the default's type and more than 0."""
-    value = config.get(name)
-    if value is None:
-        return default
-    if isinstance(value, bool) or not isinstance(value, (int, type(default))) or not value > 0:
-        raise SpecError(f'config.json says {name}={quoted(value, 30)}; expected a number like '
-                        f'{default}.')
-    return value
-
-
-def _known_spec(tensors: Dict[str, Stored], config: dict) -> Optional[DiTSpec]:
-    """Find the network that some of its tensors belong to: config's, or a public one."""
-    known = [LINGBOT_14B, replace(LINGBOT_14B, control_channels=7), LINGBOT_1_3B]
-    names = ('dim', 'ffn_dim', 'num_heads', 'num_layers', 'text_dim', 'text_len')
-    own = {name: _number(config, name, 1) for name in names if name in config}
-    if {'dim', 'ffn_dim', 'num_heads', 'num_layers'} <= set(own):
-        known.insert(0, DiTSpec(**own))
-    for spec in known:
-        shapes = spec.tensor_shapes()
-        if all(shapes.get(name) == stored.info.shape for name, stored in tensors.items()
-               if stored.info.dtype != 'U8'):
-            return spec
-    return None
-
-
-def _check_config(seen: dict, config: dict) -> None:
-    told = {**config, 'dim': config.get('dim')}
-    for name, other in (('in_channels', 'in_dim'), ('out_channels', 'out_dim')):
-        told.setdefault(name, config.get(other))
-    if 'attention_head_dim' in config and 'num_attention_heads' in config:
-        told['dim'] = (_number(config, 'attention_head_dim', HEAD_DIM)
-                       * _number(config, 'num_attention_heads', 1))
-    for name, value in seen.items():
-        if told.get(name) not in (None, value):
-            raise SpecError(f'config.json says {name}={shown(told[name])}, the tensors say '
-                            f'{value}; they are of different checkpoints, download both again.')
 
 
 def _family(experts, config, hints: _Hints) -> Family:
@@ -582,10 +468,10 @@ def _defaults(family: Family, config: dict) -> StreamDefaults:
     own = family.defaults
     if 'sliding_window_num_frames' not in config:
         return own
-    sink = 0 if config.get('sink_size') == 0 else _number(config, 'sink_size', own.sink_latents)
+    sink = 0 if config.get('sink_size') == 0 else number_of(config, 'sink_size', own.sink_latents)
     return replace(
-        own, chunk_latents=_number(config, 'num_frames_per_block', own.chunk_latents),
-        window_latents=_number(config, 'sliding_window_num_frames', own.window_latents),
+        own, chunk_latents=number_of(config, 'num_frames_per_block', own.chunk_latents),
+        window_latents=number_of(config, 'sliding_window_num_frames', own.window_latents),
         sink_latents=sink)
 
 

@@ -8,6 +8,7 @@ scales in ``X.weight.absmax`` and so on. Everything but linear weights stays bfl
 """
 from functools import lru_cache
 import json
+import logging
 import math
 from pathlib import Path
 from typing import Dict
@@ -233,6 +234,8 @@ def _about(checkpoint) -> dict:
 
 
 def _bitsandbytes():
+    # on some CPUs it advises to install a package for a path that is not used here
+    logging.getLogger('bitsandbytes.backends.cpu.ops').setLevel(logging.ERROR)
     try:
         import bitsandbytes
     except ImportError as error:
