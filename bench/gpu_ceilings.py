@@ -19,6 +19,7 @@ from bench.latency import percentile
 from lingbot_world_ros.errors import shown
 from lingbot_world_ros.models.wan import kernels
 from lingbot_world_ros.models.wan.attention import CALLS, resolve
+from lingbot_world_ros.models.wan.rope import rotation
 import torch
 
 REPEATS, SHORT_S = 7, 0.4  # per measurement, whichever comes first
@@ -27,6 +28,7 @@ COPY_BYTES = {'cuda': 2 << 30, 'cpu': 1 << 20}
 EXACT = ('flash_attn_3', 'flash_attn_2', 'cudnn', 'flash', 'efficient', 'sdpa')
 QUANTISED = {'int8': None, 'fp8': kernels.FP8}
 TERA = 1e12
+OWN = 'our kernels'
 ROOT = Path(__file__).resolve().parent.parent
 CHILD_S = 150
 
@@ -74,25 +76,54 @@ def ceilings(case: Case, device: torch.device, dtype: torch.dtype, guard) -> dic
     d, wide, n = case.spec.dim, case.spec.ffn_dim, case.chunk_tokens
     found = {f'gemm {size} cubed': guard(partial(_gemm, size, size, size, device, dtype)),
              f'gemm {n} x {d} x {wide}': guard(partial(_gemm, n, d, wide, device, dtype)),
-             f'fp8 gemm {n} x {d} x {wide}': guard(partial(_gemm_fp8, n, d, wide, device)),
              'copy on the device': guard(partial(_copy, device)),
              'frames to the host': guard(partial(_to_host, case, device))}
     found.update(attentions(case, device, dtype, guard, {
         name: partial(_resolved, name, case, device, dtype) for name in EXACT}))
     if device.type == 'cuda':
         theirs = guard(partial(_in_a_child, case, device))
-        return {**found, **({'attention in 8 bits': theirs} if 'failed' in theirs else theirs)}
-    return {**found, **_quantised(case, device, dtype, guard)}
+        return {**found, **({OWN: theirs} if 'failed' in theirs else theirs)}
+    return {**found, **own_kernels(case, device, dtype, guard)}
 
 
 def _resolved(name, case, device, dtype):
     return resolve(name, device, dtype, case.spec.head_dim).call
 
 
-def _quantised(case, device, dtype, guard):
+def own_kernels(case: Case, device: torch.device, dtype: torch.dtype, guard) -> dict:
+    """Measure what runs our own kernels on a GPU; see ``ceilings``."""
+    d, wide, n = case.spec.dim, case.spec.ffn_dim, case.chunk_tokens
     calls = quantised_calls(device)
-    return attentions(case, device, dtype, guard, {
-        name: partial(calls.get, name) for name in calls})
+    return {f'fp8 gemm {n} x {d} x {wide}': guard(partial(_gemm_fp8, n, d, wide, device)),
+            **{f'fused {name}': guard(partial(_pair, device, *pair))
+               for name, pair in fused_pairs(case, device, dtype).items()},
+            **attentions(case, device, dtype, guard,
+                         {name: partial(calls.get, name) for name in calls})}
+
+
+def fused_pairs(case: Case, device: torch.device, dtype: torch.dtype) -> dict:
+    """Return name -> the fused operation and its plain twin, at the sizes of a pass."""
+    spec, n, d = case.spec, case.chunk_tokens, case.spec.dim
+    stream, (scale, shift) = torch.randn(1, n, d, device=device), torch.randn(
+        2, 1, 1, d, device=device)
+    x, weight = torch.randn(1, n, d, device=device).to(dtype), torch.ones(d, device=device)
+    rope = rotation(spec.rope_dims, case.size.grid, 7, case.window.chunk_latents, device)
+    return {
+        'norm and modulation': (
+            lambda: kernels.modulated(stream, scale, shift, spec.eps, dtype),
+            lambda: kernels.plain_modulated(stream, scale, shift, spec.eps).to(dtype)),
+        'norm and rotation': (
+            lambda: kernels.normed_rotated(x, weight, rope, spec.num_heads, spec.eps),
+            lambda: kernels.plain_normed_rotated(x, weight, rope, spec.num_heads, spec.eps)),
+        'gated residual': (lambda: kernels.gated_residual(stream, scale, x),
+                           lambda: kernels.plain_gated_residual(stream, scale, x)),
+        'rows to fp8': (lambda: kernels.quantised_rows(x)[0].float(),
+                        lambda: kernels.plain_quantised_rows(x)[0].float())}
+
+
+def _pair(device, fused, plain):
+    return {'ms': 1e3 * seconds(fused, device), 'plain_ms': 1e3 * seconds(plain, device),
+            'error': relative_error(fused(), plain())}
 
 
 def _in_a_child(case, device):
@@ -102,7 +133,7 @@ def _in_a_child(case, device):
          str(device)], cwd=ROOT, capture_output=True, text=True, timeout=CHILD_S)
     if done.returncode:
         told = done.stderr.strip().splitlines()[-1:] or ['']
-        raise RuntimeError(f'8-bit attention ended its process: {told[0]}')
+        raise RuntimeError(f'our kernels ended their process: {told[0]}')
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -203,14 +234,14 @@ def guarded(call) -> dict:
 
 
 def main():
-    """Measure 8-bit attention and print the JSON."""
-    parser = argparse.ArgumentParser(description='8-bit attention, all tiles')
+    """Measure our own kernels and print the JSON."""
+    parser = argparse.ArgumentParser(description='our own kernels')
     parser.add_argument('--model', choices=CASES, default='14b')
     parser.add_argument('--device', default='cuda')
     args = parser.parse_args()
     device = torch.device(args.device)
     dtype = torch.bfloat16 if device.type == 'cuda' else torch.float32
-    print(json.dumps(_quantised(CASES[args.model], device, dtype, guarded)))
+    print(json.dumps(own_kernels(CASES[args.model], device, dtype, guarded)))
 
 
 if __name__ == '__main__':

@@ -10,8 +10,8 @@ from typing import Dict
 
 from bench.gpu_parts import Case
 
-RUNGS = ('upstream', 'diffusers', 'caches', 'attention', 'decoder', 'compile', 'graphs', 'fp8',
-         'attention8', 'tiny', 'emit')
+RUNGS = ('upstream', 'diffusers', 'caches', 'attention', 'fused', 'decoder', 'compile', 'graphs',
+         'fp8', 'attention8', 'tiny', 'emit')
 TERA = 1e12
 
 
@@ -32,6 +32,7 @@ class Assumptions:
     memory: float = 4.3
     eager_passes: float = 42.0
     plain_passes: float = 76.0  # and modulation per token, and rotary positions in complex128
+    fused_passes: float = 27.0  # our kernels around self-attention and before the feed-forward
     compiled_passes: float = 14.0
     decoder_tf32: float = 80.0
     decoder_16_bit: float = 300.0
@@ -139,8 +140,8 @@ def _network_ms(rung, todo, rates, case):
     step = RUNGS.index(rung)
     attention = rates.attention_plain if rung == 'caches' else rates.attention
     attention = rates.attention_8bit if step >= RUNGS.index('attention8') else attention
-    compiled = step >= RUNGS.index('compile')
-    residual = rates.compiled_passes if compiled else rates.eager_passes
+    residual = rates.fused_passes if step >= RUNGS.index('fused') else rates.eager_passes
+    residual = rates.compiled_passes if step >= RUNGS.index('compile') else residual
     blocks = rates.gemm_fp8 if step >= RUNGS.index('fp8') else rates.gemm
     gaps = 0.0 if step >= RUNGS.index('graphs') else rates.launch_gaps_ms
     return (gemm(todo.blocks, blocks) + gemm(todo.attention, attention) + gaps

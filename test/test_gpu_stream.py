@@ -14,6 +14,7 @@ sys.path.append(str(ROOT))  # bench/ is not installed; what is installed comes f
 from bench import gpu_ceilings, gpu_predict, gpu_rungs, gpu_stream  # noqa: E402, I100
 from bench.gpu_parts import (  # noqa: E402
     CASES, Clock, Inputs, random_network, random_vae, relative_error)
+from lingbot_world_ros.errors import SpecError  # noqa: E402
 from lingbot_world_ros.models.wan.attention import CALLS  # noqa: E402
 from lingbot_world_ros.models.wan.kv_cache import KVCache  # noqa: E402
 
@@ -52,7 +53,7 @@ def test_every_rung_is_a_row(result):
 def test_rungs_compute_the_same_chunk(result):
     """Exact ones to rounding, quantised ones nearly."""
     errors = {rung: row['error'] for rung, row in result['rungs'].items() if 'failed' not in row}
-    for rung in ('upstream', 'caches', 'attention', 'decoder', 'compile'):
+    for rung in ('upstream', 'caches', 'attention', 'fused', 'decoder', 'compile'):
         assert errors[rung] < 1e-5, rung
     for rung in ('fp8', 'attention8', 'tiny', 'emit'):
         assert 1e-4 < errors[rung] < 0.1, rung
@@ -77,6 +78,7 @@ def test_single_operations_are_measured(result):
     assert found['attention sdpa']['tflops'] > 0
     assert 0.001 < found['attention int8']['error'] < 0.05
     assert 'failed' in found['attention cudnn']
+    assert found['fused norm and rotation']['error'] == 0.0  # one and the same on a CPU
     assert gpu_ceilings.fastest(found, gpu_ceilings.EXACT) in ('flash', 'sdpa')
     assert gpu_ceilings.fastest(found, ('cudnn', 'unheard of')) == ''
 
@@ -131,13 +133,22 @@ def test_unknown_rung_is_named(capsys):
 def test_failed_kernels_of_the_child_are_a_row(monkeypatch):
     """What takes a process down takes down only that one."""
     monkeypatch.setattr(gpu_ceilings.sys, 'executable', '/bin/false')
-    with pytest.raises(RuntimeError, match='ended its process'):
+    with pytest.raises(RuntimeError, match='ended their process'):
         gpu_ceilings._in_a_child(TINY, CPU)
 
 
 def test_child_prints_what_is_read():
     found = gpu_ceilings._in_a_child(TINY, CPU)
-    assert set(found) == {'attention int8', 'attention fp8'}
+    assert {'attention int8', 'attention fp8', 'fused gated residual'} < set(found)
+
+
+def test_kernels_that_end_their_process_are_not_used(monkeypatch):
+    ladder = gpu_stream.Ladder.__new__(gpu_stream.Ladder)
+    ladder.ceilings = {gpu_ceilings.OWN: {'failed': 'Fatal'}}
+    for rung in ('fused', 'attention8'):
+        monkeypatch.setattr(ladder, 'options', type('Options', (), {'device': CPU}), raising=False)
+        with pytest.raises(SpecError, match='did not work alone'):
+            ladder.switch(rung)
 
 
 class FakeGraph:
