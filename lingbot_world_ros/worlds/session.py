@@ -772,9 +772,12 @@ class Session:
     def _fail(self, error):
         """Stop sim time; the last frame is not repeated, and only a reset goes on."""
         fault = fault_of(error)
-        text = (f'The world stopped ({fault.name.lower()}): {type(error).__name__}: '
-                f'{str(error).rstrip(".")}.')
-        self._log.error(f'{text}\n{"".join(traceback.format_exception(error))}')
+        kind = '' if isinstance(error, SpecError) else f'{type(error).__name__}: '
+        text = f'The world stopped ({fault.name.lower()}): {kind}{str(error).rstrip(".")}.'
+        if isinstance(error, SpecError):  # the user can mend it; where it came from is no help
+            self._log.error(text)
+        else:
+            self._log.error(f'{text}\n{"".join(traceback.format_exception(error))}')
         if self._status.state in (PLAYING, PAUSED, STOPPED):
             self._resume = PAUSED if self._steps_asked else self._status.state
         self._ticker.finish()
