@@ -378,12 +378,12 @@ def test_misplaced_knows_walls_and_furniture():
 
 def test_a_scene_without_words_has_those_of_its_picture():
     words = start_images()['office'][1]
-    for world in (WorldLibrary(IMAGINES).load('office'),
-                  WorldLibrary(IMAGINES).load(text='scene: office')):
+    library = WorldLibrary(replace(IMAGINES, scenes=('office', 'office_view', 'image')))
+    for world in (library.load('office_view'), library.load(text='scene: office_view')):
         assert world.prompt == words and not world.images
-        assert WorldLibrary(IMAGINES).load(text=world.text) == world
-    assert WorldLibrary(IMAGINES).load(text='scene: office\nprompt: rain').prompt == 'rain'
-    assert WorldLibrary(SPEC).load('office').prompt == ''
+        assert library.load(text=world.text) == world
+    assert library.load(text='scene: office_view\nprompt: rain').prompt == 'rain'
+    assert [library.load(text=f'scene: {name}').prompt for name in ('office', 'image')] == ['', '']
 
 
 def test_a_start_pose_is_of_no_use_where_nothing_can_be_moved():

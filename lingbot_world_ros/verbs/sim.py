@@ -145,13 +145,21 @@ def _introduce(world, encoder, first_image_s):
           f'{spec.camera.width_px}x{spec.camera.height_px} at {spec.frame_rate_hz:g} Hz, '
           f'ROS domain {_domain()}\n'
           f'Publishes  {" ".join(world.sensors.topics)}\n'
-          f'Listens    {" ".join(s.topic_name for s in encoder.command_subscriptions)}\n'
+          f'Listens    {" ".join(_heard(world, encoder))}\n'
           f'Answers    {" ".join(_services(world))}\n'
           f'Drive it   {teleop}    (keyboard, in a second terminal)\n'
           f'           ros2 topic pub -r 10 {topic} geometry_msgs/msg/{twist} "{{{motion}}}"\n'
           f'           ros2 topic pub -1 {joints} sensor_msgs/msg/JointState '
           f'"{{name: [{spec.joints[0].name}], position: [0.5]}}"\n'
           'Ctrl-C ends.', flush=True)
+
+
+def _heard(world, encoder) -> list:
+    """Return the names of the topics that are listened to and of use."""
+    spec, topics = world.session.world.spec, world.params.topics
+    names = [subscription.topic_name for subscription in encoder.command_subscriptions]
+    names += [world.resolve_topic_name(topics.prompt)] if spec.takes_text else []
+    return names + ([world.resolve_topic_name(topics.anchor_image)] if spec.takes_images else [])
 
 
 def _services(world) -> list:

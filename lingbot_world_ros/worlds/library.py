@@ -32,6 +32,7 @@ MAX_FILES = 1000  # looked at per folder
 MAX_SEED = 2 ** 31 - 1
 MAX_PROMPT = 10_000  # characters
 IMAGE_SCENE = 'image'  # of engines that can start from any image
+VIEW = '_view'  # ends the names of scenes that are pictures of one of ours
 MAX_COORDINATE = 1e4  # metres or radians
 CONTACT_TOLERANCE_M = 0.05  # a predicted contact may overlap by this much
 SUFFIXES = ('.yaml', '.yml')
@@ -194,7 +195,8 @@ class WorldLibrary:
         """Let a world that starts from the picture of its scene say the words that go with it."""
         if definition.prompt or definition.images or not self._spec.takes_text:
             return definition
-        _, words = start_images().get(definition.scene, ('', ''))
+        name = definition.scene.removesuffix(VIEW)
+        _, words = start_images().get(name, ('', '')) if name != definition.scene else ('', '')
         return replace(definition, prompt=words)
 
     def available(self, seed: int = 0) -> Tuple[List[WorldDefinition], List[str]]:
