@@ -153,10 +153,8 @@ def check_memory(checkpoint: Checkpoint, options: ModelOptions, spec: StreamSpec
     preset = Preset(
         checkpoint.expert(CAUSAL).spec, spec.size, options.precision, spec.window.chunk_latents,
         spec.window.window_latents, options.keep_films, decoder_precision(device),
-        bool(options.tiny_decoder))
+        bool(options.tiny_decoder), cache_in_8_bits=spec.cache_in_8_bits)
     parts = estimate(preset)
-    if spec.cache_in_8_bits:
-        parts['kv_cache'] //= 4 if options.precision == 'fp32' else 2
     parts['kv_cache'] //= options.num_gpus
     check_room(sum(parts.values()), device, f'{checkpoint.family.title} in {options.precision} at '
                f'{spec.size.width_px} x {spec.size.height_px}')
@@ -178,12 +176,8 @@ def load_network(checkpoint: Checkpoint, options: ModelOptions, expert: str,
     :param on_progress: called with bytes read and bytes in all
     :return: the network
     """
-    loaded = 'bf16' if options.precision == 'fp8' else options.precision
-    dit = load_dit(checkpoint, expert, options.device, loaded, on_progress)
+    dit = load_dit(checkpoint, expert, options.device, options.precision, on_progress)
     dit.attend, dit.keep_films = _attention(options).call, options.keep_films
-    if options.precision == 'fp8':
-        from lingbot_world_ros.models.wan.fp8 import quantise_fp8
-        quantise_fp8(dit)
     if options.compile:
         for block in dit.blocks:
             block.compile()
