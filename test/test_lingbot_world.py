@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """LingBot-World as an engine: steps, states, prompts, images, errors; tiny random weights."""
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -232,6 +233,16 @@ def test_missing_autoencoder_is_told_with_the_download(tmp_path):
     tiny.write_fast(tmp_path / 'fast')
     with pytest.raises(SpecError, match='hf download .*Wan2.1_VAE.pth'):
         engine(tmp_path / 'fast')
+
+
+@pytest.mark.parametrize('name, control, told', (
+    ('lingbot-act', 7, 'follows a camera'), ('wan', 0, 'follows a camera'),
+    ('lingbot-world-v2-14b-causal-pretrain', 6, 'needs few steps')))
+def test_networks_that_cannot_be_streamed_are_told(tmp_path, name, control, told):
+    spec = replace(tiny.TINY, control_channels=control)
+    folder = write_companions(tiny.write_fast(tmp_path / name, spec))
+    with pytest.raises(SpecError, match=told):
+        engine(folder)
 
 
 def test_too_little_memory_is_told_before_loading(checkpoint, monkeypatch):

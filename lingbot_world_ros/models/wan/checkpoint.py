@@ -209,6 +209,22 @@ class Checkpoint:
         """What steers it: camera, act or none."""
         return CONTROL_KINDS[next(iter(self.experts.values())).spec.control_channels]
 
+    def streamed_expert(self) -> Expert:
+        """
+        Return the network that can be streamed and steered by a camera.
+
+        :raises SpecError: there is none; says what to take instead
+        """
+        expert = self.expert(CAUSAL)
+        if self.family is V2_PRETRAIN:
+            raise SpecError(f'{quoted(self.path)} holds {self.family.title}; streaming needs few '
+                            f'steps: {download(V2_14B.repo, V2_14B.repo.split("/")[1])}.')
+        if self.control != CONTROL_KINDS[6]:
+            raise SpecError(f'{quoted(self.path)} holds a network with control {self.control!r}, '
+                            'streaming needs one that follows a camera: '
+                            f'{download(V1_FAST.repo, V1_FAST.repo.split("/")[1])}.')
+        return expert
+
     def expert(self, name: str = '') -> Expert:
         """
         Return one network.

@@ -119,7 +119,7 @@ def choose_mode(checkpoint: Checkpoint, mode: str = 'auto') -> str:
     if mode not in MODES:
         raise unknown_name('mode', mode, MODES)
     if mode == 'causal' or (mode == 'auto' and CAUSAL in checkpoint.experts):
-        checkpoint.expert(CAUSAL)
+        checkpoint.streamed_expert()
         return 'causal'
     missing = [name for name in (HIGH, LOW) if name not in checkpoint.experts]
     if missing:

@@ -16,7 +16,7 @@ from lingbot_world_ros.errors import SpecError, unknown_name
 from lingbot_world_ros.models.wan.build import (build_stream, check_memory, load_models,
                                                 ModelOptions)
 from lingbot_world_ros.models.wan.camera import latent_steps
-from lingbot_world_ros.models.wan.checkpoint import CAUSAL, open_checkpoint
+from lingbot_world_ros.models.wan.checkpoint import open_checkpoint
 from lingbot_world_ros.models.wan.condition import resize_image
 from lingbot_world_ros.models.wan.kv_cache import WindowSpec
 from lingbot_world_ros.models.wan.schedule import FewStepSchedule
@@ -121,7 +121,7 @@ class LingBotWorld:
                             'process; use 1.')
         model_options, self.options = _options(options)
         checkpoint = open_checkpoint(model_options.checkpoint)
-        checkpoint.expert(CAUSAL)
+        checkpoint.streamed_expert()
         spec, camera = self.options.spec(checkpoint.defaults), self.options.camera
         check_memory(checkpoint, model_options, spec)
         self._models = models = load_models(checkpoint, model_options)
