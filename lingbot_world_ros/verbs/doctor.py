@@ -49,7 +49,7 @@ def run(args) -> int:
     checks = (check_python, check_rclpy, check_messages, check_services, check_domain,
               check_middleware, check_dds_profile, check_shared_memory, check_topics,
               check_runtime, check_weights, lambda: check_engine(args.engine), check_cores,
-              check_gpu)
+              check_gpu, check_lingbot_world)
     findings = []
     for check in checks:
         findings.append(_guarded(check))
@@ -297,3 +297,21 @@ def check_gpu() -> Finding:
         return Finding(WARN, 'gpu', f'nvidia-smi: {query.stderr.strip() or query.stdout.strip()}',
                        'the driver does not answer; the embedded world needs no GPU')
     return Finding(OK, 'gpu', query.stdout.strip().replace('\n', '; '))
+
+
+def check_lingbot_world() -> Finding:
+    """What LingBot-World would run with; the embedded world needs none of it."""
+    import importlib.util
+    needed = ('torch', 'transformers', 'tokenizers', 'sentencepiece', 'ftfy')
+    missing = [name for name in needed if importlib.util.find_spec(name) is None]
+    if missing:
+        return Finding(OK, 'lingbot_world', f'without {", ".join(missing)}, which the embedded '
+                       'world does not need (docs/lingbot_world.md)')
+    from lingbot_world_ros.models.wan.attention import resolve
+    import torch
+    if not torch.cuda.is_available():
+        return Finding(OK, 'lingbot_world', f'torch {torch.__version__} finds no CUDA GPU: for '
+                       'trying out only (lingbot.device:=cpu)')
+    nf4 = '' if importlib.util.find_spec('bitsandbytes') else '; no bitsandbytes for nf4'
+    return Finding(OK, 'lingbot_world', f'torch {torch.__version__}, attention by '
+                   f'{resolve("auto", "cuda").name}{nf4}')
