@@ -7,7 +7,8 @@ import pytest
 
 torch = pytest.importorskip('torch')
 
-from lingbot_world_ros.actions.rotation import rotation_of  # noqa: E402, I100
+from lingbot_world_ros.actions.embedding import invert_pose  # noqa: E402, I100
+from lingbot_world_ros.actions.rotation import rotation_of  # noqa: E402
 from lingbot_world_ros.errors import SpecError  # noqa: E402
 from lingbot_world_ros.models.wan.camera import (clip_keys, clip_steps, framewise,  # noqa: E402
                                                  latent_steps, packed_rays, ray_tokens, RayGrid,
@@ -69,6 +70,29 @@ def test_steps_are_those_of_the_public_code_but_for_its_rounding(name):
     longest = np.linalg.norm(framewise(path.poses[::4])[:, :3, 3], axis=1).max()
     rounding = np.spacing(poses[:, :3, 3].abs().max().numpy()) / longest
     np.testing.assert_allclose(steps[:, :3, 3], relative[:, :3, 3], atol=2 * rounding)
+
+
+@needs_golden
+@pytest.mark.parametrize('name', ('lingbot_world_base_tiny', 'lingbot_world_fast_tiny'))
+def test_rays_from_poses_are_golden_once_its_rounding_is_repeated(name):
+    """Poses lie hundreds of units away: what differs is the order of single-precision sums."""
+    transform = pytest.importorskip('scipy.spatial.transform')
+    size, poses, intrinsics, relative, rays = golden(name)
+    every, n = poses.numpy(), len(poses)
+    at = np.linspace(0, n - 1, (n - 1) // 4 + 1)
+    T = np.tile(np.eye(4), (len(at), 1, 1))
+    T[:, :3, :3] = transform.Slerp(
+        np.arange(n), transform.Rotation.from_matrix(every[:, :3, :3]))(at).as_matrix()
+    T[:, :3, 3] = np.stack([np.interp(at, np.arange(n), every[:, i, 3]) for i in range(3)], -1)
+    T = T.astype(np.float32)
+    T = invert_pose(T[:1]) @ T
+    steps = np.tile(np.eye(4, dtype=np.float32), (len(T), 1, 1))
+    steps[1:] = invert_pose(T[:-1]) @ T[1:]
+    steps = unit_translations(steps)
+    assert np.linalg.norm(steps - relative.numpy()) < 1e-6 * np.linalg.norm(relative.numpy())
+    grid = RayGrid(size, scale_intrinsics(intrinsics[0].tolist(), size))
+    error = (packed_rays(grid.tokens(steps), size) - rays).norm() / rays.norm()
+    assert error < 1e-4
 
 
 def test_rays_of_a_camera_at_rest():
