@@ -7,8 +7,7 @@ import pytest
 
 torch = pytest.importorskip('torch')
 
-from lingbot_world_ros.actions.embedding import invert_pose  # noqa: E402, I100
-from lingbot_world_ros.actions.rotation import rotation_of  # noqa: E402
+from lingbot_world_ros.actions.rotation import rotation_of  # noqa: E402, I100
 from lingbot_world_ros.errors import SpecError  # noqa: E402
 from lingbot_world_ros.models.wan.camera import (clip_keys, clip_steps, framewise,  # noqa: E402
                                                  latent_steps, packed_rays, ray_tokens, RayGrid,
@@ -72,6 +71,13 @@ def test_steps_are_those_of_the_public_code_but_for_its_rounding(name):
     np.testing.assert_allclose(steps[:, :3, 3], relative[:, :3, 3], atol=2 * rounding)
 
 
+def inverse_in_float32(T):
+    rotation = T[:, :3, :3].transpose(1, 2)
+    inverse = torch.eye(4).repeat(len(T), 1, 1)
+    inverse[:, :3, :3], inverse[:, :3, 3] = rotation, -(rotation @ T[:, :3, 3:])[..., 0]
+    return inverse
+
+
 @needs_golden
 @pytest.mark.parametrize('name', ('lingbot_world_base_tiny', 'lingbot_world_fast_tiny'))
 def test_rays_from_poses_are_golden_once_its_rounding_is_repeated(name):
@@ -84,11 +90,11 @@ def test_rays_from_poses_are_golden_once_its_rounding_is_repeated(name):
     T[:, :3, :3] = transform.Slerp(
         np.arange(n), transform.Rotation.from_matrix(every[:, :3, :3]))(at).as_matrix()
     T[:, :3, 3] = np.stack([np.interp(at, np.arange(n), every[:, i, 3]) for i in range(3)], -1)
-    T = T.astype(np.float32)
-    T = invert_pose(T[:1]) @ T
-    steps = np.tile(np.eye(4, dtype=np.float32), (len(T), 1, 1))
-    steps[1:] = invert_pose(T[:-1]) @ T[1:]
-    steps = unit_translations(steps)
+    T = torch.tensor(T, dtype=torch.float32)
+    T = inverse_in_float32(T[:1]) @ T
+    steps = torch.eye(4).repeat(len(T), 1, 1)
+    steps[1:] = inverse_in_float32(T[:-1]) @ T[1:]
+    steps = unit_translations(steps.numpy())
     assert np.linalg.norm(steps - relative.numpy()) < 1e-6 * np.linalg.norm(relative.numpy())
     grid = RayGrid(size, scale_intrinsics(intrinsics[0].tolist(), size))
     error = (packed_rays(grid.tokens(steps), size) - rays).norm() / rays.norm()
