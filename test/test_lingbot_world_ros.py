@@ -226,6 +226,17 @@ def test_damaged_checkpoints_end_in_one_line(damage, fast, domain, tmp_path):
     assert line.startswith('error: ') and told in line, line
 
 
+@pytest.mark.parametrize('number', (signal.SIGINT, signal.SIGTERM))
+def test_loading_is_told_and_can_be_interrupted(number, fast, domain):
+    process = Sim(domain, fast).process
+    for line in process.stderr:
+        if 'Loading engine lingbot_world' in line:
+            break
+    process.send_signal(number)
+    _, error = process.communicate(timeout=30)
+    assert process.returncode == 130 and 'Traceback' not in error, error
+
+
 def test_base_checkpoint_alone_is_told_to_need_the_causal_one(domain, tmp_path):
     folder = write_companions(tiny.write_base(tmp_path / 'base'))
     assert 'cannot be streamed' in Sim(domain, folder).refused()

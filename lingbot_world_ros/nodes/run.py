@@ -8,10 +8,12 @@ import threading
 
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.paths import share_path
+from lingbot_world_ros.worlds.session import WORKER
 import rclpy
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 
+INTERRUPTED = 130  # exit code, as shells tell Ctrl-C
 MAX_DOMAIN_ID = 232  # beyond it DDS has no UDP port numbers left
 
 
@@ -131,10 +133,31 @@ def start_ros(args=None) -> None:
         raise SpecError(f'ROS does not start: {error}') from error
 
 
+def interrupt_on_signals() -> None:
+    """Let Ctrl-C and SIGTERM interrupt the main thread, which loads an engine for minutes."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
 def stop_on_signals(spinner: Spinner) -> None:
     """End a spinner's wait on Ctrl-C and SIGTERM."""
     signal.signal(signal.SIGINT, spinner.stop)
     signal.signal(signal.SIGTERM, spinner.stop)
+
+
+def end_process(code: int) -> int:
+    """
+    Shut ROS down; do not wait for an engine that was left in the middle of a step.
+
+    :param code: exit code of this process
+    :return: the same, where no engine is left
+    """
+    rclpy.try_shutdown()
+    if any(thread.name == WORKER and thread.is_alive() for thread in threading.enumerate()):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)  # the interpreter must not end below a thread that computes
+    return code
 
 
 def make_pair(world=None, **node_args):
@@ -165,19 +188,22 @@ def spin_node(make_node, args=None, begin=None) -> int:
     :param begin: called with node and spinner once both run; raises SpecError to end
     :return: exit code: 0, or 2 for what the user can fix (told in one line)
     """
+    code = 0
     try:
         start_ros(args)
         with Spinner() as spinner:
-            stop_on_signals(spinner)
+            interrupt_on_signals()
             node = spinner.add(make_node())
+            stop_on_signals(spinner)
             if begin is not None:
                 begin(node, spinner)
             spinner.wait()
     except SpecError as error:
         print(f'error: {error}', file=sys.stderr)
-        return 2
+        code = 2
     except KeyboardInterrupt:
         pass
-    finally:
+    except BaseException:
         rclpy.try_shutdown()
-    return 0
+        raise
+    return end_process(code)

@@ -37,6 +37,7 @@ from std_srvs.srv import SetBool, Trigger
 
 LOG_PERIOD_S = 5.0
 WATCH_PERIOD_S = 0.2
+END_PATIENCE_S = 3.0  # for a step in progress; a launch file waits 5 s before it insists
 DISCOVERY_S = 3.5  # Fast DDS announces a node every 3 s, should its first calls go unheard
 
 
@@ -61,8 +62,9 @@ class WorldModelNode(LifecycleNode):
         SafeParameterService(self)
         self._made_s = time.monotonic()
         self.params = declare(self, WORLD_MODEL, self.on_parameter)
-        self._make_engine = world or partial(make_world, self.params.engine,
-                                             **engine_options(flat(self.params)))
+        options = {} if world else engine_options(flat(self.params))
+        self._make_engine = world or partial(make_world, self.params.engine, **options)
+        self._checkpoint = options.get('checkpoint', '')
         self._encoder, self._given, self._observers = encoder, definition, observers
         self.problem = None  # what the last failed transition was about
         self.on_quit = lambda: None
@@ -93,7 +95,7 @@ class WorldModelNode(LifecycleNode):
 
     def destroy_node(self):
         """End the worker before its publishers go away."""
-        self._drop_session()
+        self._drop_session(END_PATIENCE_S)
         if self._simulation is not None:
             self._simulation.destroy()
         super().destroy_node()
@@ -146,17 +148,34 @@ class WorldModelNode(LifecycleNode):
 
     def _bring_up(self):
         for trigger in (self.trigger_configure, self.trigger_activate):
-            if trigger() != TransitionCallbackReturn.SUCCESS:
+            try:
+                result = trigger()
+            except KeyboardInterrupt:
+                self._drop_session(END_PATIENCE_S)
+                raise
+            if result != TransitionCallbackReturn.SUCCESS:
                 problem, self.problem = self.problem, None
                 self._drop_session()
                 raise problem
+
+    def _load_engine(self, make_engine):
+        """Make the engine, and say so if that may take minutes."""
+        if not self._checkpoint:
+            return make_engine()
+        self.get_logger().info(f'Loading engine {self.params.engine} from '
+                               f'{shown(self._checkpoint)}; a large checkpoint takes minutes.')
+        begin_s = time.monotonic()
+        engine = make_engine()
+        self.get_logger().info(f'{engine.spec.model} loaded in {time.monotonic() - begin_s:.1f} '
+                               's. It encodes the prompt and imagines the first images.')
+        return engine
 
     def _configure(self):
         params = self.params
         make_engine = self._make_engine
         if params.isolate_engine:
             make_engine = partial(IsolatedWorld, self._make_engine)
-        engine = make_engine()
+        engine = self._load_engine(make_engine)
         try:
             for name in ('camera_link', 'camera_path'):
                 if getattr(params, name):
@@ -208,10 +227,10 @@ class WorldModelNode(LifecycleNode):
         if self._resume:
             self.session.pause().exception()
 
-    def _drop_session(self):
+    def _drop_session(self, patience_s=None):
         self._is_active = False
         if self.session is not None:
-            self.session.close()
+            self.session.close(patience_s)
             self.sensors.destroy()
         self.session = self.sensors = self.first_frame = None
 

@@ -61,7 +61,8 @@ def run(args) -> int:
     overrides = _overrides(args)
     if args.worlds != 1:
         return _run_worlds(args, values, overrides)
-    from lingbot_world_ros.nodes.run import (make_pair, namespace_args, Spinner, start_ros,
+    from lingbot_world_ros.nodes.run import (end_process, interrupt_on_signals, INTERRUPTED,
+                                             make_pair, namespace_args, Spinner, start_ros,
                                              stop_on_signals)
     import rclpy
     from rclpy.parameter import Parameter
@@ -70,11 +71,13 @@ def run(args) -> int:
         ros_args += ['--params-file', str(profile_path(args.profile))]
     start_ros([*ros_args, *namespace_args(args.namespace), *args.ros_args])
     parameters = [Parameter(name, value=value) for name, value in overrides.items()]
+    code = 0
     try:
         with Spinner() as spinner:
-            stop_on_signals(spinner)
+            interrupt_on_signals()
             world, encoder = (spinner.add(node)
                               for node in make_pair(parameter_overrides=parameters))
+            stop_on_signals(spinner)
             world.on_quit = spinner.stop
             first_image_s = time.monotonic() - started_s
             world.refuse_second_clock(spinner)
@@ -83,9 +86,12 @@ def run(args) -> int:
             else:
                 _introduce(world, encoder, first_image_s)
             _report_until_end(world, spinner, args.duration)
-    finally:
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    except BaseException:
         rclpy.try_shutdown()
-    return 0
+        raise
+    return end_process(code)
 
 
 def _run_worlds(args, values, overrides) -> int:

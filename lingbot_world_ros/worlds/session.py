@@ -33,6 +33,7 @@ from lingbot_world_ros.worlds.world_model import Observation, WorldModel
 import numpy as np
 
 LATENCY_WINDOW_NS = 5_000_000_000
+WORKER = 'world'  # name of the worker's thread
 MESSAGE_STEPS = 75  # a recovery is told for this many steps
 
 
@@ -156,15 +157,20 @@ class Session:
             self.pause()
         return started
 
-    def close(self) -> None:
-        """End the worker after the step it is in; further requests are cancelled."""
+    def close(self, patience_s: Optional[float] = None) -> None:
+        """
+        End the worker after the step it is in; further requests are cancelled.
+
+        :param patience_s: how long to wait for that step; None is as long as a step may take.
+            An engine that takes longer is left behind, and its thread ends with the process
+        """
         with self._wake:
             self._closing = True
             self._wake.notify_all()
             thread = self._thread
         if thread is not None:
-            # A hanging engine is left behind; its thread ends with the process.
-            thread.join(self.spec.step_timeout_s if self._engine.is_busy else None)
+            limit_s = self.spec.step_timeout_s if patience_s is None else patience_s
+            thread.join(limit_s if self._engine.is_busy else None)
         for job, _ in self._jobs:
             job.cancel()
         self._prompts.cancel_all()
@@ -362,7 +368,7 @@ class Session:
         return future
 
     def _start_thread(self):
-        self._thread = threading.Thread(target=self._work, name='world', daemon=True)
+        self._thread = threading.Thread(target=self._work, name=WORKER, daemon=True)
         self._thread.start()
 
     def _submit_prompt(self, asked):
