@@ -40,11 +40,13 @@ class Param:
 
         :param value: as read from YAML or the command line
         :param source: file or command line, for the message
-        :return: the value, a whole number turned into a float where one is wanted
+        :return: the value, a whole number turned into a float or text where one is wanted
         :raises SpecError: wrong type, outside the range or not a choice
         """
         if self.kind is float and type(value) is int:
             value = float(value)
+        if self.kind is str and type(value) is int:  # what YAML makes of prompt:=1984
+            value = str(value)
         if type(value) is not self.kind:
             raise SpecError(f'{source}: {self.name}={_told(value)} is not '
                             f'{KINDS[self.kind]}.')
