@@ -6,6 +6,7 @@ What cannot work is told before anything large is read.
 """
 from dataclasses import dataclass, replace
 from functools import partial
+import logging
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ from lingbot_world_ros.models.wan.tiny_vae import load_tiny_vae
 from lingbot_world_ros.models.wan.vae import load_vae, WanVAE
 import torch
 
+LOG = logging.getLogger(__name__)
 PRECISIONS = ('bf16', 'fp8', 'nf4', 'fp32')
 WHAT = {'vae': 'the video autoencoder', 'tokenizer': "the text encoder's tokenizer"}
 
@@ -192,10 +194,11 @@ def load_text(checkpoint: Checkpoint, options: ModelOptions) -> TextEncoder:
     :param options: files and device
     :return: the encoder
     """
+    device = torch_device(options.t5_device)
     found = checkpoint.companions
     return load_text_encoder(options.text_encoder or found.text_encoder,
-                             options.tokenizer or found.tokenizer, device=options.t5_device,
-                             cache_dir=options.cache_dir or None)
+                             options.tokenizer or found.tokenizer, device=str(device),
+                             cache_dir=options.cache_dir or None, log=LOG.warning)
 
 
 def companion(checkpoint: Checkpoint, options: ModelOptions, kind: str) -> Path:

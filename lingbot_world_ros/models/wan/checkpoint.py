@@ -531,15 +531,14 @@ def torch_device(name: str):
     :raises SpecError: if there is none
     """
     import torch
+    if not re.fullmatch(r'auto|cpu|cuda(:\d+)?', name):
+        raise SpecError(f"device {quoted(name)} is none of 'auto', 'cuda', 'cuda:N' and "
+                        "'cpu'.")
     if name != 'cpu' and not torch.cuda.is_available():
         raise SpecError(f'device {quoted(name)}: torch {torch.__version__} finds no CUDA GPU '
                         'here; check nvidia-smi and that torch was installed with CUDA, or use '
                         "device 'cpu', which is for trying out only.")
-    try:
-        device = torch.device('cuda' if name == 'auto' else name)
-    except RuntimeError:
-        raise SpecError(f"device {quoted(name)} is none of 'auto', 'cuda', 'cuda:N' and "
-                        "'cpu'.") from None
+    device = torch.device('cuda' if name == 'auto' else name)
     if device.type == 'cuda' and (device.index or 0) >= torch.cuda.device_count():
         raise SpecError(f'device {quoted(name)}: there are {torch.cuda.device_count()} GPUs, '
                         'counted from 0.')

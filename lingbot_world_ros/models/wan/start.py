@@ -58,9 +58,13 @@ def read_image(path: str) -> np.ndarray:
     import cv2
     if not Path(path).is_file():
         raise SpecError(f'Start image {path} does not exist; give the path of a PNG or JPEG.')
-    bgr = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    try:
+        bgr = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    except cv2.error:  # more pixels than it reads
+        bgr = None
     if bgr is None:
-        raise SpecError(f'Start image {path} cannot be read; convert it to PNG or JPEG.')
+        raise SpecError(f'Start image {path} cannot be read; convert it to a PNG or JPEG of at '
+                        'most 1000 megapixels.')
     return np.ascontiguousarray(bgr[..., ::-1])
 
 
