@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Streaming chunk by chunk: golden clip, undo, snapshots, prompt changes, errors."""
+from dataclasses import replace
 import json
 
 import pytest
@@ -9,7 +10,8 @@ torch = pytest.importorskip('torch')
 from lingbot_world_ros.models.wan.dit import WanDiT  # noqa: E402, I100
 from lingbot_world_ros.models.wan.kv_cache import WindowSpec  # noqa: E402
 from lingbot_world_ros.models.wan.schedule import FewStepSchedule  # noqa: E402
-from lingbot_world_ros.models.wan.spec import DiTSpec, VideoSize  # noqa: E402
+from lingbot_world_ros.models.wan.spec import (DiTSpec, LINGBOT_14B,  # noqa: E402
+                                               LINGBOT_1_3B, VideoSize)
 from lingbot_world_ros.models.wan.stream import CausalStream, StreamSpec  # noqa: E402
 import numpy as np  # noqa: E402
 from test_wan_dit import golden, golden_network, needs_golden, relative_error  # noqa: E402
@@ -202,6 +204,53 @@ def test_new_prompt_acts_on_the_next_chunk_and_survives_undo():
     clip(plain, 4)
     assert torch.equal(with_prompt(False), with_prompt(True))
     assert not torch.equal(with_prompt(False), plain.next_chunk(forward(0.5)))
+
+
+def test_undo_keeps_a_prompt_that_was_set_after_the_chunk():
+    def with_prompt(detour):
+        stream = make_stream()
+        clip(stream, 4)
+        if detour:
+            stream.set_text(prompt(1))
+            stream.next_chunk(forward(2.0))
+        stream.set_text(prompt(2))
+        if detour:
+            stream.undo()
+        return stream.next_chunk(forward(0.5))
+    assert torch.equal(with_prompt(False), with_prompt(True))
+
+
+@pytest.mark.parametrize('spec, window, first, expected_tflop', (
+    (LINGBOT_14B, WindowSpec(3, 18, 3), 300, 1091),
+    (LINGBOT_1_3B, WindowSpec(4, 18, 6), 300, 233)))
+def test_real_sizes_stay_on_one_device_and_cost_what_arithmetic_says(spec, window, first,
+                                                                     expected_tflop):
+    """One chunk and its cache at 464 x 832, window full, on tensors without values.
+
+    Whatever is made on the CPU and not moved would not mix with them.
+    """
+    from torch.utils.flop_counter import FlopCounterMode
+
+    class ValuelessStream(CausalStream):
+        def _check_finite(self, clean):
+            assert clean.device.type == 'meta'
+
+    size, schedule = VideoSize(464, 832), FewStepSchedule.from_indices((0, 179, 358, 679), 10.0)
+    with torch.device('meta'):
+        dit = WanDiT(spec).to(torch.bfloat16)
+    vae = PlainVae()
+    vae.start_condition = lambda image, n: torch.empty(16, n, *size.latent, device='meta')
+    stream = ValuelessStream(
+        dit, vae, StreamSpec(size, window, schedule), (500.0, 500.0, 416.0, 232.0),
+        noise=lambda chunk, step, shape: torch.empty(shape, device='meta'))
+    stream.start(torch.empty(3, 464, 832), torch.empty(40, spec.text_dim), 0)
+    stream._state = replace(stream._state, next_latent=first)
+    with FlopCounterMode(display=False) as counter:
+        stream.next_chunk(forward(0.1, window.chunk_latents))
+        stream.write_cache()
+    tflop = counter.get_total_flops() / 1e12
+    print(f'{tflop:.1f} TFLOP')
+    assert tflop == pytest.approx(expected_tflop, rel=0.005)
 
 
 def test_failed_chunk_leaves_the_stream_as_it_was():

@@ -381,3 +381,19 @@ def test_code_in_a_pickle_is_not_run(tmp_path):
     with pytest.raises(SpecError, match='cannot be read'):
         load_vae(tmp_path / 'trap.pth')
     assert not (tmp_path / 'trapped').exists()
+
+
+def test_encoder_refuses_tf32_and_puts_the_setting_back():
+    torch.manual_seed(0)
+    vae, seen = WanVAE(VaeSpec(dim=8)).eval(), []
+
+    def look(*_):
+        seen.append((torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32))
+    vae.encoder.conv1.register_forward_hook(look)
+    before = torch.backends.cudnn.allow_tf32
+    vae.start_condition(torch.zeros(3, 16, 16), 2)
+    vae.encode(torch.zeros(1, 3, 1, 16, 16))
+    with pytest.raises(SpecError):
+        vae.encode(torch.zeros(1, 3, 2, 16, 16))
+    assert set(seen) == {(False, False)}
+    assert torch.backends.cudnn.allow_tf32 == before

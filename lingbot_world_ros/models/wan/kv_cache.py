@@ -203,5 +203,5 @@ class KVCache:
     def _index(self, latents):
         """Return the tokens of latent frames (or slots), one after the other, on the device."""
         starts = torch.tensor([i * self._tokens for i in latents], dtype=torch.int64)
-        tokens = (starts[:, None] + torch.arange(self._tokens)).flatten()
-        return tokens.to(self._device, non_blocking=True)
+        starts = starts.to(self._device, non_blocking=True)  # few numbers; the rest is made there
+        return (starts[:, None] + torch.arange(self._tokens, device=self._device)).flatten()

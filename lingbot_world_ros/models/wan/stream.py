@@ -153,8 +153,7 @@ class CausalStream:
         clean = self._denoise(state, len(poses), camera)
         video, decoder = self._decoder.decode_chunk(clean, state.decoder)
         frames = to_frames(video)
-        if not bool(torch.isfinite(clean).all()):  # waits for the chunk, once
-            raise FloatingPointError('the imagined latents are not finite')
+        self._check_finite(clean)
         written = Written(state.next_latent, clean, np.array(poses))
         self._state = replace(state, next_latent=state.next_latent + len(poses), decoder=decoder,
                               pending=(written, camera), seen=self._in_window(state, written))
@@ -176,12 +175,12 @@ class CausalStream:
         """Take the newest chunk back; once, and only until the next one begins."""
         if self._before is None:
             raise RuntimeError('there is no chunk that could be taken back')
-        if self._before.text is not self._state.text:
-            self._text = self._state.text
+        if self._text is None and self._before.text is not self._state.text:
+            self._text = self._state.text  # unless a newer prompt waits already
         self._state, self._before = self._before, None
 
     def snapshot(self):
-        """Return a copy of everything in the memory of the host; large (the whole cache)."""
+        """Return a copy, the cache (large) in the memory of the host, the rest where it is."""
         return self._state, self._before, self._text, self.cache.snapshot()
 
     def restore(self, snapshot) -> None:
@@ -205,6 +204,11 @@ class CausalStream:
                 latents = schedule.renoise(clean, self._noise(index, i + 1, shape), i + 1)
         return clean
 
+    def _check_finite(self, clean):
+        """Wait for the chunk, the only time while it is made."""
+        if not bool(torch.isfinite(clean).all()):
+            raise FloatingPointError('the imagined latents are not finite')
+
     def _pass(self, state, written, camera, place):
         """Run the clean latents of a chunk through the network for its keys and values."""
         first, latents, poses = written
@@ -221,8 +225,10 @@ class CausalStream:
             fresh = [i for i in alive if first <= i < end and i >= sink]
             visible = [i for i in alive if i < end]
             if fresh:
-                camera = self.dit.camera_context(self._rays.tokens(written.poses))
-                self._pass(state, written, camera, self.cache.place_among(first, fresh, visible))
+                # Unnamed, so that one chunk's films are freed before the next one's are made.
+                self._pass(state, written,
+                           self.dit.camera_context(self._rays.tokens(written.poses)),
+                           self.cache.place_among(first, fresh, visible))
         return state
 
     def _in_window(self, state, newest):

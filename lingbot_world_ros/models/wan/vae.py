@@ -16,7 +16,7 @@ columns of latents or in between, H W those of pixels.
 Source: Wan2.1 (Apache-2.0), architecture and numbers; diffusers' AutoencoderKLWan, tensor names.
 """
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import partial, wraps
 from itertools import islice
 from pathlib import Path
 import re
@@ -89,6 +89,25 @@ def last_frames(x: Tensor, num_frames: int = MEMORY) -> Tensor:
     the decoder would be compiled once more for them.
     """
     return x[:, :, -num_frames:].clone(memory_format=order(x))  # b c t h w
+
+
+def in_full_float32(method):
+    """
+    Let a method's convolutions and products compute in float32 where GPUs would take TF32.
+
+    cuDNN rounds what enters a convolution to ten bits by default. The settings of the process,
+    which PyTorch offers no others for, are put back afterwards.
+    """
+    @wraps(method)
+    def call(*args, **kwargs):
+        cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+        before = cudnn.allow_tf32, matmul.allow_tf32
+        cudnn.allow_tf32 = matmul.allow_tf32 = False
+        try:
+            return method(*args, **kwargs)
+        finally:
+            cudnn.allow_tf32, matmul.allow_tf32 = before
+    return call
 
 
 def empty_memory(x: Tensor) -> Tensor:
@@ -411,6 +430,7 @@ class WanVAE(nn.Module):
         return self.encoder.settled_calls()[-1] + 2
 
     @torch.no_grad()
+    @in_full_float32
     def encode_chunk(self, video: Tensor, cache: Optional[Cache]) -> Tuple[Tensor, Cache]:
         """
         Encode the next frames of a stream.
@@ -441,6 +461,7 @@ class WanVAE(nn.Module):
         return self.encode_chunk(video, None)[0]
 
     @torch.no_grad()
+    @in_full_float32
     def start_condition(self, image: Tensor, num_latents: int) -> Tensor:
         """
         Encode an image that is followed by mid-grey frames, as the network is shown it.
