@@ -53,6 +53,21 @@ def test_narrower_image_is_refused_with_the_view_that_fits():
     assert seen_by(PinholeCamera(SIZE, 54.9), ruler(464, 832), taken_by).shape[1] > 825
 
 
+def test_intrinsics_of_another_shape_are_refused():
+    upright = ImageCamera(1200, 800, CAMERA.focal_px, CAMERA.focal_px, 600, 400)
+    with pytest.raises(SpecError, match='800 x 1200 .*EXIF.* 1200 x 800'):
+        seen_by(CAMERA, ruler(1200, 800), upright)
+
+
+def test_photos_are_read_upright(tmp_path):
+    Image = pytest.importorskip('PIL.Image')
+    photo = Image.new('RGB', (40, 20))
+    exif = photo.getexif()
+    exif[0x0112] = 6  # held upright, stored on its side
+    photo.save(tmp_path / 'photo.jpg', exif=exif)
+    assert read_image(str(tmp_path / 'photo.jpg')).shape == (40, 20, 3)
+
+
 @pytest.mark.parametrize('angle', (0.0, 179.0, float('nan')))
 def test_impossible_views_are_refused(angle):
     with pytest.raises(SpecError, match='field_of_view_deg'):

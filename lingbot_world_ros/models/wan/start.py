@@ -49,7 +49,7 @@ class PinholeCamera:
 
 def read_image(path: str) -> np.ndarray:
     """
-    Read a picture.
+    Read a picture, upright if its EXIF data say how it was held.
 
     :param path: PNG or JPEG
     :return: (h, w, 3) uint8 RGB
@@ -77,11 +77,13 @@ def seen_by(camera: PinholeCamera, rgb: np.ndarray, taken_by=None) -> np.ndarray
     :param taken_by: ``ImageCamera`` with the intrinsics of the image; None takes the largest
         part in the shape of the stream out of the middle
     :return: the part, (h', w', 3) uint8, still to be scaled to the stream's size
-    :raises SpecError: the image does not show all that the camera sees
+    :raises SpecError: the image does not show all that the camera sees, or has another shape
+        than that camera's images
     """
     h, w = rgb.shape[:2]
     if taken_by is None:
         return _middle(rgb, camera.size.height_px / camera.size.width_px)
+    _check_shape(h, w, taken_by)
     fx, fy = taken_by.fx_px * w / taken_by.width_px, taken_by.fy_px * h / taken_by.height_px
     cx, cy = taken_by.cx_px * w / taken_by.width_px, taken_by.cy_px * h / taken_by.height_px
     half_x = tan(0.5 * radians(camera.field_of_view_deg)) * fx
@@ -95,6 +97,15 @@ def seen_by(camera: PinholeCamera, rgb: np.ndarray, taken_by=None) -> np.ndarray
                         f'degrees; set field_of_view_deg to {fits:.1f} or less.')
     left, top = max(0, round(cx - half_x)), max(0, round(cy - half_y))
     return rgb[top:round(cy + half_y), left:round(cx + half_x)]
+
+
+def _check_shape(h, w, taken_by):
+    """Refuse intrinsics of another picture, often of a photo before it was turned upright."""
+    across, down = w / taken_by.width_px, h / taken_by.height_px
+    if abs(across - down) > EDGE_TOLERANCE * max(across, down):
+        raise SpecError(f'The start image is {w} x {h} pixels (turned upright, as its EXIF data '
+                        f'says), its camera {taken_by.width_px} x {taken_by.height_px}, which is '
+                        'another shape; give the intrinsics of this image.')
 
 
 def _middle(rgb, shape):
