@@ -226,6 +226,13 @@ def test_damaged_checkpoints_end_in_one_line(damage, fast, domain, tmp_path):
     assert line.startswith('error: ') and told in line, line
 
 
+def test_missing_start_image_is_told_before_loading(fast, domain):
+    process = Sim(domain, fast, '--start-image', '/nowhere.png').process
+    _, error = process.communicate(timeout=START_S)
+    assert process.returncode == 2 and 'start_image: /nowhere.png is not a file' in error, error
+    assert 'Loading' not in error
+
+
 @pytest.mark.parametrize('number', (signal.SIGINT, signal.SIGTERM))
 def test_loading_is_told_and_can_be_interrupted(number, fast, domain):
     process = Sim(domain, fast).process

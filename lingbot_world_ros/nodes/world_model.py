@@ -25,7 +25,8 @@ from lingbot_world_ros.nodes.world_publishers import WorldPublishers
 from lingbot_world_ros.sensors.action_embedding import embedding_from_msg
 from lingbot_world_ros.sensors.image import rgb_from_msg
 from lingbot_world_ros.worlds.isolated import IsolatedWorld
-from lingbot_world_ros.worlds.library import check_prompt, IMAGE_SCENE, started_from, WorldLibrary
+from lingbot_world_ros.worlds.library import (check_prompt, find_start_image, IMAGE_SCENE,
+                                              started_from, WorldLibrary)
 from lingbot_world_ros.worlds.session import Session, SessionSpec
 from lingbot_world_ros.worlds.status import PAUSED, PLAYING, SessionObserver
 from lingbot_world_ros.worlds.world_model import make_world
@@ -162,6 +163,8 @@ class WorldModelNode(LifecycleNode):
         """Make the engine, and say so if that may take minutes."""
         if not self._checkpoint:
             return make_engine()
+        if self.params.start_image:  # told now, not after minutes
+            find_start_image(self.params.start_image)
         self.get_logger().info(f'Loading engine {self.params.engine} from '
                                f'{shown(self._checkpoint)}; a large checkpoint takes minutes.')
         begin_s = time.monotonic()

@@ -353,10 +353,21 @@ def started_from(definition: WorldDefinition, spec: WorldSpec, *, start_image: s
         if not spec.takes_images:
             raise SpecError(f'start_image: engine {spec.engine!r} starts from its scenes '
                             f'({", ".join(spec.scenes)}), not from images; leave it empty.')
-        path = find_file(start_image, 'start_image')
-        _check_image(path, start_image, 'start_image')
-        definition = replace(definition, images=(str(path),), camera=None)
+        definition = replace(definition, images=(find_start_image(start_image),), camera=None)
     return definition
+
+
+def find_start_image(url: str) -> str:
+    """
+    Find the image to start from.
+
+    :param url: path or URL of a PNG or JPEG
+    :return: absolute path
+    :raises SpecError: there is none
+    """
+    path = find_file(url, 'start_image')
+    _check_image(path, url, 'start_image')
+    return str(path)
 
 
 def _check_image(path, given, what):
