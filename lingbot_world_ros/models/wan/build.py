@@ -19,7 +19,8 @@ from lingbot_world_ros.models.wan.memory import check_room, estimate, Preset
 from lingbot_world_ros.models.wan.stream import CausalStream, StreamSpec
 from lingbot_world_ros.models.wan.text import load_text_encoder, TextEncoder
 from lingbot_world_ros.models.wan.tiny_vae import load_tiny_vae
-from lingbot_world_ros.models.wan.vae import load_vae, WanVAE
+from lingbot_world_ros.models.wan.vae import WanVAE
+from lingbot_world_ros.models.wan.vae_file import load_vae
 import torch
 
 LOG = logging.getLogger(__name__)

@@ -26,7 +26,7 @@ from lingbot_world_ros.models.wan.spec import (FRAMES_PER_LATENT, num_latents, s
                                                VideoSize)
 from lingbot_world_ros.models.wan.stream import CausalStream, StreamSpec
 from lingbot_world_ros.models.wan.tiny_vae import load_tiny_vae
-from lingbot_world_ros.models.wan.vae import load_vae
+from lingbot_world_ros.models.wan.vae_file import load_vae
 import numpy as np
 import torch
 

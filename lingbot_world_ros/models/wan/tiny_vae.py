@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Dict, Optional, Tuple
 
 from lingbot_world_ros.errors import quoted, SpecError, unknown_name
-from lingbot_world_ros.models.wan.vae import (
-    check_tensors, FRAMES_PER_LATENT, LATENT_MEAN, LATENT_STD, read_tensors)
+from lingbot_world_ros.models.wan.vae import FRAMES_PER_LATENT, LATENT_MEAN, LATENT_STD
+from lingbot_world_ros.models.wan.vae_file import check_tensors, read_tensors
 import torch
 from torch import nn, Tensor
 

@@ -15,15 +15,12 @@ columns of latents or in between, H W those of pixels.
 
 Source: Wan2.1 (Apache-2.0), architecture and numbers; diffusers' AutoencoderKLWan, tensor names.
 """
-from dataclasses import dataclass, replace
-from functools import partial, wraps
+from dataclasses import dataclass
+from functools import wraps
 from itertools import islice
-from pathlib import Path
-import re
-from typing import Dict, Iterator, List, Optional, Tuple
-import zipfile
+from typing import Iterator, List, Optional, Tuple
 
-from lingbot_world_ros.errors import quoted, shown, SpecError
+from lingbot_world_ros.errors import SpecError
 import torch
 from torch import nn, Tensor
 from torch.nn import functional as F
@@ -35,7 +32,6 @@ LATENT_STD = (2.8184, 1.4541, 2.3275, 2.6558, 1.2196, 1.7708, 2.6052, 2.0743,
 FRAMES_PER_LATENT = 4
 MEMORY = 2  # frames that a causal convolution remembers
 NORM_EPS = 1e-24  # of a mean square: only keeps a pixel of zeros from becoming NaN
-NUM_TOLD = 3  # tensors that an error names
 REMEDY = ('give the Wan2.1_VAE.pth that comes with the checkpoint, or the folder vae/ of its '
           'diffusers layout')
 
@@ -537,157 +533,3 @@ def to_frames(video: Tensor) -> Tensor:
     frames = video.squeeze(0).permute(1, 2, 3, 0)  # t h w c
     levels = frames.clamp(-1.0, 1.0).add_(1.0).mul_(127.5).round_()
     return levels.to(torch.uint8, memory_format=torch.contiguous_format)
-
-
-def load_vae(path, device='cpu', decoder_dtype: torch.dtype = torch.float32) -> WanVAE:
-    """
-    Load an autoencoder; its sizes are those of the tensors.
-
-    :param path: a .pth or .safetensors file with the public or the diffusers names, or a folder
-        with Wan2.1_VAE.pth or (also in its vae/) diffusion_pytorch_model.safetensors
-    :param device: where it works
-    :param decoder_dtype: torch.float32, or 16 bits for a faster decoder (channels last)
-    :return: the autoencoder, without gradients
-    :raises SpecError: if there is no such file, or it is damaged or of another model
-    """
-    path = find_weights(Path(path))
-    tensors = {public_name(name): tensor for name, tensor in read_tensors(path, REMEDY).items()}
-    spec = spec_of(tensors, path)
-    with torch.device('meta'):  # nobody waits for random weights
-        vae = WanVAE(spec)
-    check_tensors(path, tensors, vae.state_dict(), REMEDY)
-    tensors = {name: tensor.to(device, torch.float32, copy=True)  # the file may be mapped
-               for name, tensor in tensors.items()}
-    vae.load_state_dict(tensors, assign=True)
-    return vae.to(device).set_decoder(decoder_dtype).eval().requires_grad_(False)
-
-
-def find_weights(path: Path) -> Path:
-    """Return the file of weights at or in ``path``."""
-    names = ('Wan2.1_VAE.pth', 'vae/diffusion_pytorch_model.safetensors',
-             'diffusion_pytorch_model.safetensors')
-    for found in (path, *(path / name for name in names)):
-        if found.is_file():
-            return found
-    missing = f'holds none of {", ".join(names)}' if path.is_dir() else 'does not exist'
-    raise SpecError(f'the autoencoder {quoted(path)} {missing}; {REMEDY}.')
-
-
-def read_tensors(path: Path, remedy: str) -> Dict[str, Tensor]:
-    """
-    Read a file of tensors. Code that a pickle may hold is not run.
-
-    :param path: .safetensors, or what torch.save wrote
-    :param remedy: what to do if it cannot be read, for the error
-    :raises SpecError: if it is damaged or holds something else
-    """
-    try:
-        tensors = _load(path)
-    except (MemoryError, SpecError):
-        raise
-    except Exception as error:  # zip, pickle and safetensors have a zoo of them
-        raise SpecError(f'{quoted(path)} cannot be read as weights ({shown(error)}); it may be a '
-                        f'partial download: {remedy}.') from error
-    if not isinstance(tensors, dict) or not tensors or not all(
-            isinstance(t, Tensor) and t.is_floating_point() for t in tensors.values()):
-        raise SpecError(f'{quoted(path)} does not hold named tensors of floating-point numbers '
-                        f'and nothing else; {remedy}.')
-    return tensors
-
-
-def _load(path: Path):
-    """Return the content of a file, mapped into memory where that is possible."""
-    if path.suffix == '.safetensors':
-        try:
-            from safetensors.torch import load_file
-        except ImportError as error:
-            raise SpecError(f'{quoted(path)} needs a package that is not installed; run: pip '
-                            'install safetensors') from error
-        return load_file(path)
-    return torch.load(path, map_location='cpu', weights_only=True, mmap=zipfile.is_zipfile(path))
-
-
-def check_tensors(path: Path, tensors, expected, remedy: str):
-    """
-    Compare what a file holds with what a network needs.
-
-    :param path: of the file, for the error
-    :param tensors: name to tensor
-    :param expected: name to tensor of the right shape
-    :param remedy: what to do, for the error
-    :raises SpecError: naming the first few that are missing, unknown or of another shape
-    """
-    shapes = [f'{name} is {tuple(tensors[name].shape)} instead of {tuple(expected[name].shape)}'
-              for name in expected if name in tensors
-              and tensors[name].shape != expected[name].shape]
-    faults = {'missing': [name for name in expected if name not in tensors],
-              'unknown': [name for name in tensors if name not in expected],
-              'of another shape': shapes}
-    told = [f'{len(names)} {fault} ({", ".join(names[:NUM_TOLD])}'
-            f'{", ..." if len(names) > NUM_TOLD else ""})'
-            for fault, names in faults.items() if names]
-    if told:
-        raise SpecError(f'{quoted(path)} does not fit: of {len(expected)} tensors, '
-                        f'{shown("; ".join(told), 600)}; {remedy}.')
-
-
-def spec_of(tensors: Dict[str, Tensor], path: Path) -> VaeSpec:
-    """
-    Read the sizes off the encoder's tensors in their public names.
-
-    :param tensors: name to tensor
-    :param path: of their file, for the error
-    :raises SpecError: if this is no autoencoder of Wan2.1's kind
-    """
-    try:
-        dim, (_, latent_channels) = len(tensors['encoder.conv1.weight']), \
-            tensors['conv2.weight'].shape[:2]
-        return replace(_stages(tensors, dim), latent_channels=latent_channels)
-    except (KeyError, IndexError, ValueError, ZeroDivisionError) as error:
-        if isinstance(error, SpecError):
-            raise SpecError(f'{quoted(path)}: {error}') from error
-        raise SpecError(f'{quoted(path)} is not the autoencoder of Wan2.1 ({len(tensors)} tensors,'
-                        f' the first is {shown(next(iter(tensors)))}); {REMEDY}.') from error
-
-
-def _stages(tensors, dim: int) -> VaeSpec:
-    """Read widths and halvings off the encoder's stages."""
-    widths, halvings, blocks = [], [], []
-    for i in range(len(tensors)):
-        prefix = f'encoder.downsamples.{i}.'
-        if f'{prefix}residual.6.weight' in tensors:
-            blocks.append(len(halvings))
-            widths[len(halvings):] = [len(tensors[f'{prefix}residual.6.weight'])]
-        elif f'{prefix}resample.1.weight' in tensors:
-            halvings.append(f'{prefix}time_conv.weight' in tensors)
-    return VaeSpec(dim, multipliers=tuple(width // dim for width in widths),
-                   res_blocks=blocks.count(0), temporal_down=tuple(halvings))
-
-
-def _joined_block(match, per_stage: int) -> str:
-    """Return the public name of a layer of diffusers' decoder."""
-    stage, kind = int(match[1]), match[2]
-    place = per_stage - 1 if kind == 'upsamplers' else int(match[3])
-    return f'decoder.upsamples.{stage * per_stage + place}.'
-
-
-DIFFUSERS_NAMES = tuple((re.compile(pattern), public) for pattern, public in (
-    (r'^quant_conv\.', 'conv1.'), (r'^post_quant_conv\.', 'conv2.'),
-    (r'^decoder\.up_blocks\.(\d+)\.(resnets|upsamplers)\.(\d+)\.',
-     partial(_joined_block, per_stage=VaeSpec().res_blocks + 2)),
-    (r'^encoder\.down_blocks\.', 'encoder.downsamples.'),
-    (r'\.mid_block\.resnets\.0\.', '.middle.0.'), (r'\.mid_block\.resnets\.1\.', '.middle.2.'),
-    (r'\.mid_block\.attentions\.0\.', '.middle.1.'),
-    (r'coder\.conv_in\.', 'coder.conv1.'),
-    (r'coder\.norm_out\.', 'coder.head.0.'), (r'coder\.conv_out\.', 'coder.head.2.'),
-    (r'\.norm1\.', '.residual.0.'), (r'\.norm2\.', '.residual.3.'),
-    (r'(s\.\d+|middle\.\d)\.conv1\.', r'\1.residual.2.'),
-    (r'(s\.\d+|middle\.\d)\.conv2\.', r'\1.residual.6.'),
-    (r'\.conv_shortcut\.', '.shortcut.')))
-
-
-def public_name(name: str) -> str:
-    """Return the public name of one of diffusers' tensors; public names stay as they are."""
-    for pattern, public in DIFFUSERS_NAMES:
-        name = pattern.sub(public, name)
-    return name
