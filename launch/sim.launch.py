@@ -4,7 +4,8 @@ Start imagined worlds in the place of a simulator.
 
 ``ros2 launch lingbot_world_ros sim.launch.py profile:=isaac_sim scene:=office``; with
 ``num_worlds:=4`` four of them, as ``world_0`` to ``world_3``. ``--show-args`` lists all arguments.
-An argument that is left empty has the value of the profile.
+An argument that is left empty has the value of the profile. Parameters with a dot in their name,
+``lingbot.precision:=fp8``, are arguments as well.
 """
 import os
 
@@ -14,7 +15,7 @@ from launch.actions import (DeclareLaunchArgument, OpaqueFunction, SetEnvironmen
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
-from lingbot_world_ros.errors import SpecError
+from lingbot_world_ros.errors import SpecError, unknown_name
 from lingbot_world_ros.nodes.params import load_profile, PARAMS, profile_path
 from lingbot_world_ros.nodes.run import profile_variable
 from lingbot_world_ros.nodes.worlds_params import world_parameters
@@ -59,6 +60,18 @@ def _argument(name):
     return name.rpartition('.')[2]
 
 
+def _dotted(given):
+    """Read parameters of groups, ``lingbot.precision:=fp8``; launch drops them without a word."""
+    groups = {name.partition('.')[0] for name in PARAMS if '.' in name}
+    values = {name: text for name, text in given.items()
+              if '.' in name and name.partition('.')[0] in groups}
+    for name in values:
+        if name not in PARAMS:
+            raise unknown_name('launch argument', name, PARAMS)
+    return {name: PARAMS[name].check(text if PARAMS[name].kind is str else yaml.safe_load(text),
+                                     'launch argument') for name, text in values.items()}
+
+
 def _as_given(values):
     """Keep text text: launch would read a prompt or a robot description as YAML."""
     return {name: ParameterValue(value, value_type=str) if isinstance(value, str) else value
@@ -82,6 +95,7 @@ def _nodes(context):
     overrides = {name: PARAMS[name].check(yaml.safe_load(text), 'launch argument')
                  if PARAMS[name].kind is not str else text
                  for name, text in given.items() if text != ''}
+    overrides.update(_dotted(context.launch_configurations))
     executables = ['sim'] if value('composed') == 'true' else ['world_model', 'action_encoder']
     if not value('num_worlds').isdigit():
         raise SpecError(f'num_worlds={value("num_worlds")!r} is not a whole number.')

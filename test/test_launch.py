@@ -89,6 +89,15 @@ def test_lingbot_world_takes_another_profile():
     assert [parameters_of(node, context)[0] for node in nodes] == [['lingbot_world_1_3b']] * 2
 
 
+def test_parameters_of_groups_are_arguments():
+    path = share_path('launch', 'lingbot_world.launch.py')
+    given = {'lingbot.precision': 'fp8', 'lingbot.cache_in_8_bits': 'true',
+             'lingbot.step_indices': '0'}
+    context, nodes = actions_of(describe(path), **given)
+    values = parameters_of(nodes[0], context)[1]
+    assert values == {**given, 'lingbot.cache_in_8_bits': True}
+
+
 def test_shared_memory_is_set_for_all_unless_the_user_chose(monkeypatch):
     from lingbot_world_ros.nodes.run import profile_variable
     path = share_path('launch', 'sim.launch.py')
@@ -103,6 +112,7 @@ def test_shared_memory_is_set_for_all_unless_the_user_chose(monkeypatch):
 @pytest.mark.parametrize('arguments, words', [
     ({'profile': 'isac_sim'}, "Did you mean 'isaac_sim'"), ({'num_worlds': '0'}, '0 worlds'),
     ({'num_worlds': 'two'}, "'two' is not a whole number"),
+    ({'lingbot.precison': 'fp8'}, "Did you mean 'lingbot.precision'"),
     ({'mode': 'warp'}, 'warp'), ({'seed': 'many'}, 'whole number')])
 def test_mistakes_end_the_launch_in_words(arguments, words):
     description = describe(share_path('launch', 'sim.launch.py'))
