@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Videos on disk: what is written can be read again, and a place is refused in time."""
+from pathlib import Path
+
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.models.wan import clip_file
 from lingbot_world_ros.models.wan.clip_file import check_target, write_clip
@@ -73,3 +75,9 @@ def test_places_that_are_taken_or_strange_are_refused(tmp_path, name):
 def test_video_without_frames_is_refused(tmp_path):
     with pytest.raises(SpecError, match='no frames'):
         write_clip(check_target(tmp_path / 'clip.mp4'), (), 16.0)
+
+
+@pytest.mark.skipif(not Path('/proc/self').exists(), reason='needs a folder nobody can write to')
+def test_a_place_nobody_can_write_to_is_refused_before_the_video_is_made():
+    with pytest.raises(SpecError, match='/proc/clip.mp4.* cannot be written'):
+        check_target('/proc/clip.mp4')

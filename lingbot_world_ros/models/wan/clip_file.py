@@ -2,6 +2,7 @@
 """Videos on disk: an mp4 file, or a folder of pictures. NumPy and OpenCV, no torch."""
 import os
 from pathlib import Path
+import tempfile
 from typing import Iterable, NamedTuple
 
 from lingbot_world_ros.errors import quoted, shown, SpecError
@@ -33,11 +34,13 @@ def check_target(out) -> Path:
             if path.is_dir():
                 raise SpecError(f'{quoted(path)} is a folder; choose another name for the video.')
             path.parent.mkdir(parents=True, exist_ok=True)
+            _try_to_write(path.parent)
         elif path.suffix:
             raise SpecError(f'{quoted(path)} does not end with .mp4; give such a name or that of '
                             'a folder for pictures.')
         else:
             _make_folder(path)
+            _try_to_write(path)
     except (OSError, ValueError) as error:
         if isinstance(error, SpecError):
             raise
@@ -90,6 +93,11 @@ def _make_folder(path):
     if any(path.iterdir()):
         raise SpecError(f'the folder {quoted(path)} is not empty; choose another name for the '
                         'video.')
+
+
+def _try_to_write(folder):
+    with tempfile.TemporaryFile(dir=folder):
+        pass  # rights alone do not tell: read-only mounts, root
 
 
 class _Video:
