@@ -47,3 +47,19 @@ def test_a_failure_is_told_and_the_next_one_follows():
         slow.newest.put(request)
     assert slow.started == ['a', 'b', 'c']
     assert [str(error) for error in slow.errors] == ['no', 'at once']
+
+
+def test_a_request_that_may_not_start_waits_and_the_newest_goes_on():
+    slow, may_start = Slow(), True
+    slow.newest = NewestOnly(slow.submit, slow.errors.append, lambda: may_start)
+    slow.newest.put('a')
+    may_start = False
+    slow.newest.put('b')
+    slow.futures[0].set_result(None)
+    slow.newest.put('c')
+    slow.newest.go_on()
+    assert slow.started == ['a']
+    may_start = True
+    slow.newest.go_on()
+    slow.newest.go_on()
+    assert slow.started == ['a', 'c']

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Prompts and images that go into a world: at its start by parameter, later by topic."""
+import time
+
 import pytest
 
 pytest.importorskip('rclpy')
@@ -125,6 +127,23 @@ def test_an_image_sent_while_running_is_what_the_world_goes_on_from(make_graph):
     np.testing.assert_array_equal(world.anchors[0], RED)
     assert graph.call(Trigger, '/world_model/reset').success
     graph.newest(status, lambda m: m.images_anchored == 0, 'a new start')
+
+
+def test_a_flood_of_images_lets_a_step_follow_each(make_graph):
+    class Slow(FreeCameraWorld):
+        def observe(self, *args, **kwargs):
+            time.sleep(0.1)  # longer than the time between two images
+            return super().observe(*args, **kwargs)
+    graph = make_graph(Slow())
+    status = graph.listen(WorldStatus, 'world_status')
+    camera = graph.publisher(Image, 'camera/anchor')
+    msg = image_to_msg(RED, 0, 'camera')
+
+    def flooded():
+        camera.publish(msg)
+        return status and status[-1].images_anchored >= 5
+    graph.wait_for(flooded, 'five images')
+    assert status[-1].step >= 4 and status[-1].state == WorldStatus.STATE_PLAYING
 
 
 def test_an_image_that_cannot_be_read_is_refused_in_words(make_graph):

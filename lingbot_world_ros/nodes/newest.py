@@ -11,14 +11,16 @@ class NewestOnly:
     ``put`` may be called from any thread, and the end of a request may come from another one.
     """
 
-    def __init__(self, submit: Callable, on_error: Callable[[Exception], None]):
+    def __init__(self, submit: Callable, on_error: Callable[[Exception], None],
+                 may_start: Callable[[], bool] = lambda: True):
         """
         Prepare.
 
         :param submit: called with a request; returns a concurrent future, or raises
         :param on_error: called with what a request failed with
+        :param may_start: whether a request may be handed over now, else it waits for ``go_on``
         """
-        self._submit, self._on_error = submit, on_error
+        self._submit, self._on_error, self._may_start = submit, on_error, may_start
         self._lock = threading.Lock()  # guards what is below
         self._is_busy = False
         self._waiting = ()
@@ -26,9 +28,15 @@ class NewestOnly:
     def put(self, request) -> None:
         """Hand a request over now, or as soon as the one before it is done."""
         with self._lock:
-            if self._is_busy:
-                self._waiting = (request,)
+            self._waiting = (request,)
+        self.go_on()
+
+    def go_on(self) -> None:
+        """Hand over what waits, if nothing is under way and it may start by now."""
+        with self._lock:
+            if self._is_busy or not self._waiting or not self._may_start():
                 return
+            (request,), self._waiting = self._waiting, ()
             self._is_busy = True
         self._start(request)
 
@@ -49,7 +57,5 @@ class NewestOnly:
 
     def _next(self):
         with self._lock:
-            waiting, self._waiting = self._waiting, ()
-            self._is_busy = bool(waiting)
-        if waiting:
-            self._start(*waiting)
+            self._is_busy = False
+        self.go_on()

@@ -28,7 +28,7 @@ from lingbot_world_ros.worlds.isolated import IsolatedWorld
 from lingbot_world_ros.worlds.library import (check_prompt, find_start_image, IMAGE_SCENE,
                                               started_from, WorldLibrary)
 from lingbot_world_ros.worlds.session import Session, SessionSpec
-from lingbot_world_ros.worlds.status import PAUSED, PLAYING, SessionObserver
+from lingbot_world_ros.worlds.status import PAUSED, PLAYING, REALTIME, SessionObserver
 from lingbot_world_ros.worlds.world_model import make_world
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
@@ -76,8 +76,9 @@ class WorldModelNode(LifecycleNode):
         self._quiet_until_s = {}  # by topic: a flood shall not flood the log
         self._prompts = NewestOnly(lambda text: self._ask(Session.set_prompt, text),
                                    partial(self._warn, 'prompt'))
-        self._anchors = NewestOnly(lambda rgb: self._ask(Session.anchor_image, rgb),
-                                   partial(self._warn, 'anchor_image'))
+        self._anchored_step = None  # the newest step when the newest image was taken
+        self._anchors = NewestOnly(self._ask_anchor, partial(self._warn, 'anchor_image'),
+                                   self._may_anchor)
         topics = self.params.topics
         qos.subscription(self, String, topics.prompt, self.on_prompt, qos.NEWEST)
         qos.subscription(self, Image, topics.anchor_image, self.on_anchor_image, qos.NEWEST)
@@ -301,6 +302,21 @@ class WorldModelNode(LifecycleNode):
         except SpecError as error:
             self._warn('anchor_image', f'refused. {error}')
 
+    def _ask_anchor(self, rgb):
+        asked = self._ask(Session.anchor_image, rgb)
+        asked.add_done_callback(self._anchored)
+        return asked
+
+    def _anchored(self, asked):
+        if not asked.cancelled() and asked.exception() is None:
+            self._anchored_step = asked.result().step
+
+    def _may_anchor(self):
+        """Let a step follow each image, or a stream of images would keep time at a stand."""
+        session = self.running_session()
+        return (session is None or session.status.state != PLAYING
+                or session.spec.mode != REALTIME or session.status.step != self._anchored_step)
+
     def _ask(self, request, value):
         """Hand a request over to the session, if there is still one."""
         session = self.running_session()
@@ -347,6 +363,7 @@ class WorldModelNode(LifecycleNode):
         """Look after the engine from outside its thread."""
         if self.session is not None:
             self.session.check_engine()
+        self._anchors.go_on()
 
     async def _answer(self, response, request):
         """Wait for the worker without holding up the executor, then fill in the response."""
