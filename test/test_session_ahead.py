@@ -448,6 +448,8 @@ def test_load_that_fails_goes_back_if_nothing_changed_and_is_an_error_if_not():
     session, seen = ahead(Picky(), paused=True)
     before = session.advance(1).result(10.0)
     assert refusal(session.load(room('b', images=('missing.png',)))) == 'engine'
+    error = session.load(room('b', images=('missing.png',))).exception(10.0)
+    assert str(error).endswith('the one before goes on: missing.png is not there')
     assert (session.status.state, session.status.digest) == ('paused', before.digest)
     session.advance(1).result(10.0)
     check_frames(seen)

@@ -402,8 +402,7 @@ class Engine:
             if not is_wanted() or self._broken_by is not None:
                 raise
             text = f'{type(error).__name__}: {error}'
-            self._log.warning('The engine failed, one more try from the last good state. '
-                              f'{text}')
+            self._log.warning(f'The engine failed; it goes back and tries once more. {text}')
             note = f'Recovered {self._recover()}. {text}'
             observation = self._good_step(actions)
         return Made(observation, self._clock.now_ns() - started_ns, note, self.prompt,

@@ -454,13 +454,13 @@ class Session:
         self._tell_status(state=LOADING, frame_rate_hz=0.0, real_time_factor=0.0)
         try:
             observation = self._engine.reset(definition, definition.seed)
-        except Exception:
+        except Exception as error:
             if before.state in (NO_WORLD, ERROR) or not self._engine.go_back(kept):
                 self._tell_status(state=before.state)
                 raise
             self._tell_status(state=before.state)
             raise Refused('engine', 'The world was not loaded, the one before goes on: '
-                          f'{traceback.format_exc(limit=0).strip().splitlines()[-1]}')
+                          f'{_told(error)}') from error
         self._next_seed = None
         self._begin(definition, definition.seed, observation, reset_time=True)
         self._tell_status(state=STOPPED)
@@ -778,8 +778,7 @@ class Session:
     def _fail(self, error):
         """Stop sim time; the last frame is not repeated, and only a reset goes on."""
         fault = fault_of(error)
-        kind = '' if isinstance(error, SpecError) else f'{type(error).__name__}: '
-        text = f'The world stopped ({fault.name.lower()}): {kind}{str(error).rstrip(".")}.'
+        text = f'The world stopped ({fault.name.lower()}): {_told(error).rstrip(".")}.'
         if isinstance(error, SpecError):  # the user can mend it; where it came from is no help
             self._log.error(text)
         else:
@@ -802,6 +801,11 @@ class Session:
                                **changes)
         for observer in self._observers:
             observer.on_status(self._status)
+
+
+def _told(error) -> str:
+    """Return an error's text; what is no message to the user begins with its kind."""
+    return str(error) if isinstance(error, SpecError) else f'{type(error).__name__}: {error}'
 
 
 def _refused(reason, text) -> Future:
