@@ -189,6 +189,11 @@ def test_scene_image_without_an_image_says_what_to_set(world):
         world.reset('image', 0)
 
 
+def test_more_than_one_image_is_refused(world, photo):
+    with pytest.raises(SpecError, match='one image, got 2'):
+        world.reset('image', 0, start=Start('', (photo, photo)))
+
+
 def test_image_that_shows_less_than_the_camera_sees_is_refused(world, photo):
     narrow = ImageCamera(160, 90, 400.0, 400.0, 80.0, 45.0)
     with pytest.raises(SpecError, match='field_of_view_deg to 19'):

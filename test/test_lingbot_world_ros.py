@@ -66,7 +66,7 @@ class Sim:
     def __exit__(self, *_):
         self.process.send_signal(signal.SIGINT)
         try:
-            self.process.communicate(timeout=20)
+            _, self.logged = self.process.communicate(timeout=20)
         except subprocess.TimeoutExpired:
             self.process.kill()
             raise
@@ -172,6 +172,13 @@ def test_a_robot_stack_drives_it(fast, domain):
         anchor.publish(Image(height=4, width=6, step=18, encoding='rgb8', data=bytes(72)))
         client.graph.wait_for(lambda: client.statuses[-1].images_anchored == 1, 'the anchor')
         assert client.statuses[-1].state == WorldStatus.STATE_PLAYING
+
+
+def test_prompt_that_is_cut_is_told_in_the_log_of_ros(fast, domain):
+    with Sim(domain, fast, '--prompt', 'a street ' * 300) as sim:
+        pass
+    (told,) = [line for line in sim.logged.splitlines() if '601 tokens' in line]
+    assert told.startswith('[WARN]') and 'first 512' in told
 
 
 @pytest.mark.skipif(not EXAMPLES.is_dir(), reason='the public examples are not here')

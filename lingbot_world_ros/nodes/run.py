@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Start nodes, spin them in one process, and end without a trace."""
+import logging
 import os
 import re
 import signal
@@ -7,10 +8,11 @@ import sys
 import threading
 
 from lingbot_world_ros.errors import SpecError
-from lingbot_world_ros.paths import share_path
+from lingbot_world_ros.paths import PACKAGE, share_path
 from lingbot_world_ros.worlds.session import WORKER
 import rclpy
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.logging import get_logger
 from rclpy.signals import SignalHandlerOptions
 
 INTERRUPTED = 130  # exit code, as shells tell Ctrl-C
@@ -131,6 +133,22 @@ def start_ros(args=None) -> None:
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     except RuntimeError as error:
         raise SpecError(f'ROS does not start: {error}') from error
+    log = logging.getLogger(PACKAGE)
+    if not log.handlers:
+        log.addHandler(RosLogHandler())
+
+
+class RosLogHandler(logging.Handler):
+    """Tell what modules without ROS log, in the words and places of ROS."""
+
+    def emit(self, record):
+        """Pass a record on; rclpy wants one severity per line of code."""
+        text = self.format(record).encode(errors='replace').decode()
+        logger = get_logger(PACKAGE)
+        if record.levelno >= logging.ERROR:
+            logger.error(text)
+        elif record.levelno >= logging.WARNING:
+            logger.warning(text)
 
 
 def interrupt_on_signals() -> None:

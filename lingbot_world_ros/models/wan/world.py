@@ -223,6 +223,9 @@ class LingBotWorld:
 
     def _start(self, scene, start):
         """Return the start image as this camera sees it, and the prompt."""
+        if len(start.images) > 1:
+            raise SpecError(f'LingBot-World starts from one image, got {len(start.images)}; leave '
+                            'the others out.')
         path, prompt = self._scenes.get(scene, ('', ''))
         if start.images:
             path = start.images[0]
