@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A recorded or typed camera path in the place of cmd_vel, frame by frame in sim time."""
 from dataclasses import replace
+import time
 
 import pytest
 
@@ -100,8 +101,12 @@ def arguments(path, *more):
 def make_nodes(world, composed):
     def nodes():
         encoder = ActionEncoderNode()
-        return [WorldModelNode(world=lambda: world, encoder=encoder if composed else None),
-                encoder]
+        try:
+            return [WorldModelNode(world=lambda: world, encoder=encoder if composed else None),
+                    encoder]
+        except SpecError:
+            encoder.destroy_node()
+            raise
     return nodes
 
 
@@ -180,9 +185,12 @@ def test_keys_are_played(domain):
 
 
 @pytest.mark.parametrize('composed', [True, False], ids=['composed', 'separate'])
-def test_a_fixed_camera_is_refused_at_start(domain, folder, composed):
-    with pytest.raises(SpecError, match='camera_path: the camera of engine .fake. stays'):
+def test_a_fixed_camera_is_refused_at_start_and_leaves_nothing(domain, folder, composed):
+    with pytest.raises(SpecError, match='camera_path: the camera of engine .fake. stays') as error:
         Graph(make_nodes(FakeWorld(), composed), domain, arguments(folder))
+    with Graph(lambda: [], domain) as graph:  # while the error holds on to the node
+        time.sleep(0.5)
+        assert not graph.probe.count_publishers('/world_model/transition_event'), error
 
 
 def test_an_encoder_alone_refuses_a_world_with_a_fixed_camera(domain, folder):

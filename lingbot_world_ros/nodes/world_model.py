@@ -93,7 +93,11 @@ class WorldModelNode(LifecycleNode):
         self.create_timer(1.0, self.on_second, clock=steady)
         self.create_timer(WATCH_PERIOD_S, self.on_watch, clock=steady)
         if self.params.autostart:
-            self._bring_up()
+            try:
+                self._bring_up()
+            except BaseException:
+                self.destroy_node()  # else it stays in the graph until memory is cleaned up
+                raise
 
     def destroy_node(self):
         """End the worker before its publishers go away."""
