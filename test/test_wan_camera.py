@@ -59,46 +59,13 @@ def test_rays_are_those_of_the_public_code(name):
 
 @needs_golden
 @pytest.mark.parametrize('name', ('lingbot_world_base_tiny', 'lingbot_world_fast_tiny'))
-def test_steps_are_those_of_the_public_code_but_for_its_rounding(name):
-    _, poses, _, relative, _ = golden(name)
+def test_rays_from_poses_are_those_of_the_public_code(name):
+    size, poses, intrinsics, relative, rays = golden(name)
     path = CameraPath(poses.double().numpy())
     steps = clip_steps(path, len(path))
-    np.testing.assert_allclose(steps[:, :3, :3], relative[:, :3, :3], atol=1e-6)
-    # The public code subtracts translations of some hundreds in float32 to get steps of
-    # thousandths; one unit in the last place of the former is a percent of the latter.
-    longest = np.linalg.norm(framewise(path.poses[::4])[:, :3, 3], axis=1).max()
-    rounding = np.spacing(poses[:, :3, 3].abs().max().numpy()) / longest
-    np.testing.assert_allclose(steps[:, :3, 3], relative[:, :3, 3], atol=2 * rounding)
-
-
-def inverse_in_float32(T):
-    rotation = T[:, :3, :3].transpose(1, 2)
-    inverse = torch.eye(4).repeat(len(T), 1, 1)
-    inverse[:, :3, :3], inverse[:, :3, 3] = rotation, -(rotation @ T[:, :3, 3:])[..., 0]
-    return inverse
-
-
-@needs_golden
-@pytest.mark.parametrize('name', ('lingbot_world_base_tiny', 'lingbot_world_fast_tiny'))
-def test_rays_from_poses_are_golden_once_its_rounding_is_repeated(name):
-    """Poses lie hundreds of units away: what differs is the order of single-precision sums."""
-    transform = pytest.importorskip('scipy.spatial.transform')
-    size, poses, intrinsics, relative, rays = golden(name)
-    every, n = poses.numpy(), len(poses)
-    at = np.linspace(0, n - 1, (n - 1) // 4 + 1)
-    T = np.tile(np.eye(4), (len(at), 1, 1))
-    T[:, :3, :3] = transform.Slerp(
-        np.arange(n), transform.Rotation.from_matrix(every[:, :3, :3]))(at).as_matrix()
-    T[:, :3, 3] = np.stack([np.interp(at, np.arange(n), every[:, i, 3]) for i in range(3)], -1)
-    T = torch.tensor(T, dtype=torch.float32)
-    T = inverse_in_float32(T[:1]) @ T
-    steps = torch.eye(4).repeat(len(T), 1, 1)
-    steps[1:] = inverse_in_float32(T[:-1]) @ T[1:]
-    steps = unit_translations(steps.numpy())
-    assert np.linalg.norm(steps - relative.numpy()) < 1e-6 * np.linalg.norm(relative.numpy())
+    assert np.linalg.norm(steps - relative.numpy()) < 1e-4 * np.linalg.norm(relative.numpy())
     grid = RayGrid(size, scale_intrinsics(intrinsics[0].tolist(), size))
-    error = (packed_rays(grid.tokens(steps), size) - rays).norm() / rays.norm()
-    assert error < 1e-4
+    assert (packed_rays(grid.tokens(steps), size) - rays).norm() < 1e-4 * rays.norm()
 
 
 def test_rays_of_a_camera_at_rest():
@@ -171,15 +138,15 @@ def test_every_fourth_frame_of_a_clip_counts():
     path = keys_to_path('w-9,l-8')
     steps = clip_steps(path, 17)
     assert steps.shape == (5, 4, 4)
-    np.testing.assert_allclose(steps, unit_translations(framewise(path.poses[:17:4])), atol=1e-12)
+    np.testing.assert_allclose(steps, unit_translations(framewise(path.poses[:17:4])), atol=1e-5)
     np.testing.assert_allclose(np.linalg.norm(steps[:, :3, 3], axis=1), [0, 1, 1, .25, 0],
-                               atol=1e-9)
+                               atol=1e-5)
 
 
 def test_clip_of_fewer_latents_is_stretched_to_the_end_of_the_path():
     path = keys_to_path('wl-16')
     steps = unit_translations(framewise(path.poses[[0, 8, 16]]))
-    np.testing.assert_allclose(clip_steps(path, 17, latents=3), steps, atol=1e-12)
+    np.testing.assert_allclose(clip_steps(path, 17, latents=3), steps, atol=1e-5)
 
 
 def test_path_that_is_too_short_is_refused():
@@ -222,4 +189,4 @@ def test_slow_motion_is_no_rest():
 def test_live_walk_and_recorded_walk_are_the_same():
     path = keys_to_path('w-16,wl-16')
     live = latent_steps(path.motion(0, 32), 0.2)
-    np.testing.assert_allclose(live, clip_steps(path, 33)[1:], atol=1e-9)
+    np.testing.assert_allclose(live, clip_steps(path, 33)[1:], atol=1e-5)

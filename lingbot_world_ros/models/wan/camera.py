@@ -15,7 +15,7 @@ from typing import Optional, Tuple
 from lingbot_world_ros.actions.embedding import invert_pose
 from lingbot_world_ros.actions.rotation import rotation_vector
 from lingbot_world_ros.errors import SpecError
-from lingbot_world_ros.models.wan.camera_path import CameraPath, interpolate
+from lingbot_world_ros.models.wan.camera_path import CameraPath
 from lingbot_world_ros.models.wan.spec import (FRAMES_PER_LATENT, num_latents, PATCH,
                                                PIXELS_PER_TOKEN, VAE_STRIDE, VideoSize)
 import numpy as np
@@ -66,15 +66,40 @@ def clip_steps(path: CameraPath, num_frames: int, latents: Optional[int] = None)
     :param num_frames: frames of the path that are used, 4n + 1
     :param latents: how many latent frames they are spread over; None takes every fourth frame.
         The public causal scripts round them down to whole chunks, which stretches time a little
-    :return: (f, 4, 4) float64 camera seen from the latent frame before, world units: the longest
-        translation is 1
+    :return: (f, 4, 4) float32 camera seen from the latent frame before, world units: the longest
+        translation is 1. Rounded as by the public scripts, which matters far from the origin
     :raises SpecError: the path is shorter
     """
     if num_frames > len(path):
         raise SpecError(f'camera path of {len(path)} poses is too short for {num_frames} frames; '
                         f'use at most {len(path) - (len(path) - 1) % FRAMES_PER_LATENT}.')
     at = np.linspace(0, num_frames - 1, latents or num_latents(num_frames))
-    return unit_translations(framewise(interpolate(path.poses, at)))
+    return unit_translations(_framewise_in_float32(_interpolated(path.poses, at)))
+
+
+def _interpolated(poses, at):
+    """Read poses between frames as the public scripts do: straight lines, SLERP. (m, 4, 4)."""
+    from scipy.spatial.transform import Rotation, Slerp
+    frames, T = np.arange(len(poses)), np.tile(np.eye(4), (len(at), 1, 1))
+    rotations = Rotation.from_matrix(poses[:, :3, :3])
+    T[:, :3, :3] = (Slerp(frames, rotations)(at) if len(poses) > 1 else rotations).as_matrix()
+    T[:, :3, 3] = np.stack([np.interp(at, frames, poses[:, axis, 3]) for axis in range(3)], -1)
+    return T
+
+
+def _framewise_in_float32(poses):
+    """See each camera from the one before, by way of the first, in the public scripts' order."""
+    def inverse(T):
+        rotation = T[:, :3, :3].transpose(1, 2)
+        out = torch.eye(4).repeat(len(T), 1, 1)
+        out[:, :3, :3], out[:, :3, 3] = rotation, -(rotation @ T[:, :3, 3:])[..., 0]
+        return out
+
+    T = torch.tensor(poses, dtype=torch.float32)
+    T = inverse(T[:1]) @ T
+    steps = torch.eye(4).repeat(len(T), 1, 1)
+    steps[1:] = inverse(T[:-1]) @ T[1:]
+    return steps.numpy()
 
 
 def clip_keys(path: CameraPath, num_frames: int) -> np.ndarray:
