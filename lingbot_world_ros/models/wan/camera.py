@@ -12,7 +12,6 @@ Source: LingBot-World v1 (camera conditioning).
 """
 from typing import Optional, Tuple
 
-from lingbot_world_ros.actions.embedding import invert_pose
 from lingbot_world_ros.actions.rotation import rotation_vector
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.models.wan.camera_path import CameraPath
@@ -29,19 +28,6 @@ ACT_CHANNELS = 7  # direction x y z, keys w a s d
 # 16 Hz and 0.25 m per unit they are 4 mm/s and 0.1 degrees/s.
 REST_TRANSLATION = 0.004  # world units
 REST_ROTATION_RAD = 5e-4
-
-
-def framewise(poses: np.ndarray) -> np.ndarray:
-    """
-    See each camera from the one before.
-
-    :param poses: (f, 4, 4) camera-to-world
-    :return: (f, 4, 4) float64, the first is the identity
-    """
-    poses = np.asarray(poses, np.float64)
-    relative = np.tile(np.eye(4), (len(poses), 1, 1))
-    relative[1:] = invert_pose(poses[:-1]) @ poses[1:]
-    return relative
 
 
 def unit_translations(relative: np.ndarray) -> np.ndarray:
