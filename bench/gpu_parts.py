@@ -190,28 +190,6 @@ class Clock:
         return total
 
 
-class HostCopy:
-    """Bring frames to the host, through memory that the device writes directly."""
-
-    def __init__(self):
-        self._pinned = None
-
-    def __call__(self, frames: Tensor) -> np.ndarray:
-        """
-        Copy, and wait for it.
-
-        :param frames: (T, H, W, 3) uint8
-        :return: the same on the host
-        """
-        if frames.device.type != 'cuda':
-            return frames.numpy().copy()
-        if self._pinned is None or self._pinned.shape != frames.shape:
-            self._pinned = torch.empty(frames.shape, dtype=frames.dtype, pin_memory=True)
-        self._pinned.copy_(frames, non_blocking=True)
-        torch.cuda.current_stream(frames.device).synchronize()
-        return self._pinned.numpy().copy()
-
-
 def relative_error(result: Tensor, expected: Tensor) -> float:
     """Return the norm of the difference by the norm of what was expected."""
     result, expected = result.double(), expected.double()

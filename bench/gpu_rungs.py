@@ -8,7 +8,7 @@ Each has ``chunk(clock, early)``, which makes one more chunk, or the same one ag
 import functools
 from typing import NamedTuple, Optional
 
-from bench.gpu_parts import Case, Clock, HostCopy, Inputs
+from bench.gpu_parts import Case, Clock, Inputs
 from bench.plain_dit import PlainDiT
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.models.wan.camera import RayGrid
@@ -19,6 +19,7 @@ from lingbot_world_ros.models.wan.kv_cache import Place
 from lingbot_world_ros.models.wan.rope import Rotation
 from lingbot_world_ros.models.wan.stream import CausalStream, CLEAN, StreamSpec
 from lingbot_world_ros.models.wan.vae import to_frames
+from lingbot_world_ros.models.wan.world import FrameCopy
 import numpy as np
 import torch
 from torch import Tensor
@@ -66,7 +67,7 @@ class OwnStream:
         self.case, self._vae, self._inputs = case, vae, inputs
         self._decoder = self._decoder_memory = self._previous = None
         self._clock: Optional[Clock] = None
-        self._copy, self.settled_latents = HostCopy(), vae.settled_latents
+        self._copy, self.settled_latents = FrameCopy().to_host, vae.settled_latents
         self.image_latents: Optional[Tensor] = None
         self.stream = CausalStream(dit, self, StreamSpec(case.size, case.window, case.schedule),
                                    case.intrinsics, noise=self._noise)
@@ -141,7 +142,7 @@ class PlainStream:
         :param inputs: of all rungs
         :param attend: attention
         """
-        self.case, self._vae, self._inputs, self._copy = own.case, vae, inputs, HostCopy()
+        self.case, self._vae, self._inputs, self._copy = own.case, vae, inputs, FrameCopy().to_host
         self._plain = PlainDiT(dit, attend)
         self._rays = RayGrid(self.case.size, self.case.intrinsics, device=dit.device)
         self._image = own.image_latents
@@ -219,7 +220,7 @@ class DiffusersStream:
         :param inputs: of all rungs
         :raises SpecError: if diffusers is not installed
         """
-        self.case, self._vae, self._inputs, self._copy = case, vae, inputs, HostCopy()
+        self.case, self._vae, self._inputs, self._copy = case, vae, inputs, FrameCopy().to_host
         self._dtype, self._device = dit.dtype, dit.device
         self._network, self._decoder = diffusers_network(dit), None
 
