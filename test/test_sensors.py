@@ -321,6 +321,9 @@ def test_world_spec_tells_the_encoder_all_it_needs():
     assert (msg.takes_text, msg.takes_images) == (False, False)
     led = world.world_spec_to_msg(replace(SPEC, takes_text=True, takes_images=True), status, 'b')
     assert (led.takes_text, led.takes_images) == (True, True)
+    assert np.isnan(msg.uncertainty_limit)
+    sure = world.world_spec_to_msg(replace(SPEC, uncertainty_limit=0.25), status, 'b')
+    assert sure.uncertainty_limit == 0.25
 
 
 def test_status_adds_up_refusals_and_names_the_problem():

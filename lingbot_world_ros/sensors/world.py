@@ -2,7 +2,7 @@
 """What a world is and how it is doing -> WorldSpec, WorldStatus, diagnostic_msgs."""
 from array import array
 from dataclasses import replace
-from math import isnan
+from math import isnan, nan
 from typing import Optional
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
@@ -38,7 +38,7 @@ def world_spec_to_msg(spec: WorldSpec, status: SessionStatus, frame_id: str) -> 
     :param frame_id: base frame, which carries the camera
     :return: the message, to be latched
     """
-    joints = spec.joints
+    joints, limit = spec.joints, spec.uncertainty_limit
     msg = WorldSpecMsg(
         engine=spec.engine, model=spec.model, scene=status.scene, scenes=list(spec.scenes),
         world=status.world, world_resource=status.world_text, mode=status.mode, seed=status.seed,
@@ -53,7 +53,7 @@ def world_spec_to_msg(spec: WorldSpec, status: SessionStatus, frame_id: str) -> 
         joint_position_max=[float(j.high) for j in joints],
         predicted_states=list(spec.predicted_states),
         integrated_states=list(spec.integrated_states), has_depth=spec.has_depth,
-        takes_text=spec.takes_text, takes_images=spec.takes_images)
+        uncertainty_limit=nan if limit is None else float(limit), takes_text=spec.takes_text, takes_images=spec.takes_images)
     msg.header.frame_id = frame_id
     set_stamp(msg.header.stamp, status.stamp_ns)
     return msg

@@ -80,6 +80,7 @@ class WorldSpec:
     takes_images: bool = False  # a world's start images and their camera
     free_camera: bool = False  # follows ActionEmbedding.camera_motion wherever it is mounted
     takes_poses: bool = True  # observe moves robot and objects; False: that is refused
+    uncertainty_limit: Optional[float] = None  # calibrated up to here, 0..1; None: not estimated
     cheap_snapshots: bool = True  # False: none is taken per step; a step that fails undoes itself
 
     def __post_init__(self):

@@ -53,7 +53,8 @@ class RoomWorld:
         self.spec = WorldSpec(
             engine='room', model=self.about['name'], scenes=tuple(self.about['scenes']),
             robot=ROBOT, action=robot_action_layout(ROBOT), has_depth=True,
-            predicted_states=('base', 'joints', 'contact', 'objects'))
+            predicted_states=('base', 'joints', 'contact', 'objects'),
+            uncertainty_limit=self.about['uncertainty']['calibrated_to'])
         self._batch_size, self._sample, self._threads = batch_size, sample, threads
         scale = self.about['variance_scale']  # of position, yaw, joints, objects
         self._growth_scale = np.array(
