@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 import shutil
 import struct
-from typing import Iterator, Tuple
+from typing import Iterator, Optional, Tuple
 
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.recording.definitions import message_definition
@@ -48,7 +48,7 @@ class BagWriter:
         self.folder = Path(folder)
         self._path = self.folder / f'{self.folder.name}.mcap'
         self.num_messages = self.num_bytes = 0
-        self._topics = {}
+        self._topics, self._notes = {}, {}
         self._stamp_ns = 0
         if self.folder.exists() or self.folder.is_symlink():
             raise SpecError(f'{self.folder} exists already; name another folder with -o, or '
@@ -80,6 +80,16 @@ class BagWriter:
                   QosTime(0, 0), QosTime(0, 0), QosLiveliness.AUTOMATIC, QosTime(0, 0), False)
         self._topics[topic] = self._writer.add_connection(
             topic, msg_type, msgdef=definition, rihs01=digest, offered_qos_profiles=[qos])
+
+    def note(self, key: str, text: str) -> None:
+        """
+        Keep a text about the recording, in ``custom_data`` of its metadata.yaml.
+
+        :param key: what it is called there
+        :param text: replaces an earlier one of that key
+        """
+        self._notes[key] = text
+        self._writer.set_custom_data(key, text)
 
     def write(self, topic: str, stamp_ns: int, cdr: bytes) -> None:
         """
@@ -122,7 +132,7 @@ class BagWriter:
             writer.abort()
         try:
             end_file(self._path)
-            num_messages = _write_metadata(self._path, self._topics)
+            num_messages = _write_metadata(self._path, self._topics, self._notes)
             rest = f'the first {num_messages} of {self.num_messages} messages are kept.'
         except (OSError, SpecError) as lost:
             rest = f'and what was written could not be finished ({lost}).'
@@ -166,7 +176,7 @@ def _record_ends(file) -> Iterator[int]:
         yield position
 
 
-def _write_metadata(path, announced) -> int:
+def _write_metadata(path, announced, notes) -> int:
     """Write metadata.yaml for a file that was ended by ``end_file``; return its messages."""
     from rosbags.rosbag2.metadata import dump_qos_v8
     import yaml
@@ -181,7 +191,7 @@ def _write_metadata(path, announced) -> int:
         count = reader.message_count
     about = {'version': FORMAT, 'storage_identifier': 'mcap', 'relative_file_paths': [path.name],
              **times, 'message_count': count, 'topics_with_message_count': topics,
-             'compression_format': '', 'compression_mode': '', 'custom_data': None,
+             'compression_format': '', 'compression_mode': '', 'custom_data': notes or None,
              'files': [{'path': path.name, **times, 'message_count': count}],
              'ros_distro': 'rosbags'}
     (path.parent / 'metadata.yaml').write_text(yaml.safe_dump(
@@ -226,12 +236,32 @@ class BagReader:
         """Return the names of all topics of a type, sorted."""
         return sorted({c.topic for c in self.reader.connections if c.msgtype == msg_type})
 
+    @property
+    def notes(self) -> dict:
+        """Texts about the recording by key, as ``BagWriter.note`` keeps them."""
+        custom = self.reader.metadata.custom
+        return dict(custom) if isinstance(custom, dict) else {}
+
     def messages(self, *topics: str) -> Iterator[Tuple[str, object]]:
         """
         Read messages in the order in which they were recorded.
 
         :param topics: names of those to read
         :return: topic and message, its fields as attributes
+        :raises SpecError: the file is damaged
+        """
+        for topic, _, msg in self.received(*topics):
+            yield topic, msg
+
+    def received(self, *topics: str, start_ns: Optional[int] = None,
+                 stop_ns: Optional[int] = None) -> Iterator[Tuple[str, int, object]]:
+        """
+        Read messages and when each was received, in the order in which they were recorded.
+
+        :param topics: names of those to read
+        :param start_ns: first moment, system time; None is the beginning
+        :param stop_ns: first moment that is not read any more; None is the end
+        :return: topic, system time in nanoseconds, message
         :raises SpecError: the file is damaged
         """
         from rosbags.typesys import get_types_from_msg
@@ -245,8 +275,8 @@ class BagReader:
                 # Bags of Humble hold no definitions.
                 definition = connection.msgdef.data or message_definition(connection.msgtype)[0]
                 store.register(get_types_from_msg(definition, connection.msgtype))
-            for connection, _, cdr in self.reader.messages(connections):
-                yield connection.topic, store.deserialize_cdr(cdr, connection.msgtype)
+            for connection, at_ns, cdr in self.reader.messages(connections, start_ns, stop_ns):
+                yield connection.topic, at_ns, store.deserialize_cdr(cdr, connection.msgtype)
         except SpecError:
             raise
         except Exception as error:  # of a damaged file any kind of error may come

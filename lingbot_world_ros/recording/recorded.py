@@ -6,7 +6,7 @@ Read from WorldSpec and WorldStatus messages, whoever deserialised them. No ROS.
 """
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Iterable, List, Tuple
+from typing import Iterable, List, Optional, Tuple
 
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.recording.bag import BagReader
@@ -78,13 +78,25 @@ def read_recording(path: Path, namespace: str = '') -> List[Segment]:
     :raises SpecError: no recording, damaged, or without ``world_spec`` and ``world_status``
     """
     with BagReader(path) as bag:
-        status = _topic(bag, STATUS, namespace)
-        spec = _topic(bag, SPEC, status.rpartition('/')[0] or '/')
+        spec, status = world_topics(bag, namespace)
         story = segments((topic == spec, msg) for topic, msg in bag.messages(spec, status))
     if not story:
         raise SpecError(f'{path}: no world was running while this was recorded; start one with '
                         '"lingbot-world sim" first.')
     return story
+
+
+def world_topics(bag: BagReader, namespace: str = '') -> Tuple[str, str]:
+    """
+    Find the topics that tell of one world.
+
+    :param bag: opened
+    :param namespace: of the world, needed where several were recorded
+    :return: names of ``world_spec`` and ``world_status``
+    :raises SpecError: there is none, or a choice
+    """
+    status = _topic(bag, STATUS, namespace)
+    return _topic(bag, SPEC, status.rpartition('/')[0] or '/'), status
 
 
 def _topic(bag, msg_type, namespace) -> str:
@@ -111,7 +123,7 @@ def segments(messages: Iterable[Tuple[bool, object]]) -> List[Segment]:
         WorldStatus
     :return: one segment per reset
     """
-    story = _Story()
+    story = Story()
     for is_spec, msg in messages:
         if is_spec:
             story.on_spec(msg)
@@ -120,19 +132,31 @@ def segments(messages: Iterable[Tuple[bool, object]]) -> List[Segment]:
     return story.segments
 
 
-class _Story:
-    """Reads one message after another; a status may come twice, or not at all."""
+class Story:
+    """
+    Reads one message after another; a status may come twice, or not at all.
+
+    ``segments`` is what was told so far.
+    """
 
     def __init__(self):
+        """Begin with nothing."""
         self.segments = []
         self._segment = self._world = self._last = None
         self._anchors = []  # set since the newest step
 
-    def on_spec(self, msg):
+    def on_spec(self, msg) -> None:
+        """Take in a WorldSpec."""
         self._world = RecordedWorld(msg.engine, msg.model, msg.world_resource, msg.scene,
                                     int(msg.frames_per_step), len(msg.action_names))
 
-    def on_status(self, msg):
+    def on_status(self, msg) -> Optional[Segment]:
+        """
+        Take in a WorldStatus.
+
+        :param msg: the message
+        :return: the segment it belongs to, None without a world
+        """
         if not msg.digest:  # no world
             self._segment = None
         elif self._segment is None or self._is_new(msg):
@@ -144,6 +168,7 @@ class _Story:
         else:
             self._add(msg)
         self._last = msg
+        return self._segment
 
     def _is_new(self, msg):
         last = self._last

@@ -7,7 +7,7 @@ the same bytes; ``verify`` checks that digest by digest. No ROS.
 """
 from dataclasses import dataclass, replace
 import logging
-from typing import Callable, Iterator, List, Optional, Sequence
+from typing import Callable, Iterator, List, Optional, Sequence, Tuple
 
 from lingbot_world_ros.actions.embedding import ActionEmbedding, CameraModel
 from lingbot_world_ros.errors import SpecError
@@ -161,14 +161,54 @@ class Verdict:
     text: str = ''
 
 
+def open_session(engine: WorldModel, observers=()) -> Tuple[Session, RecordedActions]:
+    """
+    Prepare an engine for ``happen_again``.
+
+    :param engine: not yet reset
+    :param observers: told about frames and status
+    :return: the session, to be closed by the caller, and where its actions come from
+    """
+    source = RecordedActions(engine.spec)
+    session = Session(engine, SessionSpec(mode=STEPPED, initial_state=PAUSED),
+                      observers=observers, log=logging.getLogger(__name__))
+    session.link(source)
+    return session, source
+
+
+def happen_again(segment: Segment, session: Session, source: RecordedActions,
+                 world_path: str = '') -> Iterator[Optional[RecordedStep]]:
+    """
+    Start where a segment started and make its steps.
+
+    :param segment: recorded
+    :param session: from ``open_session``
+    :param source: of its actions
+    :param world_path: folders with start images
+    :return: None when the first frame is there, then each step once its frames are
+    :raises SpecError: the engine does not know that world
+    """
+    session.load(definition_of(segment, session.world.spec, world_path)).result()
+    session.pause().result()
+    yield None
+    for step in segment.steps:
+        set_anchors(session, step.anchors)
+        set_prompt(session, step.prompt)
+        source.put([step])
+        session.advance(1).result()
+        yield step
+
+
 def verify(story: Sequence[Segment], make_engine: Callable[[str], WorldModel] = make_world,
-           world_path: str = '') -> Iterator[Verdict]:
+           world_path: str = '',
+           tell: Callable[[int], None] = lambda num_frames: None) -> Iterator[Verdict]:
     """
     Let everything happen again, as fast as the engine goes, and compare.
 
     :param story: from ``read_recording``
     :param make_engine: makes an engine by the name of ``WorldSpec.engine``
     :param world_path: folders with start images
+    :param tell: called with the number of frames compared since the last call
     :return: one verdict per segment, when it is there
     :raises SpecError: the engine cannot be made here
     """
@@ -182,38 +222,31 @@ def verify(story: Sequence[Segment], make_engine: Callable[[str], WorldModel] = 
                 if session is not None:
                     session.close()
                 engine_name = segment.world.engine
-                engine = make_engine(engine_name)
-                source = RecordedActions(engine.spec)
-                session = Session(engine, SessionSpec(mode=STEPPED, initial_state=PAUSED),
-                                  observers=(), log=logging.getLogger(__name__))
-                session.link(source)
-            yield _verify_segment(segment, session, source, world_path)
+                session, source = open_session(make_engine(engine_name))
+            yield _verify_segment(segment, session, source, world_path, tell)
     finally:
         if session is not None:
             session.close()
 
 
-def _verify_segment(segment, session, source, world_path) -> Verdict:
+def _verify_segment(segment, session, source, world_path, tell) -> Verdict:
     spec, num_same = session.world.spec, 0
     if spec.model != segment.world.model:
         return Verdict(segment, UNVERIFIABLE, 0, f'it was made by {segment.world.model!r}, here '
                        f'is {spec.model!r}.')
     try:
-        session.load(definition_of(segment, spec, world_path)).result()
-        session.pause().result()
-        if segment.first_digest:
-            if session.status.digest != segment.first_digest:
-                return Verdict(segment, DIFFERS, 0, 'the first frame, at step 0, differs.')
-            num_same = 1
-        for step in segment.steps:
-            set_anchors(session, step.anchors)
-            set_prompt(session, step.prompt)
-            source.put([step])
-            session.advance(1).result()
-            if session.status.digest != step.digest:
-                return Verdict(segment, DIFFERS, num_same, f'step {step.index} differs, at '
+        for step in happen_again(segment, session, source, world_path):
+            same = session.status.digest == (segment.first_digest if step is None else
+                                             step.digest)
+            if step is None and not segment.first_digest:  # it was not recorded
+                continue
+            if not same:
+                return Verdict(segment, DIFFERS, num_same, 'the first frame, at step 0, differs.'
+                               if step is None else f'step {step.index} differs, at '
                                f'{step.stamp_ns * 1e-9:.3f} s of sim time.')
-            num_same += spec.frames_per_step
+            num_frames = 1 if step is None else spec.frames_per_step
+            num_same += num_frames
+            tell(num_frames)
     except SpecError as error:
         return Verdict(segment, UNVERIFIABLE, num_same, str(error))
     except Exception as error:  # an engine may fail in any way

@@ -40,6 +40,7 @@ def run(args) -> int:
     :return: exit status; missed targets are reported, they are no failure
     :raises SpecError: for arguments that cannot be used
     """
+    from lingbot_world_ros.environment import environment
     from lingbot_world_ros.training.evaluate import evaluate
     from lingbot_world_ros.training.report import markdown, to_json, write_report
     from tqdm import tqdm
@@ -50,6 +51,7 @@ def run(args) -> int:
             bar.update(frames)
 
         results, rollouts = evaluate(_spec(args), args.out / 'truth', show)
+    results['made_by'] = environment()
     files = write_report(results, rollouts[0], args.out)
     print(to_json(results) if args.json else
           markdown(results) + '\nWritten: ' + ', '.join(map(str, files)))

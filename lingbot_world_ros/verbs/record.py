@@ -40,11 +40,13 @@ def run(args) -> int:
     """
     from lingbot_world_ros.recording.bag import BagWriter, require_rosbags
     require_rosbags()
+    from lingbot_world_ros.environment import environment, NOTE, to_note
     from lingbot_world_ros.nodes.recorder import RecorderNode
     from lingbot_world_ros.nodes.run import namespace_args, Spinner, start_ros, stop_on_signals
     import rclpy
     bag = BagWriter(args.output or Path(time.strftime('world_%Y_%m_%d-%H_%M_%S')))
     try:
+        bag.note(NOTE, to_note(environment()))
         start_ros(['--ros-args', *namespace_args(args.namespace), *args.ros_args])
         with Spinner() as spinner:
             stop_on_signals(spinner)
