@@ -18,8 +18,10 @@ from lingbot_world_ros.nodes.params import declare, WORLD_MODEL  # noqa: E402
 from lingbot_world_ros.nodes.world_publishers import WorldPublishers  # noqa: E402
 from lingbot_world_ros.sensors.image import compressed_from_msg, image_from_msg  # noqa: E402
 from lingbot_world_ros.sensors.stamps import stamp_to_ns  # noqa: E402
+from lingbot_world_ros.sensors.trail import MAX_POSES, PERIOD_NS  # noqa: E402
 from lingbot_world_ros.worlds.robot import ROBOT  # noqa: E402
 from lingbot_world_ros.worlds.status import Frame, SessionStatus  # noqa: E402
+from nav_msgs.msg import Path  # noqa: E402
 import numpy as np  # noqa: E402
 import rclpy  # noqa: E402
 from ros_graph import Domain, Graph  # noqa: E402
@@ -187,6 +189,47 @@ def test_ticks_from_several_threads_share_no_message(make_graph, monkeypatch):
     for thread in threads:
         thread.join()
     assert sorted(sent) == [(1, 1), (2, 2), (3, 3)]
+
+
+def drive(graph, num_frames, stamp_ns=STAMP_NS, step_m=0.02):
+    """Send frames of a base that moves on along x, and return the stamp after them."""
+    frame = make_frame()
+    for n in range(num_frames):
+        graph.sensors.on_frame(replace(frame, stamp_ns=stamp_ns + n * PERIOD_NS,
+                                       base_pose=frame.start_pose + [n * step_m, 0.0, 0.0]))
+    return stamp_ns + num_frames * PERIOD_NS
+
+
+def test_a_late_subscriber_gets_the_path_since_the_reset(make_graph):
+    graph = make_graph('-p', 'frame_prefix:=w/')
+    for num_frames, num_poses in ((31, 11), (7, 3)):  # 2 cm each, one pose in three frames
+        graph.sensors.on_reset(STATUS)
+        stamp_ns = drive(graph, num_frames)
+        paths = graph.listen(Path, 'path')
+        one(graph, paths, send_frame(graph, replace(
+            make_frame(), stamp_ns=stamp_ns,
+            base_pose=make_frame().start_pose + [(num_frames - 1) * 0.02, 0.0, 0.0])))
+        assert [p.pose.position.x for p in paths[-1].poses] == pytest.approx(
+            [0.06 * n for n in range(num_poses)])
+        assert {p.header.frame_id for p in paths[-1].poses} == {'w/odom'}
+        assert stamp_to_ns(paths[-1].header.stamp) == stamp_ns
+        assert stamp_to_ns(paths[-1].poses[1].header.stamp) == STAMP_NS + 3 * PERIOD_NS
+
+
+def test_the_path_keeps_the_newest_poses_and_turns(make_graph):
+    graph = make_graph()
+    paths = graph.listen(Path, 'path')
+    frame = make_frame()
+    one(graph, paths, send_frame(graph, frame))
+    stamp_ns = drive(graph, MAX_POSES + 100, step_m=0.1)
+    one_more = replace(frame, stamp_ns=stamp_ns,
+                       base_pose=frame.start_pose + [0.1 * (MAX_POSES + 99), 0.0, 0.2])
+    graph.sensors.on_frame(one_more)
+    graph.wait_for(lambda: stamp_to_ns(paths[-1].header.stamp) == stamp_ns, 'the last path')
+    poses = paths[-1].poses
+    assert len(poses) == MAX_POSES
+    assert poses[0].pose.position.x == pytest.approx(0.1 * 101)
+    assert poses[-1].pose.orientation.z == pytest.approx(np.sin(0.1))
 
 
 def test_status_comes_with_the_real_time_factor(make_graph):

@@ -19,13 +19,14 @@ from lingbot_world_ros.sensors.image import compressed_to_msg, depth_to_msg, ima
 from lingbot_world_ros.sensors.scan import DepthScan, scan_to_msg
 from lingbot_world_ros.sensors.state import (clock_to_msg, covariance_in_odom, EXACT_VARIANCE,
                                              joint_state_to_msg, odometry_to_msg, TWIST_VARIANCE)
+from lingbot_world_ros.sensors.trail import Trail
 from lingbot_world_ros.sensors.view import make_view
 from lingbot_world_ros.sensors.world import (diagnostics_to_msg, world_spec_to_msg,
                                              world_status_to_msg)
 from lingbot_world_ros.worlds.robot import ARM_SEGMENTS, ROBOT
 from lingbot_world_ros.worlds.status import Frame, SessionObserver, SessionStatus
 from lingbot_world_ros.worlds.world_model import WorldSpec
-from nav_msgs.msg import Odometry
+from nav_msgs.msg import Odometry, Path
 import numpy as np
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState, LaserScan
@@ -50,6 +51,7 @@ class WorldPublishers(SessionObserver):
         """
         self._node, self._spec, self._params = node, spec, params
         self._frames = FrameNames(**vars(params.frames)).prefixed(params.frame_prefix)
+        self._trail = Trail(self._frames)
         self._view = make_view(spec.camera, camera_info_url=params.camera_info_url,
                                field_of_view_deg=params.field_of_view_deg,
                                image_width=params.image_width, image_height=params.image_height)
@@ -87,12 +89,17 @@ class WorldPublishers(SessionObserver):
 
     def on_reset(self, status: SessionStatus) -> None:
         """Describe the world anew for everybody, late joiners included."""
+        self._trail.clear()
         self._publishers['spec'].publish(self.world_spec(status))
         if 'tf_static' in self._publishers:
             link = self._params.camera_link
             self._publishers['tf_static'].publish(static_tf_to_msg(
                 self._spec.camera, status.stamp_ns, self._frames,
                 self._params.frame_prefix + link if link else ''))
+
+    def on_mode(self, status: SessionStatus) -> None:
+        """Describe the world anew: in another mode commands age differently."""
+        self._publishers['spec'].publish(self.world_spec(status))
 
     def on_frame(self, frame: Frame) -> None:
         """Publish one frame: where the robot is and what it sees."""
@@ -109,6 +116,9 @@ class WorldPublishers(SessionObserver):
             self._publish('odom', odometry_to_msg, pose_odom, frame.base_twist,
                           covariance_in_odom(frame.start_pose[2], frame.base_pose_cov),
                           EXACT_VARIANCE if exact else TWIST_VARIANCE, stamp_ns, self._frames)
+        self._trail.add(pose_odom, stamp_ns)
+        if self._is_wanted('path') and self._trail.is_due(stamp_ns):
+            self._publishers['path'].publish(self._trail.take(stamp_ns))
 
     def on_clock(self, stamp_ns: int) -> None:
         """Publish sim time; also called by the thread that ticks between frames."""
@@ -154,6 +164,7 @@ class WorldPublishers(SessionObserver):
             yield 'scan', LaserScan, names.scan, qos.STATE
         yield 'joint_states', JointState, names.joint_states, qos.STATE
         yield 'odom', Odometry, names.odom, qos.STATE
+        yield 'path', Path, names.path, qos.STATE
         yield 'spec', WorldSpecMsg, 'world_spec', qos.LATCHED
         yield 'status', WorldStatusMsg, 'world_status', qos.STATE
         yield 'real_time_factor', Float32, names.real_time_factor, qos.STATE
