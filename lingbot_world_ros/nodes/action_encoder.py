@@ -80,6 +80,7 @@ class ActionEncoderNode(Node):
         self._lock = threading.Lock()  # guards what is below, up to the blank line
         self._buffer = None
         self._camera = self._playback = None
+        self._began = None, ''  # the world as it began, and its mode
         self._path_is_over = False
         self._frame_id, self._num_frames, self._period_ns, self._period_s = '', 1, 1, 1.0
         self._sequence = self._sim_ns = self._valid_until_ns = 0
@@ -128,6 +129,8 @@ class ActionEncoderNode(Node):
         """
         Take over a new world, or forget the commands when the same one starts over.
 
+        So it does when only the mode changed; a camera path then goes on where it was.
+
         :param msg: description of the world
         :raises SpecError: the world cannot be commanded, or does not fit the robot description,
             ``camera_link`` or ``camera_path``; the world before it stays
@@ -140,7 +143,10 @@ class ActionEncoderNode(Node):
         if self._path is not None:
             require_free_camera('camera_path', msg.engine, msg.free_camera)
             playback = CameraPlayback.begin(self._path, msg.frame_rate, stamp_ns)
+        began = stamp_ns, msg.engine, msg.scene, msg.world_resource, msg.seed
         with self._lock:
+            goes_on = began == self._began[0] and msg.mode != self._began[1]
+            self._began = began, msg.mode
             if self._buffer is None:
                 self._buffer = CommandBuffer(spec)
             elif self._buffer.spec != spec:
@@ -151,9 +157,12 @@ class ActionEncoderNode(Node):
             if self._unlinked and self._num_frames > 1 and not spec.ages_in_sim_time:
                 self._num_frames *= 2  # the step that follows may begin late, or be made ahead
             self._period_ns = round(1e9 / msg.frame_rate)
+            self._valid_until_ns = 0
+            if goes_on:
+                return
             self._joint_position = np.zeros(len(spec.joint_names))
             self._playback, self._path_is_over = playback, False
-            self._sim_ns, self._valid_until_ns = stamp_ns, 0
+            self._sim_ns = stamp_ns
 
     def pull(self, sim_ns: int, joint_position: np.ndarray, by_step: bool = False):
         """

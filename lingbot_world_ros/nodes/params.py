@@ -78,7 +78,7 @@ WORLD_MODEL = (
           dynamic=True),
     Param('mode', str, 'When sim time advances: realtime (paced to the wall), stepped (by '
           'step_simulation only) or lockstep (one step per command).',
-          choices=('realtime', 'stepped', 'lockstep')),
+          choices=('realtime', 'stepped', 'lockstep'), dynamic=True),
     Param('initial_state', str, 'State after the start; playing is paused in stepped mode.',
           choices=('playing', 'paused', 'stopped')),
     Param('state_after_reset', str, 'What ResetSimulation leaves: keep the state, or playing as '

@@ -6,7 +6,7 @@ A managed node: unconfigured has no weights, inactive has them loaded and publis
 active runs. By default it brings itself up (parameter ``autostart``).
 """
 from concurrent.futures import Future as WorkerFuture
-from dataclasses import fields, replace
+from dataclasses import fields
 from functools import partial
 import time
 import traceback
@@ -28,7 +28,8 @@ from lingbot_world_ros.worlds.isolated import IsolatedWorld
 from lingbot_world_ros.worlds.library import (check_prompt, find_start_image, IMAGE_SCENE,
                                               started_from, WorldLibrary)
 from lingbot_world_ros.worlds.session import Session, SessionSpec
-from lingbot_world_ros.worlds.status import PAUSED, PLAYING, REALTIME, SessionObserver
+from lingbot_world_ros.worlds.status import (PAUSED, PLAYING, REALTIME, SessionObserver,
+                                             STEPPED)
 from lingbot_world_ros.worlds.world_model import make_world
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
@@ -225,7 +226,7 @@ class WorldModelNode(LifecycleNode):
             if error is not None:
                 self._drop_session()
                 raise SpecError(f'The world does not start: {error}') from error
-        elif self._resume:
+        elif self._resume and self.params.mode != STEPPED:
             self.session.play().result()
         self._is_active = True
 
@@ -270,8 +271,10 @@ class WorldModelNode(LifecycleNode):
             return
         if name == 'seed':
             self.session.set_seed(value)
+        elif name == 'mode':
+            self.session.set_mode(value)
         elif name in {f.name for f in fields(SessionSpec)}:
-            self.session.spec = replace(self.session.spec, **{name: value})
+            self.session.change_spec(**{name: value})
 
     def on_embedding(self, msg):
         """Hand the newest embedding over to the session."""
@@ -396,6 +399,8 @@ class _EncoderLink(SessionObserver):
 
     def on_reset(self, status):
         self._encoder.begin(self._sensors.world_spec(status))
+
+    on_mode = on_reset
 
 
 def _as_it_is(session):

@@ -102,6 +102,7 @@ class Session:
         self._pacer = ChunkPacer(world.spec.frames_per_step)
         self._origin = np.zeros(3)  # of odometry, scene frame
         self._resume, self._due_ns = PAUSED, 0
+        self._begun: Optional[SessionStatus] = None  # as told at the newest reset
         self._anchor: Tuple[float, ...] = ()
         self._next_seed: Optional[int] = None
         self._message_until_step = 0
@@ -221,6 +222,30 @@ class Session:
         if seed is not None and seed < 0:
             raise SpecError(f'seed={seed} must be 0 or more.')
         return self._submit(lambda: self._reset(time, state, seed))
+
+    def set_mode(self, mode: str) -> Future:
+        """
+        Let sim time advance in another way, after the step in progress; commands are forgotten.
+
+        A world that plays goes on playing, but for stepped: then it is paused, and stays so until
+        ``play`` in another mode. Like every request it interrupts steps that are being made.
+
+        :param mode: realtime, stepped or lockstep
+        :return: future of the new status
+        :raises SpecError: unknown mode; nothing changed
+        """
+        replace(self.spec, mode=mode)  # checks it
+        return self._submit(lambda: self._set_mode(mode))
+
+    def change_spec(self, **values) -> None:
+        """
+        Run the world with other values from now on; ``set_mode`` is for the mode.
+
+        :param values: of ``SessionSpec``, by name
+        :raises SpecError: no session can run with them; nothing changed
+        """
+        with self._wake:  # the worker changes the mode
+            self.spec = replace(self.spec, **values)
 
     def set_seed(self, seed: int) -> None:
         """Use another start state from the next reset on."""
@@ -504,17 +529,40 @@ class Session:
         self._need_engine()
         if self.spec.mode == STEPPED:
             raise Refused('mode', 'In stepped mode sim time advances by step_simulation and '
-                          'simulate_steps only; start with mode:=realtime to play.')
+                          'simulate_steps only; set mode to realtime to play.')
         if self._status.state == PLAYING:
             raise Refused('already', 'The world is playing already.')
+        self._pace_anew(self._due_ns)
+        self._tell_status(state=PLAYING)
+
+    def _pace_anew(self, due_ns=0):
+        """Begin to pace now, or with a step that is due later."""
         now_ns = self._clock.now_ns()
         if self.spec.mode == LOCKSTEP:
             self._due_ns = now_ns + round(self.spec.lockstep_timeout_s * 1e9)
         else:
-            self._due_ns = max(self._due_ns, now_ns)
+            self._due_ns = max(due_ns, now_ns)
         self._meter.clear()
         self._pacer.start_over()
-        self._tell_status(state=PLAYING)
+
+    def _set_mode(self, mode):
+        if mode == self.spec.mode:
+            return
+        self._settle()
+        self._ticker.finish()
+        self.change_spec(mode=mode)
+        state = self._status.state
+        if mode == STEPPED:
+            self._resume = PAUSED if self._resume == PLAYING else self._resume
+            state = PAUSED if state == PLAYING else state
+        self._latch.clear()
+        self._pace_anew()
+        self._status = replace(self._status, mode=mode)
+        if self._definition is not None:
+            self._begun = replace(self._begun, mode=mode)
+            for observer in self._observers:
+                observer.on_mode(self._begun)
+        self._tell_status(state=state, frame_rate_hz=0.0, real_time_factor=0.0)
 
     def _pause(self):
         self._need_engine()
@@ -621,8 +669,7 @@ class Session:
             old.state, self.spec.mode, definition.scene, seed, definition.name, definition.text,
             stamp_ns=self._sim.now_ns, prompt=self._engine.prompt, counts=old.counts,
             recoveries=old.recoveries)
-        for observer in self._observers:
-            observer.on_reset(self._status)
+        self._tell_reset()
         self._due_ns = self._clock.now_ns() + self._wall_ns(1)
         self._hand_out(observation, 0)
         if self.spec.mode == LOCKSTEP:
@@ -633,8 +680,7 @@ class Session:
         self._sim.reset()
         self._latch.clear()
         self._status = replace(self._status, stamp_ns=0)
-        for observer in self._observers:
-            observer.on_reset(self._status)
+        self._tell_reset()
         stamp_ns = self._sim.tick()
         frame = frame_of(self._observation, -1, self._status.frame, stamp_ns, self._origin)
         for observer in self._observers:
@@ -791,6 +837,11 @@ class Session:
         self._prompts.refuse_all(error)
         self._tell_status(state=ERROR if self._definition is not None else NO_WORLD, fault=fault,
                           message=text, frame_rate_hz=0.0, real_time_factor=0.0)
+
+    def _tell_reset(self):
+        self._begun = self._status
+        for observer in self._observers:
+            observer.on_reset(self._status)
 
     def _tell_clock(self, stamp_ns):
         for observer in self._observers:

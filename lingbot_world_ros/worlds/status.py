@@ -120,6 +120,9 @@ class SessionObserver:
     def on_reset(self, status: SessionStatus) -> None:
         """Run after a world started over, before its first frame."""
 
+    def on_mode(self, status: SessionStatus) -> None:
+        """Run after the mode of a loaded world changed; stamp and step are of its reset."""
+
     def on_frame(self, frame: Frame) -> None:
         """Run for every frame when it is due, before anything else is computed."""
 

@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A mode that is changed while a world runs: what plays on, what pauses, what is told."""
+import threading
+
+from fake_world import FakeChunkWorld, FakeWorld
+from lingbot_world_ros.errors import SpecError
+from lingbot_world_ros.worlds.session import Session, SessionSpec
+import numpy as np
+import pytest
+from test_session import embedding_of, LOG, PERIOD_NS, RealWait, Recorder, refusal, room, run, \
+    wait_for
+from test_session_ahead import ahead, check_frames, NUM_FRAMES
+
+
+class Modes(Recorder):
+    """Keeps the modes it is told, too."""
+
+    def __init__(self, clock, **kwargs):
+        super().__init__(clock, **kwargs)
+        self.modes = []
+
+    def on_mode(self, status):
+        self.modes.append((status.mode, status.stamp_ns))
+
+
+def real(world=None, state='playing', **spec):
+    """Start a session on the wall's clock, fast."""
+    clock = RealWait()
+    seen = Modes(clock)
+    session = Session(world or FakeWorld(), SessionSpec(initial_state=state, **spec),
+                      observers=[seen], log=LOG, clock=clock)
+    session.start(room()).result(10.0)
+    wait_for(lambda: session.status.state == ('paused' if spec.get('mode') == 'stepped' else
+                                              state))
+    return session, seen
+
+
+def test_a_playing_world_is_paused_by_stepped_and_stays_paused_until_it_is_played():
+    session, seen = real(speed=20.0)
+    wait_for(lambda: len(seen.frames) > 5)
+    status = session.set_mode('stepped').result(10.0)
+    assert (status.state, status.mode) == ('paused', 'stepped')
+    assert refusal(session.play()) == 'mode'
+    assert session.advance(3).result(10.0).step == status.step + 3
+    assert session.set_mode('realtime').result(10.0).state == 'paused'
+    step = session.status.step
+    assert session.play().result(10.0).state == 'playing'
+    wait_for(lambda: session.status.step > step + 5)
+    session.close()
+    stamps = [f.stamp_ns for f in seen.frames]
+    assert stamps == [PERIOD_NS * n for n in range(1, len(stamps) + 1)]
+    assert seen.modes == [('stepped', 0), ('realtime', 0)]  # of the reset: no world began
+    assert len(seen.resets) == 1
+
+
+def test_a_playing_world_waits_for_commands_in_lockstep_and_plays_on_in_realtime():
+    world = FakeWorld()
+    session, seen = real(world, speed=20.0, lockstep_timeout_s=600.0)
+    session.set_embedding(embedding_of(world, 0.1, accepted=1))
+    status = session.set_mode('lockstep').result(10.0)
+    assert (status.state, status.mode) == ('playing', 'lockstep')
+    for accepted in (2, 3, 4):
+        step = session.status.step
+        session.set_embedding(embedding_of(world, 0.1, accepted=accepted, sequence=accepted))
+        wait_for(lambda: session.status.step == step + 1)
+    assert session.status.step == status.step + 3  # not one for the command of before
+    session.set_mode('realtime').result(10.0)
+    wait_for(lambda: session.status.step > status.step + 8)  # no 600 s are waited for
+    session.close()
+
+
+def test_pacing_begins_anew_after_a_mode_in_which_nothing_was_due():
+    session, seen = run(FakeWorld(), paused=True, mode='stepped')
+    session.advance(2).result(10.0)
+    session._clock.time_ns += 3_600_000_000_000
+    session.set_mode('realtime').result(10.0)
+    seen.stop_at = 20
+    session.play()
+    assert seen.done.wait(10.0)
+    session.close()
+    assert np.diff(seen.frame_ns)[3:].tolist() == [PERIOD_NS] * (len(seen.frame_ns) - 4)
+    assert session.status.late_frames == 0
+
+
+def test_the_step_in_progress_is_shown_and_the_one_ahead_taken_back():
+    world = FakeChunkWorld(takes_ns=lambda step: 0)
+    modes = []
+    session, seen = ahead(world, at={NUM_FRAMES + 5: lambda session: modes.append(
+        session.set_mode('stepped'))}, speed=1.0)
+    wait_for(lambda: modes)
+    status = modes[0].result(10.0)
+    assert (status.state, status.frame) == ('paused', 1 + NUM_FRAMES * status.step)
+    assert session.advance(1).result(10.0).step == status.step + 1
+    session.set_mode('realtime').result(10.0)
+    session.play().result(10.0)
+    seen.stop_at = 6 * NUM_FRAMES
+    assert seen.done.wait(10.0)
+    session.close()
+    check_frames(seen)
+
+
+def test_steps_of_a_request_are_interrupted_and_told():
+    session, _ = real(state='paused')
+    begun, go_on = threading.Event(), threading.Event()
+
+    def hold(done, left):
+        begun.set()
+        go_on.wait(10.0)
+
+    steps = session.advance(5, on_step=hold)
+    assert begun.wait(10.0)
+    changed = session.set_mode('lockstep')
+    go_on.set()
+    assert refusal(steps) == 'interrupted'
+    assert changed.result(10.0).state == 'paused' and session.status.step == 1
+    assert session.advance(2).result(10.0).step == 3
+    session.close()
+
+
+def test_the_same_mode_changes_nothing():
+    session, seen = real(state='paused')
+    before = session.status
+    assert session.set_mode('realtime').result(10.0) == before and not seen.modes
+    session.close()
+
+
+def test_an_unknown_mode_is_one_error():
+    session, _ = real(state='paused')
+    with pytest.raises(SpecError, match="'steped'"):
+        session.set_mode('steped')
+    with pytest.raises(SpecError, match='speed'):
+        session.change_spec(speed=-1.0)
+    assert session.advance(1).result(10.0).mode == 'realtime'
+    session.close()
+
+
+def test_without_a_world_the_next_one_begins_in_the_new_mode():
+    session, seen = real()
+    session.unload().result(10.0)
+    status = session.set_mode('stepped').result(10.0)
+    assert (status.state, status.mode, seen.modes) == ('no_world', 'stepped', [])
+    session.load(room('b')).result(10.0)
+    assert seen.resets[-1].mode == 'stepped'
+    assert refusal(session.play()) == 'mode'
+    session.close()
+
+
+def test_while_a_world_loads_the_mode_follows_the_load():
+    inside, go_on = threading.Event(), threading.Event()
+
+    class Slow(FakeWorld):
+        def reset(self, scene, seed):
+            if scene == 'b':
+                inside.set()
+                go_on.wait(10.0)
+            return super().reset(scene, seed)
+
+    session, seen = real(Slow(), state='paused')
+    loaded = session.load(room('b'))
+    assert inside.wait(10.0)
+    changed = session.set_mode('lockstep')
+    go_on.set()
+    assert (loaded.result(10.0).mode, loaded.result(10.0).state) == ('realtime', 'stopped')
+    assert (changed.result(10.0).mode, changed.result(10.0).state) == ('lockstep', 'stopped')
+    assert (session.status.scene, seen.modes) == ('b', [('lockstep', 0)])
+    session.close()
+
+
+def test_a_world_in_error_recovers_paused_in_stepped_mode():
+    world = FakeWorld(script={3: RuntimeError('out of ideas')})
+    session, _ = real(world, speed=0.0)
+    wait_for(lambda: session.status.state == 'error')
+    assert session.set_mode('stepped').result(10.0).state == 'error'
+    assert session.reset().result(10.0).state == 'paused'
+    assert session.advance(1).result(10.0).mode == 'stepped'
+    session.close()
+
+
+@pytest.fixture
+def graph():
+    pytest.importorskip('rclpy')
+    pytest.importorskip('lingbot_world_ros.msg')
+    from lingbot_world_ros.nodes.run import make_pair
+    from ros_graph import Domain, Graph
+    with Domain() as domain, Graph(lambda: make_pair(FakeWorld), domain,
+                                   ['-p', 'scene:=a', '-p', 'cmd_vel_type:=twist']) as graph:
+        yield graph
+
+
+def test_the_parameter_changes_the_mode_and_the_world_is_described_anew(graph):
+    from lingbot_world_ros.msg import WorldSpec, WorldStatus
+    from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
+    from rcl_interfaces.srv import SetParameters
+    from std_srvs.srv import SetBool, Trigger
+
+    def set_mode(mode):
+        value = ParameterValue(type=ParameterType.PARAMETER_STRING, string_value=mode)
+        return graph.call(SetParameters, '/world_model/set_parameters', SetParameters.Request(
+            parameters=[Parameter(name='mode', value=value)])).results[0]
+
+    specs = graph.listen(WorldSpec, 'world_spec', latched=True)
+    status = graph.listen(WorldStatus, 'world_status')
+    graph.wait_for(lambda: specs and status, 'the world')
+    assert set_mode('stepped').successful
+    graph.newest(status, lambda m: (m.mode, m.state) == ('stepped', WorldStatus.STATE_PAUSED))
+    graph.wait_for(lambda: specs[-1].mode == 'stepped', 'world_spec')
+    assert specs[-1].header.stamp == specs[0].header.stamp
+    assert graph.nodes[1]._buffer.spec.ages_in_sim_time
+    assert graph.call(Trigger, '/world_model/step').success
+    refused = graph.call(SetBool, '/world_model/pause', SetBool.Request(data=False))
+    assert not refused.success and 'realtime' in refused.message
+    refused = set_mode('fast')
+    assert not refused.successful and 'realtime, stepped, lockstep' in refused.reason
+    assert set_mode('realtime').successful
+    assert graph.call(SetBool, '/world_model/pause', SetBool.Request(data=False)).success
+    graph.newest(status, lambda m: (m.mode, m.state) == ('realtime', WorldStatus.STATE_PLAYING))
