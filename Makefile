@@ -6,7 +6,7 @@ ARGS ?=
 EXTRAS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv sim teleop doctor test bench soak fuzz train clean
+.PHONY: help venv sim teleop doctor test bench soak fuzz train docs reference linkcheck clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -14,8 +14,8 @@ help:  ## list the targets
 venv:  ## install into .venv what running needs
 	@$(INSTALL)
 
-sim: venv  ## drive an imagined robot; ARGS="--help" lists what it takes
-	@.venv/bin/lingbot-world sim $(ARGS)
+sim: venv  ## imagine a robot and show it on a page to drive it from; ARGS="--help" lists what it takes
+	@.venv/bin/lingbot-world sim --open $(ARGS)
 
 teleop: venv  ## drive it from the keyboard, in a second terminal
 	@.venv/bin/lingbot-world teleop $(ARGS)
@@ -40,6 +40,17 @@ fuzz:  ## attack it with 10 000 malformed and hostile cases (docs/robustness.md)
 
 train:  ## install what training needs; docs/training.md has the commands
 	@$(INSTALL) reference train
+
+docs:  ## build the documentation as web pages, in docs/_build/html
+	@$(INSTALL) docs
+	@.venv/bin/python -m sphinx -q -W --keep-going -b html $(ARGS) docs docs/_build/html
+
+reference: venv  ## write docs/reference/ from the code
+	@.venv/bin/python tools/reference_docs $(ARGS)
+
+linkcheck:  ## ask the net whether what the documentation links to is there
+	@$(INSTALL) docs
+	@.venv/bin/python -m sphinx -q -b linkcheck $(ARGS) docs docs/_build/linkcheck
 
 clean:  ## remove .venv
 	rm -rf .venv

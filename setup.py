@@ -33,7 +33,7 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.10',
     packages=find_packages(include=['lingbot_world_ros', 'lingbot_world_ros.*']),
-    package_data={'lingbot_world_ros': ['models/room/weights/*']},
+    package_data={'lingbot_world_ros': ['models/room/weights/*', 'view/page/*']},
     data_files=[
         (f'share/lingbot_world_ros/{folder}', [str(path) for path in Path(folder).glob('*.*')])
         for folder in ('config', 'config/robots', 'config/worlds', 'config/worlds/images',

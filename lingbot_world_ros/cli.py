@@ -15,6 +15,7 @@ import sys
 
 from lingbot_world_ros import verbs
 from lingbot_world_ros.errors import SpecError
+from lingbot_world_ros.processes import end_with_parent
 
 ROS_PACKAGE = re.compile(r'(rclpy|std_srvs|\w+_msgs|lingbot_world_ros\.msg)(\..*)?')
 
@@ -48,6 +49,7 @@ def main(argv=None) -> int:
             module.NAME, help=module.HELP, description=module.HELP))
     args = parser.parse_args(argv)
     args.ros_args = ros_args
+    end_with_parent()
     try:
         return modules[args.verb].run(args)
     except SpecError as error:

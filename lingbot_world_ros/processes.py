@@ -1,13 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Several processes as one: their lines with a name before them, one end for all."""
+import ctypes
 import os
+import queue
 import selectors
 import signal
 import subprocess
 import sys
+import threading
 import time
 from typing import Dict, Sequence
 
+from lingbot_world_ros.errors import SpecError
+
+PARENT = 'LINGBOT_WORLD_PARENT'  # environment: process id of who started a companion
+PR_SET_PDEATHSIG = 1
 CHECK_PERIOD_S = 0.1
 GRACE_S = 15.0  # for ending, before a process is killed
 
@@ -98,3 +105,85 @@ class _Lines:
             lines, self._rest = [self._rest], ''
         for line in lines:
             print(f'{self._prefix}{line}', file=self._target, flush=True)
+
+
+class Companions:
+    """Processes that run beside this one and end with it; a context manager."""
+
+    def __init__(self, commands: Dict[str, Sequence[str]]):
+        """
+        Start them.
+
+        :param commands: name -> arguments; their standard output is kept for ``first_line``
+        """
+        self._processes, self._lines = {}, {}
+        environment = {**os.environ, PARENT: str(os.getpid())}
+        for name, command in commands.items():
+            # In a session of its own: Ctrl-C comes to this process, which ends them in order.
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, text=True,
+                                       stdout=subprocess.PIPE, env=environment,
+                                       start_new_session=True, errors='replace')
+            self._processes[name], self._lines[name] = process, queue.Queue(1)
+            threading.Thread(target=_read, args=(process.stdout, self._lines[name]), name=name,
+                             daemon=True).start()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for process in self._processes.values():
+            process.terminate()
+        end_s = time.monotonic() + GRACE_S
+        for process in self._processes.values():
+            try:
+                process.wait(max(0.0, end_s - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    @property
+    def names(self) -> list:
+        """Names of all that run."""
+        return list(self._processes)
+
+    def first_line(self, name: str, timeout_s: float) -> str:
+        """
+        Wait for the first line that one of them prints.
+
+        :param name: of the process
+        :param timeout_s: for how long
+        :raises SpecError: it ended before, or said nothing
+        """
+        try:
+            line = self._lines[name].get(timeout=timeout_s)
+        except queue.Empty:
+            line = ''
+        if not line:
+            raise SpecError(f'The {name} did not start'
+                            f'{"" if self._processes[name].poll() is None else ", see above"}.')
+        return line.rstrip()
+
+    def ended(self) -> list:
+        """Return (name, exit code) of those that have ended, each once."""
+        codes = {name: process.poll() for name, process in self._processes.items()}
+        ended = [(name, code) for name, code in codes.items() if code is not None]
+        for name, _ in ended:
+            del self._processes[name]
+        return ended
+
+
+def _read(pipe, first):
+    """Keep the first line, and let the rest go; an end without one is an empty line."""
+    first.put(pipe.readline())
+    for _ in pipe:
+        pass
+
+
+def end_with_parent() -> None:
+    """Let this process end with the one that started it as a companion, however that ends."""
+    parent = os.environ.pop(PARENT, '')
+    if not parent:
+        return
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != int(parent):  # it ended before
+        raise SystemExit(0)

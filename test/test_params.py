@@ -5,7 +5,7 @@ from dataclasses import fields
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.nodes import params
 from lingbot_world_ros.nodes.params import (ACTION_ENCODER, load_profile, PARAMS, profile_path,
-                                            SHARED, WORLD_MODEL)
+                                            SHARED, VIEW, WORLD_MODEL)
 from lingbot_world_ros.paths import share_path
 from lingbot_world_ros.worlds.session import SessionSpec
 import pytest
@@ -21,7 +21,8 @@ def write(tmp_path, text):
 
 def test_every_parameter_has_its_default_in_the_default_profile_and_nothing_else_is_there():
     assert set(load_profile('default')) == set(PARAMS)
-    assert len(PARAMS) == len(WORLD_MODEL) + len(ACTION_ENCODER) - len(SHARED)
+    own = [param for param in VIEW if param.name.startswith('view.')]
+    assert len(PARAMS) == len(WORLD_MODEL) + len(ACTION_ENCODER) - len(SHARED) + len(own)
 
 
 def test_every_field_of_the_session_is_a_parameter():

@@ -211,8 +211,22 @@ SHARED = (
           'second where LingBot-World shows its fastest motion.', 1e-6, 1e6))
 WORLD_MODEL += LINGBOT + SHARED
 ACTION_ENCODER += SHARED
-PARAMS = {p.name: p for p in WORLD_MODEL + ACTION_ENCODER}
-NODES = ('world_model', 'action_encoder')
+VIEW = (
+    Param('view.host', str, "Address the operator's page listens on; another than this machine's "
+          'own needs a token.'),
+    Param('view.port', int, 'TCP port of the page; 0 is the first free one from 8420 on.',
+          0, 65535),
+    Param('view.token', str, 'The page is for those who know this text; empty is for everybody '
+          'on this machine.'),
+    Param('view.reference', str, 'Namespace of the truth beside the imagined world, as '
+          '"lingbot-world follow" has it.'),
+    Param('view.linear_velocity_mps', float, 'Largest velocity asked of a robot whose simulator '
+          'has no world_spec.', 0.0, 100.0),
+    Param('view.angular_velocity_radps', float, 'The same for turning.', 0.0, 100.0),
+    Param('view.joint_velocity', float, 'The same for joints, rad/s or m/s.', 0.0, 100.0),
+    *(p for p in WORLD_MODEL if p.name == 'service_prefix'), *TOPICS)
+PARAMS = {p.name: p for p in WORLD_MODEL + ACTION_ENCODER + VIEW}
+NODES = ('world_model', 'action_encoder', 'view')
 
 
 def read_assignments(texts) -> dict:

@@ -5,13 +5,10 @@ import threading
 from lingbot_world_ros.actions.commands import ANGULAR, LINEAR, velocity_name
 from lingbot_world_ros.msg import WorldSpec as WorldSpecMsg
 from lingbot_world_ros.nodes import qos
-from lingbot_world_ros.sensors.commands import joint_command_to_msg, twist_to_msg
+from lingbot_world_ros.nodes.command_publishers import CommandPublishers
 import numpy as np
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
-from sensor_msgs.msg import JointState
-
-STAMPED = 'geometry_msgs/msg/TwistStamped'
 
 
 class TeleopNode(Node):
@@ -27,8 +24,7 @@ class TeleopNode(Node):
         self.ready = threading.Event()
         self.joint_names, self.joint_speeds = (), np.zeros(0)
         self.linear_mps = self.angular_radps = 0.0
-        self._twist_publisher = None
-        self._joint_publisher = self.create_publisher(JointState, 'joint_command', qos.STATE)
+        self._commands = CommandPublishers(self)
         self.create_subscription(WorldSpecMsg, 'world_spec', self.on_world_spec, qos.LATCHED)
         # Steady: keys must work before there is any sim time.
         self.create_timer(0.05, self.on_tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
@@ -42,18 +38,13 @@ class TeleopNode(Node):
 
     def on_tick(self):
         """Choose the type of cmd_vel once its subscriber is known."""
-        listeners = self.get_subscriptions_info_by_topic(self.resolve_topic_name('cmd_vel'))
-        if self._twist_publisher is None and self.joint_names and listeners:
-            self._stamped = listeners[0].topic_type == STAMPED
-            kind = type(twist_to_msg(0.0, 0.0, self._stamped))
-            self._twist_publisher = self.create_publisher(kind, 'cmd_vel', qos.NEWEST)
+        if not self.ready.is_set() and self.joint_names and self._commands.look():
             self.ready.set()
 
     def send_twist(self, linear_mps: float, angular_radps: float) -> None:
         """Publish a base velocity."""
-        self._twist_publisher.publish(twist_to_msg(linear_mps, angular_radps, self._stamped))
+        self._commands.twist(linear_mps, angular_radps)
 
     def send_joints(self, velocities) -> None:
         """Publish the velocities of all joints, (J,) rad/s or m/s."""
-        self._joint_publisher.publish(joint_command_to_msg(self.joint_names,
-                                                           velocity=velocities))
+        self._commands.joint_velocities(self.joint_names, velocities)

@@ -12,6 +12,8 @@ import time
 
 NAME = 'sim'
 HELP = 'start an imagined world and its ROS topics'
+PAGE, TRUTH = 'page', 'truth'  # what may run beside a world
+PAGE_PATIENCE_S = 20.0
 OVERRIDES = ('engine', 'isolate_engine', 'world', 'scene', 'start_image', 'prompt',
              'lingbot.checkpoint', 'camera_path', 'seed', 'mode', 'initial_state', 'speed')
 
@@ -33,6 +35,12 @@ def add_arguments(parser):
     parser.add_argument('--param', action='append', default=[], metavar='NAME:=VALUE',
                         help='any other parameter; may be repeated')
     parser.add_argument('--namespace', default='', help='put before all relative topic names')
+    parser.add_argument('--view', action='store_true',
+                        help='serve a page that shows the world and drives it')
+    parser.add_argument('--open', action='store_true',
+                        help='the same, and open it in a browser where there is a screen')
+    parser.add_argument('--truth', action='store_true',
+                        help='run the MuJoCo reference world beside it, with the same actions')
     parser.add_argument('--worlds', type=int, default=1, metavar='N',
                         help='that many worlds, world_0, world_1 ..., each in a process with '
                         'namespace, clock, frames and seed of its own (default: 1)')
@@ -57,6 +65,7 @@ def run(args) -> int:
     """
     started_s = time.monotonic()
     from lingbot_world_ros.nodes.params import DEFAULT_PROFILE, load_profile, profile_path
+    from lingbot_world_ros.processes import Companions
     values = load_profile(args.profile)
     overrides = _overrides(args)
     if args.worlds != 1:
@@ -73,7 +82,7 @@ def run(args) -> int:
     parameters = [Parameter(name, value=value) for name, value in overrides.items()]
     code = 0
     try:
-        with Spinner() as spinner:
+        with Companions(_companions(args, overrides)) as companions, Spinner() as spinner:
             interrupt_on_signals()
             world, encoder = (spinner.add(node)
                               for node in make_pair(parameter_overrides=parameters))
@@ -85,13 +94,33 @@ def run(args) -> int:
                 _tell_how_to_activate(world)
             else:
                 _introduce(world, encoder, first_image_s)
-            _report_until_end(world, spinner, args.duration)
+            if PAGE in companions.names:
+                print(companions.first_line(PAGE, PAGE_PATIENCE_S))
+            print('Ctrl-C ends.', flush=True)
+            _report_until_end(world, spinner, args.duration, companions)
     except KeyboardInterrupt:
         code = INTERRUPTED
     except BaseException:
         rclpy.try_shutdown()
         raise
     return end_process(code)
+
+
+def _companions(args, overrides) -> dict:
+    """Return the commands of what runs beside the world, by name."""
+    from lingbot_world_ros.nodes.run import namespace_args
+    namespace_args(args.namespace)  # a mistake in it is told once
+    same = ['--profile', args.profile, '--namespace', args.namespace]
+    for name, value in overrides.items():
+        same += ['--param', f'{name}:={json.dumps(value)}']  # JSON is YAML
+    same += args.ros_args
+    commands = {}
+    if args.view or args.open:
+        commands[PAGE] = ['view', *(['--open'] if args.open else []), *same]
+    if args.truth:
+        commands[TRUTH] = ['follow', '--reset', *same]
+    return {name: [sys.executable, '-m', 'lingbot_world_ros.cli', *command]
+            for name, command in commands.items()}
 
 
 def _run_worlds(args, values, overrides) -> int:
@@ -109,6 +138,7 @@ def _run_worlds(args, values, overrides) -> int:
                    '--namespace', namespace]
         for name, value in {**overrides, **apart}.items():
             command += ['--param', f'{name}:={json.dumps(value)}']  # JSON is YAML
+        command += [f'--{name}' for name in ('view', 'open', 'truth') if getattr(args, name)]
         if args.duration is not None:
             command += ['--duration', str(args.duration)]
         commands[namespace] = command + args.ros_args
@@ -131,8 +161,7 @@ def _tell_how_to_activate(world):
     name = world.get_fully_qualified_name()
     print(f'World      not configured (autostart is false), ROS domain {_domain()}\n'
           f'Start it   ros2 lifecycle set {name} configure    (loads the engine)\n'
-          f'           ros2 lifecycle set {name} activate\n'
-          'Ctrl-C ends.', flush=True)
+          f'           ros2 lifecycle set {name} activate')
 
 
 def _introduce(world, encoder, first_image_s):
@@ -156,8 +185,7 @@ def _introduce(world, encoder, first_image_s):
           f'Drive it   {teleop}    (keyboard, in a second terminal)\n'
           f'           ros2 topic pub -r 10 {topic} geometry_msgs/msg/{twist} "{{{motion}}}"\n'
           f'           ros2 topic pub -1 {joints} sensor_msgs/msg/JointState '
-          f'"{{name: [{spec.joints[0].name}], position: [0.5]}}"\n'
-          'Ctrl-C ends.', flush=True)
+          f'"{{name: [{spec.joints[0].name}], position: [0.5]}}"')
 
 
 def _heard(world, encoder) -> list:
@@ -192,12 +220,14 @@ def _teleop_command() -> str:
     return 'ros2 run lingbot_world_ros teleop'
 
 
-def _report_until_end(world, spinner, duration_s):
+def _report_until_end(world, spinner, duration_s, companions):
     """Show one line per second; on a terminal it replaces the one before."""
     on_terminal = sys.stdout.isatty()
     end_s = time.monotonic() + (duration_s or float('inf'))
     while True:
         ended = spinner.wait(min(1.0, max(0.0, end_s - time.monotonic())))
+        for name, code in companions.ended():
+            print(f'\nThe {name} has ended, exit code {code}; the world goes on without it.')
         session = world.session
         line = ('not configured' if session is None else
                 status_line(session.status, session.latencies_s()))

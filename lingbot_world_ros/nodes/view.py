@@ -1,0 +1,446 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Node ``view``: what the operator's page shows and asks for, as topics and services.
+
+It knows a simulator by its topics alone, so it may run on another machine and beside another
+simulator with the same profile. Pictures and states are subscribed to while a page is open.
+"""
+import asyncio
+from math import atan2, isnan, pi
+import signal
+import time
+
+from lingbot_world_ros.actions.commands import ANGULAR, LINEAR, velocity_name
+from lingbot_world_ros.actions.kinematics import RobotModel
+from lingbot_world_ros.errors import SpecError, unknown_name
+from lingbot_world_ros.msg import WorldSpec as WorldSpecMsg, WorldStatus as WorldStatusMsg
+from lingbot_world_ros.nodes import qos
+from lingbot_world_ros.nodes.command_publishers import CommandPublishers
+from lingbot_world_ros.nodes.parameter_service import SafeParameterService
+from lingbot_world_ros.nodes.params import declare, VIEW
+from lingbot_world_ros.nodes.world_client import WorldClient
+from lingbot_world_ros.sensors.image import image_from_msg, rgb_from_msg
+from lingbot_world_ros.sensors.simulation import state_name
+from lingbot_world_ros.sensors.stamps import stamp_to_ns
+from lingbot_world_ros.sensors.world import STATES
+from lingbot_world_ros.view.link import link_of, Signs
+from lingbot_world_ros.view.messages import MODES
+from lingbot_world_ros.view.pictures import COLOUR, colour_jpeg, DEPTH, depth_jpeg, TRUTH
+import numpy as np
+from rclpy.clock import Clock, ClockType
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+
+TICK_S = 0.1
+LOOK_TICKS = 5  # ticks between two looks at who is there
+POLL_S = 1.0  # between two questions for the state of a simulator that does not publish it
+MAX_WORLDS = 200
+STATE_NAMES = {number: name for name, number in STATES.items()}
+# Matches reliable and best-effort publishers alike; only the newest counts.
+WATCHING = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+
+
+class ViewNode(Node):
+    """
+    The ``Robot`` of ``view.server``.
+
+    The executor's thread writes what it hears into attributes, each replaced as a whole; the
+    server's thread reads them and publishes commands.
+    """
+
+    def __init__(self, **node_args):
+        """
+        Declare parameters and look for a world.
+
+        :param node_args: for ``rclpy.node.Node``
+        :raises SpecError: a parameter cannot be used
+        """
+        super().__init__('view', start_parameter_services=False, **node_args)
+        SafeParameterService(self)
+        self.params = declare(self, VIEW)
+        topics = self.params.topics
+        self.on_picture = lambda kind, stamp_s, jpeg: None
+        self._commands = CommandPublishers(self, topics.cmd_vel, topics.joint_command)
+        self._client = WorldClient(self, self.params.service_prefix, topics.prompt)
+        self._names = self._topic_names()
+        self._heard = {}  # key -> (wall time [s, steady], newest message)
+        self._wanted, self._followed = set(), {}  # keys; key -> subscription
+        self._asks_moving = set()  # joints that were asked to move
+        self._base_asked, self._world_node = False, ''
+        self._limits, self._worlds, self._polled = {}, [], None
+        self._num_others, self._there, self._ticks, self._polled_s = 0, {}, 0, 0.0
+        qos.subscription(self, WorldSpecMsg, 'world_spec', self.on_world_spec, qos.LATCHED)
+        self._follow_description()
+        self._world = self._describe()
+        self.create_timer(TICK_S, self.on_tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    # What the server asks for; its thread
+
+    def world(self) -> dict:
+        """Describe the world to a page."""
+        return self._world
+
+    def status(self) -> dict:
+        """Tell how the world is doing."""
+        now_s = time.monotonic()
+        status, image = self._newest('status'), self._newest('image')
+        link, text = link_of(self._signs(now_s))
+        told = {
+            'link': link, 'text': text, 'image_age_s': _rounded(self._age_s('image', now_s), 2),
+            'sim_s': _stamp_s(status or image), 'joints': self._joint_positions(),
+            'pose': self._pose('odom'), 'others_on_cmd_vel': self._num_others,
+            'truth_error': _finite(getattr(self._newest('image_error'), 'data', None)),
+            'truth_position_error_m': _finite(
+                getattr(self._newest('position_error'), 'data', None)),
+            'rtf': None, 'frame_rate_hz': None, 'latency_ms': None, 'uncertainty': None,
+            'calibrated': None, 'contact': None, 'step': None, 'seed': None, 'scene': '',
+            'prompt': '', 'mode': '', 'refused': 0, 'message': ''}
+        if status is not None:
+            told.update(_of_status(status))
+        return told
+
+    def watch(self, colour: bool, depth: bool, truth: bool) -> None:
+        """Follow what pages look at; nothing while there is none."""
+        wanted = {'status', 'diagnostics', 'odom', 'joint_states', 'colour'} if colour else set()
+        wanted |= {'depth'} if depth else set()
+        wanted |= {'truth'} if truth else set()
+        self._wanted = wanted
+
+    def drive(self, drive) -> None:
+        """Publish velocities; see ``view.server.Robot``."""
+        world = self._world
+        speeds = {joint['name']: joint['speed_max'] for joint in world['joints']}
+        base = bool(drive.linear or drive.angular)
+        if base or self._base_asked:
+            self._commands.twist(drive.linear * world['linear_max_mps'],
+                                 drive.angular * world['angular_max_radps'])
+        joints = {name: share for name, share in drive.joints.items() if share and name in speeds}
+        names = sorted(self._asks_moving | set(joints))
+        if names:
+            self._commands.joint_velocities(
+                names, [joints.get(name, 0.0) * speeds[name] for name in names])
+        self._base_asked, self._asks_moving = base, set(joints)
+
+    def move_joint(self, name: str, position: float) -> None:
+        """Publish a joint position; see ``view.server.Robot``."""
+        joints = {joint['name']: joint for joint in self._world['joints']}
+        if name not in joints:
+            raise unknown_name('joint', name, joints)
+        low, high = joints[name]['min'], joints[name]['max']
+        self._asks_moving.discard(name)
+        self._commands.joint_positions([name], [min(max(position, low), high)])
+
+    def stop(self) -> None:
+        """Publish zero once, for the base and for joints that were asked to move."""
+        names = sorted(self._asks_moving)
+        if self._base_asked:
+            self._commands.twist(0.0, 0.0)
+        if names:
+            self._commands.joint_velocities(names, [0.0] * len(names))
+        self._base_asked, self._asks_moving = False, set()
+
+    def request(self, do):
+        """Ask the simulator; see ``view.server.Robot``."""
+        return asyncio.ensure_future(self._client.do(do.what, do.value, self._world['mode']))
+
+    # What is heard; the executor's thread
+
+    def on_world_spec(self, msg):
+        """Learn what world it is."""
+        self._heard['spec'] = time.monotonic(), msg
+        self._worlds = []
+        self._world = self._describe()
+
+    def on_description(self, msg):
+        """Learn joint limits from the robot's URDF, for a simulator without ``world_spec``."""
+        try:
+            model = RobotModel.from_description(msg.data)
+            self._limits = {name: (model.joint_limits[name], unit)
+                            for name, unit in model.actuated_joints.items()}
+        except SpecError as error:
+            self.get_logger().warning(f'{self._names["robot_description"][1]}: {error}')
+
+    def on_tick(self):
+        """Follow what is wanted, and every now and then look who is there."""
+        self._ticks += 1
+        if self._ticks % LOOK_TICKS == 1:
+            self._look()
+        self._follow()
+
+    def _look(self):
+        self._commands.look()
+        self._num_others = self._commands.num_others
+        for key in ('spec', 'status', 'compressed', 'image', 'truth'):
+            self._there[key] = self.count_publishers(self._names[key][1])
+        for info in self.get_publishers_info_by_topic(self._names['spec'][1])[:1]:
+            self._world_node = f'{info.node_namespace.rstrip("/")}/{info.node_name}'
+            self._client.know(self._world_node)
+        if not self._wanted:
+            return
+        now_s = time.monotonic()
+        if not self._there['status'] and now_s - self._polled_s > POLL_S:
+            self._polled_s = now_s
+            self._client.ask_in_background('GetSimulationState', self._on_state)
+        if not self._worlds:
+            self._client.ask_in_background('GetAvailableWorlds', self._on_worlds)
+        self._world = self._describe()
+
+    def _on_state(self, response):
+        self._polled = time.monotonic(), state_name(response.state.state)
+
+    def _on_worlds(self, response):
+        self._worlds = [
+            {'name': world.name, 'uri': world.world_resource.uri,
+             'description': world.description}
+            for world in response.worlds if world.world_resource.uri][:MAX_WORLDS]
+
+    def _topic_names(self):
+        """Return key -> message type, full name, of everything that may be followed."""
+        from diagnostic_msgs.msg import DiagnosticArray
+        from nav_msgs.msg import Odometry
+        from sensor_msgs.msg import CompressedImage, Image, JointState
+        from std_msgs.msg import Float32, String
+        topics, beside = self.params.topics, self.params.view.reference.strip('/')
+        names = {
+            'spec': (WorldSpecMsg, 'world_spec'), 'status': (WorldStatusMsg, 'world_status'),
+            'compressed': (CompressedImage, topics.compressed), 'image': (Image, topics.image),
+            'depth': (Image, topics.depth), 'odom': (Odometry, topics.odom),
+            'joint_states': (JointState, topics.joint_states),
+            'diagnostics': (DiagnosticArray, topics.diagnostics),
+            'robot_description': (String, topics.robot_description),
+            'truth': (CompressedImage, f'{beside}/{topics.compressed.lstrip("/")}'),
+            'image_error': (Float32, f'{beside}/image_error'),
+            'position_error': (Float32, f'{beside}/position_error')}
+        return {key: (kind, qos.topic_name(self, name)) for key, (kind, name) in names.items()}
+
+    def _follow_description(self):
+        kind, topic = self._names['robot_description']
+        qos.subscription(self, kind, topic, self.on_description, qos.LATCHED)
+
+    def _follow(self):
+        """Subscribe to what is wanted and there, drop what is not."""
+        wanted = set(self._wanted)
+        if 'colour' in wanted:  # the small one, where there is one
+            wanted = wanted - {'colour'} | {'compressed' if self._there.get('compressed')
+                                            else 'image'}
+        if self._there.get('truth') and 'status' in wanted:
+            wanted |= {'image_error', 'position_error'}
+        for key in [key for key in self._followed if key not in wanted]:
+            self.destroy_subscription(self._followed.pop(key))
+            self._heard.pop('image' if key == 'compressed' else key, None)
+        for key in wanted - set(self._followed):
+            kind, topic = self._names[key]
+            self._followed[key] = self.create_subscription(
+                kind, topic, lambda msg, key=key: self._hear(key, msg), WATCHING)
+
+    def _hear(self, key, msg):
+        if key == 'diagnostics':
+            if not any(self._is_ours(entry) for entry in msg.status):
+                return
+        elif key in ('compressed', 'image', 'depth', 'truth'):
+            key = self._show(key, msg)
+        if key is not None:
+            self._heard[key] = time.monotonic(), msg
+
+    def _is_ours(self, entry):
+        return entry.name == f'{self._world_node.lstrip("/")}: world'
+
+    def _show(self, key, msg):
+        """Hand a picture to the pages; return what it counts as, None if it cannot be shown."""
+        stamp_s = stamp_to_ns(msg.header.stamp) * 1e-9
+        try:
+            if key in ('compressed', 'truth'):
+                jpeg = _jpeg_of(msg)
+            elif key == 'image':
+                jpeg = colour_jpeg(rgb_from_msg(msg))
+            else:
+                jpeg = depth_jpeg(_metres(msg))
+        except SpecError as error:
+            self.get_logger().warning(f'{self._names[key][1]}: {error}',
+                                      throttle_duration_sec=5.0)
+            return None
+        self.on_picture({'depth': DEPTH, 'truth': TRUTH}.get(key, COLOUR), stamp_s, jpeg)
+        return 'image' if key == 'compressed' else key
+
+    # What follows from it; either thread
+
+    def _newest(self, key):
+        return self._heard.get(key, (0.0, None))[1]
+
+    def _age_s(self, key, now_s):
+        heard = self._heard.get(key)
+        return None if heard is None else now_s - heard[0]
+
+    def _signs(self, now_s) -> Signs:
+        status, there = self._newest('status'), self._there
+        where = (f'{self._names["status"][1]} and {self._names["image"][1]} in ROS domain '
+                 f'{self.context.get_domain_id()}')
+        ages = [self._age_s(key, now_s) for key in ('status', 'image', 'diagnostics')]
+        signs = {'where': where, 'image_age_s': ages[1], 'watches': 'status' in self._followed,
+                 'sign_age_s': min((age for age in ages if age is not None), default=None)}
+        if status is None:
+            polled_s, state = self._polled or (0.0, None)
+            if now_s - polled_s > 3.0 * POLL_S:
+                state = None
+            elif state is not None:
+                signs['sign_age_s'] = min(now_s - polled_s, signs['sign_age_s'] or now_s)
+            return Signs(**signs, state=state, has_publishers=bool(
+                there.get('image') or there.get('compressed')))
+        rate_hz = max(status.frame_rate, 0.1) if status.frame_rate else 1.0
+        return Signs(**signs, state=STATE_NAMES.get(status.state), mode=status.mode,
+                     message=status.message, step_s=1.0 / rate_hz,
+                     has_publishers=bool(there.get('status', 1)))
+
+    def _describe(self) -> dict:
+        """Say what the world is; a simulator without world_spec as far as it can be told."""
+        spec, topics = self._newest('spec'), self._names
+        named = {key: topics[key][1] for key in ('image', 'compressed', 'depth', 'odom',
+                                                 'joint_states')}
+        told = {
+            'namespace': self.get_namespace(), 'domain': self.context.get_domain_id(),
+            'topics': {**named, **self._commands.topics}, 'worlds': self._worlds,
+            'modes': list(MODES), 'has_truth': bool(self._there.get('truth')),
+            'can': {**self._client.can(), 'prompt': spec is not None and spec.takes_text}}
+        return {**told, **(self._describe_unknown() if spec is None else _of_spec(spec))}
+
+    def _describe_unknown(self):
+        own, image = self.params.view, self._newest('image')
+        joints = []
+        for name in getattr(self._newest('joint_states'), 'name', ()):
+            limits, unit = self._limits.get(name, (None, 'rad'))
+            joints.append(_joint(name, unit, *(
+                (-pi, pi, own.joint_velocity) if limits is None else
+                (limits.low, limits.high, min(limits.speed, own.joint_velocity)))))
+        return {
+            'known': False, 'engine': '', 'model': '', 'scene': '', 'scenes': [], 'seed': None,
+            'mode': '', 'width': getattr(image, 'width', 0), 'height': getattr(image, 'height', 0),
+            'frame_rate_hz': None, 'frames_per_step': None, 'step_dt_s': None,
+            'linear_max_mps': own.linear_velocity_mps,
+            'angular_max_radps': own.angular_velocity_radps, 'joints': joints,
+            'has_depth': self.count_publishers(self._names['depth'][1]) > 0,
+            'takes_text': False, 'takes_images': False, 'prompt': '', 'uncertainty_limit': None,
+            'predicted': [], 'integrated': []}
+
+    def _joint_positions(self):
+        msg = self._newest('joint_states')
+        if msg is None:
+            return {}
+        return {name: round(position, 4) for name, position in zip(msg.name, msg.position)
+                if not isnan(position)}
+
+    def _pose(self, key):
+        msg = self._newest(key)
+        if msg is None:
+            return None
+        position, q = msg.pose.pose.position, msg.pose.pose.orientation
+        yaw = atan2(2.0 * (q.w * q.z + q.x * q.y), 1.0 - 2.0 * (q.y * q.y + q.z * q.z))
+        values = [round(value, 4) for value in (position.x, position.y, yaw)]
+        return None if any(map(isnan, values)) else values
+
+
+def _of_spec(spec):
+    highest = dict(zip(spec.action_names, spec.action_max))
+    joints = [_joint(name, 'rad', low, high, highest.get(velocity_name(name), 0.0))
+              for name, low, high in zip(spec.joint_names, spec.joint_position_min,
+                                         spec.joint_position_max)]
+    units = dict(zip(spec.action_names, spec.action_units))
+    for joint in joints:
+        joint['unit'] = units.get(velocity_name(joint['name']), 'rad/s').partition('/')[0]
+    return {
+        'known': True, 'engine': spec.engine, 'model': spec.model, 'scene': spec.scene,
+        'scenes': list(spec.scenes), 'seed': spec.seed, 'mode': spec.mode, 'width': spec.width,
+        'height': spec.height, 'frame_rate_hz': _finite(spec.frame_rate),
+        'frames_per_step': spec.frames_per_step, 'step_dt_s': _finite(spec.step_dt),
+        'linear_max_mps': _finite(highest.get(LINEAR, 0.0)) or 0.0,
+        'angular_max_radps': _finite(highest.get(ANGULAR, 0.0)) or 0.0, 'joints': joints,
+        'has_depth': spec.has_depth, 'takes_text': spec.takes_text,
+        'takes_images': spec.takes_images, 'prompt': '',
+        'uncertainty_limit': _finite(spec.uncertainty_limit),
+        'predicted': list(spec.predicted_states), 'integrated': list(spec.integrated_states)}
+
+
+def _joint(name, unit, low, high, speed):
+    """Describe a joint; one that turns without end gets a slider of one turn."""
+    return {'name': name, 'unit': unit, 'min': _finite(low, -pi), 'max': _finite(high, pi),
+            'speed_max': _finite(speed, 0.0)}
+
+
+def _of_status(status):
+    playing = status.state == WorldStatusMsg.STATE_PLAYING
+    return {
+        'rtf': _rounded(status.real_time_factor if playing else 0.0, 3),
+        'frame_rate_hz': _rounded(status.frame_rate, 2),
+        'latency_ms': _rounded(status.command_latency * 1e3, 1) or None,
+        'uncertainty': _rounded(status.uncertainty, 4),
+        'calibrated': None if isnan(status.uncertainty) else status.uncertainty_calibrated,
+        'contact': _rounded(status.contact, 3), 'step': status.step, 'seed': status.seed,
+        'scene': status.scene, 'prompt': status.prompt, 'mode': status.mode,
+        'refused': status.rejected_commands, 'message': status.message}
+
+
+def _stamp_s(msg):
+    return None if msg is None else round(stamp_to_ns(msg.header.stamp) * 1e-9, 4)
+
+
+def _finite(value, otherwise=None):
+    """Return a number that JSON can carry."""
+    return float(value) if value is not None and np.isfinite(value) else otherwise
+
+
+def _rounded(value, digits):
+    value = _finite(value)
+    return None if value is None else round(value, digits)
+
+
+def _jpeg_of(msg) -> bytes:
+    """
+    Take a picture out of a CompressedImage.
+
+    :raises SpecError: not a format that browsers show
+    """
+    data = bytes(msg.data)
+    if data[:3] == b'\xff\xd8\xff' or data[:8] == b'\x89PNG\r\n\x1a\n':
+        return data
+    raise SpecError(f'{msg.format!r} is neither JPEG nor PNG; set topics.compressed to a topic '
+                    'that is not there, then the raw image is used.')
+
+
+def _metres(msg):
+    """Return depth in metres; 16UC1 is millimetres (REP-118)."""
+    if msg.encoding == '16UC1':
+        dtype = '>u2' if msg.is_bigendian else '<u2'
+        rows = np.frombuffer(msg.data, np.uint8).reshape(msg.height, msg.step)
+        return rows[:, :2 * msg.width].copy().view(dtype).astype(np.float32) * 1e-3
+    depth_m = image_from_msg(msg)
+    if depth_m.ndim != 2:
+        raise SpecError(f'{msg.encoding!r} is no depth image; 32FC1 or 16UC1 is.')
+    return depth_m
+
+
+async def serve(node: ViewNode, spinner, announce) -> None:
+    """
+    Serve the page of a node until a signal comes.
+
+    :param node: spun by ``spinner``
+    :param spinner: its ``wait`` raises what ended it
+    :param announce: called with the address once it listens
+    :raises SpecError: it cannot listen there, or aiohttp is missing
+    """
+    from lingbot_world_ros.view.server import Server
+    own, loop = node.params.view, asyncio.get_running_loop()
+    server = Server(node, host=own.host, port=own.port, token=own.token)
+    await server.start()
+
+    def show(*picture):
+        try:
+            loop.call_soon_threadsafe(server.on_picture, *picture)
+        except RuntimeError:  # the loop has ended
+            pass
+
+    node.on_picture = show
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, spinner.stop)
+    announce(server.url)
+    while not spinner.wait(0.0):
+        await asyncio.sleep(0.1)
+    await server.stop()

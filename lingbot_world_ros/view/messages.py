@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a page may send: checked here before anything acts on it. Pure."""
+from dataclasses import dataclass
+import json
+from math import isfinite
+from typing import Mapping, Optional
+
+from lingbot_world_ros.errors import quoted, SpecError, unknown_name
+
+MAX_BYTES = 16384  # of one message
+MAX_JOINTS = 64
+MAX_STEPS = 1000
+MAX_TEXT = 4000
+MAX_SEED = 2 ** 31 - 1
+MODES = ('realtime', 'stepped', 'lockstep')
+
+
+@dataclass(frozen=True)
+class Drive:
+    """Motion asked for until the next word, each a share from -1 to 1 of what the robot can."""
+
+    linear: float
+    angular: float
+    joints: Mapping[str, float]
+
+    @property
+    def is_stop(self) -> bool:
+        """Whether nothing shall move."""
+        return not (self.linear or self.angular or any(self.joints.values()))
+
+
+@dataclass(frozen=True)
+class Joint:
+    """A joint shall go to a position, rad or m."""
+
+    name: str
+    position: float
+
+
+@dataclass(frozen=True)
+class Show:
+    """Which pictures beside the colour image a page wants to see."""
+
+    depth: bool
+    truth: bool
+
+
+@dataclass(frozen=True)
+class Do:
+    """Something shall happen to the world; ``value`` is what it takes, None for nothing."""
+
+    id: int
+    what: str
+    value: object = None
+
+
+@dataclass(frozen=True)
+class Word:
+    """One of take, release, ping; ``t`` comes back with the answer to a ping."""
+
+    kind: str
+    t: Optional[float] = None
+
+
+def parse(text: str):
+    """
+    Read a message of a page.
+
+    :param text: JSON
+    :return: a Drive, Joint, Show, Do or Word
+    :raises SpecError: it is none of these, or a number is missing, not finite or out of range
+    """
+    if len(text) > MAX_BYTES:
+        raise SpecError(f'A message of {len(text)} characters is longer than {MAX_BYTES}.')
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise SpecError(f'Not JSON: {error}.') from error
+    if not isinstance(content, dict):
+        raise SpecError('A message is a JSON object.')
+    kind = content.get('type')
+    if not isinstance(kind, str) or kind not in READERS:
+        raise unknown_name('type', kind, READERS)
+    return READERS[kind](content)
+
+
+def _drive(content):
+    joints = content.get('joints', {})
+    if not isinstance(joints, dict) or len(joints) > MAX_JOINTS:
+        raise SpecError(f'drive: joints is no object of at most {MAX_JOINTS} numbers.')
+    return Drive(_number(content, 'linear', 1.0), _number(content, 'angular', 1.0),
+                 {name: _number(joints, name, 1.0) for name in joints})
+
+
+def _joint(content):
+    return Joint(_text(content, 'name'), _number(content, 'position', 1e6))
+
+
+def _show(content):
+    return Show(content.get('depth') is True, content.get('truth') is True)
+
+
+def _word(content):
+    return Word(content['type'], _number(content, 't', 1e15) if 't' in content else None)
+
+
+def _do(content):
+    what = content.get('what')
+    if not isinstance(what, str) or what not in VALUES:
+        raise unknown_name('what', what, VALUES)
+    return Do(_whole(content, 'id', 0, 2 ** 53), what, VALUES[what](content))
+
+
+def _number(content, name, highest) -> float:
+    value = content.get(name)
+    if type(value) not in (int, float) or not isfinite(value) or abs(value) > highest:
+        raise SpecError(f'{quoted(str(name))} is {value!r:.40}, not a number from {-highest:g} to '
+                        f'{highest:g}.')
+    return float(value)
+
+
+def _whole(content, name, low, high) -> int:
+    value = content.get(name)
+    if type(value) is not int or not low <= value <= high:
+        raise SpecError(f'{name} is {value!r:.40}, not a whole number from {low} to {high}.')
+    return value
+
+
+def _text(content, name) -> str:
+    value = content.get(name)
+    if not isinstance(value, str) or len(value) > MAX_TEXT:
+        raise SpecError(f'{name} is not text of at most {MAX_TEXT} characters.')
+    return value
+
+
+def _mode(content):
+    mode = content.get('mode')
+    if not isinstance(mode, str) or mode not in MODES:
+        raise unknown_name('mode', mode, MODES)
+    return mode
+
+
+VALUES = {
+    'pause': lambda content: None, 'play': lambda content: None,
+    'step': lambda content: _whole(content, 'steps', 1, MAX_STEPS),
+    'reset': lambda content: (_whole(content, 'seed', 0, MAX_SEED)
+                              if content.get('seed') is not None else None),
+    'load': lambda content: _text(content, 'world'), 'mode': _mode,
+    'prompt': lambda content: _text(content, 'text'),
+    'seed': lambda content: _whole(content, 'seed', 0, MAX_SEED)}
+READERS = {'drive': _drive, 'joint': _joint, 'show': _show, 'do': _do,
+           'take': _word, 'release': _word, 'ping': _word}

@@ -1,0 +1,361 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The web server of the operator's page: static files and one WebSocket per page.
+
+It holds no state of the world: pictures and states come from a ``Robot`` (nodes/view.py) and
+commands go there. Pictures are never queued: a page that is slow gets the newest one. The
+messages are described in docs/view.md.
+"""
+import asyncio
+from dataclasses import dataclass
+from hmac import compare_digest
+from ipaddress import ip_address
+import json
+from pathlib import Path
+import time
+from typing import Optional, Protocol
+from urllib.parse import urlsplit
+
+from aiohttp import web, WSCloseCode, WSMsgType
+from lingbot_world_ros.errors import quoted, SpecError
+from lingbot_world_ros.view.controls import Controls
+from lingbot_world_ros.view.messages import Do, Drive, Joint, MAX_BYTES, parse, Show
+from lingbot_world_ros.view.pictures import COLOUR, DEPTH, packed, TRUTH
+
+PAGE = Path(__file__).resolve().parent / 'page'
+FIRST_PORT, NUM_PORTS = 8420, 20  # tried one after the other where none is asked for
+PERIOD_S = 0.1  # between two words on how the world is doing
+MAX_PAGES = 32
+COOKIE = 'lingbot_world_{}'  # browsers do not tell ports apart
+LOCAL_NAMES = ('localhost', '127.0.0.1', '::1')
+HEADERS = {
+    'Content-Security-Policy': "default-src 'self'; img-src 'self' blob: data:; "
+                               "connect-src 'self' ws: wss:; frame-ancestors 'none'; "
+                               "base-uri 'none'; form-action 'none'",
+    'X-Content-Type-Options': 'nosniff', 'Referrer-Policy': 'no-referrer',
+    'Cache-Control': 'no-cache'}
+
+
+class Robot(Protocol):
+    """What the server asks of the side that speaks ROS; every method returns at once."""
+
+    def world(self) -> dict:
+        """Return what the message ``world`` tells, without its type."""
+
+    def status(self) -> dict:
+        """Return what the message ``status`` tells of the world, without type and pages."""
+
+    def watch(self, colour: bool, depth: bool, truth: bool) -> None:
+        """Say which pictures are looked at."""
+
+    def drive(self, drive: Drive) -> None:
+        """Publish velocities; those of joints that are left out are let go."""
+
+    def move_joint(self, name: str, position: float) -> None:
+        """
+        Publish a joint position.
+
+        :raises SpecError: there is no such joint
+        """
+
+    def stop(self) -> None:
+        """Publish zero once, for what was asked to move."""
+
+    def request(self, do: Do):
+        """Ask for something; return an asyncio future of (bool, text)."""
+
+
+@dataclass
+class _Page:
+    """One open page: its socket and what it shall be told next."""
+
+    id: str
+    socket: web.WebSocketResponse
+    wake: asyncio.Event
+    shows: Show = Show(False, False)
+    world: Optional[dict] = None  # as last told
+
+    def __post_init__(self):
+        self.texts, self.pictures = [], {}
+
+    def tell(self, kind: str, **content) -> None:
+        """Send a message, after those that wait."""
+        self.texts.append(json.dumps({'type': kind, **content}, allow_nan=False))
+        self.wake.set()
+
+    def show(self, kind: int, picture: bytes) -> None:
+        """Send a picture in place of an older one of its kind that still waits."""
+        self.pictures[kind] = picture
+        self.wake.set()
+
+
+class Server:
+    """Serve the page of one robot. All methods belong to the thread of the event loop."""
+
+    def __init__(self, robot: Robot, *, host: str = '127.0.0.1', port: int = 0, token: str = ''):
+        """
+        Prepare; nothing listens before ``start``.
+
+        :param robot: the side that speaks ROS
+        :param host: address to listen on
+        :param port: TCP port; 0 is the first free one from 8420 on
+        :param token: without it nothing is answered; '' only for addresses of this machine
+        :raises SpecError: another machine could connect and there is no token
+        """
+        if not token and not is_local(host):
+            raise SpecError(f'host={host!r} lets other machines drive the robot; that needs a '
+                            'token.')
+        self._robot, self._host, self._port, self._token = robot, host, port, token
+        self._controls = Controls()
+        self._pages, self._num_pages = {}, 0
+        self._newest, self._sequence = {}, 0  # pictures by kind, for pages that come late
+        self._runner = self._ticking = None
+
+    @property
+    def url(self) -> str:
+        """Where to look; the token is in it."""
+        host = f'[{self._host}]' if ':' in self._host else self._host
+        return f'http://{host}:{self._port}/' + (f'?token={self._token}' if self._token else '')
+
+    async def start(self) -> None:
+        """
+        Listen.
+
+        :raises SpecError: the port is taken, or the address is none of this machine
+        """
+        app = web.Application(middlewares=[self._guard])
+        app.router.add_get('/', self._on_index)
+        app.router.add_get('/ws', self._on_socket)
+        app.router.add_static('/', PAGE)
+        self._runner = web.AppRunner(app, access_log=None, handle_signals=False)
+        await self._runner.setup()
+        await self._listen()
+        self._ticking = asyncio.ensure_future(self._tick())
+
+    async def _listen(self):
+        ports = [self._port] if self._port else range(FIRST_PORT, FIRST_PORT + NUM_PORTS)
+        for port in ports:
+            try:
+                await web.TCPSite(self._runner, self._host, port, shutdown_timeout=0.5).start()
+            except OSError as error:
+                problem = error
+            else:
+                self._port = port
+                return
+        await self._runner.cleanup()
+        tried = f'{ports[0]}' if len(ports) == 1 else f'{ports[0]} to {ports[-1]}'
+        raise SpecError(f'The page cannot listen on {self._host}, port {tried}: '
+                        f'{problem.strerror or problem}. End what listens there or choose '
+                        'another port.') from problem
+
+    async def stop(self) -> None:
+        """Stop the robot if a page drives it, tell all pages, and listen no more."""
+        if self._controls.holder is not None:
+            self._robot.stop()
+        if self._ticking is not None:
+            self._ticking.cancel()
+        for page in list(self._pages.values()):
+            await page.socket.close(code=WSCloseCode.GOING_AWAY, message=b'the server ends')
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    def on_picture(self, kind: int, stamp_s: float, jpeg: bytes) -> None:
+        """
+        Show a picture on all pages that want it.
+
+        :param kind: pictures.COLOUR, DEPTH or TRUTH
+        :param stamp_s: sim time
+        :param jpeg: the picture
+        """
+        self._sequence += 1
+        self._newest[kind] = picture = packed(kind, self._sequence, stamp_s, jpeg)
+        for page in self._pages.values():
+            if kind in _kinds(page.shows):
+                page.show(kind, picture)
+
+    @web.middleware
+    async def _guard(self, request, handler):
+        """Answer only those who may ask, and tell browsers what the page may do."""
+        self._check_origin(request)
+        given = request.query.get('token') or request.cookies.get(COOKIE.format(self._port), '')
+        if self._token and not compare_digest(given.encode(), self._token.encode()):
+            raise web.HTTPUnauthorized(text='This page needs a token: open the address that was '
+                                       'printed when it started, with ?token=... at its end.\n')
+        try:
+            response = await handler(request)
+        except web.HTTPException as error:
+            error.headers.update(HEADERS)
+            raise
+        if not response.prepared:
+            response.headers.update(HEADERS)
+        return response
+
+    def _check_origin(self, request):
+        """Refuse what a page of somebody else makes a browser ask here."""
+        host = _name_of(f'//{request.host}')
+        if is_local(self._host) and host not in (*LOCAL_NAMES, self._host):
+            raise web.HTTPForbidden(text=f'This page is served as {self._host}, not as '
+                                    f'{quoted(host)}.\n')
+        origin = request.headers.get('Origin')
+        if origin is not None and urlsplit(origin).netloc != request.host:
+            raise web.HTTPForbidden(text=f'Pages from {quoted(origin)} may not ask here.\n')
+
+    async def _on_index(self, request):
+        if self._token and 'token' in request.query:  # out of the address, into a cookie
+            answer = web.Response(status=303, headers={'Location': '/'})
+            answer.set_cookie(COOKIE.format(self._port), self._token, httponly=True,
+                              samesite='Strict')
+            return answer
+        return web.FileResponse(PAGE / 'index.html')
+
+    async def _on_socket(self, request):
+        if len(self._pages) >= MAX_PAGES:
+            raise web.HTTPServiceUnavailable(text=f'{MAX_PAGES} pages are open already.\n')
+        socket = web.WebSocketResponse(max_msg_size=4 * MAX_BYTES, heartbeat=5.0, compress=False)
+        await socket.prepare(request)
+        self._num_pages += 1
+        page = _Page(str(self._num_pages), socket, asyncio.Event())
+        self._pages[page.id] = page
+        self._watch()
+        sending = asyncio.ensure_future(self._send(page))
+        try:
+            self._greet(page)
+            async for message in socket:
+                if message.type == WSMsgType.TEXT:
+                    self._hear(page, message.data)
+        finally:
+            sending.cancel()
+            self._leave(page)
+        return socket
+
+    def _greet(self, page):
+        page.tell('hello', you=page.id, period_s=PERIOD_S)
+        self._tell_world(page, self._robot.world())
+        self._tell_status(page, self._robot.status())
+        if COLOUR in self._newest:
+            page.show(COLOUR, self._newest[COLOUR])
+
+    def _leave(self, page):
+        self._pages.pop(page.id, None)
+        if self._controls.release(page.id):
+            self._robot.stop()
+        self._watch()
+
+    def _watch(self):
+        kinds = set().union(*(_kinds(page.shows) for page in self._pages.values()))
+        for kind in (DEPTH, TRUTH):
+            if kind not in kinds:
+                self._newest.pop(kind, None)
+        self._robot.watch(*(kind in kinds for kind in (COLOUR, DEPTH, TRUTH)))
+
+    async def _send(self, page):
+        """Send what there is, one after the other; pictures that came meanwhile replace older."""
+        try:
+            while True:
+                await page.wake.wait()
+                page.wake.clear()
+                texts, page.texts = page.texts, []
+                pictures, page.pictures = page.pictures, {}
+                for picture in pictures.values():
+                    await page.socket.send_bytes(picture)
+                for text in texts:
+                    await page.socket.send_str(text)
+        except (ConnectionError, RuntimeError):  # it is closing: the reader notices
+            pass
+
+    def _hear(self, page, text):
+        try:
+            self._act(page, parse(text))
+        except SpecError as error:
+            page.tell('note', level='error', text=str(error))
+
+    def _act(self, page, message):
+        now_s = time.monotonic()
+        if isinstance(message, Show):
+            self._show(page, message)
+        elif isinstance(message, Drive):
+            self._drive(page, message, now_s)
+        elif isinstance(message, Joint):
+            if self._controls.use(page.id, now_s):
+                self._robot.move_joint(message.name, message.position)
+        elif isinstance(message, Do):
+            self._do(page, message, now_s)
+        elif message.kind == 'ping':
+            page.tell('pong', t=message.t)
+        elif message.kind == 'take':
+            if self._controls.take(page.id, now_s):
+                self._robot.stop()
+        elif self._controls.release(page.id):
+            self._robot.stop()
+
+    def _show(self, page, shows):
+        page.shows = shows
+        self._watch()
+        for kind in _kinds(shows) & set(self._newest):
+            page.show(kind, self._newest[kind])
+
+    def _drive(self, page, drive, now_s):
+        if drive.is_stop and self._controls.holder != page.id:
+            return  # who does not drive need not stop, and does not take the controls by it
+        if self._controls.use(page.id, now_s, moves=not drive.is_stop):
+            self._robot.drive(drive)
+
+    def _do(self, page, do, now_s):
+        if not self._controls.use(page.id, now_s):
+            page.tell('done', id=do.id, ok=False, text='Another page drives; take the controls '
+                      'first.')
+            return
+
+        def done(future):
+            ok, text = future.result()
+            page.tell('done', id=do.id, ok=ok, text=text)
+
+        self._robot.request(do).add_done_callback(done)
+
+    async def _tick(self):
+        """Tell pages how the world is doing, and stop a robot whose driver went silent."""
+        while True:
+            await asyncio.sleep(PERIOD_S)
+            now_s = time.monotonic()
+            if self._controls.is_silent(now_s):
+                self._robot.stop()
+            self._controls.expire(now_s)
+            if not self._pages:
+                continue
+            world, status = self._robot.world(), self._robot.status()
+            for page in self._pages.values():
+                if page.world != world:
+                    self._tell_world(page, world)
+                if not page.texts:  # a page that does not read is not told more and more
+                    self._tell_status(page, status)
+
+    def _tell_world(self, page, world):
+        page.world = world
+        page.tell('world', **world)
+
+    def _tell_status(self, page, status):
+        controls = self._controls
+        driver = {'mine': controls.holder == page.id, 'held': controls.holder is not None,
+                  'since_s': (0.0 if controls.holder is None else
+                              round(time.monotonic() - controls.since_s, 1))}
+        page.tell('status', **status, driver=driver, watchers=len(self._pages) - 1)
+
+
+def is_local(host: str) -> bool:
+    """Tell whether only this machine can connect to an address."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == 'localhost'
+
+
+def _name_of(address):
+    """Return the host of a network location, without port; '' if it is none."""
+    try:
+        return urlsplit(address).hostname or ''
+    except ValueError:
+        return ''
+
+
+def _kinds(shows):
+    return {COLOUR, *((DEPTH,) if shows.depth else ()), *((TRUTH,) if shows.truth else ())}
