@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Pages about topics and services, asked of nodes that are really made.
+
+The nodes run the embedded world, stopped, where nobody else can see them. What a graph does not
+know is said below, once per name: when a topic is sent and what a service is for. A name that the
+nodes have and nothing is said of, or the other way round, is an error.
+"""
+from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib import import_module
+import inspect
+import os
+
+from lingbot_world_ros.errors import SpecError
+from lingbot_world_ros.nodes.params import DEFAULT_PROFILE, load_profile, NODES, PARAMS
+from md import code, page, prose, table
+
+TOPICS = """
+Names and types of the default profile; relative names move into the namespace of the node. The
+[profiles](profiles.md) rename them to what a stack expects, and each name with a parameter can be
+any other. Quality of service can be overridden too: [Standing in for a
+simulator](../simulators.md#quality-of-service). Nothing is drawn, encoded or sent for a topic
+that nobody subscribes to."""
+SERVICES = """
+Of the node `world_model`, relative to its namespace; `service_prefix` is put before the names of
+`simulation_interfaces`. Which of its services answers what in which state:
+[simulation_interfaces](../simulation_interfaces.md). Each node has ROS's own services for
+parameters besides, and `world_model`, a managed node, those for its lifecycle."""
+
+FRAME = 'each frame'
+STEP = 'each step; each second while time stands still'
+COMMAND = 'whenever you like; the newest counts'
+# When a topic is sent: by its parameter without "topics.", else by its name.
+WHEN = {
+    'image': FRAME, 'camera_info': FRAME, 'compressed': FRAME,
+    'depth': f'{FRAME}, where the engine predicts depth',
+    'camera/depth/camera_info': f'{FRAME}, beside depth',
+    'scan': f'{FRAME}, with `publish_scan` and depth', 'joint_states': FRAME, 'odom': FRAME,
+    'path': 'with `publish_path`, as the robot moves',
+    'tf': f'{FRAME}, with `publish_tf`', 'tf_static': 'once, and at each reset; latched',
+    'clock': '`clock_rate_hz` times per sim second, with `publish_clock`',
+    'world_spec': 'at each reset and each new world; latched', 'world_status': STEP,
+    'real_time_factor': 'each step', 'diagnostics': 'each second',
+    'robot_description': 'once; latched', 'action_embedding': 'with each command, and '
+    '`encode_rate_hz` times a second; in one process only to who looks on',
+    'cmd_vel': 'repeat it: it ends after `cmd_timeout_s`',
+    'joint_command': 'positions are held, velocities end after `cmd_timeout_s`',
+    'joint_trajectory': COMMAND, 'joint_commands': COMMAND, 'prompt': COMMAND,
+    'anchor_image': COMMAND}
+MEANING = {  # of names that are no parameter; nodes hear what others send
+    'camera/depth/camera_info': 'calibration of the depth image',
+    'world_spec': 'what the running world is: [WorldSpec](messages.md#worldspec)',
+    'world_status': 'how it is doing: [WorldStatus](messages.md#worldstatus)',
+    'action_embedding': 'what the next step is asked to do: '
+    '[ActionEmbedding](messages.md#actionembedding)'}
+SERVICE = {  # by type
+    'GetSimulatorFeatures': 'what the simulator can do; `custom_info` names engine and model',
+    'GetSimulationState': 'stopped, playing, paused, no world',
+    'SetSimulationState': 'stop, play, pause, quit',
+    'ResetSimulation': 'start over: time, state or both',
+    'StepSimulation': 'make steps while paused; answers when they are made',
+    'SimulateSteps': 'make steps, with feedback after each and a way to cancel',
+    'LoadWorld': 'another world by name, URI or text', 'UnloadWorld': 'leave no world',
+    'GetCurrentWorld': 'the loaded world', 'GetAvailableWorlds': 'worlds that can be loaded',
+    'GetEntities': 'names of robot and movable objects, filtered',
+    'GetEntitiesStates': 'their poses and twists', 'GetEntityState': 'pose and twist of one',
+    'SetEntityState': 'put the robot or an object elsewhere',
+    'GetEntityInfo': 'category, description and tags of one',
+    'GetNamedPoses': 'places of the loaded world that have a name'}
+OF_ROS = ('rcl_interfaces/', 'lifecycle_msgs/', 'type_description_interfaces/', 'action_msgs/')
+
+
+VARIANTS = {  # what nodes are made with, one after the other
+    'world_model': ({'initial_state': 'stopped'},),
+    'action_encoder': ({'cmd_vel_type': 'twist'}, {'cmd_vel_type': 'twist_stamped'})}
+
+
+@dataclass
+class Graph:
+    """
+    What the nodes of the package have.
+
+    ``topics``: (node, ``'in'`` or ``'out'``, full name) -> types and quality of service;
+    ``services``: (name, type) pairs of world_model, actions included; ``told``: what the
+    docstrings of its handlers of std_srvs say, by the last part of the name.
+    """
+
+    topics: dict = field(default_factory=dict)
+    services: list = field(default_factory=list)
+    told: dict = field(default_factory=dict)
+
+    def ask(self, name: str, node) -> None:
+        """
+        Take in what a node has.
+
+        :param name: of the node
+        :param node: rclpy node
+        """
+        for direction, ends in (('out', node.publishers), ('in', node.subscriptions)):
+            for end in ends:
+                kind = _type_name(end.msg_type)
+                if not kind.startswith(OF_ROS):
+                    types, _ = self.topics.setdefault((name, direction, end.topic_name),
+                                                      ([], _qos(end.qos_profile)))
+                    types.append(kind)
+        if name == 'world_model':
+            self._ask_services(node)
+
+    def _ask_services(self, node):
+        from rclpy.action import get_action_server_names_and_types_by_node
+        actions = get_action_server_names_and_types_by_node(node, node.get_name(),
+                                                            node.get_namespace())
+        found = [(service.srv_name, _type_name(service.srv_type)) for service in node.services]
+        found += [(name, types[0]) for name, types in actions]
+        self.services = sorted(pair for pair in found if not pair[1].startswith(OF_ROS))
+        for name, kind in self.services:
+            if kind.startswith('std_srvs/'):
+                self.told[_last(name)] = inspect.getdoc(getattr(node, f'on_{_last(name)}'))
+
+
+@lru_cache(maxsize=1)
+def ask() -> Graph:
+    """Make every node of the package, one at a time, and return what they have."""
+    os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'OFF')  # nobody else shall see them
+    import rclpy
+    from rclpy.parameter import Parameter
+    graph = Graph()
+    for name in NODES:
+        kind = getattr(import_module(f'lingbot_world_ros.nodes.{name}'),
+                       f'{name.title().replace("_", "")}Node')
+        for values in VARIANTS.get(name, ({},)):
+            rclpy.init(args=['--ros-args', '--log-level', 'warn'])
+            node = kind(parameter_overrides=[Parameter(key, value=value)
+                                             for key, value in values.items()])
+            try:
+                graph.ask(name, node)
+            finally:
+                node.destroy_node()
+                rclpy.try_shutdown()
+    return graph
+
+
+def pages() -> dict:
+    """
+    Make the pages.
+
+    :return: file name -> Markdown
+    :raises SpecError: a topic or service is not described above
+    """
+    graph = ask()
+    return {'topics.md': _topics(graph.topics), 'services.md': _services(graph)}
+
+
+def _type_name(interface):
+    return f'{interface.__module__.split(".")[0]}/{interface.__module__.split(".")[1]}/' \
+           f'{interface.__name__}'
+
+
+def _qos(profile):
+    """Say the profile in words; publishers and subscriptions keep the last ``depth``."""
+    durability = 'latched' if profile.durability.name == 'TRANSIENT_LOCAL' else 'volatile'
+    return f'{profile.reliability.name.lower().replace("_", " ")}, {durability}, {profile.depth}'
+
+
+def _topics(known):
+    defaults = load_profile(DEFAULT_PROFILE)
+    parameter_of = {f'/{defaults[name].lstrip("/")}': name for name in PARAMS
+                    if name.startswith('topics.')}
+    keys = {topic: parameter_of.get(topic, topic[1:]).removeprefix('topics.')
+            for _, _, topic in known}
+    _compare('topics', set(keys.values()) - set(MEANING), {*WHEN} - {*MEANING})
+    _compare('topics', set(keys.values()), {*WHEN})
+    blocks = [TOPICS]
+    for node in NODES:
+        for direction, verb in (('in', 'hears'), ('out', 'publishes')):
+            rows = [_topic(topic, *known[node, way, topic], keys[topic], parameter_of.get(topic),
+                           defaults)
+                    for of, way, topic in known if (of, way) == (node, direction)]
+            if rows:
+                blocks += [f'## What `{node}` {verb}', table(
+                    ('topic', 'type', 'quality of service, queue', 'parameter', 'when', 'what'),
+                    rows)]
+    return page('Topics', *blocks)
+
+
+def _topic(topic, types, qos, key, parameter, defaults):
+    name = defaults[parameter] if parameter else key
+    meaning = MEANING.get(key) or prose(
+        PARAMS[parameter].description.removeprefix('Topic name: ').rstrip('.'))
+    return (code(name), ' or '.join(map(code, dict.fromkeys(types))), qos,
+            code(parameter or ''), WHEN[key], meaning)
+
+
+def _services(graph):
+    offered = graph.services
+    standard = {_last(kind): name for name, kind in offered
+                if kind.startswith('simulation_interfaces/')}
+    _compare('services', set(standard), set(SERVICE))
+    order, rows = list(SERVICE), []
+    for name, kind in sorted(offered, key=lambda pair: (
+            order.index(_last(pair[1])) if _last(pair[1]) in order else len(order))):
+        short = _last(name)
+        what = SERVICE.get(_last(kind))
+        if kind.startswith('std_srvs/'):
+            name, what = f'~/{short}', prose(graph.told[short].rstrip('.'))
+        rows.append(('action' if '/action/' in kind else 'service',
+                     code(name.removeprefix('/')), code(kind), what))
+    return page('Services and action', SERVICES, table(('', 'name', 'type', 'what'), rows))
+
+
+def _last(name):
+    return name.rpartition('/')[2]
+
+
+def _compare(what, there, told):
+    if there != told:
+        raise SpecError(f'{what}: tools/reference_docs/graph.py says nothing of '
+                        f'{sorted(there - told)}, and tells of {sorted(told - there)}, which no '
+                        'node has; change its tables.')

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Page about what ships: engines, scenes, the robot, world files, start images."""
+from lingbot_world_ros.paths import share_path
+from lingbot_world_ros.plain_yaml import load_plain_yaml
+from lingbot_world_ros.worlds.library import IMAGE_SCENE, VIEW
+from lingbot_world_ros.worlds.robot import ROBOT
+from lingbot_world_ros.worlds.scenes import get_scene, SCENES
+from lingbot_world_ros.worlds.start_images import start_images
+from lingbot_world_ros.worlds.world_model import ENGINES
+from md import code, page, prose, table
+
+INTRO = """
+What can be named in the parameters `engine`, `scene` and `world` without a file of your own. A
+running world lists its scenes in `world_spec`, and all worlds it can load in the answer of
+`get_available_worlds`."""
+ENGINE = {  # what it is; the page on it
+    'room': ('the embedded world: learned, on one CPU core', '../training.md'),
+    'reference': ('the MuJoCo reference world of the same rooms and robot', '../evaluation.md'),
+    'lingbot_world': ('LingBot-World from a checkpoint of yours', '../lingbot_world.md')}
+WORLD_FILES = """
+In `config/worlds/`; the name is the value of `world` and the `uri` of LoadWorld. A file of your
+own has the [same form](../simulation_interfaces.md#world-files)."""
+IMAGES = f"""
+In `config/worlds/images/`, pictures of the scenes for engines that start from an image:
+`<scene>{VIEW}` as `scene`. The scene `{IMAGE_SCENE}` takes a picture of yours (`start_image`, or
+`images` of a world file)."""
+
+
+def pages() -> dict:
+    """
+    Make the page.
+
+    :return: file name -> Markdown
+    """
+    return {'engines_and_worlds.md': page(
+        'Engines, scenes and worlds', INTRO, '## Engines', _engines(), '## Scenes', _scenes(),
+        '## Robot', *_robot(), '## World files', WORLD_FILES, _world_files(), '## Start images',
+        IMAGES, _images())}
+
+
+def _engines():
+    scenes = ', '.join(map(code, SCENES))
+    views = ', '.join(code(f'{name}{VIEW}') for name in start_images())
+    rows = []
+    for name, package in ENGINES.items():
+        what, link = ENGINE[name]
+        own = f'{views}, {code(IMAGE_SCENE)}' if name == 'lingbot_world' else scenes
+        rows.append((code(name), f'[{what}]({link})', code(package), own))
+    return table(('`engine`', 'is', 'Python package', 'scenes'), rows)
+
+
+def _scenes():
+    rows = []
+    for name in SCENES:
+        scene = get_scene(name)
+        size = ' x '.join(f'{side:g}' for side in scene.size_m)
+        rows.append((code(name), size, ', '.join(code(m.name) for m in scene.movables)))
+    return table(('`scene`', 'size [m]', 'movable objects'), rows)
+
+
+def _robot():
+    camera = ROBOT.camera
+    yield (f'The robot of these scenes: a differential base ({ROBOT.linear_low_mps:g} to '
+           f'{ROBOT.linear_high_mps:g} m/s, {ROBOT.angular_max_radps:g} rad/s), an arm, and a '
+           f'camera of {camera.width_px} x {camera.height_px} pixels at '
+           f'{camera.position_m[2]:g} m over the floor. Its URDF is '
+           '[`config/robots/room.urdf`](../../config/robots/room.urdf).')
+    yield table(('joint', 'unit', 'least', 'largest', 'at the start', 'largest speed [unit/s]'), [
+        (code(j.name), j.unit, f'{j.low:g}', f'{j.high:g}', f'{j.home:g}', f'{j.max_speed:g}')
+        for j in ROBOT.joints])
+
+
+def _world_files():
+    rows = []
+    for path in sorted(share_path('config', 'worlds').glob('*.yaml')):
+        world = load_plain_yaml(path.read_text(encoding='utf-8'))
+        poses = ', '.join(code(pose['name']) for pose in world.get('named_poses', ()))
+        rows.append((code(path.stem), code(world['scene']), str(world.get('seed', '')),
+                     prose(world['description']), poses))
+    return table(('`world`', 'scene', 'seed', 'what', 'named poses'), rows)
+
+
+def _images():
+    return table(('`scene`', 'prompt that goes with it'),
+                 [(code(f'{name}{VIEW}'), prose(words))
+                  for name, (_, words) in start_images().items()])
