@@ -52,16 +52,5 @@ linkcheck:  ## ask the net whether what the documentation links to is there
 	@$(INSTALL) docs
 	@.venv/bin/python -m sphinx -q -b linkcheck $(ARGS) docs docs/_build/linkcheck
 
-docs:  ## build the documentation as web pages, in docs/_build/html
-	@$(INSTALL) docs
-	@.venv/bin/python -m sphinx -q -W --keep-going -b html $(ARGS) docs docs/_build/html
-
-reference: venv  ## write docs/reference/ from the code
-	@.venv/bin/python tools/reference_docs $(ARGS)
-
-linkcheck:  ## ask the net whether what the documentation links to is there
-	@$(INSTALL) docs
-	@.venv/bin/python -m sphinx -q -b linkcheck $(ARGS) docs docs/_build/linkcheck
-
 clean:  ## remove .venv
 	rm -rf .venv
