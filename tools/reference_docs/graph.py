@@ -15,6 +15,7 @@ import os
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.nodes.params import DEFAULT_PROFILE, load_profile, NODES, PARAMS
 from md import code, page, prose, table
+from parameters import tables
 
 TOPICS = """
 Names and types of the default profile; relative names move into the namespace of the node. The
@@ -47,11 +48,13 @@ WHEN = {
     'cmd_vel': 'repeat it: it ends after `cmd_timeout_s`',
     'joint_command': 'positions are held, velocities end after `cmd_timeout_s`',
     'joint_trajectory': COMMAND, 'joint_commands': COMMAND, 'prompt': COMMAND,
-    'anchor_image': COMMAND}
+    'anchor_image': COMMAND, 'reference/camera/image_raw/compressed': 'each frame, where '
+    'a reference runs beside the world'}
 MEANING = {  # of names that are no parameter; nodes hear what others send
     'camera/depth/camera_info': 'calibration of the depth image',
     'world_spec': 'what the running world is: [WorldSpec](messages.md#worldspec)',
     'world_status': 'how it is doing: [WorldStatus](messages.md#worldstatus)',
+    'reference/camera/image_raw/compressed': 'what really is to be seen, as JPEG',
     'action_embedding': 'what the next step is asked to do: '
     '[ActionEmbedding](messages.md#actionembedding)'}
 SERVICE = {  # by type
@@ -69,11 +72,6 @@ SERVICE = {  # by type
     'GetEntityInfo': 'category, description and tags of one',
     'GetNamedPoses': 'places of the loaded world that have a name'}
 OF_ROS = ('rcl_interfaces/', 'lifecycle_msgs/', 'type_description_interfaces/', 'action_msgs/')
-
-
-VARIANTS = {  # what nodes are made with, one after the other
-    'world_model': ({'initial_state': 'stopped'},),
-    'action_encoder': ({'cmd_vel_type': 'twist'}, {'cmd_vel_type': 'twist_stamped'})}
 
 
 @dataclass
@@ -121,24 +119,36 @@ class Graph:
 
 @lru_cache(maxsize=1)
 def ask() -> Graph:
-    """Make every node of the package, one at a time, and return what they have."""
+    """Make every node of the package, once for each type of cmd_vel; return what they have."""
     os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'OFF')  # nobody else shall see them
     import rclpy
-    from rclpy.parameter import Parameter
     graph = Graph()
-    for name in NODES:
-        kind = getattr(import_module(f'lingbot_world_ros.nodes.{name}'),
-                       f'{name.title().replace("_", "")}Node')
-        for values in VARIANTS.get(name, ({},)):
-            rclpy.init(args=['--ros-args', '--log-level', 'warn'])
-            node = kind(parameter_overrides=[Parameter(key, value=value)
-                                             for key, value in values.items()])
-            try:
+    for cmd_vel_type in ('twist', 'twist_stamped'):
+        names = [name for name in NODES if name != 'world_model' or not graph.topics]
+        rclpy.init(args=['--ros-args', '--log-level', 'warn'])
+        nodes = {}
+        try:
+            for name in names:
+                nodes[name] = _make(name, cmd_vel_type=cmd_vel_type, initial_state='stopped')
+            if 'view' in nodes:  # it follows what a page looks at, once that is there
+                nodes['view'].watch(True, True, True)
+                nodes['view'].on_tick()
+            for name, node in nodes.items():
                 graph.ask(name, node)
-            finally:
+        finally:
+            for node in nodes.values():
                 node.destroy_node()
-                rclpy.try_shutdown()
+            rclpy.try_shutdown()
     return graph
+
+
+def _make(name, **values):
+    """Make a node with those of the values that are its parameters."""
+    from rclpy.parameter import Parameter
+    module = import_module(f'lingbot_world_ros.nodes.{name}')
+    own = {param.name for param in tables()[name]}
+    return getattr(module, f'{name.title().replace("_", "")}Node')(parameter_overrides=[
+        Parameter(key, value=value) for key, value in values.items() if key in own])
 
 
 def pages() -> dict:
@@ -169,14 +179,14 @@ def _topics(known):
                     if name.startswith('topics.')}
     keys = {topic: parameter_of.get(topic, topic[1:]).removeprefix('topics.')
             for _, _, topic in known}
-    _compare('topics', set(keys.values()) - set(MEANING), {*WHEN} - {*MEANING})
     _compare('topics', set(keys.values()), {*WHEN})
-    blocks = [TOPICS]
+    blocks, order = [TOPICS], list(WHEN)
     for node in NODES:
         for direction, verb in (('in', 'hears'), ('out', 'publishes')):
-            rows = [_topic(topic, *known[node, way, topic], keys[topic], parameter_of.get(topic),
-                           defaults)
-                    for of, way, topic in known if (of, way) == (node, direction)]
+            rows = [_topic(topic, *known[node, direction, topic], keys[topic],
+                           parameter_of.get(topic), defaults)
+                    for topic in sorted(keys, key=lambda topic: order.index(keys[topic]))
+                    if (node, direction, topic) in known]
             if rows:
                 blocks += [f'## What `{node}` {verb}', table(
                     ('topic', 'type', 'quality of service, queue', 'parameter', 'when', 'what'),
