@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: Apache-2.0
+/** Buttons and fields of the world: play, step, reset, seed, world, mode, prompt. */
+import { allow, byId, make, setProperty, setText } from './dom.js';
+
+const ANSWER_MS = 20000;
+const KEY_PAUSE_MS = 800; // a choice made by keys counts once the keys rest
+const NOT_OFFERED = {
+  pause: 'this world offers no service to pause and play',
+  step: 'this world offers no service to step',
+  reset: 'this world offers no service to reset',
+  load: 'this world offers no service to load another',
+  mode: 'the mode of this world cannot be changed from here',
+  prompt: 'this world takes no prompt',
+};
+const STANDS = new Set(['paused', 'stopped', 'stepping']);
+
+export class Controls {
+  /**
+   * @param {{send: function(object): boolean, take: function(),
+   *          note: function(string, string), resetDone: function()}} host
+   */
+  constructor(host) {
+    this.host = host;
+    this.waiting = new Map(); // id -> {what, timer}
+    this.nextId = 1;
+    this.why = {};
+    this.world = null;
+    this.status = null;
+    byId('play').addEventListener('click', () => this.playOrPause());
+    byId('step').addEventListener('click', () => this.step(this.stepCount()));
+    byId('reset').addEventListener('click', () => this.reset());
+    byId('seed').addEventListener('input', () => { this.seedTyped = byId('seed').value !== ''; });
+    onEnter(byId('seed'), () => this.reset());
+    onEnter(byId('steps'), () => this.step(this.stepCount()));
+    this.listenChoice(byId('world-select'), 'load', 'world');
+    this.listenChoice(byId('mode'), 'mode', 'mode');
+    byId('prompt-form').addEventListener('submit', (event) => this.sendPrompt(event));
+    byId('prompt').addEventListener('input', () => { this.promptTyped = true; });
+    for (const field of [byId('seed'), byId('steps'), byId('prompt')]) {
+      field.addEventListener('keydown', (event) => event.key === 'Escape' && field.blur());
+    }
+  }
+
+  // -- asking
+
+  /** Ask the world for something; takes free controls first. */
+  ask(what, more = {}) {
+    if (this.why[what]) {
+      this.host.note('warn', `${titleOf(what)}: ${this.why[what]}.`);
+      return;
+    }
+    if (!this.status?.driver?.mine) this.host.take();
+    const id = String(this.nextId);
+    this.nextId += 1;
+    const timer = setTimeout(() => this.onDone({
+      id, ok: false, text: `no answer after ${ANSWER_MS / 1000} s`,
+    }), ANSWER_MS);
+    this.waiting.set(id, { what, timer });
+    if (!this.host.send({ type: 'do', id, what, ...more })) {
+      this.onDone({ id, ok: false, text: "the page's server does not answer" });
+    }
+    this.show();
+  }
+
+  onDone({ id, ok, text }) {
+    const asked = this.waiting.get(String(id));
+    if (!asked) return;
+    clearTimeout(asked.timer);
+    this.waiting.delete(String(id));
+    if (!ok) this.host.note('error', `${titleOf(asked.what)}: ${text || 'refused'}`);
+    else if (text && asked.what !== 'step') this.host.note('info', text);
+    if (ok && (asked.what === 'reset' || asked.what === 'load')) this.host.resetDone();
+    if (!ok) this.showChoices();
+    this.show();
+  }
+
+  /** Give up on all answers: the server that owed them is gone. */
+  forget() {
+    for (const { timer } of this.waiting.values()) clearTimeout(timer);
+    this.waiting.clear();
+  }
+
+  playOrPause() {
+    this.ask(STANDS.has(this.status?.link) ? 'play' : 'pause');
+  }
+
+  stepCount() {
+    const steps = Number(byId('steps').value);
+    return Number.isInteger(steps) && steps > 0 ? steps : 1;
+  }
+
+  step(steps) {
+    this.ask('step', { steps });
+  }
+
+  reset() {
+    const text = byId('seed').value.trim();
+    if (!this.seedTyped || text === '') return this.ask('reset');
+    const seed = Number(text);
+    if (!/^\d+$/.test(text) || !Number.isSafeInteger(seed)) {
+      return this.host.note('error', `Reset: the seed is a whole number from 0, not "${text}".`);
+    }
+    this.seedTyped = false;
+    return this.ask('reset', { seed });
+  }
+
+  sendPrompt(event) {
+    event.preventDefault();
+    this.promptTyped = false;
+    this.ask('prompt', { text: byId('prompt').value });
+    byId('prompt').blur();
+  }
+
+  /** A choice by mouse counts at once; keys run through the list, so they count when they rest. */
+  listenChoice(select, what, key) {
+    let byKeys = false;
+    let timer = 0;
+    const ask = () => {
+      clearTimeout(timer);
+      if (select.value && select.value !== select.dataset.now) {
+        this.ask(what, { [key]: select.value });
+      }
+    };
+    select.addEventListener('pointerdown', () => { byKeys = false; });
+    select.addEventListener('keydown', (event) => {
+      byKeys = event.key !== 'Tab';
+      if (event.key === 'Enter') ask();
+    });
+    select.addEventListener('change', () => {
+      clearTimeout(timer);
+      if (byKeys) timer = setTimeout(ask, KEY_PAUSE_MS);
+      else ask(), select.blur();
+    });
+    select.addEventListener('blur', () => { byKeys = false; });
+  }
+
+  // -- showing
+
+  setWorld(world) {
+    this.world = world;
+    const worlds = world.worlds?.length ? world.worlds
+      : (world.scenes ?? []).map((name) => ({ name }));
+    fillSelect(byId('world-select'), worlds.map(({ name, description, uri }) => (
+      { value: name, title: description || uri || '' })));
+    fillSelect(byId('mode'), (world.modes ?? []).map((value) => ({ value })));
+    byId('prompt-form').hidden = !world.takes_text;
+    this.showChoices();
+  }
+
+  setStatus(status) {
+    this.status = status;
+    this.show();
+  }
+
+  /** Put what runs now into fields nobody is typing into. */
+  showChoices() {
+    const { status, world } = this;
+    choose(byId('world-select'), status?.scene || world?.scene || '');
+    choose(byId('mode'), status?.mode || world?.mode || '');
+    const seed = status?.seed ?? world?.seed;
+    if (!this.seedTyped && document.activeElement !== byId('seed') && seed != null) {
+      setProperty(byId('seed'), 'value', String(seed));
+    }
+    if (!this.promptTyped && document.activeElement !== byId('prompt')) {
+      setProperty(byId('prompt'), 'value', status?.prompt ?? world?.prompt ?? '');
+    }
+  }
+
+  /** Enable what can be done now; the rest says in its title why not. */
+  show(unreachable = this.unreachable) {
+    this.unreachable = unreachable;
+    const can = this.world?.can ?? {};
+    const driver = this.status?.driver;
+    const common = unreachable
+      || (driver?.held && !driver.mine ? 'another page drives; take the controls first' : '');
+    for (const what of Object.keys(NOT_OFFERED)) {
+      this.why[what] = common || (can[what] ? '' : NOT_OFFERED[what]);
+    }
+    this.why.play = this.why.pause;
+    const busy = new Set([...this.waiting.values()].map((one) => one.what));
+    const stands = STANDS.has(this.status?.link);
+    setText(byId('play'), stands ? 'Play' : 'Pause');
+    const pressed = String(!stands);
+    if (byId('play').getAttribute('aria-pressed') !== pressed) {
+      byId('play').setAttribute('aria-pressed', pressed);
+    }
+    allow(byId('play'), this.why.pause);
+    allow(byId('step'), this.why.step || (busy.has('step') ? 'the last step still runs' : ''));
+    allow(byId('steps'), this.why.step);
+    allow(byId('reset'), this.why.reset || (busy.has('reset') ? 'the last reset still runs' : ''));
+    allow(byId('seed'), this.why.reset || (can.seed ? '' : 'this world takes no seed'));
+    allow(byId('world-select'), this.why.load || (busy.has('load') ? 'a world is loading' : ''));
+    allow(byId('mode'), this.why.mode);
+    allow(byId('prompt'), this.why.prompt);
+    allow(byId('prompt-send'), this.why.prompt);
+    this.explain(common, can);
+    this.showChoices();
+  }
+
+  /** One visible sentence for people who cannot hover over a disabled button. */
+  explain(common, can) {
+    const missing = ['pause', 'step', 'reset', 'seed', 'load', 'mode'].filter((one) => !can[one]);
+    const text = common ? `Not now: ${common}.`
+      : this.world && missing.length ? `Not offered by this world: ${missing.join(', ')}.` : '';
+    setText(byId('controls-why'), text);
+    byId('controls-why').hidden = text === '';
+  }
+}
+
+const titleOf = (what) => what[0].toUpperCase() + what.slice(1);
+
+function onEnter(field, act) {
+  field.addEventListener('keydown', (event) => {
+    if (event.key !== 'Enter') return;
+    act();
+    field.blur();
+  });
+}
+
+function fillSelect(select, options) {
+  const key = JSON.stringify(options);
+  if (select.dataset.options === key) return;
+  select.dataset.options = key;
+  select.replaceChildren(...options.map(({ value, title }) => {
+    const option = make('option', '', value);
+    Object.assign(option, { value, title: title ?? '' });
+    return option;
+  }));
+}
+
+/** Show a value in a select nobody is using; one that is not offered is added as it is. */
+function choose(select, value) {
+  if (select.dataset.now === value && select.value === value) return;
+  if (document.activeElement === select && select.dataset.now === value) return;
+  select.dataset.now = value;
+  if (value && ![...select.options].some((option) => option.value === value)) {
+    const option = make('option', '', value);
+    option.value = value;
+    select.prepend(option);
+  }
+  setProperty(select, 'value', value);
+}

@@ -1,0 +1,353 @@
+// SPDX-License-Identifier: Apache-2.0
+/**
+ * Keyboard, gamepad, touch stick and hold buttons -> one held command.
+ *
+ * A command lasts only while something is held. Everything is let go, and a stop is sent, when
+ * the window loses the focus, is hidden or left, when a text field gets the focus, when the
+ * server is lost and when another page takes the controls.
+ */
+import { byId, clamp, setText } from './dom.js';
+
+const HEARTBEAT_MS = 100; // the server stops the robot after 300 ms of silence
+const ANALOG_MS = 33; // least time between two messages for one analog motion
+const DEAD_ZONE = 0.12;
+const STICK_REACH_PX = 46;
+// Keys by place on the keyboard, not by letter: [forward, left].
+const BASE_KEYS = new Map([
+  ['KeyW', [1, 0]], ['ArrowUp', [1, 0]], ['KeyS', [-1, 0]], ['ArrowDown', [-1, 0]],
+  ['KeyA', [0, 1]], ['ArrowLeft', [0, 1]], ['KeyD', [0, -1]], ['ArrowRight', [0, -1]],
+  ['KeyQ', [1, 1]], ['KeyE', [1, -1]],
+]);
+const JOINT_KEYS = new Map([['BracketLeft', -1], ['BracketRight', 1]]);
+const MODIFIERS = new Set(['Control', 'Alt', 'Meta', 'AltGraph']);
+const TEXT = "input:not([type='range'], [type='checkbox']), select, textarea";
+
+/** Zero inside the dead zone, then rising from 0 to 1, in steps that hide jitter. */
+function outsideDeadZone(value) {
+  const size = Math.abs(value);
+  if (size < DEAD_ZONE) return 0;
+  const scaled = Math.min(1, (size - DEAD_ZONE) / (1 - DEAD_ZONE));
+  return Math.sign(value) * Math.round(scaled * 40) / 40;
+}
+
+export class Drive {
+  /**
+   * @param {{send: function(object): boolean, mayDrive: function(): boolean,
+   *          shortcut: function(string), refused: function()}} host
+   */
+  constructor(host) {
+    this.host = host;
+    this.keys = new Set();
+    this.stick = [0, 0];
+    this.pad = { base: [0, 0], joints: [] };
+    this.holds = new Map(); // joint name -> -1 or 1, from the hold buttons
+    this.joints = [];
+    this.chosen = 0;
+    this.seq = 0;
+    this.sent = this.command();
+    this.sentAt = -Infinity;
+    this.listenKeys();
+    this.listenStick();
+    this.listenPads();
+    byId('speed').addEventListener('input', () => this.update());
+    this.showCommand();
+  }
+
+  setJoints(names) {
+    this.joints = names;
+    this.choose(Math.min(this.chosen, Math.max(0, names.length - 1)));
+  }
+
+  choose(index) {
+    if (index !== this.chosen) this.keys.delete('BracketLeft'), this.keys.delete('BracketRight');
+    this.chosen = index;
+    this.onChosen?.(index);
+    this.update();
+  }
+
+  /** Largest speeds of the world, for the numbers beside the stick. */
+  setLimits(linearMps, angularRadps) {
+    this.limits = [linearMps, angularRadps];
+    this.showCommand();
+  }
+
+  // -- one command from all that is held
+
+  /** @return {{linear: number, angular: number, joints: Object<string, number>}} -1..1 each */
+  command() {
+    const speed = Number(byId('speed').value);
+    const base = [this.stick[0] + this.pad.base[0], this.stick[1] + this.pad.base[1]];
+    const joints = new Map(this.holds);
+    this.pad.joints.forEach((value, i) => value && this.joints[i]
+      && joints.set(this.joints[i], value));
+    for (const code of this.keys) {
+      const push = BASE_KEYS.get(code);
+      if (push) base[0] += push[0], base[1] += push[1];
+      const name = this.joints[this.chosen];
+      if (JOINT_KEYS.has(code) && name) {
+        joints.set(name, (joints.get(name) ?? 0) + JOINT_KEYS.get(code));
+      }
+    }
+    const share = (value) => Math.round(clamp(value, -1, 1) * speed * 1000) / 1000 || 0;
+    const moving = [...joints].map(([name, value]) => [name, share(value)]);
+    return {
+      linear: share(base[0]),
+      angular: share(base[1]),
+      joints: Object.fromEntries(moving.filter(([, value]) => value !== 0)),
+    };
+  }
+
+  /** Send the command if it changed; analog motion is thinned out, start and stop never are. */
+  update() {
+    const command = this.command();
+    const text = JSON.stringify(command);
+    if (text === JSON.stringify(this.sent)) return;
+    const edge = isZero(command) !== isZero(this.sent);
+    const wait = this.sentAt + ANALOG_MS - performance.now();
+    clearTimeout(this.later);
+    if (!edge && wait > 0) {
+      this.later = setTimeout(() => this.update(), wait);
+      return;
+    }
+    if (!isZero(command) && !this.host.mayDrive()) {
+      this.forget();
+      this.host.refused();
+      return;
+    }
+    this.transmit(command);
+  }
+
+  transmit(command) {
+    this.sent = command;
+    this.sentAt = performance.now();
+    this.seq += 1;
+    this.host.send({ type: 'drive', ...command, seq: this.seq });
+    this.showCommand();
+    clearInterval(this.heartbeat);
+    if (isZero(command)) return;
+    this.heartbeat = setInterval(() => this.beat(), HEARTBEAT_MS);
+  }
+
+  /** Repeat what is held, so that a page that froze is told from one that drives on. */
+  beat() {
+    if (!this.host.mayDrive()) this.forget();
+    else this.transmit(this.sent);
+  }
+
+  /** Let go of everything and say so. */
+  stop() {
+    this.letGo();
+    clearTimeout(this.later);
+    if (!isZero(this.sent)) this.transmit(this.command());
+    this.showCommand();
+  }
+
+  /** Let go of everything without a word: somebody else drives, or nobody listens. */
+  forget() {
+    this.letGo();
+    clearTimeout(this.later);
+    clearInterval(this.heartbeat);
+    this.sent = this.command();
+    this.showCommand();
+  }
+
+  letGo() {
+    this.keys.clear();
+    this.holds.clear();
+    this.stick = [0, 0];
+    this.stickPointer = null;
+    this.pad = { base: [0, 0], joints: [] };
+    this.padNeedsRest = true;
+    byId('stick').classList.remove('held');
+    for (const button of document.querySelectorAll('.joint button.on')) {
+      button.classList.remove('on');
+    }
+  }
+
+  showCommand() {
+    const { linear, angular } = this.sent;
+    const [mps, radps] = this.limits ?? [0, 0];
+    const knob = byId('knob');
+    const size = Math.max(1, Math.hypot(linear, angular));
+    const [x, y] = [-angular, -linear].map((value) => (value / size) * STICK_REACH_PX);
+    knob.style.transform = `translate(${x}px, ${y}px)`;
+    knob.classList.toggle('active', linear !== 0 || angular !== 0);
+    setText(byId('asked-linear'), `${signed(linear * mps)} m/s`);
+    setText(byId('asked-angular'), `${signed(angular * radps)} rad/s`);
+    setText(byId('speed-value'), `${Math.round(Number(byId('speed').value) * 100)} %`);
+  }
+
+  // -- keyboard
+
+  listenKeys() {
+    addEventListener('keydown', (event) => this.onKeyDown(event));
+    addEventListener('keyup', (event) => {
+      if (this.keys.delete(event.code)) this.update();
+    });
+    addEventListener('blur', () => this.stop());
+    addEventListener('pagehide', () => this.stop());
+    document.addEventListener('visibilitychange', () => document.hidden && this.stop());
+    document.addEventListener('freeze', () => this.stop());
+    addEventListener('focusin', (event) => event.target.matches?.(TEXT) && this.stop());
+  }
+
+  onKeyDown(event) {
+    if (MODIFIERS.has(event.key)) this.stop(); // the keyup of what is held may go elsewhere
+    if (event.ctrlKey || event.altKey || event.metaKey || event.isComposing) return;
+    if (event.target.matches?.(TEXT) || document.querySelector('dialog[open]')) return;
+    if (event.code === 'Space') this.onSpace(event);
+    else if (isWidgetKey(event)) return;
+    else if (BASE_KEYS.has(event.code) || JOINT_KEYS.has(event.code)) this.onHeldKey(event);
+    else if (!event.repeat) this.onShortcut(event);
+  }
+
+  onHeldKey(event) {
+    event.preventDefault();
+    if (event.repeat) return;
+    this.keys.add(event.code);
+    this.update();
+  }
+
+  /** Space stops; on a button it also presses the button, as everywhere. */
+  onSpace(event) {
+    if (event.target.closest?.('[data-hold]')) return;
+    this.stop();
+    if (this.host.mayDrive()) this.transmit(this.command());
+    if (!event.target.closest?.('button, input')) event.preventDefault();
+  }
+
+  onShortcut(event) {
+    const digit = /^(?:Digit|Numpad)([1-9])$/.exec(event.code);
+    if (event.key === '?') this.host.shortcut('help');
+    else if (event.shiftKey) return;
+    else if (digit) this.joints[digit[1] - 1] && this.choose(digit[1] - 1);
+    else if (event.code === 'KeyP') this.host.shortcut('play');
+    else if (event.code === 'KeyN') this.host.shortcut('step');
+    else if (event.code === 'KeyR') this.host.shortcut('reset');
+  }
+
+  // -- touch stick
+
+  listenStick() {
+    const stick = byId('stick');
+    stick.addEventListener('pointerdown', (event) => this.onStickDown(event));
+    stick.addEventListener('pointermove', (event) => this.onStickMove(event));
+    for (const type of ['pointerup', 'pointercancel', 'lostpointercapture']) {
+      stick.addEventListener(type, (event) => this.onStickUp(event));
+    }
+    stick.addEventListener('contextmenu', (event) => event.preventDefault());
+  }
+
+  onStickDown(event) {
+    if (this.stickPointer != null || event.button !== 0) return;
+    event.preventDefault();
+    document.activeElement?.blur?.();
+    byId('stick').setPointerCapture(event.pointerId);
+    this.stickPointer = event.pointerId;
+    byId('stick').classList.add('held');
+    this.onStickMove(event);
+  }
+
+  onStickMove(event) {
+    if (event.pointerId !== this.stickPointer) return;
+    const box = byId('stick').getBoundingClientRect();
+    const x = (event.clientX - box.left - box.width / 2) / STICK_REACH_PX;
+    const y = (event.clientY - box.top - box.height / 2) / STICK_REACH_PX;
+    this.stick = [outsideDeadZone(-y), outsideDeadZone(-x)];
+    this.update();
+  }
+
+  onStickUp(event) {
+    if (event.pointerId !== this.stickPointer) return;
+    this.stickPointer = null;
+    this.stick = [0, 0];
+    byId('stick').classList.remove('held');
+    this.update();
+  }
+
+  // -- hold buttons of the joints
+
+  /** Make a button move a joint while it is pressed, by pointer or by Space and Enter. */
+  addHold(button, name, direction) {
+    button.dataset.hold = '';
+    const press = () => {
+      this.holds.set(name, direction);
+      button.classList.add('on');
+      this.update();
+    };
+    const release = () => {
+      if (!button.classList.contains('on')) return;
+      button.classList.remove('on');
+      this.holds.delete(name);
+      this.update();
+    };
+    button.addEventListener('pointerdown', (event) => {
+      if (event.button !== 0) return;
+      button.setPointerCapture(event.pointerId);
+      press();
+    });
+    for (const type of ['pointerup', 'pointercancel', 'lostpointercapture', 'blur']) {
+      button.addEventListener(type, release);
+    }
+    button.addEventListener('keydown', (event) => {
+      if (!isPressKey(event)) return;
+      event.preventDefault();
+      if (!event.repeat) press();
+    });
+    button.addEventListener('keyup', (event) => isPressKey(event) && release());
+    button.addEventListener('contextmenu', (event) => event.preventDefault());
+  }
+
+  // -- gamepad
+
+  listenPads() {
+    const start = () => this.padLoop || (this.padLoop = requestAnimationFrame(() => this.poll()));
+    addEventListener('gamepadconnected', start);
+    addEventListener('gamepaddisconnected', start);
+  }
+
+  /** Read the first pad of the standard layout, once per screen refresh while there is one. */
+  poll() {
+    const pads = navigator.getGamepads().filter((pad) => pad && pad.connected);
+    const pad = pads.find((one) => one.mapping === 'standard');
+    this.notePad(pad, pads[0]);
+    this.padLoop = pads.length ? requestAnimationFrame(() => this.poll()) : 0;
+    const read = pad && document.hasFocus() ? readPad(pad) : { base: [0, 0], joints: [] };
+    // After a stop the pad has to come to rest once before it drives again.
+    const rests = [...read.base, ...read.joints].every((value) => value === 0);
+    this.padNeedsRest = this.padNeedsRest && !rests;
+    if (this.padNeedsRest) return;
+    this.pad = read;
+    this.update();
+  }
+
+  notePad(pad, other) {
+    const note = byId('pad-note');
+    const text = pad ? `gamepad: ${pad.id}`
+      : other ? `gamepad not usable (no standard layout): ${other.id}` : '';
+    setText(note, text.slice(0, 80));
+    note.hidden = text === '';
+  }
+}
+
+const isZero = ({ linear, angular, joints }) =>
+  linear === 0 && angular === 0 && Object.keys(joints).length === 0;
+
+const isPressKey = (event) => event.code === 'Space' || event.code === 'Enter';
+
+const signed = (value) => `${value < 0 ? '−' : value > 0 ? '+' : ' '}${Math.abs(value).toFixed(2)}`;
+
+/** Whether a key belongs to the slider that has the focus. */
+const isWidgetKey = (event) =>
+  event.target.matches?.("input[type='range']") && event.code.startsWith('Arrow');
+
+/** Left stick: base. Right stick: joints 1, 2. D-pad: joints 3, 4. Shoulders: joint 5. */
+function readPad(pad) {
+  const held = (i) => (pad.buttons[i]?.pressed ? 1 : 0);
+  const axis = (i) => outsideDeadZone(pad.axes[i] ?? 0);
+  return {
+    base: [-axis(1) || 0, -axis(0) || 0],
+    joints: [-axis(2) || 0, axis(3), held(13) - held(12), held(15) - held(14),
+             held(5) - held(4)],
+  };
+}

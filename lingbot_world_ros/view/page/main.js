@@ -1,0 +1,367 @@
+// SPDX-License-Identifier: Apache-2.0
+/** Wires the page: what the server says goes to the screen, what the operator does goes back. */
+import { Controls } from './controls.js';
+import { byId, fixed, isNumber, make, setProperty, setText } from './dom.js';
+import { Drive } from './drive.js';
+import { Joints } from './joints.js';
+import { Link, SILENT_MS } from './link.js';
+import { Pictures } from './pictures.js';
+import { History, PathPlot, TimePlot } from './plots.js';
+
+const NUMBERS_MS = 200; // plots and numbers are redrawn at most this often
+const TAKE_GRACE_MS = 400; // an older status may still say that somebody else drives
+const NOTE_MS = { info: 5000, warn: 8000, error: 14000 };
+const MAX_NOTES = 3;
+
+const SERVER_LOST = "the page's server does not answer; it reconnects by itself";
+const HINTS = {
+  waiting: 'Start one with: lingbot-world sim',
+  paused: 'Press P or Play to go on, N for one step.',
+  stopped: 'Press P or Play to start.',
+  stepping: 'It advances by steps only. N or Step makes one.',
+  stale: 'What you see is old. If nothing comes back, look at the terminal of the world.',
+  lost: 'The page goes on by itself once the world is back.',
+  loading: 'This can take a while.',
+  error: 'Press R or Reset to start again, or choose another world.',
+  no_world: 'Choose a world to load.',
+};
+// How a picture is covered: a band leaves it readable, a cover says that it is not of now.
+const COVERS = {
+  paused: 'band', stopped: 'band', stepping: 'band', loading: 'cover calm', waiting: 'cover calm',
+  no_world: 'cover calm',
+};
+
+const view = { world: null, status: null, statusAt: -Infinity, link: '', takenAt: -Infinity,
+               numbersAt: -Infinity };
+const pictures = new Pictures();
+const history = new History();
+const path = new PathPlot('plot-path');
+const plots = [
+  new TimePlot('plot-rtf', {
+    unit: 'sim s per wall s', top: 1.25,
+    lines: [{ key: 'rtf', color: 'accent' }],
+    marks: () => [{ value: 1, color: 'edge', label: 'asked' }],
+  }),
+  new TimePlot('plot-latency', {
+    unit: 'ms', top: 50, lines: [{ key: 'latency_ms', color: 'accent' }], marks: () => [],
+  }),
+  new TimePlot('plot-uncertainty', {
+    unit: 'RMS', top: 0.05,
+    lines: [{ key: 'uncertainty', color: 'accent', label: 'expected' },
+            { key: 'truth_error', color: 'true', label: 'true error' }],
+    marks: () => [{ value: view.world?.uncertainty_limit, color: 'warn', label: 'limit' }],
+  }),
+];
+
+const link = new Link({
+  message: (message) => handlers[message.type]?.(message),
+  picture: (picture) => pictures.put(picture),
+  opened: () => show(),
+  lost: onLost,
+});
+const send = (message) => link.send(message);
+
+const drive = new Drive({
+  send,
+  mayDrive: () => !link.isSilent() && !otherDrives(),
+  refused: () => note('warn', link.isSilent() ? `Not driving: ${SERVER_LOST}.`
+    : 'Another page drives. Press Take controls to drive from here.'),
+  shortcut: (what) => shortcuts[what](),
+});
+const joints = new Joints({
+  send,
+  addHold: (button, name, direction) => drive.addHold(button, name, direction),
+  choose: (index) => drive.choose(index),
+});
+drive.onChosen = (index) => joints.choose(index);
+const controls = new Controls({ send, take, note, resetDone: () => joints.follow() });
+
+const shortcuts = {
+  help: () => byId('help').open || openHelp(),
+  play: () => controls.playOrPause(),
+  step: () => controls.step(1),
+  reset: () => controls.reset(),
+};
+
+const handlers = {
+  hello: () => show(),
+  world: onWorld,
+  status: onStatus,
+  done: (message) => controls.onDone(message),
+  note: ({ level, text }) => note(level, text),
+};
+
+// -- what the server says
+
+function onWorld(world) {
+  const isFirst = view.world === null;
+  view.world = world;
+  drive.setLimits(world.linear_max_mps ?? 0, world.angular_max_radps ?? 0);
+  drive.setJoints((world.joints ?? []).map((joint) => joint.name));
+  joints.setWorld(world.joints ?? []);
+  joints.lock(lockedBy());
+  joints.choose(drive.chosen);
+  controls.setWorld(world);
+  showPictureChoices(world, isFirst);
+  showWords(world);
+  show();
+}
+
+function onStatus(status) {
+  if (isNewRun(view.status, status)) {
+    path.clear();
+    joints.follow();
+  }
+  view.status = status;
+  view.statusAt = performance.now();
+  history.add(view.statusAt, status.link === 'live' || status.link === 'stepping' ? status : {});
+  if (status.pose && status.pose.every(isNumber)) path.add(status.pose);
+  if (otherDrives()) drive.forget();
+  controls.setStatus(status);
+  showLink();
+  showDriver();
+  if (view.statusAt - view.numbersAt >= NUMBERS_MS) showNumbers();
+}
+
+/** Whether a status belongs to another run than the one before: a reset or another scene. */
+function isNewRun(before, now) {
+  if (!before) return false;
+  return now.step < before.step || now.sim_s < before.sim_s || now.scene !== before.scene
+    || now.seed !== before.seed;
+}
+
+function onLost() {
+  drive.forget();
+  controls.forget();
+  show();
+}
+
+// -- the state of the link, judged by the page too
+
+/** @return {{link: string, text: string}} what to show now */
+function judge() {
+  if (link.isSilent()) return { link: 'lost', text: SERVER_LOST };
+  const { status } = view;
+  if (!status) return { link: 'waiting', text: "connecting to the page's server", hint: '' };
+  const quiet = performance.now() - view.statusAt;
+  if (quiet > SILENT_MS) return { link: 'lost', text: SERVER_LOST };
+  // The server has newer pictures than this page: they do not get through.
+  const behind = pictures.age() - (status.image_age_s ?? Infinity);
+  if (status.link === 'live' && behind > 3 && !document.hidden) {
+    return { link: 'stale', text: 'pictures do not reach this page' };
+  }
+  return { link: status.link, text: status.text ?? '' };
+}
+
+function showLink() {
+  const { link: state, text, hint = HINTS[state] ?? '' } = judge();
+  const name = state.replaceAll('_', ' ');
+  setText(byId('link'), name);
+  setText(byId('link-text'), text);
+  setText(byId('overlay-text'), text);
+  if (state === view.link) return;
+  view.link = state;
+  document.body.dataset.link = state;
+  setText(byId('overlay-title'), name[0].toUpperCase() + name.slice(1));
+  setText(byId('overlay-hint'), hint);
+  setText(byId('announce'), `${name}: ${text}`);
+  coverPictures(state);
+  document.title = state === 'live' ? 'lingbot_world_ros' : `${name} – lingbot_world_ros`;
+  const silent = state === 'lost' && link.isSilent();
+  controls.show(silent ? "the page's server does not answer" : '');
+  joints.lock(silent ? "the page's server does not answer" : lockedBy());
+}
+
+function coverPictures(state) {
+  const cover = state === 'live' ? '' : COVERS[state] ?? 'cover';
+  byId('overlay').hidden = cover === '';
+  setProperty(byId('overlay'), 'className', cover);
+  for (const glass of document.querySelectorAll('.glass')) {
+    glass.classList.toggle('held', cover === 'band');
+    glass.classList.toggle('old', cover.startsWith('cover'));
+  }
+}
+
+// -- who drives
+
+function otherDrives() {
+  const driver = view.status?.driver;
+  if (!driver?.held || driver.mine) return false;
+  return performance.now() - view.takenAt > TAKE_GRACE_MS;
+}
+
+const lockedBy = () => (otherDrives() ? 'another page drives; take the controls first' : '');
+
+function take() {
+  view.takenAt = performance.now();
+  send({ type: 'take' });
+}
+
+function showDriver() {
+  const driver = view.status?.driver ?? {};
+  const who = driver.mine ? 'me' : driver.held ? 'other' : 'nobody';
+  const watchers = view.status?.watchers ?? 0;
+  const also = watchers > 1 ? ` · ${watchers} pages open` : '';
+  const text = { me: 'You drive', other: 'Another page drives', nobody: 'Nobody drives' }[who];
+  setText(byId('driver-text'), text + also);
+  showOthers(view.status?.others_on_cmd_vel ?? 0);
+  if (who === view.who) return;
+  view.who = who;
+  byId('driver').dataset.who = who;
+  byId('take').hidden = who === 'me';
+  byId('release').hidden = who !== 'me';
+  byId('stick').classList.toggle('locked', who === 'other');
+  joints.lock(lockedBy());
+}
+
+function showOthers(count) {
+  const text = count > 0
+    ? `${count} other ${count > 1 ? 'publishers' : 'publisher'} on ${topicName('cmd_vel')}:`
+      + ' the robot may follow them too.' : '';
+  setText(byId('others'), text);
+  byId('others').hidden = text === '';
+}
+
+const topicName = (key) => view.world?.topics?.[key] ?? key;
+
+// -- numbers, plots and words
+
+function showNumbers() {
+  view.numbersAt = performance.now();
+  if (document.hidden || !view.status) return;
+  const { status } = view;
+  const seconds = fixed(status.sim_s, 1);
+  const refused = status.refused > 0 ? ` · refused ${status.refused}` : '';
+  setText(byId('camera-numbers'),
+    `${seconds} s · step ${status.step ?? '–'} · ${fixed(status.frame_rate_hz, 1)} Hz${refused}`);
+  setProperty(byId('camera-numbers'), 'title',
+    `sim time, steps since the reset, pictures per second${status.message ? `; ${status.message}` : ''}`);
+  setText(byId('rtf-value'), `${fixed(status.rtf, 2)} ×`);
+  setText(byId('latency-value'), `${fixed(status.latency_ms, 0)} ms`);
+  showUncertainty(status);
+  showTruth(status);
+  showPose(status);
+  joints.show(status.joints ?? {});
+  drawPlots();
+}
+
+function showUncertainty({ uncertainty, calibrated }) {
+  const value = byId('uncertainty-value');
+  const over = isNumber(uncertainty) && calibrated === false;
+  setText(value, !isNumber(uncertainty) ? 'unknown'
+    : over ? `${uncertainty.toFixed(3)} not calibrated` : uncertainty.toFixed(3));
+  value.classList.toggle('over', over);
+  setProperty(value, 'title', over ? 'beyond what it was calibrated for' : '');
+}
+
+function showTruth({ truth_error: error, truth_position_error_m: offset }) {
+  if (byId('truth-figure').hidden) return;
+  const parts = [isNumber(error) ? `error ${error.toFixed(3)} RMS` : 'error unknown'];
+  if (isNumber(offset)) parts.push(`base off by ${offset.toFixed(2)} m`);
+  setText(byId('truth-numbers'), parts.join(' · '));
+}
+
+function showPose({ pose }) {
+  setText(byId('path-value'), pose && pose.every(isNumber)
+    ? `x ${pose[0].toFixed(2)} y ${pose[1].toFixed(2)} m ${Math.round(pose[2] * 180 / Math.PI)}°`
+    : 'no odometry');
+}
+
+function drawPlots() {
+  const now = performance.now();
+  for (const plot of plots) plot.draw(history.rows, now);
+  path.draw();
+}
+
+/** Say which states the model predicts and which are only summed up from the commands. */
+function showWords(world) {
+  setText(byId('camera-what'), ['Camera', world.engine, world.scene].filter(Boolean).join(' · '));
+  setProperty(byId('camera-what'), 'title', [world.model, topicName('image')].join('; '));
+  showKind(byId('joints-kind'), world, 'joint');
+  showKind(byId('path-kind'), world, 'base');
+  setText(byId('help-where'), `${topicName('image')} and ${topicName('cmd_vel')}`
+    + `${isNumber(world.domain) ? `, ROS_DOMAIN_ID ${world.domain}` : ''}`
+    + `${world.model ? `, model ${world.model}` : ''}.`);
+}
+
+function showKind(tag, world, word) {
+  const has = (list) => (list ?? []).some((one) => one.includes(word));
+  const kind = has(world.predicted) ? 'predicted' : has(world.integrated) ? 'integrated' : '';
+  setText(tag, kind);
+  tag.title = kind === 'integrated' ? 'summed up from the commands; the model never saw it'
+    : 'the model says how it goes on';
+  tag.hidden = kind === '';
+}
+
+// -- pictures that can be switched on
+
+function showPictureChoices(world, isFirst) {
+  const [depth, truth] = [byId('show-depth'), byId('show-truth')];
+  for (const [box, has, why] of [[depth, world.has_depth, 'this world has no depth'],
+                                 [truth, world.has_truth, 'no reference world runs beside it']]) {
+    box.disabled = !has;
+    box.closest('label').title = has ? '' : why;
+  }
+  if (isFirst || world.has_truth !== view.hadTruth) truth.checked = world.has_truth;
+  view.hadTruth = world.has_truth;
+  onShow();
+}
+
+function onShow() {
+  const depth = byId('show-depth').checked && Boolean(view.world?.has_depth);
+  const truth = byId('show-truth').checked && Boolean(view.world?.has_truth);
+  byId('depth-figure').hidden = !depth;
+  byId('truth-figure').hidden = !truth;
+  byId('side').hidden = !depth && !truth;
+  document.querySelector('.left').classList.toggle('with-side', depth || truth);
+  setText(byId('depth-numbers'), topicName('depth') === 'depth' ? '' : topicName('depth'));
+  send({ type: 'show', depth, truth });
+}
+
+// -- notes and help
+
+function note(level, text) {
+  const box = byId('notes');
+  const last = box.lastElementChild;
+  if (last?.dataset.text === text) last.remove();
+  const close = make('button', '', '×');
+  close.type = 'button';
+  close.setAttribute('aria-label', 'Dismiss');
+  const one = make('div', `note ${level}`, make('p', '', text), close);
+  one.dataset.text = text;
+  close.addEventListener('click', () => one.remove());
+  setTimeout(() => one.remove(), NOTE_MS[level] ?? NOTE_MS.info);
+  box.append(one);
+  while (box.children.length > MAX_NOTES) box.firstElementChild.remove();
+}
+
+function openHelp() {
+  drive.stop();
+  byId('help').showModal();
+}
+
+function show() {
+  showLink();
+  showDriver();
+}
+
+byId('take').addEventListener('click', () => take());
+byId('release').addEventListener('click', () => {
+  drive.stop();
+  send({ type: 'release' });
+});
+byId('help-open').addEventListener('click', openHelp);
+byId('show-depth').addEventListener('change', onShow);
+byId('show-truth').addEventListener('change', onShow);
+// The page's own watch: with no message there is no other occasion to see that none comes.
+setInterval(showLink, 250);
+setInterval(() => document.hidden || view.link === 'live' || drawPlots(), 1000);
+document.addEventListener('visibilitychange', () => document.hidden || showNumbers());
+
+/** For tests and curious people; nothing here can be changed. */
+window.lingbot = Object.freeze({
+  get frames() { return pictures.camera.frames; },
+  get lastStamp() { return pictures.camera.stamp; },
+  get state() { return view.status; },
+  get world() { return view.world; },
+});

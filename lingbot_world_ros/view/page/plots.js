@@ -1,0 +1,326 @@
+// SPDX-License-Identifier: Apache-2.0
+/** Plots of the last minute and the top view of the base path, on small canvases. */
+import { isNumber } from './dom.js';
+
+const SPAN_S = 60;
+const MAX_PATH = 1500; // points; a longer path is thinned out
+const FONT = '11px system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif';
+const COLORS = ['ink', 'quiet', 'line', 'edge', 'accent', 'warn', 'bad', 'true', 'box'];
+
+/** Colours of the page as it is shown now, light or dark. */
+let palette = {};
+function readPalette() {
+  const style = getComputedStyle(document.documentElement);
+  palette = Object.fromEntries(COLORS.map((one) => [one, style.getPropertyValue(`--${one}`).trim()]));
+}
+readPalette();
+matchMedia('(prefers-color-scheme: dark)').addEventListener('change', readPalette);
+
+/** Values with the wall time they were heard at; forgets what is older than the plots show. */
+export class History {
+  constructor() {
+    this.rows = [];
+  }
+
+  add(now, values) {
+    this.rows.push({ t: now / 1000, ...values });
+    let old = 0;
+    while (old < this.rows.length && this.rows[old].t < now / 1000 - SPAN_S - 2) old += 1;
+    if (old > 50) this.rows.splice(0, old);
+  }
+
+  clear() {
+    this.rows = [];
+  }
+}
+
+/** A canvas that follows the size of its box and the pixels of the screen. */
+class Sheet {
+  constructor(id) {
+    this.canvas = document.getElementById(id);
+    this.context = this.canvas.getContext('2d');
+    this.width = this.height = 0;
+    new ResizeObserver(() => this.measure()).observe(this.canvas);
+  }
+
+  measure() {
+    const box = this.canvas.getBoundingClientRect();
+    this.ratio = Math.min(2, devicePixelRatio || 1);
+    this.width = Math.round(box.width);
+    this.height = Math.round(box.height);
+    this.canvas.width = Math.round(this.width * this.ratio);
+    this.canvas.height = Math.round(this.height * this.ratio);
+    this.redraw?.();
+  }
+
+  begin() {
+    const { context } = this;
+    context.setTransform(this.ratio, 0, 0, this.ratio, 0, 0);
+    context.clearRect(0, 0, this.width, this.height);
+    context.font = FONT;
+    context.lineJoin = 'round';
+    return context;
+  }
+}
+
+/** Round steps for an axis: 1, 2 or 5 times a power of ten, about `count` of them. */
+export function niceStep(span, count) {
+  const raw = span / count;
+  const power = 10 ** Math.floor(Math.log10(raw));
+  const factor = [1, 2, 5, 10].find((one) => one * power >= raw * 0.999);
+  return factor * power;
+}
+
+/** Values over time: several lines on one pair of axes, and fixed lines across. */
+export class TimePlot {
+  /**
+   * @param {string} id of the canvas
+   * @param {{unit: string, top: number, lines: Array<{key: string, color: string, label: string}>,
+   *          marks: function(): Array<{value: number, color: string, label: string}>}} spec
+   */
+  constructor(id, spec) {
+    this.sheet = new Sheet(id);
+    this.spec = spec;
+  }
+
+  draw(rows, now) {
+    this.sheet.redraw = () => this.draw(rows, now);
+    if (this.sheet.width < 40 || this.sheet.height < 40) return;
+    const context = this.sheet.begin();
+    const marks = this.spec.marks().filter((mark) => isNumber(mark.value));
+    const frame = this.frame(context, this.top(rows, marks), now / 1000);
+    this.axes(context, frame);
+    for (const mark of marks) this.mark(context, frame, mark);
+    for (const line of this.spec.lines) this.line(context, frame, line, rows);
+    this.legend(context, frame, rows);
+  }
+
+  /** Upper end of the value axis: a round number above all that is shown. */
+  top(rows, marks) {
+    let top = this.spec.top;
+    for (const mark of marks) top = Math.max(top, mark.value * 1.2);
+    for (const row of rows) {
+      for (const line of this.spec.lines) if (row[line.key] > top) top = row[line.key];
+    }
+    const step = niceStep(top, 4);
+    return Math.ceil(top / step - 1e-6) * step;
+  }
+
+  frame(context, top, now) {
+    const { width, height } = this.sheet;
+    const step = niceStep(top, height > 110 ? 4 : 2);
+    const digits = Math.max(0, -Math.floor(Math.log10(step) + 1e-9));
+    const widest = context.measureText(top.toFixed(digits)).width;
+    const box = { left: Math.ceil(widest) + 14, right: width - 10, top: 18, bottom: height - 19 };
+    return {
+      box, step, digits, top,
+      x: (t) => box.right + ((t - now) / SPAN_S) * (box.right - box.left),
+      y: (value) => box.bottom - (value / top) * (box.bottom - box.top),
+      from: now - SPAN_S,
+    };
+  }
+
+  axes(context, { box, step, digits, top, y }) {
+    context.lineWidth = 1;
+    context.strokeStyle = palette.line;
+    context.fillStyle = palette.quiet;
+    context.textAlign = 'right';
+    context.textBaseline = 'middle';
+    context.beginPath();
+    for (let value = 0; value <= top * 1.001; value += step) {
+      const at = Math.round(y(value)) + 0.5;
+      context.moveTo(box.left, at);
+      context.lineTo(box.right, at);
+      context.fillText(value.toFixed(digits), box.left - 5, at);
+    }
+    context.stroke();
+    context.textBaseline = 'alphabetic';
+    context.textAlign = 'left';
+    context.fillText(this.spec.unit, 6, 11);
+    const ticks = [['−60 s', box.left, 'left'], ['−30', (box.left + box.right) / 2, 'center'],
+                   ['now', box.right, 'right']];
+    for (const [text, at, align] of ticks) {
+      context.textAlign = align;
+      context.fillText(text, at, box.bottom + 14);
+    }
+  }
+
+  mark(context, { box, y }, { value, color }) {
+    const at = Math.round(y(value)) + 0.5;
+    context.strokeStyle = palette[color];
+    context.setLineDash([5, 4]);
+    context.beginPath();
+    context.moveTo(box.left, at);
+    context.lineTo(box.right, at);
+    context.stroke();
+    context.setLineDash([]);
+  }
+
+  line(context, { x, y, from, box }, { key, color }, rows) {
+    context.strokeStyle = palette[color];
+    context.lineWidth = 1.5;
+    context.beginPath();
+    let last = -Infinity;
+    for (const row of rows) {
+      if (row.t < from || !isNumber(row[key])) continue;
+      const at = [Math.max(box.left, x(row.t)), Math.max(box.top - 3, y(row[key]))];
+      // A gap in what was heard stays a gap.
+      if (row.t - last > 1) context.moveTo(...at);
+      else context.lineTo(...at);
+      last = row.t;
+    }
+    context.stroke();
+    context.lineWidth = 1;
+  }
+
+  /** Names of the lines, right above the plot, only for those that are there. */
+  legend(context, { box, from }, rows) {
+    const seen = (key) => rows.some((row) => row.t >= from && isNumber(row[key]));
+    const items = this.spec.lines.filter((line) => line.label && seen(line.key));
+    for (const mark of this.spec.marks()) if (isNumber(mark.value)) items.push(mark);
+    let right = box.right;
+    context.textAlign = 'right';
+    for (const { label, color, value } of items.reverse()) {
+      context.fillStyle = palette.quiet;
+      context.fillText(label, right, 11);
+      right -= context.measureText(label).width + 5;
+      context.strokeStyle = palette[color];
+      context.lineWidth = 2;
+      context.setLineDash(value === undefined ? [] : [4, 3]);
+      context.beginPath();
+      context.moveTo(right, 7);
+      context.lineTo(right - 12, 7);
+      context.stroke();
+      context.setLineDash([]);
+      right -= 22;
+    }
+    context.lineWidth = 1;
+  }
+}
+
+/** Where the base went, from above: x of odom up, y to the left, as the robot starts out. */
+export class PathPlot {
+  constructor(id) {
+    this.sheet = new Sheet(id);
+    this.points = [];
+    this.pose = null;
+  }
+
+  clear() {
+    this.points = [];
+    this.pose = null;
+  }
+
+  /** @param {[number, number, number]} pose x, y [m], yaw [rad] in odom */
+  add(pose) {
+    this.pose = pose;
+    const last = this.points[this.points.length - 1];
+    if (last && Math.hypot(pose[0] - last[0], pose[1] - last[1]) < 0.02) return;
+    this.points.push([pose[0], pose[1]]);
+    if (this.points.length > MAX_PATH) this.points = this.points.filter((_, i) => i % 2 === 0);
+  }
+
+  draw() {
+    this.sheet.redraw = () => this.draw();
+    if (this.sheet.width < 40 || this.sheet.height < 40) return;
+    const context = this.sheet.begin();
+    const view = this.view();
+    this.grid(context, view);
+    if (!this.pose) return;
+    this.trail(context, view);
+    this.robot(context, view);
+    this.scaleBar(context, view);
+  }
+
+  /** Scale and centre that show the whole path with a margin, at least 2 m across. */
+  view() {
+    const { width, height } = this.sheet;
+    const all = this.pose ? [...this.points, this.pose, [0, 0]] : [[0, 0]];
+    const xs = all.map((p) => p[0]);
+    const ys = all.map((p) => p[1]);
+    const low = [Math.min(...xs), Math.min(...ys)];
+    const high = [Math.max(...xs), Math.max(...ys)];
+    const across = Math.max(2, (high[1] - low[1]) * 1.25);
+    const along = Math.max(2, (high[0] - low[0]) * 1.25);
+    const scale = Math.min((width - 24) / across, (height - 50) / along); // px per metre
+    const middle = [(low[0] + high[0]) / 2, (low[1] + high[1]) / 2];
+    return {
+      scale,
+      x: (y) => width / 2 - (y - middle[1]) * scale,
+      y: (x) => (height - 22) / 2 - (x - middle[0]) * scale,
+      step: niceStep(Math.max(width, height) / scale, 6),
+    };
+  }
+
+  grid(context, { x, y, step, scale }) {
+    const { width, height } = this.sheet;
+    context.strokeStyle = palette.line;
+    context.lineWidth = 1;
+    context.beginPath();
+    const first = (at0, size) => Math.ceil(((at0 - size) / scale) / step);
+    for (let i = first(x(0), width); x(i * step) >= 0; i += 1) {
+      context.moveTo(Math.round(x(i * step)) + 0.5, 0);
+      context.lineTo(Math.round(x(i * step)) + 0.5, height);
+    }
+    for (let i = first(y(0), height); y(i * step) >= 0; i += 1) {
+      context.moveTo(0, Math.round(y(i * step)) + 0.5);
+      context.lineTo(width, Math.round(y(i * step)) + 0.5);
+    }
+    context.stroke();
+  }
+
+  trail(context, { x, y }) {
+    context.strokeStyle = palette.accent;
+    context.lineWidth = 2;
+    context.beginPath();
+    for (const [px, py] of this.points) context.lineTo(x(py), y(px));
+    context.lineTo(x(this.pose[1]), y(this.pose[0]));
+    context.stroke();
+    context.strokeStyle = palette.edge;
+    context.beginPath();
+    context.arc(x(0), y(0), 4, 0, 2 * Math.PI);
+    context.stroke();
+    context.fillStyle = palette.quiet;
+    context.textAlign = 'left';
+    context.fillText('start', x(0) + 8, y(0) + 14);
+  }
+
+  robot(context, { x, y }) {
+    context.save();
+    context.translate(x(this.pose[1]), y(this.pose[0]));
+    context.rotate(-this.pose[2]);
+    context.beginPath();
+    context.moveTo(0, -11);
+    context.lineTo(7.5, 8);
+    context.lineTo(0, 4);
+    context.lineTo(-7.5, 8);
+    context.closePath();
+    context.fillStyle = palette.ink;
+    context.strokeStyle = palette.box;
+    context.lineWidth = 2;
+    context.stroke();
+    context.fill();
+    context.restore();
+  }
+
+  scaleBar(context, { scale }) {
+    const { width, height } = this.sheet;
+    const metres = niceStep((width * 0.4) / scale, 1.6);
+    const text = `${metres < 1 ? metres.toFixed(1) : metres} m`;
+    const [left, at] = [10, height - 9];
+    const right = left + metres * scale;
+    context.fillStyle = palette.box;
+    context.fillRect(left - 4, at - 10, metres * scale + context.measureText(text).width + 16, 15);
+    context.strokeStyle = palette.ink;
+    context.lineWidth = 1.5;
+    context.beginPath();
+    context.moveTo(left, at - 4);
+    context.lineTo(left, at);
+    context.lineTo(right, at);
+    context.lineTo(right, at - 4);
+    context.stroke();
+    context.fillStyle = palette.quiet;
+    context.textAlign = 'left';
+    context.fillText(text, right + 6, at + 1);
+  }
+}
