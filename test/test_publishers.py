@@ -26,7 +26,8 @@ import numpy as np  # noqa: E402
 import rclpy  # noqa: E402
 from ros_graph import Domain, Graph  # noqa: E402
 from rosgraph_msgs.msg import Clock  # noqa: E402
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image, LaserScan  # noqa: E402
+from sensor_msgs.msg import (CameraInfo, CompressedImage, Image, JointState,  # noqa: E402
+                             LaserScan)
 from std_msgs.msg import Float32, String  # noqa: E402
 from tf2_msgs.msg import TFMessage  # noqa: E402
 
@@ -394,3 +395,20 @@ def test_a_wanted_frame_costs_little(make_graph):
     for _ in range(20):
         graph.sensors.on_frame(replace(frame, stamp_ns=frame.stamp_ns + 1))
     assert (time.process_time() - started_s) / 20 < 0.02
+
+
+def test_who_joins_while_time_stands_still_gets_what_nobody_heard_and_others_nothing_twice(
+        make_graph):
+    graph = make_graph()
+    first = graph.listen(Image, 'camera/image_raw')
+    one(graph, first, send_frame(graph))
+    graph.sensors.on_frame(replace(make_frame(), stamp_ns=STAMP_NS + PERIOD_NS))
+    graph.wait_for(lambda: stamp_to_ns(first[-1].header.stamp) > STAMP_NS, 'the newest image')
+    heard = len(first)
+    late = graph.listen(JointState, 'joint_states')
+    joints = one(graph, late, graph.sensors.on_standstill)
+    assert stamp_to_ns(joints.header.stamp) == STAMP_NS + PERIOD_NS
+    for _ in range(3):
+        graph.sensors.on_standstill()
+    time.sleep(0.2)
+    assert graph.wait_for(lambda: len(late) == 1) and len(first) == heard

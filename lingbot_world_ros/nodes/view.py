@@ -6,7 +6,7 @@ It knows a simulator by its topics alone, so it may run on another machine and b
 simulator with the same profile. Pictures and states are subscribed to while a page is open.
 """
 import asyncio
-from math import atan2, isnan, pi
+from math import atan2, inf, isnan, pi
 import signal
 import time
 
@@ -34,6 +34,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 TICK_S = 0.1
 LOOK_TICKS = 5  # ticks between two looks at who is there
 POLL_S = 1.0  # between two questions for the state of a simulator that does not publish it
+WORLDS_S = 10.0  # the same, for the worlds of one that named none
 MAX_WORLDS = 200
 STATE_NAMES = {number: name for name, number in STATES.items()}
 # Matches reliable and best-effort publishers alike; only the newest counts.
@@ -68,6 +69,7 @@ class ViewNode(Node):
         self._asks_moving = set()  # joints that were asked to move
         self._base_asked, self._world_node = False, ''
         self._limits, self._worlds, self._polled = {}, [], None
+        self._asked_worlds_s = -inf
         self._num_others, self._there, self._ticks, self._polled_s = 0, {}, 0, 0.0
         qos.subscription(self, WorldSpecMsg, 'world_spec', self.on_world_spec, qos.LATCHED)
         self._follow_description()
@@ -147,8 +149,10 @@ class ViewNode(Node):
 
     def on_world_spec(self, msg):
         """Learn what world it is."""
+        before = self._newest('spec')
         self._heard['spec'] = time.monotonic(), msg
-        self._worlds = []
+        if before is None or before.engine != msg.engine:
+            self._worlds, self._asked_worlds_s = [], -inf
         self._world = self._describe()
 
     def on_description(self, msg):
@@ -181,8 +185,9 @@ class ViewNode(Node):
         if not self._there['status'] and now_s - self._polled_s > POLL_S:
             self._polled_s = now_s
             self._client.ask_in_background('GetSimulationState', self._on_state)
-        if not self._worlds:
-            self._client.ask_in_background('GetAvailableWorlds', self._on_worlds)
+        if not self._worlds and now_s - self._asked_worlds_s > WORLDS_S:
+            if self._client.ask_in_background('GetAvailableWorlds', self._on_worlds):
+                self._asked_worlds_s = now_s
         self._world = self._describe()
 
     def _on_state(self, response):
@@ -355,7 +360,7 @@ def _of_spec(spec):
         'angular_max_radps': _finite(highest.get(ANGULAR, 0.0)) or 0.0, 'joints': joints,
         'has_depth': spec.has_depth, 'takes_text': spec.takes_text,
         'takes_images': spec.takes_images, 'prompt': '',
-        'uncertainty_limit': _finite(spec.uncertainty_limit),
+        'uncertainty_limit': _rounded(spec.uncertainty_limit, 4),
         'predicted': list(spec.predicted_states), 'integrated': list(spec.integrated_states)}
 
 

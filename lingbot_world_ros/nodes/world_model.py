@@ -28,8 +28,8 @@ from lingbot_world_ros.worlds.isolated import IsolatedWorld
 from lingbot_world_ros.worlds.library import (check_prompt, find_start_image, IMAGE_SCENE,
                                               started_from, WorldLibrary)
 from lingbot_world_ros.worlds.session import Session, SessionSpec
-from lingbot_world_ros.worlds.status import (PAUSED, PLAYING, REALTIME, SessionObserver,
-                                             STEPPED)
+from lingbot_world_ros.worlds.status import (LOADING, NO_WORLD, PAUSED, PLAYING, REALTIME,
+                                             SessionObserver, STEPPED)
 from lingbot_world_ros.worlds.world_model import make_world
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
@@ -39,6 +39,7 @@ from std_srvs.srv import SetBool, Trigger
 
 LOG_PERIOD_S = 5.0
 WATCH_PERIOD_S = 0.2
+BEAT_S = 0.5
 END_PATIENCE_S = 3.0  # for a step in progress; a launch file waits 5 s before it insists
 DISCOVERY_S = 3.5  # Fast DDS announces a node every 3 s, should its first calls go unheard
 
@@ -92,6 +93,7 @@ class WorldModelNode(LifecycleNode):
         # Steady: with use_sim_time a ROS timer would wait for the clock this node publishes.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(1.0, self.on_second, clock=steady)
+        self.create_timer(BEAT_S, self.on_beat, clock=steady)
         self.create_timer(WATCH_PERIOD_S, self.on_watch, clock=steady)
         if self.params.autostart:
             try:
@@ -361,10 +363,16 @@ class WorldModelNode(LifecycleNode):
         """Report to operators, also while nothing moves."""
         if self.session is None:
             return
-        status = self.session.status
-        self.sensors.publish_diagnostics(status)
-        if self._is_active and status.state != PLAYING:  # else every step tells
-            self.sensors.repeat_status(status)
+        self.sensors.publish_diagnostics(self.session.status)
+
+    def on_beat(self):
+        """Give a sign of life while nothing moves; else every step does."""
+        session = self.running_session()
+        if session is None or session.status.state == PLAYING:
+            return
+        self.sensors.repeat_status(session.status)
+        if session.status.state not in (NO_WORLD, LOADING):
+            self.sensors.on_standstill()
 
     def on_watch(self):
         """Look after the engine from outside its thread."""

@@ -3,9 +3,12 @@
 Every topic a world publishes, fed by its session from the worker thread.
 
 Nothing is encoded for a topic nobody subscribes to. Messages are kept and filled again: the
-middleware has its own copy once ``publish`` returns, and only the worker thread comes here. What
-other threads publish too (clock, status, diagnostics) is a new message each time.
+middleware has its own copy once ``publish`` returns. What other threads publish too (clock,
+status, diagnostics) is a new message each time.
 """
+from threading import Lock
+from typing import Sequence
+
 from diagnostic_msgs.msg import DiagnosticArray
 from lingbot_world_ros.actions.kinematics import read_description
 from lingbot_world_ros.errors import SpecError
@@ -34,19 +37,22 @@ from std_msgs.msg import Float32, String
 from tf2_msgs.msg import TFMessage
 
 LINKS = np.array(ARM_SEGMENTS)
+OF_A_FRAME = ('tf', 'image', 'camera_info', 'compressed', 'depth', 'depth_camera_info', 'scan',
+              'joint_states', 'odom')
 ROBOT_URDF = ('config', 'robots', 'room.urdf')
 
 
 class WorldPublishers(SessionObserver):
     """Publish frames, states and status of one world, from ``__init__`` to ``destroy``."""
 
-    def __init__(self, node, spec: WorldSpec, params):
+    def __init__(self, node, spec: WorldSpec, params, only: Sequence[str] = ()):
         """
         Create the publishers.
 
         :param node: rclpy node that owns them
         :param spec: of the engine
         :param params: values of ``params.WORLD_MODEL``
+        :param only: keys of the topics to publish, as in ``params.topics``; none is all
         :raises SpecError: a name, file or number among the parameters cannot be used
         """
         self._node, self._spec, self._params = node, spec, params
@@ -63,13 +69,16 @@ class WorldPublishers(SessionObserver):
                 max_range_m=params.scan_max_range_m)
         self._description = _robot_description(params.robot_description, spec)
         self._messages, self._publishers = {}, {}
+        self._lock = Lock()  # guards the two below and _messages
+        self._frame, self._due = None, set()  # newest frame, and what of it did not leave yet
         try:
             for key, msg_type, topic, profile in self._topics():
-                self._add(key, msg_type, topic, profile)
+                if not only or key in only:
+                    self._add(key, msg_type, topic, profile)
         except BaseException:
             self.destroy()
             raise
-        if self._description:
+        if 'robot_description' in self._publishers:
             self._publishers['robot_description'].publish(String(data=self._description))
 
     def destroy(self) -> None:
@@ -90,7 +99,7 @@ class WorldPublishers(SessionObserver):
     def on_reset(self, status: SessionStatus) -> None:
         """Describe the world anew for everybody, late joiners included."""
         self._trail.clear()
-        self._publishers['spec'].publish(self.world_spec(status))
+        self.on_mode(status)
         if 'tf_static' in self._publishers:
             link = self._params.camera_link
             self._publishers['tf_static'].publish(static_tf_to_msg(
@@ -99,11 +108,32 @@ class WorldPublishers(SessionObserver):
 
     def on_mode(self, status: SessionStatus) -> None:
         """Describe the world anew: in another mode commands age differently."""
-        self._publishers['spec'].publish(self.world_spec(status))
+        if 'spec' in self._publishers:
+            self._publishers['spec'].publish(self.world_spec(status))
 
     def on_frame(self, frame: Frame) -> None:
         """Publish one frame: where the robot is and what it sees."""
-        stamp_ns = frame.stamp_ns
+        with self._lock:
+            self._frame, self._due = frame, set(OF_A_FRAME)
+            self._publish_frame()
+            pose_odom = pose_since(frame.start_pose, frame.base_pose)
+            self._trail.add(pose_odom, frame.stamp_ns)
+            if self._is_wanted('path') and self._trail.is_due(frame.stamp_ns):
+                self._publishers['path'].publish(self._trail.take(frame.stamp_ns))
+
+    def on_standstill(self) -> None:
+        """
+        Publish what of the newest frame nobody listened to when it left, to who listens now.
+
+        Called every now and then by another thread while time stands still, or who joins then
+        would see nothing. Nothing is published twice.
+        """
+        with self._lock:
+            if self._frame is not None and any(map(self._is_wanted, list(self._due))):
+                self._publish_frame()
+
+    def _publish_frame(self):
+        frame, stamp_ns = self._frame, self._frame.stamp_ns
         pose_odom = pose_since(frame.start_pose, frame.base_pose)
         self._publish('tf', base_tf_to_msg, pose_odom, stamp_ns, self._frames)
         self._publish_image(frame.rgb, stamp_ns)
@@ -116,9 +146,6 @@ class WorldPublishers(SessionObserver):
             self._publish('odom', odometry_to_msg, pose_odom, frame.base_twist,
                           covariance_in_odom(frame.start_pose[2], frame.base_pose_cov),
                           EXACT_VARIANCE if exact else TWIST_VARIANCE, stamp_ns, self._frames)
-        self._trail.add(pose_odom, stamp_ns)
-        if self._is_wanted('path') and self._trail.is_due(stamp_ns):
-            self._publishers['path'].publish(self._trail.take(stamp_ns))
 
     def on_clock(self, stamp_ns: int) -> None:
         """Publish sim time; also called by the thread that ticks between frames."""
@@ -188,7 +215,7 @@ class WorldPublishers(SessionObserver):
     def _publish_image(self, rgb, stamp_ns):
         self._publish('camera_info', camera_info_to_msg, self._view.calibration, stamp_ns,
                       self._frames.optical)
-        if self._is_wanted('image') or self._is_wanted('compressed'):
+        if rgb is not None and (self._is_wanted('image') or self._is_wanted('compressed')):
             rgb = self._view.image(rgb)
             self._publish('image', image_to_msg, rgb, stamp_ns, self._frames.optical)
             self._publish('compressed', compressed_to_msg, rgb, stamp_ns, self._frames.optical,
@@ -206,13 +233,20 @@ class WorldPublishers(SessionObserver):
                           self._scan.ranges(frame.depth_m, arm_m),
                           1.0 / self._spec.frame_rate_hz, stamp_ns, self._frames.base)
 
+    def is_watched(self) -> bool:
+        """Return whether somebody looks at what takes rendering."""
+        return any(self._is_wanted(key) for key in ('image', 'compressed', 'depth', 'scan'))
+
     def _is_wanted(self, key):
+        if key in OF_A_FRAME and key not in self._due:
+            return False
         return key in self._publishers and self._publishers[key].get_subscription_count() > 0
 
     def _publish(self, key, to_msg, *values):
         if self._is_wanted(key):
             self._messages[key] = to_msg(*values, out=self._messages.get(key))
             self._publishers[key].publish(self._messages[key])
+            self._due.discard(key)
 
 
 def _factor_to_msg(factor, out=None):
