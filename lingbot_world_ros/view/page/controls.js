@@ -1,16 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 /** Buttons and fields of the world: play, step, reset, seed, world, mode, prompt. */
-import { allow, byId, make, setProperty, setText } from './dom.js';
+import { allow, byId, clamp, make, setProperty, setText } from './dom.js';
 
-const ANSWER_MS = 20000;
+const ANSWER_MS = 30000;
+const MAX_STEPS = 1000;
+const MAX_SEED = 2 ** 31 - 1;
 const KEY_PAUSE_MS = 800; // a choice made by keys counts once the keys rest
 const NOT_OFFERED = {
-  pause: 'this world offers no service to pause and play',
-  step: 'this world offers no service to step',
-  reset: 'this world offers no service to reset',
-  load: 'this world offers no service to load another',
-  mode: 'the mode of this world cannot be changed from here',
-  prompt: 'this world takes no prompt',
+  pause: 'This world offers no service to pause and play.',
+  step: 'This world offers no service to step.',
+  reset: 'This world offers no service to reset.',
+  load: 'This world offers no service to load another.',
+  mode: 'The mode of this world cannot be changed from here.',
+  prompt: 'This world takes no prompt.',
 };
 const STANDS = new Set(['paused', 'stopped', 'stepping']);
 
@@ -46,27 +48,27 @@ export class Controls {
   /** Ask the world for something; takes free controls first. */
   ask(what, more = {}) {
     if (this.why[what]) {
-      this.host.note('warn', `${titleOf(what)}: ${this.why[what]}.`);
+      this.host.note('warn', `${titleOf(what)}: ${this.why[what]}`);
       return;
     }
     if (!this.status?.driver?.mine) this.host.take();
-    const id = String(this.nextId);
+    const id = this.nextId;
     this.nextId += 1;
     const timer = setTimeout(() => this.onDone({
       id, ok: false, text: `no answer after ${ANSWER_MS / 1000} s`,
     }), ANSWER_MS);
     this.waiting.set(id, { what, timer });
     if (!this.host.send({ type: 'do', id, what, ...more })) {
-      this.onDone({ id, ok: false, text: "the page's server does not answer" });
+      this.onDone({ id, ok: false, text: "The page's server does not answer." });
     }
     this.show();
   }
 
   onDone({ id, ok, text }) {
-    const asked = this.waiting.get(String(id));
+    const asked = this.waiting.get(id);
     if (!asked) return;
     clearTimeout(asked.timer);
-    this.waiting.delete(String(id));
+    this.waiting.delete(id);
     if (!ok) this.host.note('error', `${titleOf(asked.what)}: ${text || 'refused'}`);
     else if (text && asked.what !== 'step') this.host.note('info', text);
     if (ok && (asked.what === 'reset' || asked.what === 'load')) this.host.resetDone();
@@ -86,7 +88,7 @@ export class Controls {
 
   stepCount() {
     const steps = Number(byId('steps').value);
-    return Number.isInteger(steps) && steps > 0 ? steps : 1;
+    return Number.isInteger(steps) ? clamp(steps, 1, MAX_STEPS) : 1;
   }
 
   step(steps) {
@@ -97,8 +99,9 @@ export class Controls {
     const text = byId('seed').value.trim();
     if (!this.seedTyped || text === '') return this.ask('reset');
     const seed = Number(text);
-    if (!/^\d+$/.test(text) || !Number.isSafeInteger(seed)) {
-      return this.host.note('error', `Reset: the seed is a whole number from 0, not "${text}".`);
+    if (!/^\d+$/.test(text) || seed > MAX_SEED) {
+      return this.host.note('error',
+        `Reset: the seed is a whole number from 0 to ${MAX_SEED}, not "${text}".`);
     }
     this.seedTyped = false;
     return this.ask('reset', { seed });
@@ -172,7 +175,7 @@ export class Controls {
     const can = this.world?.can ?? {};
     const driver = this.status?.driver;
     const common = unreachable
-      || (driver?.held && !driver.mine ? 'another page drives; take the controls first' : '');
+      || (driver?.held && !driver.mine ? 'Another page drives: take the controls first.' : '');
     for (const what of Object.keys(NOT_OFFERED)) {
       this.why[what] = common || (can[what] ? '' : NOT_OFFERED[what]);
     }
@@ -185,11 +188,11 @@ export class Controls {
       byId('play').setAttribute('aria-pressed', pressed);
     }
     allow(byId('play'), this.why.pause);
-    allow(byId('step'), this.why.step || (busy.has('step') ? 'the last step still runs' : ''));
+    allow(byId('step'), this.why.step || (busy.has('step') ? 'The last step still runs.' : ''));
     allow(byId('steps'), this.why.step);
-    allow(byId('reset'), this.why.reset || (busy.has('reset') ? 'the last reset still runs' : ''));
-    allow(byId('seed'), this.why.reset || (can.seed ? '' : 'this world takes no seed'));
-    allow(byId('world-select'), this.why.load || (busy.has('load') ? 'a world is loading' : ''));
+    allow(byId('reset'), this.why.reset || (busy.has('reset') ? 'The last reset still runs.' : ''));
+    allow(byId('seed'), this.why.reset || (can.seed ? '' : 'This world takes no seed.'));
+    allow(byId('world-select'), this.why.load || (busy.has('load') ? 'A world is loading.' : ''));
     allow(byId('mode'), this.why.mode);
     allow(byId('prompt'), this.why.prompt);
     allow(byId('prompt-send'), this.why.prompt);
@@ -200,7 +203,7 @@ export class Controls {
   /** One visible sentence for people who cannot hover over a disabled button. */
   explain(common, can) {
     const missing = ['pause', 'step', 'reset', 'seed', 'load', 'mode'].filter((one) => !can[one]);
-    const text = common ? `Not now: ${common}.`
+    const text = common ? common
       : this.world && missing.length ? `Not offered by this world: ${missing.join(', ')}.` : '';
     setText(byId('controls-why'), text);
     byId('controls-why').hidden = text === '';

@@ -38,7 +38,7 @@ class JointRow {
     label.htmlFor = this.slider.id;
     label.title = `${name}: ${this.low} to ${this.high} ${unit}`;
     const track = make('span', 'track', this.slider, make('span', 'where', this.mark));
-    this.row = make('div', 'joint', label, less, track, more, this.output);
+    this.row = make('div', 'joint', label, this.output, less, track, more);
     this.row.addEventListener('pointerdown', () => this.host.choose(index));
     this.listen();
   }

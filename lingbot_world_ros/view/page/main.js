@@ -13,17 +13,13 @@ const TAKE_GRACE_MS = 400; // an older status may still say that somebody else d
 const NOTE_MS = { info: 5000, warn: 8000, error: 14000 };
 const MAX_NOTES = 3;
 
-const SERVER_LOST = "the page's server does not answer; it reconnects by itself";
+const SERVER_LOST = "The page's server does not answer; it reconnects by itself.";
+const SERVER_HINT = 'If it was stopped, start it again where the world runs: lingbot-world view';
 const HINTS = {
-  waiting: 'Start one with: lingbot-world sim',
-  paused: 'Press P or Play to go on, N for one step.',
-  stopped: 'Press P or Play to start.',
-  stepping: 'It advances by steps only. N or Step makes one.',
-  stale: 'What you see is old. If nothing comes back, look at the terminal of the world.',
-  lost: 'The page goes on by itself once the world is back.',
-  loading: 'This can take a while.',
-  error: 'Press R or Reset to start again, or choose another world.',
-  no_world: 'Choose a world to load.',
+  paused: 'Keys: P plays, N makes one step.',
+  stopped: 'Key: P plays.',
+  stepping: 'Key: N makes one step.',
+  error: 'Key: R resets.',
 };
 // How a picture is covered: a band leaves it readable, a cover says that it is not of now.
 const COVERS = {
@@ -38,7 +34,7 @@ const history = new History();
 const path = new PathPlot('plot-path');
 const plots = [
   new TimePlot('plot-rtf', {
-    unit: 'sim s per wall s', top: 1.25,
+    unit: '×', top: 1.25,
     lines: [{ key: 'rtf', color: 'accent' }],
     marks: () => [{ value: 1, color: 'edge', label: 'asked' }],
   }),
@@ -46,7 +42,7 @@ const plots = [
     unit: 'ms', top: 50, lines: [{ key: 'latency_ms', color: 'accent' }], marks: () => [],
   }),
   new TimePlot('plot-uncertainty', {
-    unit: 'RMS', top: 0.05,
+    unit: '', top: 0.05,
     lines: [{ key: 'uncertainty', color: 'accent', label: 'expected' },
             { key: 'truth_error', color: 'true', label: 'true error' }],
     marks: () => [{ value: view.world?.uncertainty_limit, color: 'warn', label: 'limit' }],
@@ -64,7 +60,7 @@ const send = (message) => link.send(message);
 const drive = new Drive({
   send,
   mayDrive: () => !link.isSilent() && !otherDrives(),
-  refused: () => note('warn', link.isSilent() ? `Not driving: ${SERVER_LOST}.`
+  refused: () => note('warn', link.isSilent() ? SERVER_LOST
     : 'Another page drives. Press Take controls to drive from here.'),
   shortcut: (what) => shortcuts[what](),
 });
@@ -140,15 +136,15 @@ function onLost() {
 
 /** @return {{link: string, text: string}} what to show now */
 function judge() {
-  if (link.isSilent()) return { link: 'lost', text: SERVER_LOST };
+  if (link.isSilent()) return { link: 'lost', text: SERVER_LOST, hint: SERVER_HINT };
   const { status } = view;
-  if (!status) return { link: 'waiting', text: "connecting to the page's server", hint: '' };
+  if (!status) return { link: 'waiting', text: "Connecting to the page's server." };
   const quiet = performance.now() - view.statusAt;
-  if (quiet > SILENT_MS) return { link: 'lost', text: SERVER_LOST };
+  if (quiet > SILENT_MS) return { link: 'lost', text: SERVER_LOST, hint: SERVER_HINT };
   // The server has newer pictures than this page: they do not get through.
   const behind = pictures.age() - (status.image_age_s ?? Infinity);
   if (status.link === 'live' && behind > 3 && !document.hidden) {
-    return { link: 'stale', text: 'pictures do not reach this page' };
+    return { link: 'stale', text: 'Pictures do not reach this page: the connection is too slow.' };
   }
   return { link: status.link, text: status.text ?? '' };
 }
@@ -159,17 +155,18 @@ function showLink() {
   setText(byId('link'), name);
   setText(byId('link-text'), text);
   setText(byId('overlay-text'), text);
-  if (state === view.link) return;
+  if (state === view.link && hint === view.hint) return;
   view.link = state;
+  view.hint = hint;
   document.body.dataset.link = state;
   setText(byId('overlay-title'), name[0].toUpperCase() + name.slice(1));
   setText(byId('overlay-hint'), hint);
-  setText(byId('announce'), `${name}: ${text}`);
+  setText(byId('announce'), `${name}. ${text}`);
   coverPictures(state);
   document.title = state === 'live' ? 'lingbot_world_ros' : `${name} – lingbot_world_ros`;
   const silent = state === 'lost' && link.isSilent();
-  controls.show(silent ? "the page's server does not answer" : '');
-  joints.lock(silent ? "the page's server does not answer" : lockedBy());
+  controls.show(silent ? SERVER_LOST : '');
+  joints.lock(silent ? SERVER_LOST : lockedBy());
 }
 
 function coverPictures(state) {
@@ -190,7 +187,7 @@ function otherDrives() {
   return performance.now() - view.takenAt > TAKE_GRACE_MS;
 }
 
-const lockedBy = () => (otherDrives() ? 'another page drives; take the controls first' : '');
+const lockedBy = () => (otherDrives() ? 'Another page drives: take the controls first.' : '');
 
 function take() {
   view.takenAt = performance.now();
@@ -199,16 +196,18 @@ function take() {
 
 function showDriver() {
   const driver = view.status?.driver ?? {};
-  const who = driver.mine ? 'me' : driver.held ? 'other' : 'nobody';
+  const who = link.isSilent() ? 'unknown' : driver.mine ? 'me' : driver.held ? 'other' : 'nobody';
   const watchers = view.status?.watchers ?? 0;
-  const also = watchers > 1 ? ` · ${watchers} pages open` : '';
-  const text = { me: 'You drive', other: 'Another page drives', nobody: 'Nobody drives' }[who];
+  const also = watchers > 0 && who !== 'unknown' ? ` · ${watchers} more watch` : '';
+  const text = { me: 'You drive', other: 'Another page drives', nobody: 'Nobody drives',
+                 unknown: 'No connection' }[who];
   setText(byId('driver-text'), text + also);
   showOthers(view.status?.others_on_cmd_vel ?? 0);
   if (who === view.who) return;
   view.who = who;
   byId('driver').dataset.who = who;
   byId('take').hidden = who === 'me';
+  byId('take').disabled = who === 'unknown';
   byId('release').hidden = who !== 'me';
   byId('stick').classList.toggle('locked', who === 'other');
   joints.lock(lockedBy());
@@ -240,7 +239,6 @@ function showNumbers() {
   setText(byId('latency-value'), `${fixed(status.latency_ms, 0)} ms`);
   showUncertainty(status);
   showTruth(status);
-  showPose(status);
   joints.show(status.joints ?? {});
   drawPlots();
 }
@@ -249,22 +247,16 @@ function showUncertainty({ uncertainty, calibrated }) {
   const value = byId('uncertainty-value');
   const over = isNumber(uncertainty) && calibrated === false;
   setText(value, !isNumber(uncertainty) ? 'unknown'
-    : over ? `${uncertainty.toFixed(3)} not calibrated` : uncertainty.toFixed(3));
+    : over ? `${uncertainty.toFixed(3)} uncalibrated` : uncertainty.toFixed(3));
   value.classList.toggle('over', over);
   setProperty(value, 'title', over ? 'beyond what it was calibrated for' : '');
 }
 
 function showTruth({ truth_error: error, truth_position_error_m: offset }) {
   if (byId('truth-figure').hidden) return;
-  const parts = [isNumber(error) ? `error ${error.toFixed(3)} RMS` : 'error unknown'];
-  if (isNumber(offset)) parts.push(`base off by ${offset.toFixed(2)} m`);
+  const parts = [isNumber(error) ? `RMS error ${error.toFixed(3)}` : 'error unknown'];
+  if (isNumber(offset)) parts.push(`base ${offset.toFixed(2)} m off`);
   setText(byId('truth-numbers'), parts.join(' · '));
-}
-
-function showPose({ pose }) {
-  setText(byId('path-value'), pose && pose.every(isNumber)
-    ? `x ${pose[0].toFixed(2)} y ${pose[1].toFixed(2)} m ${Math.round(pose[2] * 180 / Math.PI)}°`
-    : 'no odometry');
 }
 
 function drawPlots() {
@@ -297,8 +289,8 @@ function showKind(tag, world, word) {
 
 function showPictureChoices(world, isFirst) {
   const [depth, truth] = [byId('show-depth'), byId('show-truth')];
-  for (const [box, has, why] of [[depth, world.has_depth, 'this world has no depth'],
-                                 [truth, world.has_truth, 'no reference world runs beside it']]) {
+  for (const [box, has, why] of [[depth, world.has_depth, 'This world has no depth.'],
+                                 [truth, world.has_truth, 'No reference world runs beside it.']]) {
     box.disabled = !has;
     box.closest('label').title = has ? '' : why;
   }
@@ -313,7 +305,9 @@ function onShow() {
   byId('depth-figure').hidden = !depth;
   byId('truth-figure').hidden = !truth;
   byId('side').hidden = !depth && !truth;
-  document.querySelector('.left').classList.toggle('with-side', depth || truth);
+  const left = document.querySelector('.left');
+  left.classList.toggle('side-1', depth !== truth);
+  left.classList.toggle('side-2', depth && truth);
   setText(byId('depth-numbers'), topicName('depth') === 'depth' ? '' : topicName('depth'));
   send({ type: 'show', depth, truth });
 }
@@ -351,6 +345,7 @@ byId('release').addEventListener('click', () => {
   send({ type: 'release' });
 });
 byId('help-open').addEventListener('click', openHelp);
+byId('help-close').addEventListener('click', () => byId('help').close());
 byId('show-depth').addEventListener('change', onShow);
 byId('show-truth').addEventListener('change', onShow);
 // The page's own watch: with no message there is no other occasion to see that none comes.

@@ -71,6 +71,9 @@ export function niceStep(span, count) {
   return factor * power;
 }
 
+/** The unit stands at the uppermost number of an axis. */
+const tickText = (value, digits, unit) => value.toFixed(digits) + (unit && ` ${unit}`);
+
 /** Values over time: several lines on one pair of axes, and fixed lines across. */
 export class TimePlot {
   /**
@@ -110,7 +113,7 @@ export class TimePlot {
     const { width, height } = this.sheet;
     const step = niceStep(top, height > 110 ? 4 : 2);
     const digits = Math.max(0, -Math.floor(Math.log10(step) + 1e-9));
-    const widest = context.measureText(top.toFixed(digits)).width;
+    const widest = context.measureText(tickText(top, digits, this.spec.unit)).width;
     const box = { left: Math.ceil(widest) + 14, right: width - 10, top: 18, bottom: height - 19 };
     return {
       box, step, digits, top,
@@ -131,12 +134,11 @@ export class TimePlot {
       const at = Math.round(y(value)) + 0.5;
       context.moveTo(box.left, at);
       context.lineTo(box.right, at);
-      context.fillText(value.toFixed(digits), box.left - 5, at);
+      const isTop = value > top - step / 2;
+      context.fillText(tickText(value, digits, isTop ? this.spec.unit : ''), box.left - 5, at);
     }
     context.stroke();
     context.textBaseline = 'alphabetic';
-    context.textAlign = 'left';
-    context.fillText(this.spec.unit, 6, 11);
     const ticks = [['−60 s', box.left, 'left'], ['−30', (box.left + box.right) / 2, 'center'],
                    ['now', box.right, 'right']];
     for (const [text, at, align] of ticks) {
@@ -230,6 +232,7 @@ export class PathPlot {
     this.trail(context, view);
     this.robot(context, view);
     this.scaleBar(context, view);
+    this.numbers(context);
   }
 
   /** Scale and centre that show the whole path with a margin, at least 2 m across. */
@@ -301,6 +304,18 @@ export class PathPlot {
     context.stroke();
     context.fill();
     context.restore();
+  }
+
+  /** Position and heading in odom, in words. */
+  numbers(context) {
+    const [x, y, yaw] = this.pose;
+    const degrees = Math.round(((yaw * 180) / Math.PI) % 360);
+    const text = `x ${x.toFixed(2)}  y ${y.toFixed(2)}  yaw ${degrees}°`;
+    context.fillStyle = palette.box;
+    context.fillRect(5, 1, context.measureText(text).width + 8, 15);
+    context.fillStyle = palette.quiet;
+    context.textAlign = 'left';
+    context.fillText(text, 9, 12);
   }
 
   scaleBar(context, { scale }) {
