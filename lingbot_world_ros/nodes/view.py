@@ -143,7 +143,13 @@ class ViewNode(Node):
 
     def request(self, do):
         """Ask the simulator; see ``view.server.Robot``."""
-        return asyncio.ensure_future(self._client.do(do.what, do.value, self._world['mode']))
+        return asyncio.ensure_future(self._do(do))
+
+    async def _do(self, do):
+        world = self._world
+        if do.what == 'prompt' and not world['can']['prompt']:
+            return False, 'This world takes no prompt.'
+        return await self._client.do(do.what, do.value, world['mode'])
 
     # What is heard; the executor's thread
 

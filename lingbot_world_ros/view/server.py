@@ -136,7 +136,7 @@ class Server:
         ports = [self._port] if self._port else range(FIRST_PORT, FIRST_PORT + NUM_PORTS)
         for port in ports:
             try:
-                await web.TCPSite(self._runner, self._host, port, shutdown_timeout=0.5).start()
+                await web.TCPSite(self._runner, self._host, port).start()
             except OSError as error:
                 problem = error
             else:
@@ -211,7 +211,8 @@ class Server:
     async def _on_socket(self, request):
         if len(self._pages) >= MAX_PAGES:
             raise web.HTTPServiceUnavailable(text=f'{MAX_PAGES} pages are open already.\n')
-        socket = web.WebSocketResponse(max_msg_size=4 * MAX_BYTES, heartbeat=5.0, compress=False)
+        socket = web.WebSocketResponse(max_msg_size=4 * MAX_BYTES, heartbeat=5.0, timeout=1.0,
+                                       compress=False)
         await socket.prepare(request)
         self._num_pages += 1
         page = _Page(str(self._num_pages), socket, asyncio.Event())
