@@ -3,8 +3,12 @@
 The web server of the operator's page: static files and one WebSocket per page.
 
 It holds no state of the world: pictures and states come from a ``Robot`` (nodes/view.py) and
-commands go there. Pictures are never queued: a page that is slow gets the newest one. The
-messages are described in docs/view.md.
+commands go there. Pictures are never queued: a page that is slow gets the newest one.
+
+What a page sends is read by ``messages``. It is told, as JSON with a ``type``: ``hello`` (its id),
+``world`` (what ``Robot.world`` returns, when it changes), ``status`` (what ``Robot.status``
+returns, who drives and how many watch, ten times a second), ``done`` (the answer to a ``do``),
+``note`` (text for the user) and ``pong``. Pictures are binary messages, see ``pictures``.
 """
 import asyncio
 from dataclasses import dataclass

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Processes that run beside another one: their first words, their end, and its end."""
+import os
+import signal
+import subprocess
+import sys
+import time
+
+from lingbot_world_ros.errors import SpecError
+from lingbot_world_ros.processes import Companions
+import pytest
+
+PATIENCE_S = 20.0
+WAIT = 'import sys, time; print("up", flush=True); time.sleep(60)'
+END_WITH_PARENT = ('from lingbot_world_ros.processes import end_with_parent; end_with_parent(); '
+                   'import os, time; print(os.getpid(), flush=True); time.sleep(60)')
+
+
+def python(code):
+    return [sys.executable, '-c', code]
+
+
+def wait_for(happened):
+    end_s = time.monotonic() + PATIENCE_S
+    while time.monotonic() < end_s:
+        if happened():
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def is_alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    with open(f'/proc/{pid}/stat') as stat:
+        return stat.read().rpartition(')')[2].split()[0] != 'Z'
+
+
+def test_a_companion_is_heard_and_ends_on_the_way_out():
+    with Companions({'page': python(WAIT)}) as companions:
+        assert companions.first_line('page', PATIENCE_S) == 'up'
+        assert companions.names == ['page'] and companions.ended() == []
+        process = companions._processes['page']
+    assert process.returncode == -signal.SIGTERM
+
+
+def test_one_that_ends_is_told_once_and_one_that_says_nothing_did_not_start():
+    with Companions({'page': python('raise SystemExit(3)')}) as companions:
+        with pytest.raises(SpecError, match='The page did not start, see above'):
+            companions.first_line('page', PATIENCE_S)
+        assert wait_for(lambda: companions._processes['page'].poll() is not None)
+        assert companions.ended() == [('page', 3)] and companions.ended() == []
+
+
+def test_a_companion_ends_with_a_parent_that_is_killed():
+    code = ('import sys, time\nfrom lingbot_world_ros.processes import Companions\n'
+            f'with Companions({{"page": [sys.executable, "-c", {END_WITH_PARENT!r}]}}) as c:\n'
+            f'    print(c.first_line("page", {PATIENCE_S}), flush=True)\n    time.sleep(60)\n')
+    with subprocess.Popen(python(code), stdout=subprocess.PIPE, text=True) as parent:
+        pid = int(parent.stdout.readline())
+        parent.kill()
+    assert wait_for(lambda: not is_alive(pid))
+
+
+def test_without_a_parent_that_says_so_nothing_ends():
+    result = subprocess.run(python('from lingbot_world_ros.processes import end_with_parent\n'
+                                   'end_with_parent()\nprint("on")'), capture_output=True,
+                            text=True, timeout=PATIENCE_S)
+    assert result.stdout == 'on\n'
