@@ -48,7 +48,9 @@ def test_a_request_without_motion_does_not_make_a_moving_robot_count_as_stopped(
 
 @pytest.mark.parametrize('changes, expected, words', [
     ({}, link.LIVE, ''),
-    ({'sign_age_s': None, 'image_age_s': None}, link.WAITING, 'lingbot-world sim'),
+    ({'sign_age_s': None, 'image_age_s': None}, link.WAITING, 'first word'),
+    ({'sign_age_s': None, 'image_age_s': None, 'has_publishers': False}, link.WAITING,
+     'lingbot-world sim'),
     ({'sign_age_s': LOST_S + 0.1}, link.LOST, 'when it is back'),
     ({'has_publishers': False}, link.LOST, 'gone'),
     ({'image_age_s': STALE_S + 0.3}, link.STALE, 'slow or hangs'),

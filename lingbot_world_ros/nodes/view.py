@@ -6,7 +6,7 @@ It knows a simulator by its topics alone, so it may run on another machine and b
 simulator with the same profile. Pictures and states are subscribed to while a page is open.
 """
 import asyncio
-from math import atan2, inf, isnan, pi
+from math import atan2, inf, isfinite, isnan, pi
 import signal
 import time
 
@@ -337,7 +337,7 @@ class ViewNode(Node):
         if msg is None:
             return {}
         return {name: round(position, 4) for name, position in zip(msg.name, msg.position)
-                if not isnan(position)}
+                if isfinite(position)}
 
     def _pose(self, key):
         msg = self._newest(key)
@@ -346,7 +346,7 @@ class ViewNode(Node):
         position, q = msg.pose.pose.position, msg.pose.pose.orientation
         yaw = atan2(2.0 * (q.w * q.z + q.x * q.y), 1.0 - 2.0 * (q.y * q.y + q.z * q.z))
         values = [round(value, 4) for value in (position.x, position.y, yaw)]
-        return None if any(map(isnan, values)) else values
+        return values if all(map(isfinite, values)) else None
 
 
 def _of_spec(spec):
@@ -453,5 +453,6 @@ async def serve(node: ViewNode, spinner, announce) -> None:
         loop.add_signal_handler(number, spinner.stop)
     announce(server.url)
     while not spinner.wait(0.0):
+        server.check()
         await asyncio.sleep(0.1)
     await server.stop()

@@ -39,6 +39,8 @@ def link_of(signs: Signs) -> Tuple[str, str]:
     :param signs: what was heard
     :return: one of the constants above, and why in one sentence ('' when live)
     """
+    if signs.sign_age_s is None and signs.has_publishers:
+        return WAITING, f'Waiting for the first word on {signs.where}.'
     if signs.sign_age_s is None:
         return WAITING, (f'Nothing is heard on {signs.where}. Start a world there ("lingbot-world '
                          'sim"), with the same ROS_DOMAIN_ID, namespace and profile.')

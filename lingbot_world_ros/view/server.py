@@ -163,6 +163,11 @@ class Server:
         if self._runner is not None:
             await self._runner.cleanup()
 
+    def check(self) -> None:
+        """Raise what ended the server from within, if something did."""
+        if self._ticking is not None and self._ticking.done():
+            self._ticking.result()
+
     def on_picture(self, kind: int, stamp_s: float, jpeg: bytes) -> None:
         """
         Show a picture on all pages that want it.
