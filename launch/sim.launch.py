@@ -5,18 +5,23 @@ Start imagined worlds in the place of a simulator.
 ``ros2 launch lingbot_world_ros sim.launch.py profile:=isaac_sim scene:=office``; with
 ``num_worlds:=4`` four of them, as ``world_0`` to ``world_3``. ``--show-args`` lists all arguments.
 An argument that is left empty has the value of the profile. Parameters with a dot in their name,
-``lingbot.precision:=fp8``, are arguments as well.
+``lingbot.precision:=fp8``, are arguments as well. ``rviz:=true``, ``foxglove:=true`` and
+``view:=true`` start what shows the world; RViz and foxglove_bridge are packages of their own.
 """
+from importlib.util import find_spec
 import os
 
+from ament_index_python.packages import get_package_prefix, PackageNotFoundError
 from launch import LaunchDescription
-from launch.actions import (DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable,
-                            Shutdown)
+from launch.actions import (DeclareLaunchArgument, LogInfo, OpaqueFunction,
+                            SetEnvironmentVariable, Shutdown)
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
+from lingbot_world_ros.description import description_of, link_publisher_parameters
 from lingbot_world_ros.errors import SpecError, unknown_name
-from lingbot_world_ros.nodes.params import load_profile, PARAMS, profile_path
+from lingbot_world_ros.layouts import profile_values, topic_names, write_layout
+from lingbot_world_ros.nodes.params import PARAMS, profile_path
 from lingbot_world_ros.nodes.run import profile_variable
 from lingbot_world_ros.nodes.worlds_params import world_parameters
 from lingbot_world_ros.paths import share_path
@@ -41,10 +46,29 @@ def generate_launch_description():
                               description='Run both nodes of a world in one process.'),
         DeclareLaunchArgument('log_level', default_value='info',
                               choices=['debug', 'info', 'warn', 'error'],
-                              description='Least severity that is logged.')]
+                              description='Least severity that is logged.'),
+        *_show_arguments()]
     for name in OVERRIDES:
         arguments.append(_override_argument(PARAMS[name]))
     return LaunchDescription([*arguments, *_environment(), OpaqueFunction(function=_nodes)])
+
+
+def _show_arguments():
+    def declare(name, default, description, choices=('true', 'false')):
+        extra = {'choices': list(choices)} if choices else {}
+        return DeclareLaunchArgument(name, default_value=default, description=description,
+                                     **extra)
+    return [
+        declare('rviz', 'false', 'Start RViz 2 with a layout for each world.'),
+        declare('foxglove', 'false', 'Start foxglove_bridge for this machine (127.0.0.1) and '
+                'write a layout for each world.'),
+        declare('foxglove_port', '8765', 'TCP port of foxglove_bridge.', ()),
+        declare('view', 'false', "Serve the operator's page of each world."),
+        declare('view_port', '', 'TCP port of the page of the first world, the others follow; '
+                'empty: as in the profile.', ()),
+        declare('robot_state_publisher', '', 'Publish the links of the arm in tf; empty: with '
+                'RViz, if the world has a URDF and topic robot_description is not renamed for '
+                'the publisher of a bringup.', ('', 'true', 'false'))]
 
 
 def _override_argument(param):
@@ -90,22 +114,120 @@ def _nodes(context):
         return LaunchConfiguration(name).perform(context)
 
     profile = value('profile')
-    values = load_profile(profile)  # a mistake in it stops here, with the line to change
+    values = profile_values(profile)  # a mistake in it stops here, with the line to change
     given = {name: value(_argument(name)) for name in OVERRIDES}
     overrides = {name: PARAMS[name].check(yaml.safe_load(text), 'launch argument')
                  if PARAMS[name].kind is not str else text
                  for name, text in given.items() if text != ''}
     overrides.update(_dotted(context.launch_configurations))
     executables = ['sim'] if value('composed') == 'true' else ['world_model', 'action_encoder']
-    if not value('num_worlds').isdigit():
-        raise SpecError(f'num_worlds={value("num_worlds")!r} is not a whole number.')
-    num_worlds, nodes = int(value('num_worlds')), []
+    num_worlds, nodes, shown = _whole('num_worlds', value), [], []
     for index in range(max(1, num_worlds)):
         namespace, apart = world_parameters(index, num_worlds, {**values, **overrides},
                                             value('namespace'))
+        world = {**overrides, **apart}
         nodes += [Node(
             package='lingbot_world_ros', executable=name, namespace=namespace, output='screen',
-            parameters=[str(profile_path(profile)), _as_given({**overrides, **apart})],
+            parameters=[str(profile_path(profile)), _as_given(world)],
             arguments=['--ros-args', '--log-level', value('log_level')], on_exit=Shutdown())
             for name in executables]
-    return nodes
+        shown += _world_shown(value, index, namespace, {**values, **world}, world)
+    return nodes + _bridge(value, num_worlds, {**values, **overrides}) + shown
+
+
+def _whole(name, value):
+    if not value(name).isdigit():
+        raise SpecError(f'{name}={value(name)!r} is not a whole number.')
+    return int(value(name))
+
+
+def _world_shown(value, index, namespace, values, given):
+    """Return what shows one world; each of several has windows and a page of its own."""
+    topics = topic_names(values, namespace)
+    sim_time = [{'use_sim_time': values['publish_clock']}]
+    remappings = [('/clock', topics['clock']), ('/tf', topics['tf']),
+                  ('/tf_static', topics['tf_static'])]
+    shown = []
+    if value('rviz') == 'true':
+        _need('rviz2', 'rviz')
+        shown.append(Node(
+            package='rviz2', executable='rviz2', namespace=namespace, output='screen',
+            arguments=['-d', str(write_layout('rviz', values, namespace))],
+            parameters=sim_time, remappings=remappings))
+    if _wants_links(value, values):
+        _need('robot_state_publisher', 'robot_state_publisher')
+        shown.append(Node(
+            package='robot_state_publisher', executable='robot_state_publisher',
+            namespace=namespace, output='screen',
+            parameters=[_as_given(link_publisher_parameters(values))],
+            # The world publishes the description already.
+            remappings=[*remappings, ('joint_states', topics['joint_states']),
+                        ('robot_description', '~/robot_description')]))
+    if value('foxglove') == 'true':
+        path = write_layout('foxglove', values, namespace)
+        shown.append(LogInfo(msg=f'Foxglove layout of {namespace or "the world"}: {path} '
+                             '(Layouts, "Import from file...")'))
+    if value('view') == 'true':
+        shown.append(_page(value, index, namespace, given))
+    return shown
+
+
+def _wants_links(value, values):
+    """Return whether robot_state_publisher is started; a bringup may have its own."""
+    asked = value('robot_state_publisher')
+    if asked:
+        return asked == 'true'
+    is_ours = values['topics.robot_description'].rpartition('/')[2] == 'robot_description'
+    return value('rviz') == 'true' and is_ours and bool(description_of(values))
+
+
+def _page(value, index, namespace, given):
+    """Return the operator's page of one world."""
+    if value('view_port'):
+        port = _whole('view_port', value)
+        port = PARAMS['view.port'].check(port + index if port else 0, 'view_port')
+        given = {**given, 'view.port': port}
+    if find_spec('aiohttp') is None:
+        raise SpecError('view:=true needs the Python package aiohttp: sudo apt install '
+                        'python3-aiohttp (or pip install aiohttp), or view:=false.')
+    return Node(package='lingbot_world_ros', executable='view', name='view', namespace=namespace,
+                output='screen', parameters=[str(profile_path(value('profile'))),
+                                             _as_given(given)],
+                arguments=['--ros-args', '--log-level', value('log_level')])
+
+
+def _bridge(value, num_worlds, values):
+    """Return foxglove_bridge, one for all worlds, and how to reach it."""
+    if value('foxglove') != 'true':
+        return []
+    _need('foxglove_bridge', 'foxglove')
+    port = _whole('foxglove_port', value)
+    if not 0 < port < 65536:
+        raise SpecError(f'foxglove_port={port} is not 1 to 65535.')
+    is_alone = num_worlds == 1  # else there is one clock per world, and none for all
+    clock = topic_names(values, value('namespace'))['clock'] if is_alone else '/clock'
+    said = [LogInfo(msg=f'Foxglove: "Open connection", Foxglove WebSocket, ws://127.0.0.1:{port}')]
+    if _takes_stamped(values):
+        said.append(LogInfo(msg='The Teleop panel of Foxglove sends Twist, this world takes '
+                            'TwistStamped; add cmd_vel_type:=twist to drive from there.'))
+    return [Node(package='foxglove_bridge', executable='foxglove_bridge', output='screen',
+                 parameters=[{'port': port, 'address': '127.0.0.1',
+                              'use_sim_time': is_alone and values['publish_clock']}],
+                 remappings=[('/clock', clock)]), *said]
+
+
+def _takes_stamped(values):
+    from lingbot_world_ros.nodes.action_encoder import twist_type
+    twist = twist_type(values['cmd_vel_type'], os.environ.get('ROS_DISTRO', ''))
+    return twist.__name__ == 'TwistStamped'
+
+
+def _need(package, argument):
+    """Stop before anything starts if an optional package is not there."""
+    try:
+        get_package_prefix(package)
+    except PackageNotFoundError as error:
+        distro = os.environ.get('ROS_DISTRO') or '$ROS_DISTRO'
+        raise SpecError(
+            f'{argument}:=true needs the ROS package {package}, which is not installed: sudo apt '
+            f'install ros-{distro}-{package.replace("_", "-")}, or {argument}:=false.') from error

@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The launch file: compiles everywhere; what it starts is checked where launch is installed."""
+import json
 import os
+import tempfile
 
 from lingbot_world_ros.nodes.params import PARAMS
 from lingbot_world_ros.paths import share_path
 import pytest
+import yaml
 
 LINGBOT = {'checkpoint': '/c', 'start_image': 'a.png', 'prompt': 'A street: {quiet}',
            'camera_path': 'keys:w-8', 'camera_link': 'palm_link', 'robot_description': '<robot/>'}
@@ -40,6 +43,41 @@ def actions_of(description, context=None, **arguments):
     return context, nodes
 
 
+def said(description, context):
+    """Return what the launch tells, in one text."""
+    from launch.actions import LogInfo, OpaqueFunction
+    from launch.utilities import perform_substitutions
+    [function] = [e for e in description.entities if isinstance(e, OpaqueFunction)]
+    return '\n'.join(perform_substitutions(context, action.msg)
+                     for action in function.execute(context) if isinstance(action, LogInfo))
+
+
+def install(monkeypatch, folder, *packages):
+    """Let only these ROS packages be installed, beside what Python imports."""
+    index = folder / 'share' / 'ament_index' / 'resource_index' / 'packages'
+    index.mkdir(parents=True)
+    for package in packages:
+        (index / package).touch()
+    monkeypatch.setenv('AMENT_PREFIX_PATH', str(folder))
+    monkeypatch.setattr(tempfile, 'tempdir', str(folder))  # layouts go here
+
+
+def shown(nodes, context):
+    """Return what shows the world: text arguments and remappings by package, in order."""
+    from launch.utilities import normalize_to_list_of_substitutions, perform_substitutions
+
+    def text(parts):
+        return perform_substitutions(context, normalize_to_list_of_substitutions(parts))
+    found = []
+    for node in nodes:
+        package, executable = text(node.node_package), text(node.node_executable)
+        if package != 'lingbot_world_ros' or executable == 'view':
+            found.append((executable, text(node._Node__node_namespace or ''),
+                          [text(a) for a in node._Node__arguments or ()],
+                          {text(a): text(b) for a, b in node._Node__remappings or ()}, node))
+    return found
+
+
 def parameters_of(node, context):
     """Return what a node would be given, by name, and the profiles before that."""
     from launch_ros.utilities import evaluate_parameters
@@ -61,7 +99,8 @@ def test_launch_file_compiles(path):
 def test_every_launch_argument_is_described(path):
     arguments = {a.name: a for a in describe(path).get_launch_arguments()}
     assert {'profile', 'scene', 'seed', 'mode', 'initial_state', 'world', 'isolate_engine',
-            'num_worlds', 'namespace', 'composed', 'log_level', *LINGBOT} <= set(arguments)
+            'num_worlds', 'namespace', 'composed', 'log_level', 'rviz', 'foxglove', 'view',
+            'foxglove_port', 'view_port', 'robot_state_publisher', *LINGBOT} <= set(arguments)
     assert all(len(argument.description) > 10 for argument in arguments.values())
     for name in set(arguments) & set(PARAMS):
         assert set(PARAMS[name].choices) <= set(arguments[name].choices or ())
@@ -113,8 +152,91 @@ def test_shared_memory_is_set_for_all_unless_the_user_chose(monkeypatch):
     ({'profile': 'isac_sim'}, "Did you mean 'isaac_sim'"), ({'num_worlds': '0'}, '0 worlds'),
     ({'num_worlds': 'two'}, "'two' is not a whole number"),
     ({'lingbot.precison': 'fp8'}, "Did you mean 'lingbot.precision'"),
-    ({'mode': 'warp'}, 'warp'), ({'seed': 'many'}, 'whole number')])
+    ({'mode': 'warp'}, 'warp'), ({'seed': 'many'}, 'whole number'),
+    ({'rviz': 'yes'}, 'yes'), ({'view': 'true', 'view_port': '99999'}, '99999'),
+    ({'view': 'true', 'view_port': 'http'}, "'http' is not a whole number")])
 def test_mistakes_end_the_launch_in_words(arguments, words):
     description = describe(share_path('launch', 'sim.launch.py'))
     with pytest.raises(Exception, match=words):
         actions_of(description, **arguments)
+
+
+@pytest.mark.parametrize('argument, package', [
+    ('rviz', 'rviz2'), ('foxglove', 'foxglove_bridge'),
+    ('robot_state_publisher', 'robot_state_publisher')])
+def test_a_package_that_is_missing_is_one_sentence(monkeypatch, tmp_path, argument, package):
+    description = describe(share_path('launch', 'sim.launch.py'))
+    install(monkeypatch, tmp_path)
+    monkeypatch.setenv('ROS_DISTRO', 'jazzy')
+    words = f'{argument}:=true needs .* apt install ros-jazzy-{package.replace("_", "-")}, or'
+    with pytest.raises(Exception, match=words):
+        actions_of(description, **{argument: 'true'})
+
+
+def test_rviz_starts_with_the_names_of_its_world(monkeypatch, tmp_path):
+    description = describe(share_path('launch', 'sim.launch.py'))
+    install(monkeypatch, tmp_path, 'rviz2', 'robot_state_publisher')
+    context, nodes = actions_of(description, rviz='true', profile='isaac_sim', num_worlds='2')
+    for index, (rviz, links) in enumerate(zip(*[iter(shown(nodes, context))] * 2)):
+        name = f'world_{index}'
+        assert (rviz[0], rviz[1]) == ('rviz2', name) and rviz[2][0] == '-d'
+        manager = yaml.safe_load(open(rviz[2][1]).read())['Visualization Manager']
+        assert manager['Global Options']['Fixed Frame'] == f'{name}/odom'
+        assert f"'Value': '/{name}/rgb'" in str(manager['Displays'])
+        assert rviz[3] == {'/clock': f'/{name}/clock', '/tf': '/tf', '/tf_static': '/tf_static'}
+        assert parameters_of(rviz[4], context)[1] == {'use_sim_time': True}
+        assert (links[0], links[1]) == ('robot_state_publisher', name)
+        assert links[3]['joint_states'] == f'/{name}/joint_states'
+        given = parameters_of(links[4], context)[1]
+        assert (given['frame_prefix'], given['use_sim_time']) == (f'{name}/', True)
+        assert given['robot_description'].startswith('<?xml')
+
+
+@pytest.mark.parametrize('arguments, wanted', [
+    ({}, []), ({'rviz': 'true'}, ['rviz2', 'robot_state_publisher']),
+    ({'rviz': 'true', 'robot_state_publisher': 'false'}, ['rviz2']),
+    ({'robot_state_publisher': 'true'}, ['robot_state_publisher']),
+    ({'rviz': 'true', 'profile': 'moveit'}, ['rviz2']),  # the bringup publishes the links
+    ({'rviz': 'true', 'profile': 'lingbot_world_fast'}, ['rviz2'])])  # no robot
+def test_links_are_published_for_rviz_unless_others_do(monkeypatch, tmp_path, arguments, wanted):
+    description = describe(share_path('launch', 'sim.launch.py'))
+    install(monkeypatch, tmp_path, 'rviz2', 'robot_state_publisher')
+    context, nodes = actions_of(description, **arguments)
+    assert [entry[0] for entry in shown(nodes, context)] == wanted
+
+
+@pytest.mark.parametrize('num_worlds, sim_time', [('1', True), ('2', False)])
+def test_foxglove_is_for_this_machine_and_told(monkeypatch, tmp_path, num_worlds, sim_time):
+    description = describe(share_path('launch', 'sim.launch.py'))
+    install(monkeypatch, tmp_path, 'foxglove_bridge')
+    context, nodes = actions_of(description, foxglove='true', foxglove_port='8770',
+                                num_worlds=num_worlds, cmd_vel_type='twist_stamped')
+    [bridge] = shown(nodes, context)
+    assert bridge[0] == 'foxglove_bridge'
+    assert parameters_of(bridge[4], context)[1] == {
+        'address': '127.0.0.1', 'port': 8770, 'use_sim_time': sim_time}
+    text = said(description, context)
+    assert 'ws://127.0.0.1:8770' in text and 'cmd_vel_type:=twist' in text
+    for line in text.splitlines():
+        if 'layout of' in line:
+            path = line.split(': ')[1].split()[0]
+            assert 'configById' in json.loads(open(path).read())
+    assert text.count('layout of') == int(num_worlds)
+
+
+def test_every_world_has_a_page_of_its_own(monkeypatch):
+    description = describe(share_path('launch', 'sim.launch.py'))
+    pytest.importorskip('aiohttp')
+    context, nodes = actions_of(description, view='true', view_port='8500', num_worlds='2',
+                                profile='gazebo')
+    pages = [(executable, namespace, parameters_of(node, context))
+             for executable, namespace, _, _, node in shown(nodes, context)]
+    assert [(page[0], page[1], page[2][0], page[2][1]['view.port']) for page in pages] == [
+        ('view', 'world_0', ['gazebo'], 8500), ('view', 'world_1', ['gazebo'], 8501)]
+
+
+def test_lingbot_world_passes_on_what_shows_it(monkeypatch, tmp_path):
+    description = describe(share_path('launch', 'lingbot_world.launch.py'))
+    install(monkeypatch, tmp_path, 'rviz2', 'foxglove_bridge')
+    context, nodes = actions_of(description, rviz='true', foxglove='true', view='false')
+    assert [entry[0] for entry in shown(nodes, context)] == ['foxglove_bridge', 'rviz2']

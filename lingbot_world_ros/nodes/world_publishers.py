@@ -11,6 +11,7 @@ from typing import Sequence
 
 from diagnostic_msgs.msg import DiagnosticArray
 from lingbot_world_ros.actions.kinematics import read_description
+from lingbot_world_ros.description import ROBOT_URDF
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.msg import WorldSpec as WorldSpecMsg, WorldStatus as WorldStatusMsg
 from lingbot_world_ros.nodes import qos
@@ -39,7 +40,6 @@ from tf2_msgs.msg import TFMessage
 LINKS = np.array(ARM_SEGMENTS)
 OF_A_FRAME = ('tf', 'image', 'camera_info', 'compressed', 'depth', 'depth_camera_info', 'scan',
               'joint_states', 'odom')
-ROBOT_URDF = ('config', 'robots', 'room.urdf')
 
 
 class WorldPublishers(SessionObserver):
