@@ -152,6 +152,10 @@ export class Controls {
 
   setStatus(status) {
     this.status = status;
+    const { link, driver, seed, scene, mode, prompt } = status;
+    const key = JSON.stringify([link, driver?.mine, driver?.held, seed, scene, mode, prompt]);
+    if (key === this.shown) return;
+    this.shown = key;
     this.show();
   }
 
@@ -206,7 +210,7 @@ export class Controls {
     const text = common ? common
       : this.world && missing.length ? `Not offered by this world: ${missing.join(', ')}.` : '';
     setText(byId('controls-why'), text);
-    byId('controls-why').hidden = text === '';
+    setProperty(byId('controls-why'), 'hidden', text === '');
   }
 }
 

@@ -6,7 +6,7 @@
  * the window loses the focus, is hidden or left, when a text field gets the focus, when the
  * server is lost and when another page takes the controls.
  */
-import { byId, clamp, setText } from './dom.js';
+import { byId, clamp, setProperty, setText } from './dom.js';
 
 const HEARTBEAT_MS = 100; // the server stops the robot after 300 ms of silence
 const ANALOG_MS = 33; // least time between two messages for one analog motion
@@ -326,7 +326,7 @@ export class Drive {
     const text = pad ? `gamepad: ${pad.id}`
       : other ? `gamepad not usable (no standard layout): ${other.id}` : '';
     setText(note, text.slice(0, 80));
-    note.hidden = text === '';
+    setProperty(note, 'hidden', text === '');
   }
 }
 

@@ -8,7 +8,7 @@ import { Link, SILENT_MS } from './link.js';
 import { Pictures } from './pictures.js';
 import { History, PathPlot, TimePlot } from './plots.js';
 
-const NUMBERS_MS = 200; // plots and numbers are redrawn at most this often
+const NUMBERS_MS = 250; // plots and numbers are redrawn at most this often
 const TAKE_GRACE_MS = 400; // an older status may still say that somebody else drives
 const NOTE_MS = { info: 5000, warn: 8000, error: 14000 };
 const MAX_NOTES = 3;
@@ -29,7 +29,9 @@ const COVERS = {
 
 const view = { world: null, status: null, statusAt: -Infinity, link: '', takenAt: -Infinity,
                numbersAt: -Infinity };
-const pictures = new Pictures();
+const pictures = new Pictures(() => {
+  if (performance.now() - view.numbersAt >= NUMBERS_MS) showNumbers();
+});
 const history = new History();
 const path = new PathPlot('plot-path');
 const plots = [
@@ -116,7 +118,8 @@ function onStatus(status) {
   controls.setStatus(status);
   showLink();
   showDriver();
-  if (view.statusAt - view.numbersAt >= NUMBERS_MS) showNumbers();
+  // With a picture, if there is one: a redraw of the page costs more than what is drawn.
+  if (view.statusAt - view.numbersAt >= 2 * NUMBERS_MS) showNumbers();
 }
 
 /** Whether a status belongs to another run than the one before: a reset or another scene. */
@@ -218,7 +221,7 @@ function showOthers(count) {
     ? `${count} other ${count > 1 ? 'publishers' : 'publisher'} on ${topicName('cmd_vel')}:`
       + ' the robot may follow them too.' : '';
   setText(byId('others'), text);
-  byId('others').hidden = text === '';
+  setProperty(byId('others'), 'hidden', text === '');
 }
 
 const topicName = (key) => view.world?.topics?.[key] ?? key;
@@ -308,7 +311,7 @@ function onShow() {
   const left = document.querySelector('.left');
   left.classList.toggle('side-1', depth !== truth);
   left.classList.toggle('side-2', depth && truth);
-  setText(byId('depth-numbers'), topicName('depth') === 'depth' ? '' : topicName('depth'));
+  setProperty(byId('depth-figure'), 'title', topicName('depth'));
   send({ type: 'show', depth, truth });
 }
 

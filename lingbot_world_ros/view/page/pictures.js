@@ -8,8 +8,12 @@
 const KINDS = new Map([[1, 'camera'], [2, 'depth'], [3, 'truth']]);
 
 class Screen {
-  /** @param {HTMLCanvasElement} canvas its size follows the pictures */
-  constructor(canvas) {
+  /**
+   * @param {HTMLCanvasElement} canvas its size follows the pictures
+   * @param {function()} drawn called after each picture, before the screen is refreshed
+   */
+  constructor(canvas, drawn) {
+    this.drawn = drawn;
     this.canvas = canvas;
     this.context = canvas.getContext('2d', { alpha: false });
     this.next = null; // newest encoded picture that waits for the decoder
@@ -58,14 +62,16 @@ class Screen {
     this.stamp = stamp;
     this.drawnAt = this.arrivedAt;
     this.frames += 1;
+    this.drawn();
   }
 }
 
 export class Pictures {
-  constructor() {
+  /** @param {function()} drawn called after each colour picture */
+  constructor(drawn) {
     this.screens = new Map();
     for (const [kind, id] of KINDS) {
-      this.screens.set(kind, new Screen(document.getElementById(id)));
+      this.screens.set(kind, new Screen(document.getElementById(id), kind === 1 ? drawn : () => {}));
     }
     document.addEventListener('visibilitychange', () => {
       for (const screen of this.screens.values()) screen.decode();
