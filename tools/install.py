@@ -122,18 +122,19 @@ def check_machine():
                            'move the checkout.')
 
 
-def apt_install(packages, why, needed=True):
+def apt_install(packages, why, needed=True, timeout_s=None):
     """
     Install system packages where that is allowed, else say which.
 
     :param packages: Debian package names
     :param why: subject and verb of what is "missing" without them
     :param needed: if not, go on without them and only say so
+    :param timeout_s: give up after this many seconds; None is five minutes for what is needed
     :raises InstallError: if they are needed and cannot be installed here
     """
     apt = ['env', 'DEBIAN_FRONTEND=noninteractive', 'apt-get']
     command = [*apt, 'install', '-y', '--no-install-recommends', *packages]
-    timeout_s = 300 if needed else 60
+    timeout_s = timeout_s or (300 if needed else 60)
     missing = f'{why[0].upper()}{why[1:]} missing'
     if os.geteuid() == 0 and shutil.which('apt-get'):
         say(f'{missing}, installing {" ".join(packages)}')
@@ -342,6 +343,13 @@ def check_rendering():
                 'off-screen rendering for the reference world is', needed=False)
 
 
+def check_browser():
+    """See to a Chromium for the tests of the operator's page."""
+    if not any(shutil.which(name) for name in ('chromium', 'chromium-browser', 'google-chrome')):
+        apt_install(['chromium'], 'a browser for the tests of the page is', needed=False,
+                    timeout_s=300)
+
+
 def digest(*paths):
     """
     Fingerprint files and folders.
@@ -396,6 +404,8 @@ def install(extras):
             RECORD.write_text(json.dumps(record, indent=1))
     if 'reference' in extras:
         check_rendering()
+    if 'browser' in extras:
+        check_browser()
     if record != before:
         say(f'Ready after {time.monotonic() - start:.0f} s')
 

@@ -1,0 +1,362 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The operator's page in Chromium, against a running world: what is seen on its own pixels."""
+import json
+import signal
+import time
+from types import SimpleNamespace
+from urllib.request import urlopen
+
+import pytest
+
+pytest.importorskip('rclpy')
+pytest.importorskip('lingbot_world_ros.msg')
+pytest.importorskip('playwright')
+pytest.importorskip('aiohttp')
+
+from browser import (ARM, chromium, find_browser, free_port, Operator, Program,  # noqa: E402, I100
+                     WHOLE)
+from ros_graph import Domain  # noqa: E402
+
+if find_browser() is None:
+    pytest.skip('no Chromium on this machine', allow_module_level=True)
+
+MOVED = 2.0  # mean change of a pixel, 0..255, that only motion makes; see the first test
+LOST_S = 2.0
+PAD = """() => {
+  const pad = {id: 'Test Pad', index: 0, connected: true, mapping: 'standard', timestamp: 0,
+               axes: [0, 0, 0, 0], buttons: Array.from({length: 17}, () => ({pressed: false}))};
+  window.pad = pad;
+  navigator.getGamepads = () => [pad, null, null, null];
+}"""
+
+
+@pytest.fixture(scope='module')
+def site():
+    """Start a world, the server of its page, and a browser."""
+    with Domain() as domain, chromium() as browser:
+        port = free_port()
+        site = SimpleNamespace(domain=domain, browser=browser, url=f'http://127.0.0.1:{port}/')
+        site.start_world = lambda: Program(domain, 'sim').wait_for('First image')
+        site.start_view = lambda: Program(domain, 'view', '--port', port).wait_for('Page')
+        site.world, site.view = site.start_world(), site.start_view()
+        yield site
+        site.view.end()
+        site.world.end()
+
+
+@pytest.fixture
+def open_page(site):
+    """Open pages on a world that plays; close them after the test."""
+    contexts = []
+
+    def open_one(link='live', **options):
+        options = {'viewport': {'width': 1280, 'height': 720}, **options}
+        scripts = options.pop('scripts', ())
+        context = site.browser.new_context(**options)
+        contexts.append(context)
+        page = context.new_page()
+        page.problems = []
+        page.on('pageerror', lambda error: page.problems.append(str(error)))
+        for script in scripts:
+            page.add_init_script(f'({script})()')
+        page.goto(site.url)
+        operator = Operator(page)
+        if link:
+            operator.until_link(link)
+            operator.until('s.pose')
+        return operator
+
+    yield open_one
+    problems = [problem for context in contexts for page in context.pages
+                for problem in page.problems]
+    for context in contexts:
+        context.close()
+    assert problems == []
+
+
+@pytest.fixture
+def operator(open_page):
+    """Open one page on a world that was just reset."""
+    operator = open_page()
+    operator.page.keyboard.press('r')
+    operator.until('s.sim_s < 1.5')
+    operator.see_frames(3)
+    return operator
+
+
+@pytest.mark.parametrize('key', ['w', 'ArrowLeft'])
+def test_the_picture_moves_while_a_key_is_held_and_stands_when_it_is_released(operator, key):
+    assert operator.change_during() < MOVED / 4
+    operator.page.keyboard.down(key)
+    operator.see_frames(4)
+    assert operator.change_during() > MOVED
+    operator.page.keyboard.up(key)
+    time.sleep(1.0)
+    assert operator.change_during() < MOVED / 4
+
+
+def test_the_robot_stops_when_a_text_field_gets_the_focus(operator):
+    operator.page.keyboard.down('d')
+    operator.see_frames(4)
+    assert operator.change_during() > MOVED
+    operator.page.focus('#seed')
+    time.sleep(1.0)
+    assert operator.change_during() < MOVED / 4
+    operator.page.keyboard.up('d')
+    operator.page.keyboard.type('w')  # typed text does not drive
+    assert operator.change_during() < MOVED / 4
+
+
+def test_the_robot_stops_when_the_page_is_left_for_another_tab(operator):
+    page = operator.page
+    session = page.context.new_cdp_session(page)
+    session.send('Emulation.setFocusEmulationEnabled', {'enabled': False})
+    page.keyboard.down('d')
+    operator.see_frames(4)
+    assert operator.change_during() > MOVED
+    with page.context.expect_page() as opened:
+        page.evaluate('window.open("about:blank")')
+    opened.value.bring_to_front()
+    pose = stands(operator)
+    opened.value.close()
+    page.bring_to_front()
+    time.sleep(0.5)
+    assert operator.status('pose') == pose
+
+
+def stands(operator):
+    """Wait until the base stands still; return where."""
+    end_s, before = time.monotonic() + 5.0, None
+    while time.monotonic() < end_s:
+        now = operator.status('pose')
+        if now == before:
+            return now
+        before = now
+        time.sleep(0.3)
+    raise AssertionError('the robot does not stop')
+
+
+def test_the_robot_stops_when_the_window_loses_the_focus(operator):
+    operator.page.keyboard.down('d')
+    operator.see_frames(4)
+    operator.page.evaluate('window.dispatchEvent(new Event("blur"))')
+    stands(operator)
+    operator.page.keyboard.up('d')
+
+
+def test_a_slider_and_hold_buttons_move_the_arm(operator):
+    operator.keep()
+    slider = operator.page.locator('#joint-shoulder_pan_joint')
+    slider.evaluate('s => { s.value = -0.8; s.dispatchEvent(new Event("input", {bubbles: true}));'
+                    ' s.dispatchEvent(new Event("change", {bubbles: true})); }')
+    operator.until('Math.abs(s.joints.shoulder_pan_joint + 0.8) < 0.05')
+    operator.see_frames(2)
+    assert operator.change(ARM) > MOVED
+    elbow = operator.status('joints')['elbow_joint']
+    box = operator.page.locator('#joints button[data-hold]').nth(5).bounding_box()
+    operator.page.mouse.move(box['x'] + 5, box['y'] + 5)
+    operator.page.mouse.down()
+    operator.until(f's.joints.elbow_joint > {elbow} + 0.2')
+    operator.page.mouse.up()
+    time.sleep(0.6)
+    there = operator.status('joints')['elbow_joint']
+    time.sleep(0.4)
+    assert abs(operator.status('joints')['elbow_joint'] - there) < 0.01
+
+
+def test_a_slider_moves_by_keyboard_alone(operator):
+    before = operator.status('joints')['wrist_joint']
+    operator.page.focus('#joint-wrist_joint')
+    for _ in range(10):
+        operator.page.keyboard.press('ArrowRight')
+    operator.until(f's.joints.wrist_joint > {before} + 0.03')
+
+
+@pytest.mark.parametrize('by', ['mouse', 'keyboard'])
+def test_pause_step_play_and_reset(operator, by):
+    page = operator.page
+
+    def press(button, key):
+        page.click(f'#{button}') if by == 'mouse' else page.keyboard.press(key)
+
+    press('play', 'p')
+    operator.until_link('paused')
+    operator.until('s.link === "paused"')
+    time.sleep(0.3)
+    before, frames = operator.status(), page.evaluate('window.lingbot.frames')
+    press('step', 'n')
+    operator.until(f's.step === {before["step"] + 1}')
+    page.wait_for_function(f'() => window.lingbot.frames === {frames + 1}')
+    page.fill('#steps', '4')
+    page.click('#step')
+    operator.until(f's.step === {before["step"] + 5}')
+    page.evaluate('document.activeElement.blur()')
+    page.wait_for_function(f'() => window.lingbot.lastStamp > {before["sim_s"] + 5 / 15 - 1e-3}')
+    press('play', 'p')
+    operator.until_link('live')
+    operator.hold('w', 0.7)
+    press('reset', 'r')
+    operator.until('s.sim_s < 1 && Math.abs(s.pose[0]) < 1e-3')
+
+
+def test_another_seed_scene_and_mode(operator):
+    page = operator.page
+    page.fill('#seed', '7')
+    page.click('#reset')
+    operator.until('s.seed === 7')
+    operator.keep()
+    page.select_option('#world-select', label='office')
+    operator.until('s.scene === "office" && s.link === "live"')
+    operator.see_frames(3)
+    assert operator.change(WHOLE) > 5 * MOVED
+    page.select_option('#mode', 'stepped')
+    operator.until_link('stepping')
+    page.select_option('#mode', 'realtime')
+    operator.until('s.mode === "realtime"')
+    page.click('#play')
+    operator.until_link('live')
+    page.fill('#seed', '0')
+    page.select_option('#world-select', label='living_room')
+    operator.until('s.scene === "living_room"')
+
+
+def test_depth_is_shown_on_request(operator):
+    operator.page.check('#show-depth')
+    operator.page.wait_for_function("""() => {
+        const c = document.getElementById('depth');
+        const p = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
+        return c.offsetWidth > 100 && p.some((v, i) => i % 4 === 0 && v > 60); }""")
+
+
+def test_two_pages_do_not_fight(operator, open_page):
+    second = open_page()
+    operator.page.keyboard.down('a')
+    second.until('s.driver.held && !s.driver.mine')
+    assert 'drives' in second.page.inner_text('#driver')
+    yaw = second.status('pose')[2]
+    second.page.keyboard.down('d')  # would turn the other way
+    operator.see_frames(10)
+    assert operator.status('pose')[2] > yaw
+    second.page.keyboard.up('d')
+    second.page.click('#take')
+    second.until('s.driver.mine')
+    stands(second)  # though the first page still holds its key
+    second.page.keyboard.down('d')
+    yaw = second.status('pose')[2]
+    second.until(f's.pose[2] < {yaw} - 0.1')
+    second.page.keyboard.up('d')
+    second.page.context.close()
+    operator.until('!s.driver.held')
+    operator.page.keyboard.up('a')
+
+
+def test_a_touch_stick_drives(site, open_page):
+    operator = open_page(viewport={'width': 360, 'height': 640}, has_touch=True, is_mobile=True)
+    page = operator.page
+    page.locator('#stick').scroll_into_view_if_needed()
+    box = page.locator('#stick').bounding_box()
+    x, y = box['x'] + box['width'] / 2, box['y'] + box['height'] / 2
+    session = page.context.new_cdp_session(page)
+
+    def touch(kind, *points):
+        session.send('Input.dispatchTouchEvent', {
+            'type': kind, 'touchPoints': [{'x': px, 'y': py} for px, py in points]})
+
+    pose = operator.status('pose')
+    touch('touchStart', (x, y))
+    touch('touchMove', (x, y - 40))
+    operator.until(f'Math.hypot(s.pose[0] - {pose[0]}, s.pose[1] - {pose[1]}) > 0.1')
+    touch('touchEnd')
+    stands(operator)
+
+
+def test_a_gamepad_drives_and_its_release_stops(open_page):
+    operator = open_page(scripts=[PAD])
+    operator.page.evaluate('window.dispatchEvent(new Event("gamepadconnected"))')
+    time.sleep(0.3)
+    yaw = operator.status('pose')[2]
+    operator.page.evaluate('window.pad.axes[0] = -1')
+    operator.until(f's.pose[2] > {yaw} + 0.2')
+    assert 'Test Pad' in operator.page.inner_text('#pad-note')
+    operator.page.evaluate('window.pad.axes[0] = 0.02')
+    stands(operator)
+
+
+@pytest.mark.parametrize('scheme', ['light', 'dark'])
+@pytest.mark.parametrize('width, height', [(360, 640), (820, 1180), (1280, 720)])
+def test_it_fits_the_window(open_page, scheme, width, height):
+    operator = open_page(viewport={'width': width, 'height': height}, color_scheme=scheme)
+    assert operator.page.evaluate('document.documentElement.scrollWidth') <= width
+    for name in ('camera', 'stick', 'play', 'reset', 'take'):
+        element = operator.page.locator(f'#{name}')
+        element.scroll_into_view_if_needed()
+        box = element.bounding_box()
+        assert box['x'] >= 0 and box['x'] + box['width'] <= width + 0.5, name
+    dark = operator.page.evaluate(
+        'getComputedStyle(document.body).backgroundColor.match(/[0-9.]+/g).slice(0, 3)')
+    assert (sum(map(float, dark)) < 200) == (scheme == 'dark')
+
+
+def test_everything_can_be_reached_by_keyboard(open_page):
+    page = open_page().page
+    reached = set()
+    for _ in range(60):
+        page.keyboard.press('Tab')
+        reached.add(page.evaluate('document.activeElement.id'))
+    assert {'take', 'help-open', 'show-depth', 'speed', 'play', 'step', 'reset', 'seed',
+            'world-select', 'mode', 'joint-elbow_joint'} <= reached
+    page.evaluate('document.activeElement.blur()')
+    page.keyboard.press('?')
+    assert page.locator('#help').is_visible()
+    page.keyboard.press('Escape')
+    assert not page.locator('#help').is_visible()
+
+
+def test_a_page_needs_nothing_from_elsewhere(site, open_page):
+    operator = open_page(link=None)
+    asked = []
+    operator.page.on('request', lambda request: asked.append(request.url))
+    operator.page.reload()
+    operator.until_link('live')
+    assert len(asked) > 5 and all(url.startswith(site.url) for url in asked)
+
+
+def test_a_killed_world_is_lost_within_two_seconds_and_comes_back_by_itself(site, open_page):
+    operator = open_page()
+    site.world.end(signal.SIGKILL)
+    took_s = operator.until_link('lost', timeout_s=10.0)
+    assert took_s < LOST_S
+    assert 'gone' in operator.page.inner_text('#link-text')
+    site.world = site.start_world()
+    operator.until_link('live')
+    operator.see_frames(5)
+    print(json.dumps({'lost_after_s': round(took_s, 2)}))
+
+
+def test_a_killed_server_is_lost_within_two_seconds_and_is_found_again(site, open_page):
+    operator = open_page()
+    site.view.end(signal.SIGKILL)
+    assert operator.until_link('lost', timeout_s=10.0) < LOST_S
+    site.view = site.start_view()
+    operator.until_link('live')
+    operator.see_frames(5)
+
+
+def test_a_picture_is_there_for_who_opens_the_page_of_a_paused_world(site, open_page):
+    operator = open_page()
+    operator.page.keyboard.press('p')
+    operator.until_link('paused')
+    operator.page.context.close()
+    site.view.end()
+    site.view = site.start_view()  # has never seen a picture
+    operator = open_page(link='paused')
+    operator.see_frames(0)
+    operator.page.wait_for_function('() => window.lingbot.frames >= 1', timeout=5e3)
+    operator.page.keyboard.press('p')
+    operator.until_link('live')
+
+
+def test_the_server_answers_as_a_page_should(site):
+    with urlopen(site.url) as answer:
+        assert answer.headers.get_content_type() == 'text/html'
+        assert "frame-ancestors 'none'" in answer.headers['Content-Security-Policy']
