@@ -13,7 +13,7 @@ import re
 import tempfile
 
 from lingbot_world_ros.errors import quoted, shown, SpecError, unknown_name
-from lingbot_world_ros.nodes.params import DEFAULT_PROFILE, load_profile
+from lingbot_world_ros.nodes.params import DEFAULT_PROFILE, LINGBOT_ENGINE, load_profile
 from lingbot_world_ros.paths import share_path
 import yaml
 
@@ -24,6 +24,7 @@ NAMESPACE = re.compile(r'([A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*)?')
 PATH_ENDS = re.compile(r'[.\[{]')  # /odom.pose.pose is a field of /odom
 FRAME_KEYS = ('Fixed Frame', 'Target Frame', 'Reference Frame', 'followTf', 'fixedFrame',
               'frameId')
+OF_RVIZ = ('Topic', 'Description Topic', 'Depth Map Topic')  # what makes a display useless
 FIXED_FRAME = '<Fixed Frame>'  # what RViz calls the frame that is set as such
 
 
@@ -76,14 +77,49 @@ def render_layout(tool: str, values: dict, namespace: str = '') -> str:
     :return: text of the file
     :raises SpecError: unknown tool, or names that the tool cannot have
     """
-    source = shipped_layout(tool)
-    text = source.read_text()
-    default = load_profile(DEFAULT_PROFILE)
-    rename = _Renaming(default, values, namespace)
+    text = shipped_layout(tool).read_text()
+    rename = _Renaming(load_profile(DEFAULT_PROFILE), values, namespace)
+    topics = topic_names(values, namespace)
+    absent = [topics[key] for key in absent_topics(values)]
     if tool == 'foxglove':
-        return json.dumps(rename.tree(json.loads(text)), indent=2) + '\n'
+        layout = rename.tree(json.loads(text))
+        _hide_in_foxglove(layout, absent)
+        return json.dumps(layout, indent=2) + '\n'
     head = ''.join(line for line in text.splitlines(True) if line.startswith('#'))
-    return head + yaml.safe_dump(rename.tree(yaml.safe_load(text)), sort_keys=False)
+    layout = rename.tree(yaml.safe_load(text))
+    _hide_in_rviz(layout, absent)
+    return head + yaml.safe_dump(layout, sort_keys=False)
+
+
+def absent_topics(values: dict) -> list:
+    """
+    Say which topics a world does not have.
+
+    :param values: all parameters by name
+    :return: as ``topics.*`` calls them
+    """
+    is_lingbot = values['engine'] == LINGBOT_ENGINE  # it predicts no depth, and knows no robot
+    absent = ['depth', 'depth_camera_info'] if is_lingbot else []
+    absent += ['scan'] if is_lingbot or not values['publish_scan'] else []
+    return absent + (['robot_description'] if is_lingbot and not values['robot_description']
+                     else [])
+
+
+def _hide_in_rviz(layout, absent):
+    """Switch displays off that would wait in vain; the user can switch them on."""
+    for display in layout.get('Visualization Manager', {}).get('Displays', ()):
+        topics = [display.get(name) for name in OF_RVIZ]
+        if any((topic['Value'] if isinstance(topic, dict) else topic) in absent
+               for topic in topics):
+            display['Enabled'] = display['Value'] = False
+
+
+def _hide_in_foxglove(layout, absent):
+    for panel in layout['configById'].values():
+        for name, topic in panel.get('topics', {}).items():
+            topic['visible'] = topic['visible'] and name not in absent
+        for layer in panel.get('layers', {}).values():
+            layer['visible'] = layer['visible'] and layer.get('topic') not in absent
 
 
 def shipped_layout(tool: str) -> Path:

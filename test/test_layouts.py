@@ -245,6 +245,21 @@ def test_foxglove_knows_every_panel_and_shows_each_once():
     assert tuple(series['label'] for series in joints) == ROBOT.joint_names
 
 
+@pytest.mark.parametrize('changes, absent', [
+    ({}, set()), ({'publish_scan': False}, {'Scan'}),
+    ({'engine': 'lingbot_world', 'robot_description': '<robot/>'},
+     {'Depth', 'Coloured points', 'Scan'}),
+    ({'engine': 'lingbot_world'}, {'Depth', 'Coloured points', 'Scan', 'Robot'})])
+def test_what_a_world_does_not_publish_is_off(changes, absent):
+    values = {**profile_values('default'), **changes}
+    shown = rviz(values)['Visualization Manager']['Displays']
+    assert {display['Name'] for display in shown if not display['Enabled']} == absent
+    assert all(display['Enabled'] is display['Value'] for display in shown)
+    scene = panels(foxglove(values), '3D')['scene']
+    assert scene['topics']['/scan']['visible'] is ('Scan' not in absent)
+    assert scene['layers']['robot']['visible'] is ('Robot' not in absent)
+
+
 def test_robot_and_prefix_belong_together():
     layout = rviz(in_namespace('default'), NAMESPACE)
     robot = next(display for display in layout['Visualization Manager']['Displays']

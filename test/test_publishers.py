@@ -16,9 +16,11 @@ from lingbot_world_ros.msg import WorldSpec, WorldStatus  # noqa: E402
 from lingbot_world_ros.nodes import qos, world_publishers  # noqa: E402
 from lingbot_world_ros.nodes.params import declare, WORLD_MODEL  # noqa: E402
 from lingbot_world_ros.nodes.world_publishers import WorldPublishers  # noqa: E402
+from lingbot_world_ros.sensors.frames import FrameNames  # noqa: E402
 from lingbot_world_ros.sensors.image import compressed_from_msg, image_from_msg  # noqa: E402
 from lingbot_world_ros.sensors.stamps import stamp_to_ns  # noqa: E402
-from lingbot_world_ros.sensors.trail import MAX_POSES, PERIOD_NS  # noqa: E402
+from lingbot_world_ros.sensors.trail import (MAX_POSES, PERIOD_NS,  # noqa: E402
+                                             PERIOD_PER_POSE_NS, Trail)
 from lingbot_world_ros.worlds.robot import ROBOT  # noqa: E402
 from lingbot_world_ros.worlds.status import Frame, SessionStatus  # noqa: E402
 from nav_msgs.msg import Path  # noqa: E402
@@ -217,12 +219,24 @@ def test_a_late_subscriber_gets_the_path_since_the_reset(make_graph):
         assert stamp_to_ns(paths[-1].poses[1].header.stamp) == STAMP_NS + 3 * PERIOD_NS
 
 
+def test_a_long_path_comes_less_often():
+    trail = Trail(FrameNames())
+    for num_poses, period_ns in ((1, PERIOD_NS), (MAX_POSES, MAX_POSES * PERIOD_PER_POSE_NS)):
+        for n in range(num_poses):
+            trail.add((float(n), 0.0, 0.0), STAMP_NS)
+        trail.take(STAMP_NS)
+        assert trail.is_due(STAMP_NS + period_ns) and not trail.is_due(STAMP_NS + period_ns - 1)
+        assert trail.is_due(STAMP_NS - 1)  # time went back
+        trail.clear()
+        assert trail.is_due(STAMP_NS)
+
+
 def test_the_path_keeps_the_newest_poses_and_turns(make_graph):
     graph = make_graph()
     paths = graph.listen(Path, 'path')
     frame = make_frame()
     one(graph, paths, send_frame(graph, frame))
-    stamp_ns = drive(graph, MAX_POSES + 100, step_m=0.1)
+    stamp_ns = drive(graph, MAX_POSES + 100, step_m=0.1) + MAX_POSES * PERIOD_PER_POSE_NS
     one_more = replace(frame, stamp_ns=stamp_ns,
                        base_pose=frame.start_pose + [0.1 * (MAX_POSES + 99), 0.0, 0.2])
     graph.sensors.on_frame(one_more)

@@ -9,7 +9,8 @@ from nav_msgs.msg import Path
 
 MAX_POSES = 2000
 MIN_MOVE_M, MIN_TURN_RAD = 0.05, 0.1
-PERIOD_NS = 500_000_000  # sim time between two messages: 2000 poses take long to serialise
+PERIOD_NS = 500_000_000  # least sim time between two messages
+PERIOD_PER_POSE_NS = 1_000_000  # a long path comes less often: it is 80 bytes a pose, each time
 
 
 class Trail:
@@ -49,7 +50,8 @@ class Trail:
 
     def is_due(self, stamp_ns: int) -> bool:
         """Return whether enough sim time has passed since the message was taken."""
-        return self._sent_ns is None or not 0 <= stamp_ns - self._sent_ns < PERIOD_NS
+        period_ns = max(PERIOD_NS, PERIOD_PER_POSE_NS * len(self._msg.poses))
+        return self._sent_ns is None or not 0 <= stamp_ns - self._sent_ns < period_ns
 
     def take(self, stamp_ns: int) -> Path:
         """
