@@ -31,6 +31,9 @@ export class Controls {
     byId('play').addEventListener('click', () => this.playOrPause());
     byId('step').addEventListener('click', () => this.step(this.stepCount()));
     byId('reset').addEventListener('click', () => this.reset());
+    for (const field of [byId('seed'), byId('steps')]) {
+      field.addEventListener('input', () => setProperty(field, 'value', digitsOf(field.value)));
+    }
     byId('seed').addEventListener('input', () => { this.seedTyped = byId('seed').value !== ''; });
     onEnter(byId('seed'), () => this.reset());
     onEnter(byId('steps'), () => this.step(this.stepCount()));
@@ -99,7 +102,7 @@ export class Controls {
     const text = byId('seed').value.trim();
     if (!this.seedTyped || text === '') return this.ask('reset');
     const seed = Number(text);
-    if (!/^\d+$/.test(text) || seed > MAX_SEED) {
+    if (seed > MAX_SEED) {
       return this.host.note('error',
         `Reset: the seed is a whole number from 0 to ${MAX_SEED}, not "${text}".`);
     }
@@ -147,7 +150,7 @@ export class Controls {
       { value: name, title: description || uri || '' })));
     fillSelect(byId('mode'), (world.modes ?? []).map((value) => ({ value })));
     byId('prompt-form').hidden = !world.takes_text;
-    this.showChoices();
+    this.show();
   }
 
   setStatus(status) {
@@ -213,6 +216,8 @@ export class Controls {
     setProperty(byId('controls-why'), 'hidden', text === '');
   }
 }
+
+const digitsOf = (text) => text.replace(/\D/g, '');
 
 const titleOf = (what) => what[0].toUpperCase() + what.slice(1);
 

@@ -48,6 +48,7 @@ const plots = [
     lines: [{ key: 'uncertainty', color: 'accent', label: 'expected' },
             { key: 'truth_error', color: 'true', label: 'true error' }],
     marks: () => [{ value: view.world?.uncertainty_limit, color: 'warn', label: 'limit' }],
+    note: uncertaintyNote,
   }),
 ];
 
@@ -244,6 +245,12 @@ function showNumbers() {
   showTruth(status);
   joints.show(status.joints ?? {});
   drawPlots();
+}
+
+function uncertaintyNote() {
+  const { uncertainty, calibrated } = view.status ?? {};
+  if (!isNumber(uncertainty)) return view.world?.known ? 'unknown: not estimated' : 'unknown';
+  return calibrated === false ? 'beyond what it was calibrated for' : '';
 }
 
 function showUncertainty({ uncertainty, calibrated }) {

@@ -79,7 +79,8 @@ export class TimePlot {
   /**
    * @param {string} id of the canvas
    * @param {{unit: string, top: number, lines: Array<{key: string, color: string, label: string}>,
-   *          marks: function(): Array<{value: number, color: string, label: string}>}} spec
+   *          marks: function(): Array<{value: number, color: string, label: string}>,
+   *          note: function(): string|undefined}} spec
    */
   constructor(id, spec) {
     this.sheet = new Sheet(id);
@@ -96,6 +97,7 @@ export class TimePlot {
     for (const mark of marks) this.mark(context, frame, mark);
     for (const line of this.spec.lines) this.line(context, frame, line, rows);
     this.legend(context, frame, rows);
+    this.note(context, frame);
   }
 
   /** Upper end of the value axis: a round number above all that is shown. */
@@ -173,6 +175,18 @@ export class TimePlot {
     }
     context.stroke();
     context.lineWidth = 1;
+  }
+
+  /** A remark inside the axes, for what the lines cannot say. */
+  note(context, { box }) {
+    const text = this.spec.note?.() ?? '';
+    if (!text) return;
+    const width = Math.min(context.measureText(text).width, box.right - box.left - 12);
+    context.fillStyle = palette.box;
+    context.fillRect(box.left + 3, box.bottom - 20, width + 8, 16);
+    context.fillStyle = palette.warn;
+    context.textAlign = 'left';
+    context.fillText(text, box.left + 7, box.bottom - 8, width);
   }
 
   /** Names of the lines, right above the plot, only for those that are there. */
@@ -309,7 +323,7 @@ export class PathPlot {
   /** Position and heading in odom, in words. */
   numbers(context) {
     const [x, y, yaw] = this.pose;
-    const degrees = Math.round(((yaw * 180) / Math.PI) % 360);
+    const degrees = Math.round((Math.atan2(Math.sin(yaw), Math.cos(yaw)) * 180) / Math.PI);
     const text = `x ${x.toFixed(2)}  y ${y.toFixed(2)}  yaw ${degrees}°`;
     context.fillStyle = palette.box;
     context.fillRect(5, 1, context.measureText(text).width + 8, 15);
