@@ -370,7 +370,7 @@ class WorldModelNode(LifecycleNode):
         session = self.running_session()
         if session is None or session.status.state == PLAYING:
             return
-        self.sensors.repeat_status(session.status)
+        self.sensors.repeat_status()
         if session.status.state not in (NO_WORLD, LOADING):
             self.sensors.on_standstill()
 

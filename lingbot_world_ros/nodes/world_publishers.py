@@ -40,6 +40,7 @@ from tf2_msgs.msg import TFMessage
 LINKS = np.array(ARM_SEGMENTS)
 OF_A_FRAME = ('tf', 'image', 'camera_info', 'compressed', 'depth', 'depth_camera_info', 'scan',
               'joint_states', 'odom')
+OF_A_PICTURE = ('image', 'compressed', 'depth', 'scan')
 
 
 class WorldPublishers(SessionObserver):
@@ -69,8 +70,9 @@ class WorldPublishers(SessionObserver):
                 max_range_m=params.scan_max_range_m)
         self._description = _robot_description(params.robot_description, spec)
         self._messages, self._publishers = {}, {}
-        self._lock = Lock()  # guards the two below and _messages
+        self._lock = Lock()  # guards the three below and _messages
         self._frame, self._due = None, set()  # newest frame, and what of it did not leave yet
+        self._status = None  # the newest that was told
         try:
             for key, msg_type, topic, profile in self._topics():
                 if not only or key in only:
@@ -159,13 +161,23 @@ class WorldPublishers(SessionObserver):
 
     def on_status(self, status: SessionStatus) -> None:
         """Publish how the world is doing."""
-        self.repeat_status(status)
+        with self._lock:
+            self._status = status
+            self._publish_status()
         self._publish('real_time_factor', _factor_to_msg, status.real_time_factor)
 
-    def repeat_status(self, status: SessionStatus) -> None:
-        """Publish the status of a world that stands still: safe from any thread."""
-        if self._is_wanted('status'):
-            self._publishers['status'].publish(world_status_to_msg(status))
+    def repeat_status(self) -> None:
+        """
+        Publish the newest status once more, of a world that stands still; from any thread.
+
+        Never one that is older than the last: who counts steps would take that for a reset.
+        """
+        with self._lock:
+            self._publish_status()
+
+    def _publish_status(self):
+        if self._status is not None and self._is_wanted('status'):
+            self._publishers['status'].publish(world_status_to_msg(self._status))
 
     def publish_diagnostics(self, status: SessionStatus) -> None:
         """Publish the entry for operators; called by a timer, not by the worker."""
@@ -233,9 +245,14 @@ class WorldPublishers(SessionObserver):
                           self._scan.ranges(frame.depth_m, arm_m),
                           1.0 / self._spec.frame_rate_hz, stamp_ns, self._frames.base)
 
+    def seen(self, rgb: np.ndarray) -> np.ndarray:
+        """Return an image of the engine as it is published, (h, w, 3) uint8."""
+        return self._view.image(rgb)
+
     def is_watched(self) -> bool:
         """Return whether somebody looks at what takes rendering."""
-        return any(self._is_wanted(key) for key in ('image', 'compressed', 'depth', 'scan'))
+        return any(key in self._publishers and self._publishers[key].get_subscription_count()
+                   for key in OF_A_PICTURE)
 
     def _is_wanted(self, key):
         if key in OF_A_FRAME and key not in self._due:

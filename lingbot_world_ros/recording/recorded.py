@@ -173,7 +173,8 @@ class Story:
     def _is_new(self, msg):
         last = self._last
         return ((msg.scene, msg.seed) != (last.scene, last.seed) or msg.step < last.step
-                or msg.step == last.step == 0 and msg.digest != last.digest)
+                or msg.step == last.step == 0 and (
+                    msg.digest != last.digest or len(last.anchor) and not len(msg.anchor)))
 
     def _begin(self, msg):
         world = self._world or RecordedWorld('', '', '', msg.scene, 1, 0)

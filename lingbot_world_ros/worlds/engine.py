@@ -126,7 +126,8 @@ class Engine:
 
     def __init__(self, world: WorldModel, *, wake: threading.Condition, clock: WallClock, log,
                  timeout_s: Callable[[], float],
-                 make_world: Optional[Callable[[], WorldModel]] = None):
+                 make_world: Optional[Callable[[], WorldModel]] = None,
+                 is_watched: Callable[[], bool] = lambda: True):
         """
         Prepare.
 
@@ -136,8 +137,9 @@ class Engine:
         :param log: object with ``warning``
         :param timeout_s: asked for how long a step may take
         :param make_world: makes another engine should this one hang
+        :param is_watched: asked before each step whether it takes pictures
         """
-        self.world = world
+        self.world, self._is_watched = world, is_watched
         self._wake, self._clock, self._log = wake, clock, log
         self._timeout_s, self._make_world = timeout_s, make_world
         self.makes_ahead = world.spec.frames_per_step > 1 and hasattr(world, 'undo_step')
@@ -412,7 +414,8 @@ class Engine:
         self._finish()
         if self._finish_error is not None:
             raise self._finish_error
-        observation = self._guarded(lambda: self.world.step(actions))
+        unseen = {} if self._is_watched() else {'render': False}
+        observation = self._guarded(lambda: self.world.step(actions, **unseen))
         try:
             check_finite(observation)
         except EngineDiverged as error:

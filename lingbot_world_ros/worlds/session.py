@@ -64,7 +64,8 @@ class Session:
 
     def __init__(self, world: WorldModel, spec: SessionSpec, *,
                  observers: Sequence[SessionObserver], log, clock: Optional[WallClock] = None,
-                 make_world: Optional[Callable[[], WorldModel]] = None):
+                 make_world: Optional[Callable[[], WorldModel]] = None,
+                 is_watched: Callable[[], bool] = lambda: True):
         """
         Prepare; nothing runs before ``start``.
 
@@ -75,6 +76,8 @@ class Session:
         :param clock: steady wall clock; tests hand in their own
         :param make_world: makes another engine should this one hang; without it nothing recovers
             from that
+        :param is_watched: asked by the worker before each step whether somebody looks; if not,
+            its frames come without picture and depth, and only poses count for the digest
         """
         self.spec = spec
         self._observers, self._log = observers, log
@@ -89,7 +92,8 @@ class Session:
         self._steps_asked = False
         self._closing = False
         self._engine = Engine(world, wake=self._wake, clock=self._clock, log=log,
-                              timeout_s=lambda: self.spec.step_timeout_s, make_world=make_world)
+                              timeout_s=lambda: self.spec.step_timeout_s, make_world=make_world,
+                              is_watched=is_watched)
 
         self._latch, self._meter, self._prompts = EmbeddingLatch(), FrameMeter(), Prompts()
         self._reader = ActionReader(world.spec, self._latch, clock=self._clock, wake=self._wake,

@@ -20,15 +20,15 @@ class Frame:
     """
     One moment of a world, with the sim time it belongs to.
 
-    ``rgb`` (h, w, 3) uint8; ``depth_m`` (h, w) float32 or None; poses (3,) x, y [m], yaw [rad] in
-    the scene frame, ``start_pose`` being that of the odometry's origin; ``base_twist`` (3,) v_x,
-    v_y, w_z in base_link; joints (J,) rad or m; ``base_pose_cov`` (3, 3) or None; ``uncertainty``
-    NaN where the engine does not estimate it.
+    ``rgb`` (h, w, 3) uint8, None if it was not asked for; ``depth_m`` (h, w) float32 or None;
+    poses (3,) x, y [m], yaw [rad] in the scene frame, ``start_pose`` being that of the odometry's
+    origin; ``base_twist`` (3,) v_x, v_y, w_z in base_link; joints (J,) rad or m;
+    ``base_pose_cov`` (3, 3) or None; ``uncertainty`` NaN where the engine does not estimate it.
     """
 
     index: int
     stamp_ns: int
-    rgb: np.ndarray
+    rgb: Optional[np.ndarray]
     depth_m: Optional[np.ndarray]
     start_pose: np.ndarray
     base_pose: np.ndarray
@@ -150,7 +150,7 @@ def frame_of(observation: Observation, t: int, index: int, stamp_ns: int,
 
     estimated = observation.uncertainty is not None
     return Frame(
-        index=index, stamp_ns=stamp_ns, rgb=observation.rgb[0, t],
+        index=index, stamp_ns=stamp_ns, rgb=at(observation.rgb),
         depth_m=at(observation.depth_m), start_pose=start_pose,
         base_pose=observation.base_pose[0, t], base_twist=observation.base_twist[0, t],
         base_pose_cov=at(observation.base_pose_cov),
@@ -171,5 +171,6 @@ def frame_digest(before: str, frame: Frame) -> str:
     """
     state = hashlib.blake2b(before.encode(), digest_size=8)
     for values in (frame.rgb, frame.base_pose, frame.joint_position):
-        state.update(np.ascontiguousarray(values))
+        if values is not None:
+            state.update(np.ascontiguousarray(values))
     return state.hexdigest()
