@@ -50,7 +50,8 @@ FROM_THE_NET = ('pip', 'pip3', 'git', 'hf', 'curl', 'wget', 'apt', 'apt-get')
 OF_A_WORKSPACE = ('ros2', 'colcon', 'rosdep', 'rviz2')
 LEFT, ENDED_BY_HAND, AFTER = 'leave it running', 'Ctrl-C ends it', 'once the world has ended'
 READY = re.compile(r'Ctrl-C|https?://')  # what a verb says once it runs
-PATIENCE_S, A_MOMENT_S, END_S = 60.0, 2.0, 20.0
+PATIENCE_S, A_MOMENT_S, END_S = 60.0, 1.0, 20.0
+PAGES_AT_A_TIME = 3
 PAGES = [path for path in pages() if path.parent.name != 'reference']
 BLOCKS = [block for path in pages() for block in read(path).blocks]
 
@@ -272,12 +273,12 @@ def type_page(path, folder):
 
 @pytest.fixture(scope='module')
 def typed(request, tmp_path_factory):
-    """Type two pages at a time: most of it is waiting for nodes to find each other."""
+    """Type some pages at a time: most of it is waiting for nodes to find each other."""
     for package in ('rclpy', 'lingbot_world_ros.msg', 'openvino'):
         pytest.importorskip(package)
     chosen = [item.callspec.params['path'] for item in request.session.items
               if getattr(item, 'originalname', '') == test_commands_of_a_page_work.__name__]
-    with ThreadPoolExecutor(2) as pool:
+    with ThreadPoolExecutor(PAGES_AT_A_TIME) as pool:
         yield {path: pool.submit(type_page, path, tmp_path_factory.mktemp(path.stem))
                for path in chosen}
 

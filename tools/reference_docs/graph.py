@@ -22,7 +22,8 @@ Names and types of the default profile; relative names move into the namespace o
 [profiles](profiles.md) rename them to what a stack expects, and each name with a parameter can be
 any other. Quality of service can be overridden too: [Standing in for a
 simulator](../simulators.md#quality-of-service). Nothing is drawn, encoded or sent for a topic
-that nobody subscribes to."""
+that nobody subscribes to. Who joins while time stands still gets the newest frame; `view` follows
+pictures and states while a page is open."""
 SERVICES = """
 Of the node `world_model`, relative to its namespace; `service_prefix` is put before the names of
 `simulation_interfaces`. Which of its services answers what in which state:
@@ -38,10 +39,10 @@ WHEN = {
     'depth': f'{FRAME}, where the engine predicts depth',
     'camera/depth/camera_info': f'{FRAME}, beside depth',
     'scan': f'{FRAME}, with `publish_scan` and depth', 'joint_states': FRAME, 'odom': FRAME,
-    'path': 'with `publish_path`, as the robot moves',
+    'path': 'twice per sim second, a long one less often',
     'tf': f'{FRAME}, with `publish_tf`', 'tf_static': 'once, and at each reset; latched',
     'clock': '`clock_rate_hz` times per sim second, with `publish_clock`',
-    'world_spec': 'at each reset and each new world; latched', 'world_status': STEP,
+    'world_spec': 'at each reset, and when world or mode change; latched', 'world_status': STEP,
     'real_time_factor': 'each step', 'diagnostics': 'each second',
     'robot_description': 'once; latched', 'action_embedding': 'with each command, and '
     '`encode_rate_hz` times a second; in one process only to who looks on',
