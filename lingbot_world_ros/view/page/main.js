@@ -202,7 +202,7 @@ function showDriver() {
   const driver = view.status?.driver ?? {};
   const who = link.isSilent() ? 'unknown' : driver.mine ? 'me' : driver.held ? 'other' : 'nobody';
   const watchers = view.status?.watchers ?? 0;
-  const also = watchers > 0 && who !== 'unknown' ? ` · ${watchers} more watch` : '';
+  const also = watchers > 0 && who !== 'unknown' ? ` · ${watchers + 1} pages open` : '';
   const text = { me: 'You drive', other: 'Another page drives', nobody: 'Nobody drives',
                  unknown: 'No connection' }[who];
   setText(byId('driver-text'), text + also);

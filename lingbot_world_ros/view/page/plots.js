@@ -116,7 +116,7 @@ export class TimePlot {
     const step = niceStep(top, height > 110 ? 4 : 2);
     const digits = Math.max(0, -Math.floor(Math.log10(step) + 1e-9));
     const widest = context.measureText(tickText(top, digits, this.spec.unit)).width;
-    const box = { left: Math.ceil(widest) + 14, right: width - 10, top: 18, bottom: height - 19 };
+    const box = { left: Math.ceil(widest) + 14, right: width - 10, top: 23, bottom: height - 19 };
     return {
       box, step, digits, top,
       x: (t) => box.right + ((t - now) / SPAN_S) * (box.right - box.left),
