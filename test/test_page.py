@@ -20,7 +20,7 @@ from ros_graph import Domain  # noqa: E402
 if find_browser() is None:
     pytest.skip('no Chromium on this machine', allow_module_level=True)
 
-MOVED = 2.0  # mean change of a pixel, 0..255, that only motion makes; see the first test
+MOVED, STILL = 4.0, 1.0  # mean change of a pixel, 0..255, within eight frames
 LOST_S = 2.0
 PAD = """() => {
   const pad = {id: 'Test Pad', index: 0, connected: true, mapping: 'standard', timestamp: 0,
@@ -68,7 +68,7 @@ def open_page(site):
 
     yield open_one
     problems = [problem for context in contexts for page in context.pages
-                for problem in page.problems]
+                for problem in getattr(page, 'problems', ())]
     for context in contexts:
         context.close()
     assert problems == []
@@ -86,13 +86,13 @@ def operator(open_page):
 
 @pytest.mark.parametrize('key', ['w', 'ArrowLeft'])
 def test_the_picture_moves_while_a_key_is_held_and_stands_when_it_is_released(operator, key):
-    assert operator.change_during() < MOVED / 4
+    assert operator.change_during() < STILL
     operator.page.keyboard.down(key)
     operator.see_frames(4)
     assert operator.change_during() > MOVED
     operator.page.keyboard.up(key)
     time.sleep(1.0)
-    assert operator.change_during() < MOVED / 4
+    assert operator.change_during() < STILL
 
 
 def test_the_robot_stops_when_a_text_field_gets_the_focus(operator):
@@ -101,10 +101,10 @@ def test_the_robot_stops_when_a_text_field_gets_the_focus(operator):
     assert operator.change_during() > MOVED
     operator.page.focus('#seed')
     time.sleep(1.0)
-    assert operator.change_during() < MOVED / 4
+    assert operator.change_during() < STILL
     operator.page.keyboard.up('d')
     operator.page.keyboard.type('w')  # typed text does not drive
-    assert operator.change_during() < MOVED / 4
+    assert operator.change_during() < STILL
 
 
 def test_the_robot_stops_when_the_page_is_left_for_another_tab(operator):
@@ -114,11 +114,10 @@ def test_the_robot_stops_when_the_page_is_left_for_another_tab(operator):
     page.keyboard.down('d')
     operator.see_frames(4)
     assert operator.change_during() > MOVED
-    with page.context.expect_page() as opened:
-        page.evaluate('window.open("about:blank")')
-    opened.value.bring_to_front()
+    other = page.context.new_page()
+    other.bring_to_front()
     pose = stands(operator)
-    opened.value.close()
+    other.close()
     page.bring_to_front()
     time.sleep(0.5)
     assert operator.status('pose') == pose

@@ -123,15 +123,25 @@ class WorldPublishers(SessionObserver):
             if self._is_wanted('path') and self._trail.is_due(frame.stamp_ns):
                 self._publishers['path'].publish(self._trail.take(frame.stamp_ns))
 
+    def on_drawn(self, frame: Frame) -> None:
+        """Publish the picture of the newest frame."""
+        with self._lock:
+            self._frame = frame
+            self._publish_frame()
+
     def on_standstill(self) -> None:
         """
-        Publish what of the newest frame nobody listened to when it left, to who listens now.
+        Publish what of the newest frame nobody has that listens now.
 
         Called every now and then by another thread while time stands still, or who joins then
-        would see nothing. Nothing is published twice.
+        would see nothing. Nobody is told the same frame twice.
         """
         with self._lock:
-            if self._frame is not None and any(map(self._is_wanted, list(self._due))):
+            if self._frame is None:
+                return
+            self._due |= {key for key in OF_A_FRAME if key in self._publishers
+                          and not self._publishers[key].get_subscription_count()}
+            if any(map(self._is_wanted, list(self._due))):
                 self._publish_frame()
 
     def _publish_frame(self):

@@ -53,7 +53,8 @@ def world_spec_to_msg(spec: WorldSpec, status: SessionStatus, frame_id: str) -> 
         joint_position_max=[float(j.high) for j in joints],
         predicted_states=list(spec.predicted_states),
         integrated_states=list(spec.integrated_states), has_depth=spec.has_depth,
-        uncertainty_limit=nan if limit is None else float(limit), takes_text=spec.takes_text, takes_images=spec.takes_images)
+        uncertainty_limit=nan if limit is None else float(limit),
+        takes_text=spec.takes_text, takes_images=spec.takes_images)
     msg.header.frame_id = frame_id
     set_stamp(msg.header.stamp, status.stamp_ns)
     return msg
