@@ -32,6 +32,7 @@ parameters besides, and `world_model`, a managed node, those for its lifecycle."
 
 FRAME = 'each frame'
 STEP = 'each step; each second while time stands still'
+TRUTH = 'each step that it followed'
 COMMAND = 'whenever you like; the newest counts'
 # When a topic is sent: by its parameter without "topics.", else by its name.
 WHEN = {
@@ -49,13 +50,15 @@ WHEN = {
     'cmd_vel': 'repeat it: it ends after `cmd_timeout_s`',
     'joint_command': 'positions are held, velocities end after `cmd_timeout_s`',
     'joint_trajectory': COMMAND, 'joint_commands': COMMAND, 'prompt': COMMAND,
-    'anchor_image': COMMAND, 'reference/camera/image_raw/compressed': 'each frame, where '
-    'a reference runs beside the world'}
+    'anchor_image': COMMAND,
+    'reference/image_error': f'{TRUTH}, while somebody wants it',
+    'reference/position_error': TRUTH}
 MEANING = {  # of names that are no parameter; nodes hear what others send
     'camera/depth/camera_info': 'calibration of the depth image',
     'world_spec': 'what the running world is: [WorldSpec](messages.md#worldspec)',
     'world_status': 'how it is doing: [WorldStatus](messages.md#worldstatus)',
-    'reference/camera/image_raw/compressed': 'what really is to be seen, as JPEG',
+    'reference/image_error': 'how far the picture is off: RMS, 1 is full scale',
+    'reference/position_error': 'how far the base is off, metres',
     'action_embedding': 'what the next step is asked to do: '
     '[ActionEmbedding](messages.md#actionembedding)'}
 SERVICE = {  # by type
@@ -72,6 +75,9 @@ SERVICE = {  # by type
     'SetEntityState': 'put the robot or an object elsewhere',
     'GetEntityInfo': 'category, description and tags of one',
     'GetNamedPoses': 'places of the loaded world that have a name'}
+FOR_COMMANDS = ('action_encoder', 'view')  # know cmd_vel, of which there are two types
+BESIDE = 'reference/'  # what the follower puts before its topics
+ALL_NODES = (*NODES, 'follower')
 OF_ROS = ('rcl_interfaces/', 'lifecycle_msgs/', 'type_description_interfaces/', 'action_msgs/')
 
 
@@ -125,15 +131,14 @@ def ask() -> Graph:
     import rclpy
     graph = Graph()
     for cmd_vel_type in ('twist', 'twist_stamped'):
-        names = [name for name in NODES if name != 'world_model' or not graph.topics]
+        names = [name for name in ALL_NODES if name in FOR_COMMANDS or not graph.topics]
         rclpy.init(args=['--ros-args', '--log-level', 'warn'])
         nodes = {}
         try:
             for name in names:
                 nodes[name] = _make(name, cmd_vel_type=cmd_vel_type, initial_state='stopped')
-            if 'view' in nodes:  # it follows what a page looks at, once that is there
-                nodes['view'].watch(True, True, True)
-                nodes['view'].on_tick()
+            nodes['view'].watch(True, True, True)  # it follows what a page looks at
+            nodes['view'].on_tick()
             for name, node in nodes.items():
                 graph.ask(name, node)
         finally:
@@ -147,6 +152,8 @@ def _make(name, **values):
     """Make a node with those of the values that are its parameters."""
     from rclpy.parameter import Parameter
     module = import_module(f'lingbot_world_ros.nodes.{name}')
+    if name == 'follower':  # of any engine: the topics are the same
+        return module.FollowerNode(name='room')
     own = {param.name for param in tables()[name]}
     return getattr(module, f'{name.title().replace("_", "")}Node')(parameter_overrides=[
         Parameter(key, value=value) for key, value in values.items() if key in own])
@@ -180,13 +187,14 @@ def _topics(known):
                     if name.startswith('topics.')}
     keys = {topic: parameter_of.get(topic, topic[1:]).removeprefix('topics.')
             for _, _, topic in known}
-    _compare('topics', set(keys.values()), {*WHEN})
-    blocks, order = [TOPICS], list(WHEN)
-    for node in NODES:
+    told = [*WHEN, *(key for key in sorted(keys.values()) if _is_truth(key))]
+    _compare('topics', set(keys.values()), {*told})
+    blocks = [TOPICS]
+    for node in ALL_NODES:
         for direction, verb in (('in', 'hears'), ('out', 'publishes')):
             rows = [_topic(topic, *known[node, direction, topic], keys[topic],
                            parameter_of.get(topic), defaults)
-                    for topic in sorted(keys, key=lambda topic: order.index(keys[topic]))
+                    for topic in sorted(keys, key=lambda topic: told.index(keys[topic]))
                     if (node, direction, topic) in known]
             if rows:
                 blocks += [f'## What `{node}` {verb}', table(
@@ -197,10 +205,18 @@ def _topics(known):
 
 def _topic(topic, types, qos, key, parameter, defaults):
     name = defaults[parameter] if parameter else key
+    if _is_truth(key):
+        return (code(name), code(types[0]), qos, '', TRUTH,
+                f'as {code(key.removeprefix(BESIDE))}, of what really happens')
     meaning = MEANING.get(key) or prose(
         PARAMS[parameter].description.removeprefix('Topic name: ').rstrip('.'))
     return (code(name), ' or '.join(map(code, dict.fromkeys(types))), qos,
             code(parameter or ''), WHEN[key], meaning)
+
+
+def _is_truth(key):
+    """Tell whether a topic is that of a world, published for the truth beside it."""
+    return key.startswith(BESIDE) and key not in WHEN
 
 
 def _services(graph):
