@@ -411,7 +411,8 @@ def _lifecycle(words):
 
 def _node(words):
     verb, *names = _arguments(words)
-    if verb == 'info' and names and names[0].rpartition('/')[2] not in (*NODES, 'follower', 'teleop'):
+    known = (*NODES, 'follower', 'teleop')
+    if verb == 'info' and names and names[0].rpartition('/')[2] not in known:
         raise Wrong(f'there is no node {names[0]}')
 
 
