@@ -387,7 +387,8 @@ def test_the_node_publishes_what_the_other_engine_sees_with_the_same_stamps(grap
 
 def test_nothing_is_drawn_before_somebody_subscribes_and_operators_are_told(graph):
     from diagnostic_msgs.msg import DiagnosticArray
-    from sensor_msgs.msg import CompressedImage
+    from sensor_msgs.msg import CompressedImage, Image
+    from std_srvs.srv import SetBool
     follower = graph.follower.follower
     graph.wait_for(lambda: follower.session.status.step > 20, 'steps')
     assert follower.session.world.drawn == 0
@@ -395,6 +396,11 @@ def test_nothing_is_drawn_before_somebody_subscribes_and_operators_are_told(grap
     told = graph.wait_for(lambda: [s for m in diagnostics for s in m.status
                                    if s.name == 'follower: truth'], 'the diagnostics')[-1]
     assert (told.message, told.level) == ('Follows a, seed 0.', b'\x00')
+    assert graph.call(SetBool, '/world_model/pause', SetBool.Request(data=True)).success
+    late = graph.listen(Image, 'reference/camera/image_raw')
+    graph.wait_for(lambda: late, 'the image of a world that stands still')
+    assert set(by_stamp(late)) == {graph.nodes[0].session.status.stamp_ns}
+    assert graph.call(SetBool, '/world_model/pause', SetBool.Request(data=False)).success
     images = graph.listen(CompressedImage, 'reference/camera/image_raw/compressed')
     graph.wait_for(lambda: len(images) > 3, 'images')
     assert follower.session.world.drawn > 0
@@ -441,3 +447,43 @@ def test_an_engine_that_is_not_installed_is_one_sentence(monkeypatch, capsys):
         assert "Engine 'reference' needs the Python package" in told and 'pip install' in told
         assert main(['follow', '--engine', 'room', '--as', '/']) == 2
         assert 'prefix is empty' in capsys.readouterr().err
+
+
+def test_who_begins_to_look_at_a_world_that_stands_still_sees_it():
+    world = happened(lambda session: session.advance(3).result(10))
+    watchers = []
+    follower, truth = following(is_watched=lambda: bool(watchers))
+    truth.on_drawn = lambda frame: watchers.append(frame)
+    tell(follower, world.messages[:-1])
+    digest = follower.session.status.digest
+    for _ in range(2):  # drawn once
+        follower.look()
+        follower.session.pause().exception(10)
+    assert moments(watchers) == moments(world.frames[-1:])
+    assert follower.session.status.digest == digest
+    follower.close()
+
+
+def test_to_look_changes_nothing_of_the_reference_world():
+    pytest.importorskip('lingbot_world_ros.reference.world')
+    from lingbot_world_ros.worlds.world_model import make_world
+    digests, pictures = [], []
+    for looks in (False, True):
+        watched = [not looks]
+        source = Wander(make_world('reference').spec)
+        seen = Seen()
+        seen.on_drawn = lambda frame: pictures.append(frame.rgb)
+        session = Session(make_world('reference'), SessionSpec('stepped', 'paused'),
+                          observers=[seen], log=LOG, is_watched=lambda: watched[0])
+        session.link(source)
+        session.start(WorldDefinition('office', 'office', 3)).result(60)
+        session.advance(5).result(30)
+        session.look().result(30)
+        if not looks:
+            pictures.append(session._observation.rgb[0, 0])
+        session.advance(5).result(30)
+        digests.append((seen.frames[-1].base_pose.tobytes(),
+                        seen.frames[-1].joint_position.tobytes()))
+        session.close()
+    assert digests[0] == digests[1] and len(pictures) == 2
+    assert np.abs(pictures[0].astype(int) - pictures[1]).max() <= 1

@@ -167,6 +167,10 @@ class FollowerNode(Node):
         self.follower.session.check_engine()
         if not self.follower.is_following:
             self.comparison.clear()
+        else:  # for who joins while time stands still
+            if self.sensors.is_watched():
+                self.follower.look()
+            self.sensors.on_standstill()
         wanted = self._image_error.get_subscription_count() > 0
         if wanted and self._images is None:
             params = self.params

@@ -70,6 +70,7 @@ class Follower(SessionObserver):
 
         self._doing: Optional[_Task] = None
         self._shift_ns = 0  # from sim time of the session to that of the followed world
+        self._newest_ns = 0  # sim time of the newest frame, in the followed world
         self._source = RecordedActions(engine.spec)
         self.session = Session(engine, SessionSpec(mode=STEPPED, initial_state=PAUSED),
                                observers=[self], log=log, make_world=make_engine,
@@ -92,6 +93,11 @@ class Follower(SessionObserver):
     def lag_s(self) -> float:
         """Sim time by which the engine is behind, seconds."""
         return self.num_behind * self.session.world.spec.step_dt_s
+
+    def look(self) -> None:
+        """Draw the newest frame if nobody looked when it was made and time stands still."""
+        if self.is_following and not self._tasks:
+            self.session.look()
 
     def close(self, patience_s: Optional[float] = None) -> None:
         """
@@ -262,6 +268,15 @@ class Follower(SessionObserver):
         """Pass a frame on, with the stamp of the frame it belongs to."""
         if self._doing.segment is not self._following:
             return
-        frame = replace(frame, stamp_ns=frame.stamp_ns + self._shift_ns)
+        self._newest_ns = frame.stamp_ns + self._shift_ns
+        frame = replace(frame, stamp_ns=self._newest_ns)
         for observer in self._observers:
             observer.on_frame(frame)
+
+    def on_drawn(self, frame: Frame) -> None:
+        """Pass on that the newest frame got a picture."""
+        if self._doing.segment is not self._following:
+            return
+        frame = replace(frame, stamp_ns=self._newest_ns)
+        for observer in self._observers:
+            observer.on_drawn(frame)

@@ -292,6 +292,16 @@ class Session:
                             'poses.')
         return self._submit(lambda: self._move(entity, pose, twist))
 
+    def look(self) -> Future:
+        """
+        Draw the newest frame if it came without a picture, for who has begun to look since.
+
+        Observers are told of it by ``on_drawn``; an engine without cheap snapshots draws nothing.
+
+        :return: future of the status
+        """
+        return self._submit(self._look)
+
     def set_prompt(self, text: str) -> Future:
         """
         Go on with another prompt, from the next step that begins; until the next reset.
@@ -614,6 +624,16 @@ class Session:
         self._origin = compose(self._observation.base_pose[0, -1],
                                compose(inverse(before), self._origin))
         self._tell_status(anchor=self._anchor)
+
+    def _look(self):
+        self._need_engine()
+        if self._observation.rgb is not None or not self.world.spec.cheap_snapshots:
+            return
+        self._observation = self._engine.look(self._observation)
+        frame = frame_of(self._observation, -1, self._status.frame, self._status.stamp_ns,
+                         self._origin)
+        for observer in self._observers:
+            observer.on_drawn(frame)
 
     def _set_prompt(self, asked):
         self._need_engine()

@@ -126,6 +126,9 @@ class SessionObserver:
     def on_frame(self, frame: Frame) -> None:
         """Run for every frame when it is due, before anything else is computed."""
 
+    def on_drawn(self, frame: Frame) -> None:
+        """Run when the newest frame, which had no picture, got one; see ``Session.look``."""
+
     def on_clock(self, stamp_ns: int) -> None:
         """Run for every tick of sim time; may come from a thread of its own."""
 
