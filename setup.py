@@ -33,15 +33,16 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.10',
     packages=find_packages(include=['lingbot_world_ros', 'lingbot_world_ros.*']),
-    package_data={'lingbot_world_ros': ['models/room/weights/*', 'view/page/*']},
+    package_data={'lingbot_world_ros': ['models/room/weights/*', 'view/page/*',
+                                        'report/*.html']},
     data_files=[
         (f'share/lingbot_world_ros/{folder}', [str(path) for path in Path(folder).glob('*.*')])
-        for folder in ('config', 'config/foxglove', 'config/robots', 'config/rviz', 'config/worlds',
-                       'config/worlds/images', 'launch')
+        for folder in ('config', 'config/foxglove', 'config/robots', 'config/rviz',
+                       'config/worlds', 'config/worlds/images', 'launch')
     ],
     install_requires=requirements('run'),
     extras_require={name: requirements(name)
-                    for name in ('reference', 'ros', 'lingbot', 'train', 'test')},
+                    for name in ('reference', 'ros', 'lingbot', 'train', 'report', 'test')},
     entry_points={'console_scripts': ['lingbot-world = lingbot_world_ros.cli:main']},
     zip_safe=False,
 )

@@ -18,7 +18,7 @@ SOURCES = sorted(path for folder in FOLDERS
                  path.parent.name == 'scripts')
 MODULES = [path for path in SOURCES if PACKAGE in path.parents and path.name != '__init__.py']
 ROS_ROOMS = ('nodes', 'sensors')  # sensors knows message types, nodes knows rclpy
-OPTIONAL = ('torch', 'mujoco', 'scipy', 'tqdm', 'matplotlib')  # extras that a light install lacks
+OPTIONAL = ('torch', 'mujoco', 'scipy', 'matplotlib', 'PIL', 'jinja2')  # extras that a light install lacks
 
 IMPORT_ALL = """
 import importlib, importlib.util, sys

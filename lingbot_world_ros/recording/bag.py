@@ -239,8 +239,13 @@ class BagReader:
     @property
     def notes(self) -> dict:
         """Texts about the recording by key, as ``BagWriter.note`` keeps them."""
-        custom = self.reader.metadata.custom
-        return dict(custom) if isinstance(custom, dict) else {}
+        import yaml
+        try:
+            text = (self.path / 'metadata.yaml').read_text()
+            notes = yaml.safe_load(text)['rosbag2_bagfile_information']['custom_data']
+            return {str(key): str(value) for key, value in notes.items()}
+        except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError):
+            return {}  # an .mcap file, an old bag, or none of ours
 
     def messages(self, *topics: str) -> Iterator[Tuple[str, object]]:
         """
@@ -286,4 +291,5 @@ class BagReader:
         hint = ('the recorder did not get to end it ("mcap recover" saves what is there)'
                 if 'end magic' in str(error) else
                 'it is damaged, or no recording of ROS 2 messages')
-        return SpecError(f'{self.path} cannot be read: {hint}. {type(error).__name__}: {error}')
+        told = ' '.join(str(error).split())  # a YAML error has several lines
+        return SpecError(f'{self.path} cannot be read: {hint}. {type(error).__name__}: {told}')

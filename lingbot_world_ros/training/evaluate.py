@@ -112,6 +112,7 @@ def evaluate(spec: EvaluationSpec, cache, progress=None) -> tuple:
     scores = _score_sets(spec, rollouts, tell)
     results = summarise(spec, rollouts, scores)
     results['scenes'] = list(world.spec.scenes)
+    results['by_scene'] = by_scene(spec, scores['imagined'], world.spec.scenes)
     results['deterministic'] = determinism(
         world, make_world(spec.engine, batch_size=spec.batch_size), spec.batch_size)
     if spec.num_trials:
@@ -270,6 +271,23 @@ def summarise(spec: EvaluationSpec, rollouts: list, scores: dict) -> dict:
         calibrated = np.concatenate([r['imagined'].calibrated[:, 1:] for r in rollouts])
         summary['calibrated_share'] = _table(calibrated.astype(float), spec)
     return summary
+
+
+def by_scene(spec: EvaluationSpec, imagined: dict, scenes) -> dict:
+    """
+    Summarise the imagination scene by scene.
+
+    :param spec: what was evaluated
+    :param imagined: metric -> (n, f); in each set the sequences are grouped by scene
+    :param scenes: their names, in this order
+    :return: scene -> metric -> table, JSON-serialisable
+    """
+    per_scene = len(imagined['psnr_db']) // (spec.num_sets * len(scenes))
+    scene_of = np.tile(np.repeat(np.arange(len(scenes)), per_scene), spec.num_sets)[:, None]
+    return {scene: {metric: _table(np.where(scene_of == number, imagined[metric], np.nan), spec)
+                    for metric in ('psnr_db', 'ssim', 'position_m', 'yaw_deg', 'joint_rad')
+                    if metric in imagined}
+            for number, scene in enumerate(scenes)}
 
 
 def _touched(truth, horizons):

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+How verbs and training scripts show progress: bars on stderr, lines where that is no terminal.
+
+Library code does not use it, but takes a callback such as ``Progress.show`` or ``Progress.add``.
+"""
+import sys
+
+DELAY_S = 1.0  # what is done sooner shows nothing
+LINE_PERIOD_S = 5.0  # between lines where stderr is no terminal
+MANY = 10_000  # more of something than this are bytes
+
+
+class Progress:
+    """One bar per kind of work; a context manager."""
+
+    def __init__(self, unit: str = 'step', totals=None, file=None):
+        """
+        Begin with no bar.
+
+        :param unit: what is counted
+        :param totals: kind of work -> how much of it there is, for ``add``
+        :param file: where to; stderr without it
+        """
+        self._unit, self._totals = unit, totals or {}
+        self._file = file if file is not None else sys.stderr
+        self._bar, self._what, self._done = None, None, {}
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._close()
+
+    def add(self, what: str, number: int = 1) -> None:
+        """
+        Count what was done.
+
+        :param what: kind of work
+        :param number: done since the last call
+        """
+        self.show(what, self._done.get(what, 0) + number, self._totals.get(what))
+
+    def show(self, what: str, done: int, total=None) -> None:
+        """
+        Show how far it is.
+
+        :param what: kind of work; one that was interrupted by another goes on
+        :param done: how much of it is done
+        :param total: how much there is, None if nobody knows; bytes where it is a lot
+        """
+        if done < self._done.get(what, 0):  # the same once more
+            self._what, self._done[what] = None, 0
+        if what != self._what:
+            self._close()
+            self._what = what
+            self._bar = self._open(what, total, self._done.get(what, 0))
+        self._bar.update(done - self._done.get(what, 0))
+        self._done[what] = done
+
+    def _open(self, what, total, initial):
+        from tqdm import tqdm
+        kind = ({'unit': 'B', 'unit_scale': True} if total is not None and total > MANY else
+                {'unit': f' {self._unit}'})
+        if self._file.isatty():
+            kind |= {'file': self._file, 'mininterval': 0.2, 'dynamic_ncols': True}
+        else:
+            kind |= {'file': _Lines(self._file), 'mininterval': LINE_PERIOD_S, 'ncols': 0,
+                     'maxinterval': LINE_PERIOD_S}
+        return tqdm(desc=what, total=total, initial=initial, delay=DELAY_S, **kind)
+
+    def _close(self):
+        if self._bar is not None:
+            self._bar.leave = self._bar.total is None or self._bar.n == self._bar.total
+            self._bar.close()
+            self._bar = None
+
+
+class _Lines:
+    """A file in which each picture of a bar is a line of its own."""
+
+    def __init__(self, file):
+        self._file = file
+
+    def write(self, text):
+        text = text.replace('\r', '').strip()
+        if text:
+            self._file.write(f'{text}\n')
+
+    def flush(self):
+        self._file.flush()
+
+    def isatty(self):
+        return False

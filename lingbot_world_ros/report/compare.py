@@ -1,0 +1,437 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Imagination beside truth: frames of a recording, the same actions in another world, the errors.
+
+Axes: f frames of a segment from the reset's on (f = 0), j joint, h w image. No ROS.
+"""
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
+import tempfile
+from typing import Callable, Dict, List, Optional
+
+import cv2
+from lingbot_world_ros.errors import SpecError
+from lingbot_world_ros.recording.bag import BagReader
+from lingbot_world_ros.recording.replay import happen_again, open_session, POSE_SIZE
+from lingbot_world_ros.report.gather import Chapter, Recording
+from lingbot_world_ros.training import metrics
+from lingbot_world_ros.training.rollouts import mean_images
+from lingbot_world_ros.worlds.entities import compose, inverse
+from lingbot_world_ros.worlds.status import SessionObserver
+from lingbot_world_ros.worlds.world_model import make_world
+import numpy as np
+
+RAW, COMPRESSED = 'sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage'
+ODOMETRY, JOINTS = 'nav_msgs/msg/Odometry', 'sensor_msgs/msg/JointState'
+MAX_WIDTH_PX = 320  # pictures are not shown any larger
+ENOUGH = 0.9  # recorded images that a segment needs, share of its frames
+MARGIN_NS = 3_000_000_000  # how long messages may take on their way
+NUM_MEAN_STATES = 200  # behind the mean image, as in the evaluation
+
+
+@dataclass
+class Frames:
+    """
+    What a world showed in a segment.
+
+    ``rgb`` has one (h, w, 3) uint8 per frame, None where it is missing; ``pose`` (f, 3) x, y [m],
+    yaw [rad] in the scene frame (or from the start, if that is not known), ``joints`` (f, j) rad
+    or m and ``uncertainty`` (f,) are NaN where they are missing. ``source`` says in words where
+    all this comes from.
+    """
+
+    rgb: List[Optional[np.ndarray]]
+    pose: np.ndarray
+    joints: np.ndarray
+    uncertainty: np.ndarray
+    source: str = ''
+
+    @property
+    def num_images(self) -> int:
+        """Frames with a picture."""
+        return sum(image is not None for image in self.rgb)
+
+
+@dataclass
+class Comparison:
+    """
+    One segment: what was imagined, what is true, and how far these are apart.
+
+    ``errors`` maps a quantity to (f,) float64; ``no_truth`` and ``no_images`` say in words why
+    something is missing, '' if nothing is.
+    """
+
+    chapter: Chapter
+    imagined: Optional[Frames] = None
+    truth: Optional[Frames] = None
+    no_images: str = ''
+    no_truth: str = ''
+    integrated: Optional[np.ndarray] = None  # (f, 3) pose from the commands alone
+    errors: Dict[str, np.ndarray] = field(default_factory=dict)
+    num_left_out: int = 0  # frames beyond the limit
+
+    @property
+    def seconds(self) -> np.ndarray:
+        """Sim time since the reset's frame, (f,)."""
+        num_frames = max([len(f.rgb) for f in (self.imagined, self.truth) if f] or [0])
+        return np.arange(num_frames) * self.chapter.period_s
+
+
+@dataclass
+class Comparer:
+    """
+    Compares the segments of one recording.
+
+    ``truth_engine`` is the name of the engine that is taken as the truth, '' for none;
+    ``make_engine`` makes engines by name; ``limit_s`` is sim time per segment; ``tell`` is called
+    with what is done and the number of frames since the last call.
+    """
+
+    recording: Recording
+    truth_engine: str = 'reference'
+    make_engine: Callable = make_world
+    world_path: str = ''
+    limit_s: float = 120.0
+    tell: Callable[[str, int], None] = lambda what, num_frames: None
+    _means: dict = field(default_factory=dict)
+
+    def compare(self, chapter: Chapter) -> Comparison:
+        """
+        Find or make the frames of a segment, and the truth.
+
+        :param chapter: of the recording
+        :return: everything that could be had; the rest says why not
+        """
+        found, limit = Comparison(chapter), round(self.limit_s / chapter.period_s)
+        found.num_left_out = max(0, chapter.num_frames - limit)
+        shorter = _shortened(chapter, limit)
+        if not shorter.num_frames:
+            recorded = self._recorded(shorter, np.zeros(3))
+            found.imagined = recorded if recorded.num_images else None
+            found.no_truth = f'{chapter.segment.problem or "nothing was told"}.'
+            found.no_images = '' if found.imagined else found.no_truth
+            return found
+        self._truth(found, shorter)
+        self._imagination(found, shorter)
+        if found.imagined is not None:
+            found.integrated = integrate(shorter, found.imagined.pose[0])
+        if found.truth is not None and found.imagined is not None:
+            found.errors = errors(found.imagined, found.truth, shorter.spec)
+            found.errors.update(self._baselines(found.truth, shorter))
+        return found
+
+    def _truth(self, found, chapter):
+        name = self.truth_engine
+        found.no_truth = ('it was not asked for.' if not name else '')
+        if found.no_truth:
+            return
+        try:
+            engine = make_world(name)
+            found.no_truth = _unlike(engine.spec, chapter, name)
+            if not found.no_truth:
+                found.truth = self._again(chapter, engine, 'truth')
+                found.truth.source = (f'{engine.spec.model}, the recorded actions from the same '
+                                      'start')
+        except Exception as error:  # a renderer may fail in any way
+            found.no_truth = _sentence(error)
+
+    def _imagination(self, found, chapter):
+        origin = found.truth.pose[0] if found.truth is not None else np.zeros(3)
+        recorded = self._recorded(chapter, origin)
+        if recorded.num_images >= ENOUGH * len(recorded.rgb):
+            found.imagined = recorded
+            return
+        try:
+            engine = self.make_engine(chapter.segment.world.engine)
+            if engine.spec.model != chapter.segment.world.model:
+                raise SpecError(f'it was made by {chapter.segment.world.model!r}, here is '
+                                f'{engine.spec.model!r}')
+            found.imagined = self._again(chapter, engine, 'imagination')
+            found.imagined.source = (f'computed again by {engine.spec.model} from the recorded '
+                                     'actions: the recording holds no images')
+        except Exception as error:  # an engine may fail in any way
+            found.imagined = recorded if np.isfinite(recorded.pose).any() else None
+            found.no_images = ('the recording holds none, and they cannot be made again here: '
+                               + _sentence(error))
+
+    def _recorded(self, chapter, origin):
+        recorded = recorded_frames(self.recording, chapter, origin)
+        self.tell('recorded frames', len(recorded.rgb))
+        return recorded
+
+    def _again(self, chapter, engine, what):
+        """Let a segment happen in an engine and keep what it shows."""
+        collector = _Collector()
+        session, source = open_session(engine, (collector,))
+        try:
+            for step in happen_again(chapter.segment, session, source, self.world_path):
+                self.tell(what, 1 if step is None else chapter.spec.frames_per_step)
+        finally:
+            session.close()
+        return collector.frames()
+
+    def _baselines(self, truth, chapter):
+        scene = chapter.segment.world.scene
+        if scene not in self._means:
+            self.tell('mean image', 0)
+            with tempfile.TemporaryDirectory() as folder:
+                self._means[scene] = mean_images(
+                    make_world(self.truth_engine, batch_size=10), 10, (scene,), NUM_MEAN_STATES,
+                    folder)[0]
+        return {'psnr_first_db': _psnr([truth.rgb[0]] * len(truth.rgb), truth.rgb),
+                'psnr_mean_db': _psnr([self._means[scene]] * len(truth.rgb), truth.rgb)}
+
+
+def _shortened(chapter, limit):
+    """Leave out what is beyond so many frames, or beyond the steps that can be made again."""
+    per_step = chapter.segment.world.frames_per_step
+    steps = chapter.segment.steps[:max(0, limit - 1) // per_step]
+    told = {step.index for step in steps} | ({0} if chapter.segment.first_digest else set())
+    rows = ([i for i, step in enumerate(chapter.step) if step in told] or
+            list(range(min(len(chapter.step), limit // per_step))))
+    columns = {name: [getattr(chapter, name)[i] for i in rows]
+               for name in ('step', 'stamp_ns', 'received_ns', 'new_latency', 'told')}
+    return replace(chapter, segment=replace(chapter.segment, steps=steps), **columns, telemetry={
+        name: [values[i] for i in rows] for name, values in chapter.telemetry.items()})
+
+
+def _unlike(spec, chapter, name) -> str:
+    """Say why an engine cannot tell the truth of a segment, '' if it can."""
+    world = chapter.segment.world
+    if not chapter.segment.first_digest:
+        return 'the first frame of this segment was not recorded.'
+    if world.scene not in spec.scenes:
+        return (f'the scene {world.scene!r} is none of the {name} world '
+                f'({", ".join(spec.scenes)}).')
+    if tuple(chapter.spec.action_names) != spec.action.names:
+        return f'the actions are not those of the {name} world.'
+    if abs(chapter.spec.frame_rate - spec.frame_rate_hz) > 1e-6:
+        return (f'{chapter.spec.frame_rate:g} frames per second are not the '
+                f'{spec.frame_rate_hz:g} of the {name} world.')
+    if world.frames_per_step != spec.frames_per_step:
+        return f'steps of {world.frames_per_step} frames are not those of the {name} world.'
+    return ''
+
+
+def _sentence(error) -> str:
+    text = str(error) if isinstance(error, SpecError) else f'{type(error).__name__}: {error}'
+    return text.rstrip('.') + '.'
+
+
+class _Collector(SessionObserver):
+    """Keeps what a session shows, from its worker thread."""
+
+    def __init__(self):
+        self._frames = []
+
+    def on_reset(self, status):
+        self._frames.clear()
+
+    def on_frame(self, frame):
+        rgb = None if frame.rgb is None else small(frame.rgb).copy()
+        self._frames.append((rgb, frame.base_pose.copy(),
+                             frame.joint_position.copy(), frame.uncertainty))
+
+    def frames(self):
+        rgb, pose, joints, uncertainty = zip(*self._frames)
+        return Frames(list(rgb), np.array(pose), np.array(joints), np.array(uncertainty))
+
+
+def small(rgb: np.ndarray) -> np.ndarray:
+    """
+    Shrink a picture that is larger than a report shows.
+
+    :param rgb: (h, w, 3) uint8
+    :return: the same, or at most ``MAX_WIDTH_PX`` wide
+    """
+    height, width = rgb.shape[:2]
+    if width <= MAX_WIDTH_PX:
+        return rgb
+    size = MAX_WIDTH_PX, max(1, round(height * MAX_WIDTH_PX / width))
+    return cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
+
+
+def recorded_frames(recording: Recording, chapter: Chapter, origin: np.ndarray) -> Frames:
+    """
+    Read the frames of a segment out of a recording.
+
+    :param recording: gathered
+    :param chapter: one of it
+    :param origin: (3,) where odometry counts from, scene frame
+    :return: what was recorded of them; which topics that are is told by the stamps
+    """
+    slots = _Slots(chapter)
+    with BagReader(recording.path) as bag:
+        names = {kind: _beside(bag, kind, recording.namespace) for kind in
+                 (RAW, COMPRESSED, ODOMETRY, JOINTS)}
+        wanted = [name for group in names.values() for name in group]
+        for topic, at_ns, msg in bag.received(*wanted, start_ns=slots.start_ns,
+                                              stop_ns=slots.stop_ns):
+            slots.take(topic, at_ns, msg)
+    image = slots.fullest([*names[RAW], *names[COMPRESSED]])
+    odom = np.array([_pose(m) for m in slots.column(slots.fullest(names[ODOMETRY]))])
+    joints = [_positions(m, chapter.spec.joint_names)
+              for m in slots.column(slots.fullest(names[JOINTS]))]
+    rgb = slots.column(image)
+    source = 'as recorded' + (f' from {image}' if image else '')
+    if image in names[COMPRESSED]:
+        source += ' (JPEG, which costs some PSNR)'
+    return Frames(rgb, _in_scene(odom, origin, chapter), np.array(joints),
+                  _uncertainty(chapter, len(rgb)), source)
+
+
+def _beside(bag, kind, namespace):
+    """Topics of a type in the namespace of the world; what is called truth is no imagination."""
+    below = namespace.rstrip('/') + '/'
+    return [name for name in bag.topics(kind) if name.startswith(below) and 'truth' not in name]
+
+
+class _Slots:
+    """One slot per frame and topic; sim time may come twice, so reception decides as well."""
+
+    def __init__(self, chapter):
+        per_step, period_ns = chapter.segment.world.frames_per_step, round(1e9 * chapter.period_s)
+        self._places = defaultdict(list)  # stamp -> (received, frame)
+        self._num = 0
+        for step, stamp_ns, at_ns in zip(chapter.step, chapter.stamp_ns, chapter.received_ns):
+            for k in reversed(range(per_step if step else 1)):
+                self._places[stamp_ns - k * period_ns].append((at_ns, self._num))
+                self._num += 1
+        self._found = defaultdict(lambda: [None] * self._num)
+        self._away = defaultdict(dict)  # topic -> frame -> how far off the message came
+        self.start_ns = min(chapter.received_ns) - MARGIN_NS
+        self.stop_ns = max(chapter.received_ns) + MARGIN_NS
+
+    def take(self, topic, at_ns, msg):
+        stamp = msg.header.stamp
+        places = self._places.get(stamp.sec * 1_000_000_000 + stamp.nanosec)
+        if not places:
+            return
+        away_ns, frame = min((abs(at_ns - at), frame) for at, frame in places)
+        if away_ns > MARGIN_NS or away_ns >= self._away[topic].get(frame, MARGIN_NS + 1):
+            return
+        if hasattr(msg, 'data'):
+            msg = _rgb(msg)
+        if msg is not None:
+            self._found[topic][frame], self._away[topic][frame] = msg, away_ns
+
+    def fullest(self, topics):
+        counts = {topic: len(self._away.get(topic, ())) for topic in topics}
+        return max(counts, key=counts.get) if any(counts.values()) else ''
+
+    def column(self, topic):
+        return self._found[topic] if topic else [None] * self._num
+
+
+def _rgb(msg):
+    """Picture of an Image or CompressedImage, None if it is none (depth) or damaged."""
+    data = np.frombuffer(msg.data, np.uint8)
+    if hasattr(msg, 'encoding'):
+        if msg.encoding not in ('rgb8', 'bgr8') or data.size != msg.height * msg.step \
+                or msg.step < msg.width * 3 or not data.size:
+            return None
+        image = data.reshape(msg.height, msg.step)[:, :msg.width * 3].reshape(
+            msg.height, msg.width, 3)
+        return small(image if msg.encoding == 'rgb8' else image[..., ::-1]).copy()
+    if 'epth' in msg.format or not data.size:
+        return None
+    image = cv2.imdecode(data, cv2.IMREAD_COLOR)
+    return None if image is None else small(image[..., ::-1]).copy()
+
+
+def _pose(msg):
+    """Return x, y, yaw of an Odometry; NaN without one."""
+    if msg is None:
+        return np.full(3, np.nan)
+    at, turn = msg.pose.pose.position, msg.pose.pose.orientation
+    return np.array([at.x, at.y, 2.0 * np.arctan2(turn.z, turn.w)])
+
+
+def _positions(msg, names):
+    if msg is None:
+        return np.full(len(names), np.nan)
+    known = {name.rpartition('/')[2]: value for name, value in zip(msg.name, msg.position)}
+    return np.array([known.get(name, np.nan) for name in names])
+
+
+def _in_scene(odom, origin, chapter):
+    """Poses from the start -> in the scene; a teleport moves the origin along."""
+    poses, per_step = np.empty_like(odom), chapter.segment.world.frames_per_step
+    moved = {1 + number * per_step: step.anchors[-1][:POSE_SIZE]
+             for number, step in enumerate(chapter.segment.steps) if step.anchors}
+    for frame, pose in enumerate(odom):
+        if frame in moved and np.isfinite(odom[frame - 1]).all():
+            origin = compose(moved[frame], inverse(odom[frame - 1]))
+        poses[frame] = compose(origin, pose)
+    return poses
+
+
+def _uncertainty(chapter, num_frames):
+    """Of each frame; known of the last one of each step."""
+    found, per_step = np.full(num_frames, np.nan), chapter.segment.world.frames_per_step
+    last = np.cumsum([per_step if step else 1 for step in chapter.step]) - 1
+    found[last] = chapter.telemetry['uncertainty']
+    return found
+
+
+def integrate(chapter: Chapter, start: np.ndarray) -> Optional[np.ndarray]:
+    """
+    Where the base would be if it had done exactly what it was told.
+
+    :param chapter: its actions count
+    :param start: (3,) x, y [m], yaw [rad]
+    :return: (f, 3); None where the engine is not told a twist
+    """
+    names = list(chapter.spec.action_names)
+    if not {'base.linear.x', 'base.angular.z'} <= set(names) or not np.isfinite(start).all():
+        return None
+    columns = names.index('base.linear.x'), names.index('base.angular.z')
+    poses, per_step = [np.array(start, np.float64)], chapter.segment.world.frames_per_step
+    for step in chapter.segment.steps:
+        if step.anchors:
+            poses[-1] = np.array(step.anchors[-1][:POSE_SIZE])
+        for action in step.actions[:per_step].astype(np.float64):
+            speed, turn = action[list(columns)] * chapter.period_s
+            poses.append(compose(poses[-1], _arc(speed, turn)))
+    return np.array(poses)
+
+
+def _arc(length_m, turn_rad):
+    if abs(turn_rad) < 1e-9:
+        return np.array([length_m, 0.0, turn_rad])
+    radius = length_m / turn_rad
+    return np.array([radius * np.sin(turn_rad), radius * (1 - np.cos(turn_rad)), turn_rad])
+
+
+def errors(imagined: Frames, truth: Frames, spec) -> Dict[str, np.ndarray]:
+    """
+    Measure how far imagination and truth are apart.
+
+    :param imagined: frames
+    :param truth: as many
+    :param spec: WorldSpec message, which names units
+    :return: psnr_db, rms (0..1), position_m, yaw_deg, joint_rad (mean of the revolute joints),
+        uncertainty; (f,) each, NaN where something is missing
+    """
+    units = [unit for name, unit in zip(spec.action_names, spec.action_units)
+             if not name.startswith('base.')]
+    turning = [i for i, unit in enumerate(units[:truth.joints.shape[1]]) if unit == 'rad/s']
+    away = imagined.pose - truth.pose
+    joints = np.abs(imagined.joints - truth.joints)[:, turning]
+    psnr_db = _psnr(imagined.rgb, truth.rgb)
+    return {'psnr_db': psnr_db, 'rms': np.sqrt(_each(metrics.mean_squared_error, imagined.rgb,
+                                                     truth.rgb)),
+            'position_m': np.hypot(away[:, 0], away[:, 1]),
+            'yaw_deg': np.rad2deg(np.abs(metrics.wrap_angle(away[:, 2]))),
+            'joint_rad': joints.mean(1) if turning else np.full(len(psnr_db), np.nan),
+            'uncertainty': imagined.uncertainty}
+
+
+def _psnr(shown, true):
+    return _each(metrics.psnr, shown, true)
+
+
+def _each(metric, shown, true):
+    """Apply a metric of images to each pair; NaN where one is missing or of another size."""
+    return np.array([float(metric(a, b)) if a is not None and b is not None
+                     and a.shape == b.shape else np.nan for a, b in zip(shown, true)])
