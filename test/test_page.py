@@ -29,6 +29,12 @@ PAD = """() => {
   navigator.getGamepads = () => [pad, null, null, null];
 }"""
 
+LIT = """name => {
+  const c = document.getElementById(name);
+  const p = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
+  return c.offsetWidth > 100 && p.some((v, i) => i % 4 === 0 && v > 60);
+}"""
+
 
 @pytest.fixture(scope='module')
 def site():
@@ -221,10 +227,25 @@ def test_another_seed_scene_and_mode(operator):
 
 def test_depth_is_shown_on_request(operator):
     operator.page.check('#show-depth')
-    operator.page.wait_for_function("""() => {
-        const c = document.getElementById('depth');
-        const p = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
-        return c.offsetWidth > 100 && p.some((v, i) => i % 4 === 0 && v > 60); }""")
+    operator.page.wait_for_function(LIT, arg='depth')
+
+
+def test_truth_is_shown_beside_imagination_with_the_running_error(site, open_page):
+    pytest.importorskip('mujoco')
+    operator = open_page()
+    follower = Program(site.domain, 'follow', '--reset')
+    try:
+        operator.page.wait_for_function('() => window.lingbot.world.has_truth', timeout=3e4)
+        operator.page.check('#show-truth')
+        operator.until('s.truth_error !== null && s.truth_position_error_m !== null')
+        operator.hold('a', 1.0)
+        operator.page.wait_for_function(LIT, arg='truth', timeout=2e4)
+        status = operator.status()
+        assert 0.0 < status['truth_error'] < 0.1 and status['truth_position_error_m'] < 0.1
+        assert 'RMS error' in operator.page.inner_text('#truth-numbers')
+    finally:
+        follower.end()
+    operator.page.wait_for_function('() => !window.lingbot.world.has_truth', timeout=3e4)
 
 
 def test_two_pages_do_not_fight(operator, open_page):
