@@ -91,6 +91,29 @@ def check(command: str) -> None:
                 checker(words[1:])
 
 
+def check_python(text: str) -> None:
+    """
+    Look for mistakes in Python: syntax, imports of this package, arguments of its launch files.
+
+    :param text: of a block
+    :raises Wrong: something that it names is not there
+    """
+    try:
+        tree = ast.parse(text)
+    except SyntaxError as error:
+        raise Wrong(str(error)) from None
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module.partition('.')[0] == PACKAGE:
+            module = import_module(node.module)
+            for name in node.names:
+                if not hasattr(module, name.name):
+                    raise Wrong(f'{node.module} has no {name.name}')
+    for name in re.findall(r"'(\w+\.launch\.py)'", text):
+        given = re.search(r'launch_arguments=(\{[^}]*\})', text)
+        values = ast.literal_eval(given[1]) if given else {}
+        _launch([PACKAGE, name, *(f'{key}:={value}' for key, value in values.items())])
+
+
 def simple_commands(command: str) -> list:
     """
     Split a command line at &&, ; and |, and drop redirections.

@@ -33,7 +33,7 @@ import sys
 import time
 from xml.etree import ElementTree
 
-from doc_commands import check, lines_of, simple_commands, Wrong
+from doc_commands import check, check_python, lines_of, simple_commands, Wrong
 from doc_pages import DOCS, name_of, pages, read, ROOT
 from lingbot_world_ros.nodes.params import load_profile
 import pytest
@@ -101,6 +101,13 @@ def test_commands_name_what_there_is(block):
                 if words[0] in programs and is_run(block):
                     wrong.append(f'{command}\n    needs a mark: <!-- needs: {need} -->')
     assert wrong == [], f'{block}\n' + '\n'.join(wrong)
+
+
+@pytest.mark.parametrize('block', [b for b in BLOCKS if b.kind == 'python'], ids=str)
+def test_python_names_what_there_is(block):
+    pytest.importorskip('rclpy')
+    pytest.importorskip('lingbot_world_ros.msg')
+    check_python(block.text)
 
 
 @pytest.mark.parametrize('block', [b for b in BLOCKS if b.kind in ('yaml', 'json', 'xml')],
@@ -319,6 +326,15 @@ def test_mistakes_in_commands_are_found(command, words):
     pytest.importorskip('simulation_interfaces')
     with pytest.raises(Wrong, match=re.escape(words)):
         check(command)
+
+
+@pytest.mark.parametrize('text, words', [
+    ('print(', 'never closed'), ('from lingbot_world_ros.cli import mane', 'mane'),
+    ("x('sims.launch.py')", 'no launch file'),
+    ("x('sim.launch.py', launch_arguments={'scen': 'office'}.items())", "'scen'")])
+def test_mistakes_in_python_are_found(text, words):
+    with pytest.raises(Wrong, match=re.escape(words)):
+        check_python(text)
 
 
 @pytest.mark.parametrize('command', [
