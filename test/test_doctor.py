@@ -34,7 +34,7 @@ def test_a_good_installation_is_ready(capsys):
     assert code == 0, found
     assert found['engine room']['level'] in ('OK', 'WARN') and 'ms a step' in str(found)
     assert {'python', 'rclpy', 'messages', 'domain', 'middleware', 'dds profile', 'topics',
-            'shared memory', 'runtime', 'weights', 'cores', 'gpu'} <= set(found)
+            'graph', 'shared memory', 'runtime', 'weights', 'cores', 'gpu'} <= set(found)
     assert all(f['remedy'] for f in found.values() if f['level'] != 'OK')
 
 
@@ -72,3 +72,28 @@ def test_text_output_ends_with_a_verdict(capsys):
     pytest.importorskip('openvino')
     assert main(['doctor']) == 0
     assert capsys.readouterr().out.strip().splitlines()[-1] == 'Ready.'
+
+
+def test_types_that_do_not_meet_and_two_clocks_are_told(domain):
+    import rclpy
+    from geometry_msgs.msg import Twist, TwistStamped
+    from rosgraph_msgs.msg import Clock
+    contexts = rclpy.Context(), rclpy.Context()  # one process each, as far as types go
+    for context in contexts:
+        rclpy.init(context=context, domain_id=domain)
+    robot, joystick = (rclpy.create_node(name, context=context)
+                       for name, context in zip(('robot', 'joystick'), contexts))
+    try:
+        for node in (robot, joystick):
+            node.create_publisher(Clock, 'clock', 1)
+        finding = doctor.check_graph()
+        assert finding.level == 'WARN' and '/joystick, /robot' in finding.text
+        robot.create_subscription(Twist, 'cmd_vel', print, 1)
+        joystick.create_publisher(TwistStamped, 'cmd_vel', 1)
+        finding = doctor.check_graph()
+        assert finding.level == 'WARN' and 'TwistStamped at /joystick' in finding.text
+        assert 'cmd_vel_type' in finding.remedy
+    finally:
+        for node, context in zip((robot, joystick), contexts):
+            node.destroy_node()
+            context.shutdown()

@@ -17,6 +17,8 @@ OK, WARN, FAIL = 'OK', 'WARN', 'FAIL'
 MIN_PYTHON = (3, 10)
 MIN_SHM_BYTES = 96 * 2 ** 20  # two processes with a segment of 32 MiB each, and some air
 TIMED_STEPS = 30
+LOOK_S = 2.0  # for other nodes in the ROS domain
+CLOCK = 'rosgraph_msgs/msg/Clock'
 
 
 @dataclass(frozen=True)
@@ -48,8 +50,8 @@ def run(args) -> int:
     """
     checks = (check_python, check_rclpy, check_messages, check_services, check_domain,
               check_middleware, check_dds_profile, check_shared_memory, check_topics,
-              check_runtime, check_weights, lambda: check_engine(args.engine), check_cores,
-              check_gpu, check_lingbot_world)
+              check_graph, check_runtime, check_weights, lambda: check_engine(args.engine),
+              check_cores, check_gpu, check_lingbot_world)
     findings = []
     for check in checks:
         findings.append(_guarded(check))
@@ -220,6 +222,48 @@ def check_topics() -> Finding:
                        'check the middleware, its profile and the firewall for UDP on this host')
     return Finding(OK, 'topics', f'a message arrives {time.monotonic() - started_s:.2f} s after '
                    'the first node started')
+
+
+def check_graph() -> Finding:
+    """What else is in this ROS domain does not get into each other's way."""
+    from lingbot_world_ros.nodes.run import start_ros
+    import rclpy
+    start_ros([])
+    node = rclpy.create_node('doctor', use_global_arguments=False)
+    try:
+        time.sleep(LOOK_S)
+        names = [name for name, _ in node.get_topic_names_and_types()]
+        sources = {name: node.get_publishers_info_by_topic(name) for name in names}
+        ends = {name: sources[name] + node.get_subscriptions_info_by_topic(name)
+                for name in names}
+    finally:
+        node.destroy_node()
+        rclpy.try_shutdown()
+    return _judge_graph(ends, sources)
+
+
+def _judge_graph(ends, sources) -> Finding:
+    problems = []
+    for name in sorted(ends):
+        types = sorted({end.topic_type for end in ends[name]})
+        if len(types) > 1:
+            told = '; '.join(f'{kind} at {_node_names(ends[name], kind)}' for kind in types)
+            problems.append((f'{name} has several types, and nothing is delivered between '
+                             f'them: {told}', 'make both sides use one (of cmd_vel: parameter '
+                             'cmd_vel_type, twist or twist_stamped)'))
+        if types == [CLOCK] and len(sources[name]) > 1:
+            problems.append((f'{name} comes from several nodes: {_node_names(sources[name])}',
+                             'end all but one, or give them a ROS_DOMAIN_ID each'))
+    if problems:
+        return Finding(WARN, 'graph', *map('; '.join, zip(*problems)))
+    worlds = [_node_names(sources[name]) for name in sorted(sources)
+              if name.endswith('/world_spec') and sources[name]]
+    return Finding(OK, 'graph', f'worlds in this ROS domain: {", ".join(worlds) or "none"}')
+
+
+def _node_names(ends, kind=None) -> str:
+    return ', '.join(sorted(f'{end.node_namespace.rstrip("/")}/{end.node_name}' for end in ends
+                            if kind in (None, end.topic_type)))
 
 
 def check_runtime() -> Finding:
