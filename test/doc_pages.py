@@ -9,7 +9,7 @@ from typing import Dict, List, Tuple
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / 'docs'
 FENCE = re.compile(r'^( *)(```+)(.*)$')
-MARK = re.compile(r'^ *<!-- (needs|heavy|given): (.+?) -->\s*$')
+MARK = re.compile(r'^ *<!-- (needs|heavy|given|save): (.+?) -->\s*$')
 
 
 def pages() -> List[Path]:

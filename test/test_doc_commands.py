@@ -16,7 +16,8 @@ How pages mark their blocks:
   ``<!-- needs: ros -->`` (a sourced workspace), ``gpu``, ``browser``, ``terminal``, ``internet``,
   or a list of requirements/ such as ``reference`` (run where that is installed); several with
   commas. ``<!-- heavy: half an hour -->``: it takes too long.
-  ``<!-- given: arm.urdf from config/robots/room.urdf -->`` puts a file into the folder.
+  ``<!-- given: arm.urdf from config/robots/room.urdf -->`` puts a file into the folder,
+  ``<!-- save: mine.yaml -->`` the block itself.
 - ``make`` is not run: it has its targets checked. So has every other command, run or not: names of
   launch files, arguments, options, parameters, topics, services, types and fields exist.
 """
@@ -26,7 +27,6 @@ import json
 import os
 from pathlib import Path
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -58,7 +58,8 @@ BLOCKS = [block for path in pages() for block in read(path).blocks]
 
 def is_run(block):
     """Tell whether this machine can run a block."""
-    return (block.kind in ('bash', 'python') and 'heavy' not in block.marks and
+    return ((block.kind in ('bash', 'python') or 'save' in block.marks) and
+            'heavy' not in block.marks and
             all(need in LISTS and is_installed(LISTS[need]) for need in block.needs))
 
 
@@ -179,8 +180,12 @@ class Shell:
         """Put files of the repository into the folder; ``marked`` is the text of the mark."""
         for one in filter(None, marked.split(',')):
             name, _, source = one.strip().partition(' from ')
-            (self._cwd / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / source, self._cwd / name)
+            self.save(name, (ROOT / source).read_bytes())
+
+    def save(self, name, content):
+        """Write a file, as an editor does."""
+        (self._cwd / name).parent.mkdir(parents=True, exist_ok=True)
+        (self._cwd / name).write_bytes(content)
 
     def type(self, command, comment=''):
         """Run one command as its comment says, and see that it succeeds."""
@@ -266,14 +271,16 @@ def type_page(path, folder):
     with Domain() as domain, Shell(folder, domain) as shell:
         for number, block in enumerate(filter(is_run, read(path).blocks)):
             shell.give(block.marks.get('given', ''))
-            if block.kind == 'python':
+            if 'save' in block.marks:
+                shell.save(block.marks['save'], f'{block.text}\n'.encode())
+            elif block.kind == 'python':
                 script = folder / f'block_{number}.py'
                 script.write_text(block.text)
                 shell.type(f'python {str(script)!r}')
-                continue
-            for command, comment in lines_of(block.text):
-                if not command.startswith('make '):
-                    shell.type(command, comment)
+            else:
+                for command, comment in lines_of(block.text):
+                    if not command.startswith('make '):
+                        shell.type(command, comment)
         shell.look_after()
         shell.end_all()
 
