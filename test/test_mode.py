@@ -214,3 +214,27 @@ def test_the_parameter_changes_the_mode_and_the_world_is_described_anew(graph):
     assert set_mode('realtime').successful
     assert graph.call(SetBool, '/world_model/pause', SetBool.Request(data=False)).success
     graph.newest(status, lambda m: (m.mode, m.state) == ('realtime', WorldStatus.STATE_PLAYING))
+
+
+def test_a_camera_path_goes_on_where_it_was():
+    pytest.importorskip('rclpy')
+    pytest.importorskip('lingbot_world_ros.msg')
+    from free_camera import FreeCameraWorld
+    from lingbot_world_ros.nodes.run import make_pair
+    from ros_graph import Domain, Graph
+    from std_srvs.srv import Trigger
+    args = ['-p', 'scene:=a', '-p', 'initial_state:=paused', '-p', 'camera_path:=keys:w-4,d-20']
+    shown = []
+    for modes in ((), ('lockstep', 'stepped')):
+        with Domain() as domain, Graph(lambda: make_pair(FreeCameraWorld), domain, args) as graph:
+            session = graph.nodes[0].session
+            assert graph.call(Trigger, '/world_model/step').success
+            for mode in modes:
+                session.set_mode(mode).result(10.0)
+            assert graph.call(Trigger, '/world_model/step').success
+            shown.append(session.world.poses())
+            assert session.reset().result(10.0).step == 0
+            assert graph.call(Trigger, '/world_model/step').success
+            np.testing.assert_array_equal(session.world.poses(), shown[-1][:5])
+    np.testing.assert_array_equal(shown[0], shown[1])
+    assert np.abs(np.diff(shown[0][:, :3, 3], axis=0)).max(axis=1).min() > 0.0
