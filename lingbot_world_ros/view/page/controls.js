@@ -195,11 +195,12 @@ export class Controls {
       byId('play').setAttribute('aria-pressed', pressed);
     }
     allow(byId('play'), this.why.pause);
-    allow(byId('step'), this.why.step || (busy.has('step') ? 'The last step still runs.' : ''));
+    const runs = (what, words) => (busy.has(what) ? words : '');
+    allow(byId('step'), this.why.step || runs('step', 'The last step still runs.'));
     allow(byId('steps'), this.why.step);
-    allow(byId('reset'), this.why.reset || (busy.has('reset') ? 'The last reset still runs.' : ''));
+    allow(byId('reset'), this.why.reset || runs('reset', 'The last reset still runs.'));
     allow(byId('seed'), this.why.reset || (can.seed ? '' : 'This world takes no seed.'));
-    allow(byId('world-select'), this.why.load || (busy.has('load') ? 'A world is loading.' : ''));
+    allow(byId('world-select'), this.why.load || runs('load', 'A world is loading.'));
     allow(byId('mode'), this.why.mode);
     allow(byId('prompt'), this.why.prompt);
     allow(byId('prompt-send'), this.why.prompt);

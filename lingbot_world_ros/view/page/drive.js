@@ -335,7 +335,10 @@ const isZero = ({ linear, angular, joints }) =>
 
 const isPressKey = (event) => event.code === 'Space' || event.code === 'Enter';
 
-const signed = (value) => `${value < 0 ? '−' : value > 0 ? '+' : ' '}${Math.abs(value).toFixed(2)}`;
+function signed(value) {
+  const sign = value < 0 ? '−' : value > 0 ? '+' : ' ';
+  return sign + Math.abs(value).toFixed(2);
+}
 
 /** Whether a key belongs to the slider that has the focus. */
 const isWidgetKey = (event) =>

@@ -14,7 +14,8 @@ const NOTE_MS = { info: 5000, warn: 8000, error: 14000 };
 const MAX_NOTES = 3;
 
 const SERVER_LOST = "The page's server does not answer; it reconnects by itself.";
-const SERVER_HINT = 'If it was stopped, start it again where the world runs: lingbot-world view';
+const SERVER_HINT = 'If it was stopped, start it again where the world runs: lingbot-world view.'
+  + ' With a token, open the address it prints.';
 const HINTS = {
   paused: 'Keys: P plays, N makes one step.',
   stopped: 'Key: P plays.',
@@ -111,6 +112,9 @@ function onStatus(status) {
     path.clear();
     joints.follow();
   }
+  if (view.status && status.refused > view.status.refused && status.message) {
+    note('warn', `Refused: ${status.message}`);
+  }
   view.status = status;
   view.statusAt = performance.now();
   history.add(view.statusAt, status.link === 'live' || status.link === 'stepping' ? status : {});
@@ -168,7 +172,7 @@ function showLink() {
   setText(byId('announce'), `${name}. ${text}`);
   coverPictures(state);
   document.title = state === 'live' ? 'lingbot_world_ros' : `${name} – lingbot_world_ros`;
-  const silent = state === 'lost' && link.isSilent();
+  const silent = hint === SERVER_HINT;
   controls.show(silent ? SERVER_LOST : '');
   joints.lock(silent ? SERVER_LOST : lockedBy());
 }
@@ -234,11 +238,13 @@ function showNumbers() {
   if (document.hidden || !view.status) return;
   const { status } = view;
   const seconds = fixed(status.sim_s, 1);
+  const rate = fixed(status.frame_rate_hz, 1);
   const refused = status.refused > 0 ? ` · refused ${status.refused}` : '';
+  const problem = status.message ? `; ${status.message}` : '';
   setText(byId('camera-numbers'),
-    `${seconds} s · step ${status.step ?? '–'} · ${fixed(status.frame_rate_hz, 1)} Hz${refused}`);
+    `${seconds} s · step ${status.step ?? '–'} · ${rate} Hz${refused}`);
   setProperty(byId('camera-numbers'), 'title',
-    `sim time, steps since the reset, pictures per second${status.message ? `; ${status.message}` : ''}`);
+    `sim time, steps since the reset, pictures per second${problem}`);
   setText(byId('rtf-value'), `${fixed(status.rtf, 2)} ×`);
   setText(byId('latency-value'), `${fixed(status.latency_ms, 0)} ms`);
   showUncertainty(status);

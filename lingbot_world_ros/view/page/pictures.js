@@ -71,7 +71,8 @@ export class Pictures {
   constructor(drawn) {
     this.screens = new Map();
     for (const [kind, id] of KINDS) {
-      this.screens.set(kind, new Screen(document.getElementById(id), kind === 1 ? drawn : () => {}));
+      const tell = id === 'camera' ? drawn : () => {};
+      this.screens.set(kind, new Screen(document.getElementById(id), tell));
     }
     document.addEventListener('visibilitychange', () => {
       for (const screen of this.screens.values()) screen.decode();

@@ -11,7 +11,8 @@ const COLORS = ['ink', 'quiet', 'line', 'edge', 'accent', 'warn', 'bad', 'true',
 let palette = {};
 function readPalette() {
   const style = getComputedStyle(document.documentElement);
-  palette = Object.fromEntries(COLORS.map((one) => [one, style.getPropertyValue(`--${one}`).trim()]));
+  const color = (name) => style.getPropertyValue(`--${name}`).trim();
+  palette = Object.fromEntries(COLORS.map((name) => [name, color(name)]));
 }
 readPalette();
 matchMedia('(prefers-color-scheme: dark)').addEventListener('change', readPalette);
@@ -242,7 +243,10 @@ export class PathPlot {
     const context = this.sheet.begin();
     const view = this.view();
     this.grid(context, view);
-    if (!this.pose) return;
+    if (!this.pose) {
+      this.silence(context);
+      return;
+    }
     this.trail(context, view);
     this.robot(context, view);
     this.scaleBar(context, view);
@@ -318,6 +322,12 @@ export class PathPlot {
     context.stroke();
     context.fill();
     context.restore();
+  }
+
+  silence(context) {
+    context.fillStyle = palette.quiet;
+    context.textAlign = 'left';
+    context.fillText('no odometry heard', 9, 12);
   }
 
   /** Position and heading in odom, in words. */
