@@ -23,7 +23,7 @@ nitpicky = True
 exclude_patterns = ['_build']
 
 html_theme = 'furo'
-html_title = project
+html_title = project.replace('_', '_\u200b')  # may break there
 html_copy_source = False
 
 
@@ -56,8 +56,8 @@ def with_contents(section: str) -> str:
     :param section: Markdown, heading included
     :return: the same, followed by the pages that its list links to
     """
-    pages = re.findall(r'(?m)^[-*] \[[^\]]+\]\(([\w/]+)\.md\)', section.replace(
-        '../README', 'overview'))
+    pages = [f'{title} <{page}>' for title, page in re.findall(
+        r'(?m)^- \[([^\]]+)\]\(([\w/]+)\.md\)', section.replace('../README', 'overview'))]
     heading = re.match(r'## (.*)', section)
     options = [':hidden:', *([f':caption: {heading[1]}'] if heading else [])]
     contents = ['```{toctree}', *options, '', *pages, '```', ''] if pages else []

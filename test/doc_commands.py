@@ -357,7 +357,7 @@ def topics() -> dict:
     known, text = {}, (DOCS / 'reference' / 'topics.md').read_text()
     profiles = [load_profile(path.stem) for path in share_path('config').glob('*.yaml')]
     for name, types, parameter in re.findall(
-            r'(?m)^\| `([^`]+)` \| (.*?) \| [^|]* \| `?([^`|]*)`? \|', text):
+            r'(?m)^\| `([^`]+)` \| (.*?) \| .* \| [^|]* \| `?([^`|]*?)`? ?\|$', text):
         names = {name, *(values.get(parameter, name) for values in profiles)}
         for one in names:
             known.setdefault(one.strip('/'), set()).update(re.findall(r'`([^`]+)`', types))

@@ -30,10 +30,10 @@ Of the node `world_model`, relative to its namespace; `service_prefix` is put be
 [simulation_interfaces](../simulation_interfaces.md). Each node has ROS's own services for
 parameters besides, and `world_model`, a managed node, those for its lifecycle."""
 
-FRAME = 'each frame'
-STEP = 'each step; each second while time stands still'
-TRUTH = 'each step that it followed'
-COMMAND = 'whenever you like; the newest counts'
+FRAME = 'with each frame'
+STEP = 'after each step, and each second while time stands still'
+TRUTH = 'after each step that it followed'
+COMMAND = 'at any time; the newest counts'
 # When a topic is sent: by its parameter without "topics.", else by its name.
 WHEN = {
     'image': FRAME, 'camera_info': FRAME, 'compressed': FRAME,
@@ -41,14 +41,14 @@ WHEN = {
     'camera/depth/camera_info': f'{FRAME}, beside depth',
     'scan': f'{FRAME}, with `publish_scan` and depth', 'joint_states': FRAME, 'odom': FRAME,
     'path': 'twice per sim second, a long one less often',
-    'tf': f'{FRAME}, with `publish_tf`', 'tf_static': 'once, and at each reset; latched',
+    'tf': f'{FRAME}, with `publish_tf`', 'tf_static': 'at each reset',
     'clock': '`clock_rate_hz` times per sim second, with `publish_clock`',
-    'world_spec': 'at each reset, and when world or mode change; latched', 'world_status': STEP,
-    'real_time_factor': 'each step', 'diagnostics': 'each second',
-    'robot_description': 'once; latched', 'action_embedding': 'with each command, and '
+    'world_spec': 'at each reset, and when world or mode change', 'world_status': STEP,
+    'real_time_factor': 'after each step', 'diagnostics': 'each second',
+    'robot_description': 'once', 'action_embedding': 'with each command, and '
     '`encode_rate_hz` times a second; in one process only to who looks on',
-    'cmd_vel': 'repeat it: it ends after `cmd_timeout_s`',
-    'joint_command': 'positions are held, velocities end after `cmd_timeout_s`',
+    'cmd_vel': 'again and again: it ends after `cmd_timeout_s`',
+    'joint_command': 'at any time; positions are held, velocities end after `cmd_timeout_s`',
     'joint_trajectory': COMMAND, 'joint_commands': COMMAND, 'prompt': COMMAND,
     'anchor_image': COMMAND,
     'reference/image_error': f'{TRUTH}, while somebody wants it',
@@ -57,8 +57,8 @@ MEANING = {  # of names that are no parameter; nodes hear what others send
     'camera/depth/camera_info': 'calibration of the depth image',
     'world_spec': 'what the running world is: [WorldSpec](messages.md#worldspec)',
     'world_status': 'how it is doing: [WorldStatus](messages.md#worldstatus)',
-    'reference/image_error': 'how far the picture is off: RMS, 1 is full scale',
-    'reference/position_error': 'how far the base is off, metres',
+    'reference/image_error': 'difference of both pictures: RMS, 1 is full scale',
+    'reference/position_error': 'distance between both bases, metres',
     'action_embedding': 'what the next step is asked to do: '
     '[ActionEmbedding](messages.md#actionembedding)'}
 SERVICE = {  # by type
@@ -178,7 +178,8 @@ def _type_name(interface):
 def _qos(profile):
     """Say the profile in words; publishers and subscriptions keep the last ``depth``."""
     durability = 'latched' if profile.durability.name == 'TRANSIENT_LOCAL' else 'volatile'
-    return f'{profile.reliability.name.lower().replace("_", " ")}, {durability}, {profile.depth}'
+    reliability = profile.reliability.name.lower().replace('_', ' ')
+    return f'{reliability}, {durability}, keeps {profile.depth}'
 
 
 def _topics(known):
@@ -198,7 +199,7 @@ def _topics(known):
                     if (node, direction, topic) in known]
             if rows:
                 blocks += [f'## What `{node}` {verb}', table(
-                    ('topic', 'type', 'quality of service, queue', 'parameter', 'when', 'what'),
+                    ('topic', 'type', 'what, and when', 'quality of service', 'parameter'),
                     rows)]
     return page('Topics', *blocks)
 
@@ -206,12 +207,13 @@ def _topics(known):
 def _topic(topic, types, qos, key, parameter, defaults):
     name = defaults[parameter] if parameter else key
     if _is_truth(key):
-        return (code(name), code(types[0]), qos, '', TRUTH,
-                f'as {code(key.removeprefix(BESIDE))}, of what really happens')
-    meaning = MEANING.get(key) or prose(
-        PARAMS[parameter].description.removeprefix('Topic name: ').rstrip('.'))
-    return (code(name), ' or '.join(map(code, dict.fromkeys(types))), qos,
-            code(parameter or ''), WHEN[key], meaning)
+        meaning, when = f'as {code(key.removeprefix(BESIDE))}, of the engine that follows', TRUTH
+    else:
+        meaning, when = MEANING.get(key) or prose(PARAMS[parameter].description.removeprefix(
+            'Topic name: ').rstrip('.')), WHEN[key]
+    told = ' '.join(f'{text[0].upper()}{text[1:]}.' for text in (meaning, when))
+    return (code(name), ' or '.join(map(code, dict.fromkeys(types))), told, qos,
+            code(parameter or ''))
 
 
 def _is_truth(key):
