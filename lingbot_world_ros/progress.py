@@ -58,22 +58,71 @@ class Progress:
         self._bar.update(done - self._done.get(what, 0))
         self._done[what] = done
 
+    def clear(self) -> None:
+        """Make room for other words on a terminal; the bar comes back with the next progress."""
+        if self._bar is not None and self._file.isatty():
+            self._bar.clear()
+
     def _open(self, what, total, initial):
-        from tqdm import tqdm
         kind = ({'unit': 'B', 'unit_scale': True} if total is not None and total > MANY else
                 {'unit': f' {self._unit}'})
-        if self._file.isatty():
-            kind |= {'file': self._file, 'mininterval': 0.2, 'dynamic_ncols': True}
-        else:
-            kind |= {'file': _Lines(self._file), 'mininterval': LINE_PERIOD_S, 'ncols': 0,
-                     'maxinterval': LINE_PERIOD_S}
-        return tqdm(desc=what, total=total, initial=initial, delay=DELAY_S, **kind)
+        return progress_bar(desc=what, total=total, initial=initial, file=self._file, **kind)
 
     def _close(self):
         if self._bar is not None:
             self._bar.leave = self._bar.total is None or self._bar.n == self._bar.total
             self._bar.close()
             self._bar = None
+
+
+class Loading:
+    """A callback with bytes read and bytes in all; it can be sent to another process."""
+
+    def __init__(self, what: str = 'loading'):
+        """
+        Begin with no bar.
+
+        :param what: is loaded
+        """
+        self._what, self._progress = what, None
+
+    def __call__(self, done: int, total: int) -> None:
+        """Show how far it is; at the end the bar goes."""
+        if self._progress is None:
+            self._progress = Progress()
+        self._progress.show(self._what, done, total)
+        if done >= total:
+            self._progress.__exit__()
+            self._progress = None
+
+
+def with_progress(options: dict) -> dict:
+    """
+    Let an engine that loads for long show how far it is.
+
+    :param options: for ``make_world``
+    :return: with ``on_progress`` where a checkpoint is loaded
+    """
+    return {**options, 'on_progress': Loading()} if options.get('checkpoint') else options
+
+
+def progress_bar(iterable=None, *, file=None, **options):
+    """
+    Make a tqdm bar as this package shows them.
+
+    :param iterable: to be counted, None for a bar that is updated
+    :param file: where to; stderr without it
+    :param options: of tqdm
+    :return: the bar; a context manager
+    """
+    from tqdm import tqdm
+    file = sys.stderr if file is None else file
+    options = {'delay': DELAY_S, **options}
+    if file.isatty():
+        return tqdm(iterable, file=file, dynamic_ncols=True, **options)
+    options.pop('mininterval', None)
+    return tqdm(iterable, file=_Lines(file), ncols=0, mininterval=LINE_PERIOD_S,
+                maxinterval=LINE_PERIOD_S, **options)
 
 
 class _Lines:

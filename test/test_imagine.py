@@ -130,16 +130,6 @@ def test_long_video_is_made_of_clips(imagine, base, tmp_path):
     assert len(read_pictures(tmp_path / 'clip')) == 21
 
 
-def test_progress_goes_on_after_other_work_and_begins_again():
-    from lingbot_world_ros.verbs.imagine import _Progress
-    with _Progress() as progress:
-        for what, done in (('loading', 50), ('loading', 90), ('clip 1', 1), ('loading', 40),
-                           ('loading', 90), ('clip 1', 2)):
-            progress.show(what, done, 90)
-            assert progress._done[what] == done
-        assert progress._bar.n == 1  # no terminal, so it stays where it began
-
-
 def test_size_follows_the_image(imagine, fast, tmp_path, monkeypatch):
     from lingbot_world_ros.models.wan import offline
     monkeypatch.setitem(offline.AREAS_PX, '480p', 32 * 64)

@@ -18,7 +18,8 @@ SOURCES = sorted(path for folder in FOLDERS
                  path.parent.name == 'scripts')
 MODULES = [path for path in SOURCES if PACKAGE in path.parents and path.name != '__init__.py']
 ROS_ROOMS = ('nodes', 'sensors')  # sensors knows message types, nodes knows rclpy
-OPTIONAL = ('torch', 'mujoco', 'scipy', 'matplotlib', 'PIL', 'jinja2')  # extras that a light install lacks
+# Extras that a light install lacks.
+OPTIONAL = ('torch', 'mujoco', 'scipy', 'matplotlib', 'PIL', 'jinja2')
 
 IMPORT_ALL = """
 import importlib, importlib.util, sys
@@ -79,7 +80,7 @@ def test_rooms_import_without_rclpy():
 def test_light_install_imports_without_torch_and_mujoco():
     """What `make sim` starts must not need what its light install leaves out."""
     pytest.importorskip('rclpy')
-    heavy = ('training', 'reference')
+    heavy = ('training', 'reference', 'report')
     light = [path for path in MODULES if path.relative_to(PACKAGE).parts[0] not in heavy and
              not imported_packages(path) & set(OPTIONAL)]
     result = import_all(light, OPTIONAL)

@@ -22,6 +22,7 @@ from lingbot_world_ros.nodes.params import declare, engine_options, flat, WORLD_
 from lingbot_world_ros.nodes.run import spin_node
 from lingbot_world_ros.nodes.simulation_services import SimulationServices
 from lingbot_world_ros.nodes.world_publishers import WorldPublishers
+from lingbot_world_ros.progress import with_progress
 from lingbot_world_ros.sensors.action_embedding import embedding_from_msg
 from lingbot_world_ros.sensors.image import rgb_from_msg
 from lingbot_world_ros.worlds.isolated import IsolatedWorld
@@ -65,7 +66,7 @@ class WorldModelNode(LifecycleNode):
         SafeParameterService(self)
         self._made_s = time.monotonic()
         self.params = declare(self, WORLD_MODEL, self.on_parameter)
-        options = {} if world else engine_options(flat(self.params))
+        options = {} if world else with_progress(engine_options(flat(self.params)))
         self._make_engine = world or partial(make_world, self.params.engine, **options)
         self._checkpoint = options.get('checkpoint', '')
         self._encoder, self._given, self._observers = encoder, definition, observers

@@ -136,7 +136,8 @@ def _tiles(recording, comparisons, verdicts):
                           f'median; {np.median(rate[running]):.1f} frames/s'))
     if len(latency_ms):
         low, high = np.percentile(latency_ms, (50, 95))
-        tiles.append(Tile('command to frame', f'{low:.0f} ms', f'p50; p95 {high:.0f} ms'))
+        tiles.append(Tile('latency', f'{low:.0f} ms',
+                          f'command to frame, p50; p95 {high:.0f} ms'))
     tiles += [Tile('late frames', str(counts['late frames']),
                    f'of {recording.num_frames}', 'warn' if counts['late frames'] else ''),
               Tile('commands', str(sum(problems.values())),
@@ -145,7 +146,7 @@ def _tiles(recording, comparisons, verdicts):
               _fault_tile(recording)]
     if verdicts:
         same = all(v.outcome == 'same' for v in verdicts)
-        tiles.append(Tile('replay', 'the same' if same else
+        tiles.append(Tile('replay', 'same' if same else
                           next(v.outcome for v in verdicts if v.outcome != 'same'),
                           f'{sum(v.num_frames for v in verdicts)} frames are equal',
                           'good' if same else 'warn'))
@@ -161,8 +162,9 @@ def _fault_tile(recording):
 def _psnr_tile(comparison):
     values = comparison.errors['psnr_db']
     margin = np.nanmean(values - comparison.errors['psnr_mean_db'])
-    return Tile('PSNR to the truth', f'{np.nanmean(values):.1f} dB',
-                f'mean; {margin:+.1f} dB to the mean image', 'good' if margin > 0 else 'warn')
+    return Tile('mean PSNR', f'{np.nanmean(values):.1f} dB',
+                f'to the truth; {margin:+.1f} dB to the mean image',
+                'good' if margin > 0 else 'warn')
 
 
 # A segment

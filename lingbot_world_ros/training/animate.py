@@ -10,6 +10,7 @@ import argparse
 from pathlib import Path
 
 import cv2
+from lingbot_world_ros.progress import progress_bar
 from lingbot_world_ros.training.command_sequences import command_sequence
 from lingbot_world_ros.worlds.world_model import make_world
 import numpy as np
@@ -26,7 +27,7 @@ def main(argv=None):
     parser.add_argument('--seed', type=int, default=SEED)
     args = parser.parse_args(argv)
     worlds = [make_world('reference'), make_world('room')]
-    frames = [frame for scene in worlds[1].spec.scenes
+    frames = [frame for scene in progress_bar(worlds[1].spec.scenes, unit=' scenes')
               for frame in drive(worlds, scene, args.seed, args.seconds)]
     animation = cv2.Animation()
     animation.frames = [frame[..., ::-1].copy() for frame in frames]

@@ -13,11 +13,11 @@ import json
 from pathlib import Path
 
 from lingbot_world_ros.models.room.world import RoomWorld
+from lingbot_world_ros.progress import progress_bar
 from lingbot_world_ros.reference.world import ReferenceWorld
 from lingbot_world_ros.training.command_sequences import command_sequences
 import numpy as np
 from scipy.optimize import least_squares
-from tqdm import tqdm
 
 CALIBRATION_SEED = 5_000_000
 FRAMES = (1, 2, 4, 8, 15, 30, 45, 60, 90, 120, 150, 200, 250, 300, 450, 600, 900)
@@ -49,7 +49,7 @@ def rollouts(weights, sequences, images):
         commands = command_sequences(imagined.spec.action, sequences, max(FRAMES), int(seeds[0]))
         imagined.reset(scene, seeds, render=False)
         truth.reset(scene, seeds, render=False)
-        for t in tqdm(range(max(FRAMES)), desc=scene, mininterval=5):
+        for t in progress_bar(range(max(FRAMES)), desc=scene, mininterval=5):
             draw = images and t + 1 in FRAMES
             seen = imagined.step(commands[:, t:t + 1], render=draw)
             real = truth.step(commands[:, t:t + 1], render=draw)

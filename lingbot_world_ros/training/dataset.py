@@ -15,12 +15,12 @@ from multiprocessing import get_context
 import os
 from pathlib import Path
 
+from lingbot_world_ros.progress import progress_bar
 from lingbot_world_ros.training.command_sequences import command_sequence
 from lingbot_world_ros.worlds.robot import ROBOT
 from lingbot_world_ros.worlds.scenes import get_scene, SCENES
 from lingbot_world_ros.worlds.world_model import robot_action_layout
 import numpy as np
-from tqdm import tqdm
 
 TRAINING_SEED = 1_000_000  # start states and commands of episode i use TRAINING_SEED + i
 STATES = {'base_pose': 3, 'base_twist': 3, 'joint_position': 5, 'joint_velocity': 5}
@@ -47,8 +47,8 @@ def main(argv=None):
         jobs += [(args.out / s, s, a, min(a + 25, args.mapping_frames))
                  for a in range(0, args.mapping_frames, 25) for s in args.scenes]
     with get_context('spawn').Pool(args.workers) as pool:
-        for _ in tqdm(pool.imap_unordered(_run_job, jobs), total=len(jobs), unit='job',
-                      mininterval=5.0):
+        for _ in progress_bar(pool.imap_unordered(_run_job, jobs), total=len(jobs), unit='job',
+                              mininterval=5.0):
             pass
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from lingbot_world_ros.models.room.dynamics import DynamicsSpec
 from lingbot_world_ros.models.room.renderer import RendererSpec, SceneMap
+from lingbot_world_ros.progress import progress_bar
 from lingbot_world_ros.training.dataset import load_scene
 from lingbot_world_ros.worlds.robot import ROBOT
 from lingbot_world_ros.worlds.scenes import get_scene
@@ -124,7 +125,8 @@ def main(argv=None):
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
     tensors, spec = {}, DynamicsSpec()
-    for folder in sorted(p.parent for p in args.data.glob('*/static_depth.npy')):
+    folders = sorted(p.parent for p in args.data.glob('*/static_depth.npy'))
+    for folder in progress_bar(folders, unit=' scenes'):
         name = folder.name
         scene_map = SceneMap(get_scene(name), RendererSpec())
         files = load_scene(folder, ('static_depth', 'static_pose'))

@@ -15,6 +15,7 @@ from pathlib import Path
 import time
 
 from lingbot_world_ros.errors import SpecError
+from lingbot_world_ros.progress import progress_bar
 from lingbot_world_ros.training.baseline import save_textbook, TextbookModel, TextbookSpec
 from lingbot_world_ros.training.dataset import load_scene
 from lingbot_world_ros.training.runs import cosine, Run
@@ -22,7 +23,6 @@ from lingbot_world_ros.worlds.robot import ROBOT
 from lingbot_world_ros.worlds.world_model import robot_action_layout
 import numpy as np
 import torch
-from tqdm import tqdm
 
 VALIDATION_EPISODES = 16  # per scene, the last ones, never trained on
 REPORT_S = 30.0
@@ -136,7 +136,7 @@ def train(args, run: Run, model, optimizer, training: Episodes, validation: Epis
     horizon = min(args.horizon, min(a.shape[1] for a in training.action))
     generator = np.random.default_rng([args.seed, run.step])
     reported, losses = time.monotonic(), []
-    with tqdm(total=round(run.budget_s), unit='s', mininterval=2.0) as bar:
+    with progress_bar(total=round(run.budget_s), unit='s', mininterval=2.0) as bar:
         while run.active and run.step < args.max_steps:
             for group in optimizer.param_groups:
                 group['lr'] = args.learning_rate * cosine(run.progress)

@@ -14,6 +14,7 @@ from pathlib import Path
 from lingbot_world_ros.models.room.dynamics import (Dynamics, DynamicsSpec, MOTION_SCALE,
                                                     NUM_JOINTS, SceneContact)
 from lingbot_world_ros.models.room.state import advance, RoomState
+from lingbot_world_ros.progress import progress_bar
 from lingbot_world_ros.training.dataset import load_scene
 from lingbot_world_ros.training.runs import cosine, Run, update_average
 from lingbot_world_ros.worlds.scenes import get_scene
@@ -21,7 +22,6 @@ import numpy as np
 from safetensors.torch import load_file, save_file
 import torch
 from torch.nn import functional as F
-from tqdm import tqdm
 
 # Errors of this size weigh one: metres and radians; joints rad or m.
 ERROR_SCALE = {'position': 0.03, 'yaw': 0.02, 'joints': 0.01, 'objects': 0.05, 'object_yaw': 0.1}
@@ -53,7 +53,8 @@ def main(argv=None):
               optimiser=optimiser)
     generator = torch.Generator().manual_seed(args.seed + run.step)
     next_log, losses = run.used_s + 30, None
-    with tqdm(total=100, unit='%', mininterval=10, bar_format='{l_bar}{bar}{postfix}') as bar:
+    with progress_bar(total=100, unit='%', mininterval=10,
+                      bar_format='{l_bar}{bar}{postfix}') as bar:
         while run.active:
             for group in optimiser.param_groups:
                 group['lr'] = args.rate * cosine(run.progress)

@@ -12,13 +12,13 @@ import copy
 from pathlib import Path
 
 from lingbot_world_ros.models.room.renderer import make_maps, Renderer
+from lingbot_world_ros.progress import progress_bar
 from lingbot_world_ros.training.dataset import load_scene
 from lingbot_world_ros.training.runs import cosine, Run, update_average
 import numpy as np
 from safetensors.torch import load_file, save_file
 import torch
 from torch.nn import functional as F
-from tqdm import tqdm
 
 HELD_OUT = 0.02  # last share of the episodes, for the curve
 
@@ -58,7 +58,8 @@ def train(args, run, model, average, optimiser, base, frames, generator):
     """Run optimiser steps until the budget or this attempt's time is used up."""
     next_log = run.used_s + 30
     gradients = Gradients(model, eager=args.eager)
-    with tqdm(total=100, unit='%', mininterval=10, bar_format='{l_bar}{bar}{postfix}') as bar:
+    with progress_bar(total=100, unit='%', mininterval=10,
+                      bar_format='{l_bar}{bar}{postfix}') as bar:
         while run.active:
             for group, rate in zip(optimiser.param_groups, base):
                 group['lr'] = rate * cosine(run.progress)

@@ -41,16 +41,12 @@ def run(args) -> int:
     :raises SpecError: for arguments that cannot be used
     """
     from lingbot_world_ros.environment import environment
+    from lingbot_world_ros.progress import Progress
     from lingbot_world_ros.training.evaluate import evaluate
     from lingbot_world_ros.training.report import markdown, to_json, write_report
-    from tqdm import tqdm
 
-    with tqdm(unit='frame', unit_scale=True) as bar:
-        def show(what, frames):
-            bar.set_description(what)
-            bar.update(frames)
-
-        results, rollouts = evaluate(_spec(args), args.out / 'truth', show)
+    with Progress('frames') as progress:
+        results, rollouts = evaluate(_spec(args), args.out / 'truth', progress.add)
     results['made_by'] = environment()
     files = write_report(results, rollouts[0], args.out)
     print(to_json(results) if args.json else

@@ -74,8 +74,9 @@ def run(args) -> int:
     """
     from lingbot_world_ros.models.wan.clip_file import check_target, write_clip
     from lingbot_world_ros.models.wan.spec import FRAME_RATE_HZ
+    from lingbot_world_ros.progress import Progress
     out = check_target(args.out)
-    with _Progress() as progress:
+    with Progress() as progress:
         written = write_clip(out, _frames(args, progress.show), FRAME_RATE_HZ)
     if written.is_folder and out.suffix:
         print(f'OpenCV cannot write {out.suffix} here, so the frames are pictures.',
@@ -152,40 +153,3 @@ def _require_packages():
     if missing:
         raise SpecError(f'imagine needs {", ".join(missing)}; install what '
                         'requirements/lingbot.txt lists: pip install -r requirements/lingbot.txt')
-
-
-class _Progress:
-    """One bar per kind of work, on a terminal only."""
-
-    def __init__(self):
-        self._bar, self._what, self._done = None, None, {}
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self._close()
-
-    def show(self, what: str, done: int, total: int):
-        """
-        Show progress.
-
-        :param what: kind of work; one that was interrupted by another goes on
-        :param done: how much of it is done
-        :param total: how much there is; bytes where it is a lot
-        """
-        from tqdm import tqdm
-        if done < self._done.get(what, 0):  # the same once more
-            self._what, self._done[what] = None, 0
-        if what != self._what:
-            self._close()
-            self._what, initial = what, self._done.get(what, 0)
-            kind = {'unit': 'B', 'unit_scale': True} if total > 10_000 else {'unit': 'step'}
-            self._bar = tqdm(desc=what, total=total, initial=initial, disable=None, **kind)
-        self._bar.update(done - self._done.get(what, 0))
-        self._done[what] = done
-
-    def _close(self):
-        if self._bar is not None:
-            self._bar.leave = self._bar.n == self._bar.total
-            self._bar.close()

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """``lingbot-world quantise``: a copy of a checkpoint's networks in 4 bits (NF4)."""
+from functools import partial
 from pathlib import Path
 
 NAME = 'quantise'
@@ -32,17 +33,16 @@ def run(args) -> int:
     """
     from lingbot_world_ros.models.wan.checkpoint import CAUSAL, checked_expert, open_checkpoint
     from lingbot_world_ros.models.wan.nf4 import save_nf4
-    from tqdm import tqdm
+    from lingbot_world_ros.progress import Progress
     checkpoint = open_checkpoint(args.path)
     names = [args.expert] if args.expert else list(checkpoint.experts)
     for name in names:  # before any is written
         checked_expert(checkpoint, name)
     for name in names:
         folder = args.out if names == [CAUSAL] else args.out / f'{FOLDERS.get(name, name)}'
-        with tqdm(total=checkpoint.experts[name].num_bytes, unit='B', unit_scale=True,
-                  desc=name) as bar:
+        with Progress() as progress:
             path = save_nf4(checkpoint, folder, name, args.device,
-                            lambda done, total, bar=bar: bar.update(done - bar.n))
+                            partial(progress.show, name))
         print(f'Written: {path} ({path.stat().st_size / 1e9:.2f} GB)')
     return 0
 

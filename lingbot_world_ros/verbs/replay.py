@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """``lingbot-world replay``: make a recorded world happen again, to verify it or to watch it."""
+from functools import partial
 from pathlib import Path
 import threading
 import time
@@ -61,10 +62,12 @@ def engine_maker(profile='default', assignments=()):
     """
     from lingbot_world_ros.nodes.params import (DEFAULT_PROFILE, engine_options, load_profile,
                                                 read_assignments)
+    from lingbot_world_ros.progress import with_progress
     from lingbot_world_ros.worlds.world_model import make_world
     values = {**load_profile(DEFAULT_PROFILE), **load_profile(profile),
               **read_assignments(assignments)}
-    return lambda name: make_world(name, **engine_options({**values, 'engine': name}))
+    return lambda name: make_world(name, **with_progress(
+        engine_options({**values, 'engine': name})))
 
 
 def verify_story(story, **options) -> int:
@@ -75,15 +78,19 @@ def verify_story(story, **options) -> int:
     :param options: for ``recording.replay.verify``
     :return: exit code
     """
+    from lingbot_world_ros.progress import Progress
     from lingbot_world_ros.recording.replay import DIFFERS, UNVERIFIABLE, verify
     started_s, outcomes, num_frames = time.monotonic(), set(), 0
-    for verdict in verify(story, **options):
-        segment = verdict.segment
-        print(f'Segment {segment.number} ({segment.world.scene}, seed {segment.seed}, '
-              f'{segment.last_step} steps): {verdict.outcome}, {verdict.num_frames} frames are '
-              f'equal{": " + verdict.text if verdict.text else "."}', flush=True)
-        outcomes.add(verdict.outcome)
-        num_frames += verdict.num_frames
+    total = sum(segment.num_frames for segment in story)
+    with Progress('frames', {'comparing': total}) as progress:
+        for verdict in verify(story, tell=partial(progress.add, 'comparing'), **options):
+            progress.clear()
+            segment = verdict.segment
+            print(f'Segment {segment.number} ({segment.world.scene}, seed {segment.seed}, '
+                  f'{segment.last_step} steps): {verdict.outcome}, {verdict.num_frames} frames '
+                  f'are equal{": " + verdict.text if verdict.text else "."}', flush=True)
+            outcomes.add(verdict.outcome)
+            num_frames += verdict.num_frames
     took_s = time.monotonic() - started_s
     print(f'{num_frames} frames are the same, byte by byte; compared in {took_s:.1f} s.')
     return 1 if DIFFERS in outcomes else 2 if UNVERIFIABLE in outcomes else 0

@@ -107,12 +107,14 @@ class _Body:
 class LingBotWorld:
     """One imagined world on one accelerator, streamed without end."""
 
-    def __init__(self, batch_size: int = 1, robot_description: str = '', **options):
+    def __init__(self, batch_size: int = 1, robot_description: str = '', on_progress=None,
+                 **options):
         """
         Load the models.
 
         :param batch_size: 1
         :param robot_description: URDF XML whose joints are integrated; '' is the package's robot
+        :param on_progress: called with bytes read and bytes in all of the network
         :param options: fields of ``ModelOptions`` and ``StreamOptions``
         :raises SpecError: an option, a file, memory or the device cannot be used
         """
@@ -124,7 +126,8 @@ class LingBotWorld:
         checkpoint.streamed_expert()
         spec, camera = self.options.spec(checkpoint.defaults), self.options.camera
         check_memory(checkpoint, model_options, spec)
-        self._models = models = load_models(checkpoint, model_options)
+        self._models = models = load_models(checkpoint, model_options,
+                                            on_progress=on_progress)
         self._stream = build_stream(checkpoint, model_options, models, spec, camera.intrinsics)
         self._scenes = {f'{name}_view': start for name, start in start_images().items()}
         robot = _robot(robot_description, camera)

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Progress: bars on a terminal, lines elsewhere, silence for what is quick."""
+import fcntl
+import io
+import os
+import pickle
+import pty
+import struct
+import termios
+
+from fake_world import FakeWorld
+from lingbot_world_ros import progress
+from lingbot_world_ros.progress import Loading, Progress, progress_bar, with_progress
+from lingbot_world_ros.recording.recorded import RecordedStep, RecordedWorld, Segment
+from lingbot_world_ros.recording.replay import open_session, verify
+from lingbot_world_ros.verbs.replay import verify_story
+from lingbot_world_ros.worlds.library import WorldDefinition
+import numpy as np
+import pytest
+
+
+@pytest.fixture
+def at_once(monkeypatch):
+    """Show everything, however quick it is."""
+    monkeypatch.setattr(progress, 'DELAY_S', 0.0)
+    monkeypatch.setattr(progress, 'LINE_PERIOD_S', 0.0)
+
+
+def test_what_is_quick_shows_nothing():
+    file = io.StringIO()
+    with Progress('frames', {'truth': 10}, file) as shown:
+        for _ in range(10):
+            shown.add('truth')
+    assert file.getvalue() == ''
+
+
+def test_without_a_terminal_there_are_whole_lines(at_once):
+    file = io.StringIO()
+    with Progress('frames', {'truth': 3}, file) as shown:
+        for _ in range(3):
+            shown.add('truth')
+    lines = file.getvalue().splitlines()
+    assert '\r' not in file.getvalue() and len(lines) >= 2
+    assert lines[0].startswith('truth: ') and '3/3' in lines[-1]
+
+
+def test_lines_are_seconds_apart(monkeypatch):
+    monkeypatch.setattr(progress, 'DELAY_S', 0.0)
+    file = io.StringIO()
+    with Progress('frames', {'truth': 100_000}, file) as shown:
+        for _ in range(1000):
+            shown.add('truth', 100)
+    assert len(file.getvalue().splitlines()) <= 3  # the first and the last
+
+
+def test_on_a_terminal_there_is_one_bar_that_is_drawn_again(at_once):
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack('HHHH', 24, 80, 0, 0))
+    with os.fdopen(theirs, 'w') as terminal:
+        with Progress('steps', {'work': 4}, terminal) as shown:
+            shown.add('work', 4)
+            shown.clear()
+    said = os.read(ours, 10_000).decode()
+    os.close(ours)
+    assert '\r' in said and '4/4' in said
+
+
+def test_interrupted_work_goes_on_where_it_was(at_once):
+    file = io.StringIO()
+    with Progress(file=file) as shown:
+        shown.show('a', 2, 4)
+        shown.show('b', 1, 1)
+        shown.show('a', 4, 4)
+        shown.show('a', 1, 4)  # the same once more
+    assert 'a: 100%' in file.getvalue() and 'b: 100%' in file.getvalue()
+    assert '4/4' in file.getvalue() and '5/4' not in file.getvalue()
+
+
+def test_many_of_something_are_bytes(at_once):
+    file = io.StringIO()
+    with Progress(file=file) as shown:
+        shown.show('loading', 5_000_000, 10_000_000)
+    assert '5.00M/10.0M' in file.getvalue()
+
+
+def test_a_bar_counts_what_it_iterates_over(at_once):
+    file = io.StringIO()
+    assert list(progress_bar(range(3), file=file, desc='jobs')) == [0, 1, 2]
+    assert '3/3' in file.getvalue()
+
+
+def test_loading_can_be_sent_to_another_process(at_once, capsys):
+    loading = pickle.loads(pickle.dumps(Loading('the network')))
+    loading(40, 100)
+    loading(100, 100)
+    assert 'the network: 100%' in capsys.readouterr().err
+    pickle.dumps(loading)  # again, after it has shown something
+
+
+def test_only_a_checkpoint_is_loaded_with_progress():
+    assert with_progress({}) == {} and with_progress({'checkpoint': ''}) == {'checkpoint': ''}
+    assert isinstance(with_progress({'checkpoint': '/c'})['on_progress'], Loading)
+
+
+@pytest.fixture
+def story():
+    """Five recorded steps of a fake world that stands still."""
+    world = FakeWorld()
+    action = np.zeros((1, len(world.spec.action.names)), np.float32)
+    session, source = open_session(world)
+    session.load(WorldDefinition('a', 'a', seed=3)).result(10)
+    session.pause().result(10)
+    segment = Segment(1, RecordedWorld('fake', world.spec.model, '', 'a', 1, action.shape[1]), 3,
+                      session.status.digest)
+    for index in range(1, 6):
+        step = RecordedStep(index, index, action, (), '')
+        source.put([step])
+        session.advance(1).result(10)
+        segment.steps.append(RecordedStep(index, index, action, (), session.status.digest))
+    session.close()
+    return [segment]
+
+
+def test_comparing_a_recording_tells_each_frame(story):
+    told = []
+    verdict, = verify(story, lambda name: FakeWorld(), tell=told.append)
+    assert verdict.outcome == 'same' and sum(told) == verdict.num_frames == 6
+
+
+def test_the_verb_shows_it_on_stderr_and_verdicts_on_stdout(story, at_once, capsys):
+    assert verify_story(story, make_engine=lambda name: FakeWorld()) == 0
+    said = capsys.readouterr()
+    assert 'comparing: 100%' in said.err and '6/6' in said.err
+    assert said.out.startswith('Segment 1') and 'comparing' not in said.out
