@@ -25,6 +25,8 @@ exclude_patterns = ['_build']
 html_theme = 'furo'
 html_title = project.replace('_', '_\u200b')  # may break there
 html_copy_source = False
+html_static_path = ['_static']
+html_css_files = ['wide.css']
 
 
 def on_source_read(app, name, source):
