@@ -29,6 +29,10 @@ PAD = """() => {
   navigator.getGamepads = () => [pad, null, null, null];
 }"""
 
+SHOWN = """name => {
+  const select = document.getElementById('world-select');
+  return select.selectedOptions[0]?.text === name;
+}"""
 LIT = """name => {
   const c = document.getElementById(name);
   const p = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
@@ -214,6 +218,9 @@ def test_another_seed_scene_and_mode(operator):
     operator.until('s.scene === "office" && s.link === "live"')
     operator.see_frames(3)
     assert operator.change(WHOLE) > 5 * MOVED
+    page.select_option('#world-select', label='office_doorway')
+    page.wait_for_function('() => window.lingbot.world.world === "office_doorway"')
+    page.wait_for_function(SHOWN, arg='office_doorway')
     page.select_option('#mode', 'stepped')
     operator.until_link('stepping')
     page.select_option('#mode', 'realtime')
@@ -341,6 +348,20 @@ def test_a_page_needs_nothing_from_elsewhere(site, open_page):
     assert len(asked) > 5 and all(url.startswith(site.url) for url in asked)
 
 
+def test_a_picture_is_there_for_who_opens_the_page_of_a_paused_world(site, open_page):
+    operator = open_page()
+    operator.page.keyboard.press('p')
+    operator.until_link('paused')
+    operator.page.context.close()
+    site.view.end()
+    site.view = site.start_view()  # has never seen a picture
+    operator = open_page(link='paused')
+    operator.see_frames(0)
+    operator.page.wait_for_function('() => window.lingbot.frames >= 1', timeout=5e3)
+    operator.page.keyboard.press('p')
+    operator.until_link('live')
+
+
 def test_a_killed_world_is_lost_within_two_seconds_and_comes_back_by_itself(site, open_page):
     operator = open_page()
     site.world.end(signal.SIGKILL)
@@ -360,20 +381,6 @@ def test_a_killed_server_is_lost_within_two_seconds_and_is_found_again(site, ope
     site.view = site.start_view()
     operator.until_link('live')
     operator.see_frames(5)
-
-
-def test_a_picture_is_there_for_who_opens_the_page_of_a_paused_world(site, open_page):
-    operator = open_page()
-    operator.page.keyboard.press('p')
-    operator.until_link('paused')
-    operator.page.context.close()
-    site.view.end()
-    site.view = site.start_view()  # has never seen a picture
-    operator = open_page(link='paused')
-    operator.see_frames(0)
-    operator.page.wait_for_function('() => window.lingbot.frames >= 1', timeout=5e3)
-    operator.page.keyboard.press('p')
-    operator.until_link('live')
 
 
 def test_the_server_answers_as_a_page_should(site):

@@ -127,6 +127,7 @@ def test_a_page_is_told_what_world_it_is_and_shown_its_pictures(make_graph):
             status = await page.status(lambda s: s['link'] == 'live' and s['pose'], 'a live world')
             world = page.told['world', None]
             assert (world['known'], world['engine'], world['scenes']) == (True, 'fake', ['a', 'b'])
+            assert world['world'] == 'a' and world['depth_far_m'] > 0.0
             assert world['joints'][-1]['unit'] == 'm' and world['joints'][0]['max'] == 1.2
             assert world['can']['pause'] and not world['can']['prompt']
             assert status['scene'] == 'a' and status['rtf'] > 0.5

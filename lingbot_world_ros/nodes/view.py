@@ -19,13 +19,13 @@ from lingbot_world_ros.nodes.command_publishers import CommandPublishers
 from lingbot_world_ros.nodes.parameter_service import SafeParameterService
 from lingbot_world_ros.nodes.params import declare, VIEW
 from lingbot_world_ros.nodes.world_client import WorldClient
-from lingbot_world_ros.sensors.image import image_from_msg, rgb_from_msg
+from lingbot_world_ros.sensors.image import depth_from_msg, rgb_from_msg
 from lingbot_world_ros.sensors.simulation import state_name
 from lingbot_world_ros.sensors.stamps import stamp_to_ns
 from lingbot_world_ros.sensors.world import STATES
 from lingbot_world_ros.view.link import link_of, Signs
 from lingbot_world_ros.view.messages import MODES
-from lingbot_world_ros.view.pictures import COLOUR, colour_jpeg, DEPTH, depth_jpeg, TRUTH
+from lingbot_world_ros.view.pictures import COLOUR, colour_jpeg, DEPTH, depth_jpeg, FAR_M, TRUTH
 import numpy as np
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
@@ -120,7 +120,7 @@ class ViewNode(Node):
         names = sorted(self._asks_moving | set(joints))
         if names:
             self._commands.joint_velocities(
-                names, [joints.get(name, 0.0) * speeds[name] for name in names])
+                names, [joints.get(name, 0.0) * speeds.get(name, 0.0) for name in names])
         self._base_asked, self._asks_moving = base, set(joints)
 
     def move_joint(self, name: str, position: float) -> None:
@@ -265,7 +265,7 @@ class ViewNode(Node):
             elif key == 'image':
                 jpeg = colour_jpeg(rgb_from_msg(msg))
             else:
-                jpeg = depth_jpeg(_metres(msg))
+                jpeg = depth_jpeg(depth_from_msg(msg))
         except SpecError as error:
             self.get_logger().warning(f'{self._names[key][1]}: {error}',
                                       throttle_duration_sec=5.0)
@@ -310,7 +310,8 @@ class ViewNode(Node):
         told = {
             'namespace': self.get_namespace(), 'domain': self.context.get_domain_id(),
             'topics': {**named, **self._commands.topics}, 'worlds': self._worlds,
-            'modes': list(MODES), 'has_truth': bool(self._there.get('truth')),
+            'modes': list(MODES), 'depth_far_m': FAR_M,
+            'has_truth': bool(self._there.get('truth')),
             'can': {**self._client.can(), 'prompt': spec is not None and spec.takes_text}}
         return {**told, **(self._describe_unknown() if spec is None else _of_spec(spec))}
 
@@ -323,7 +324,8 @@ class ViewNode(Node):
                 (-pi, pi, own.joint_velocity) if limits is None else
                 (limits.low, limits.high, min(limits.speed, own.joint_velocity)))))
         return {
-            'known': False, 'engine': '', 'model': '', 'scene': '', 'scenes': [], 'seed': None,
+            'known': False, 'engine': '', 'model': '', 'scene': '', 'world': '', 'scenes': [],
+            'seed': None,
             'mode': '', 'width': getattr(image, 'width', 0), 'height': getattr(image, 'height', 0),
             'frame_rate_hz': None, 'frames_per_step': None, 'step_dt_s': None,
             'linear_max_mps': own.linear_velocity_mps,
@@ -359,6 +361,7 @@ def _of_spec(spec):
         joint['unit'] = units.get(velocity_name(joint['name']), 'rad/s').partition('/')[0]
     return {
         'known': True, 'engine': spec.engine, 'model': spec.model, 'scene': spec.scene,
+        'world': spec.world,
         'scenes': list(spec.scenes), 'seed': spec.seed, 'mode': spec.mode, 'width': spec.width,
         'height': spec.height, 'frame_rate_hz': _finite(spec.frame_rate),
         'frames_per_step': spec.frames_per_step, 'step_dt_s': _finite(spec.step_dt),
@@ -414,18 +417,6 @@ def _jpeg_of(msg) -> bytes:
         return data
     raise SpecError(f'{msg.format!r} is neither JPEG nor PNG; set topics.compressed to a topic '
                     'that is not there, then the raw image is used.')
-
-
-def _metres(msg):
-    """Return depth in metres; 16UC1 is millimetres (REP-118)."""
-    if msg.encoding == '16UC1':
-        dtype = '>u2' if msg.is_bigendian else '<u2'
-        rows = np.frombuffer(msg.data, np.uint8).reshape(msg.height, msg.step)
-        return rows[:, :2 * msg.width].copy().view(dtype).astype(np.float32) * 1e-3
-    depth_m = image_from_msg(msg)
-    if depth_m.ndim != 2:
-        raise SpecError(f'{msg.encoding!r} is no depth image; 32FC1 or 16UC1 is.')
-    return depth_m
 
 
 async def serve(node: ViewNode, spinner, announce) -> None:

@@ -17,7 +17,7 @@ from sensor_msgs.msg import CompressedImage, Image
 COLOURS = {  # encoding -> bytes per pixel, and which of them are red, green, blue
     'rgb8': (3, (0, 1, 2)), 'bgr8': (3, (2, 1, 0)), 'rgba8': (4, (0, 1, 2)),
     'bgra8': (4, (2, 1, 0)), 'mono8': (1, (0, 0, 0))}
-DEPTH = '32FC1'
+DEPTH, DEPTH_MM = '32FC1', '16UC1'
 MAX_SIDE_PX = 16384
 JPEG_FORMAT = 'rgb8; jpeg compressed bgr8'  # as image_transport writes it
 
@@ -79,6 +79,23 @@ def image_from_msg(msg: Image) -> np.ndarray:
     num_bytes, order = COLOURS[msg.encoding]
     pixels = _rows(msg, num_bytes).reshape(msg.height, msg.width, num_bytes)
     return pixels if msg.encoding == 'rgb8' else pixels[:, :, list(order)]
+
+
+def depth_from_msg(msg: Image) -> np.ndarray:
+    """
+    Read a depth image.
+
+    :param msg: encoding 32FC1, metres, or 16UC1, millimetres (REP-118)
+    :return: (h, w) float32, metres; may share memory with the message
+    :raises SpecError: another encoding, or sizes that do not fit the data
+    """
+    if msg.encoding == DEPTH_MM:
+        millimetres = _rows(msg, 2).view('>u2' if msg.is_bigendian else '<u2')
+        return millimetres.astype(np.float32) * 1e-3
+    if msg.encoding != DEPTH:
+        raise SpecError(f'Image encoding {quoted(msg.encoding)} is no depth; send {DEPTH} or '
+                        f'{DEPTH_MM}.')
+    return image_from_msg(msg)
 
 
 def rgb_from_msg(msg: Image) -> np.ndarray:

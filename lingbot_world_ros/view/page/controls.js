@@ -144,10 +144,10 @@ export class Controls {
 
   setWorld(world) {
     this.world = world;
-    const worlds = world.worlds?.length ? world.worlds
+    this.worlds = world.worlds?.length ? world.worlds
       : (world.scenes ?? []).map((name) => ({ name }));
-    fillSelect(byId('world-select'), worlds.map(({ name, description, uri }) => (
-      { value: name, title: description || uri || '' })));
+    fillSelect(byId('world-select'), this.worlds.map(({ name, description, uri }) => (
+      { value: uri || name, text: name, title: description || uri || '' })));
     fillSelect(byId('mode'), (world.modes ?? []).map((value) => ({ value })));
     byId('prompt-form').hidden = !world.takes_text;
     this.show();
@@ -165,7 +165,9 @@ export class Controls {
   /** Put what runs now into fields nobody is typing into. */
   showChoices() {
     const { status, world } = this;
-    choose(byId('world-select'), status?.scene || world?.scene || '');
+    const name = world?.world || status?.scene || world?.scene || '';
+    const known = this.worlds?.find((one) => one.name === name);
+    choose(byId('world-select'), known?.uri || name);
     choose(byId('mode'), status?.mode || world?.mode || '');
     const seed = status?.seed ?? world?.seed;
     if (!this.seedTyped && document.activeElement !== byId('seed') && seed != null) {
@@ -234,8 +236,8 @@ function fillSelect(select, options) {
   const key = JSON.stringify(options);
   if (select.dataset.options === key) return;
   select.dataset.options = key;
-  select.replaceChildren(...options.map(({ value, title }) => {
-    const option = make('option', '', value);
+  select.replaceChildren(...options.map(({ value, text, title }) => {
+    const option = make('option', '', text ?? value);
     Object.assign(option, { value, title: title ?? '' });
     return option;
   }));

@@ -284,6 +284,9 @@ function drawPlots() {
 /** Say which states the model predicts and which are only summed up from the commands. */
 function showWords(world) {
   setText(byId('camera-what'), ['Camera', world.engine, world.scene].filter(Boolean).join(' · '));
+  if (isNumber(world.depth_far_m)) {
+    setText(byId('depth-scale'), `red is near, blue ${world.depth_far_m} m and more`);
+  }
   setProperty(byId('camera-what'), 'title', [world.model, topicName('image')].join('; '));
   showKind(byId('joints-kind'), world, 'joint');
   showKind(byId('path-kind'), world, 'base');
