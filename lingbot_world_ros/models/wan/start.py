@@ -94,7 +94,7 @@ def seen_by(camera: PinholeCamera, rgb: np.ndarray, taken_by=None) -> np.ndarray
         scale = min(min(cx, w - cx) / half_x, min(cy, h - cy) / half_y)
         fits = 2.0 * degrees(atan(tan(0.5 * radians(camera.field_of_view_deg)) * scale))
         raise SpecError(f'The start image does not fill the view of {camera.field_of_view_deg:g} '
-                        f'degrees; set field_of_view_deg to {fits:.1f} or less.')
+                        f'degrees; set lingbot.field_of_view_deg to {fits:.1f} or less.')
     left, top = max(0, round(cx - half_x)), max(0, round(cy - half_y))
     return rgb[top:round(cy + half_y), left:round(cx + half_x)]
 
