@@ -428,3 +428,33 @@ def test_pictures_by_hand():
     assert shown.speed == pytest.approx(1.0) and shown.width_px == 8
     fast = movie([(black, grey)] * 330, 1 / 15)
     assert fast.speed == pytest.approx(3 / 15 / 0.08)
+
+
+def test_frames_of_long_steps_find_their_place(tmp_path):
+    recorder = make_recording(tmp_path / 'run', FakeWorld(frames_per_step=4), 'a', 5, again=True)
+    recording = gather(tmp_path / 'run')
+    assert [c.num_frames for c in recording.chapters] == [21, 21]
+    assert recording.num_frames == 42 and recording.sim_s == pytest.approx(
+        40 / FakeWorld(frames_per_step=4).spec.frame_rate_hz)
+    frames = [Comparer(recording).compare(chapter).imagined.rgb for chapter in recording.chapters]
+    assert all(np.array_equal(a, b) for a, b in zip(frames[0] + frames[1], recorder.frames))
+
+
+def test_a_teleport_moves_truth_and_imagination(reference, tmp_path):
+    bag = BagWriter(tmp_path / 'run')
+    recorder = Recorder(reference.spec, bag, images=False)
+    session = Session(reference, SessionSpec(mode='stepped', initial_state='paused'),
+                      observers=[recorder], log=logging.getLogger('test'), clock=FakeClock())
+    session.link(Driver(reference.spec))
+    session.start(WorldDefinition('office', 'office', seed=3)).result(20)
+    session.advance(4).result(20)
+    session.move('robot', pose=(0.5, 0.4, 1.0)).result(20)
+    session.advance(4).result(20)
+    session.close()
+    bag.close()
+    recording = gather(tmp_path / 'run')
+    found = Comparer(recording).compare(recording.chapters[0])
+    assert found.truth.pose[5, :2] == pytest.approx([0.5, 0.4], abs=0.05)
+    assert found.integrated[5, :2] == pytest.approx([0.5, 0.4], abs=0.05)
+    assert found.errors['position_m'].max() == 0.0
+    assert 'moved' in [event.kind for event in recording.events]

@@ -28,6 +28,7 @@ STYLE = {'svg.fonttype': 'none', 'text.parse_math': False, 'font.size': 8.5,
          'axes.spines.right': False, 'axes.axisbelow': True}
 HALF, WHOLE = (5.4, 2.5), (11.0, 2.6)  # inches
 LETTERS_PER_INCH, LETTERS_OF_A_LINE = 13, 7  # of legends
+MARGIN_M = 0.3  # around a path
 MAX_POINTS = 700  # per line; more cannot be seen
 
 
@@ -187,7 +188,12 @@ def path(truth, imagined, integrated) -> str:
             start = pose[np.isfinite(pose).all(1)][0]
     drawing.axes[0].plot(*start[:2], 's', ms=5, color=COLOUR['ink'], zorder=5)
     drawing.axes[0].set_aspect('equal', 'datalim')
-    drawing.axes[0].margins(0.12)
+    seen = np.concatenate([p[np.isfinite(p).all(1), :2] for p in (truth, imagined)
+                           if p is not None])
+    low, high = seen.min(0), seen.max(0)
+    room = np.maximum(0.25 * (high - low), MARGIN_M)
+    drawing.axes[0].set_xlim(low[0] - room[0], high[0] + room[0])
+    drawing.axes[0].set_ylim(low[1] - room[1], high[1] + room[1])
     drawing.labels('x [m]', 'y [m]')
     drawing.legend()
     return drawing.svg('Path of the base from above')

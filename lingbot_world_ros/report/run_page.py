@@ -132,8 +132,10 @@ def _tiles(recording, comparisons, verdicts):
     if compared:
         tiles.append(_psnr_tile(max(compared, key=lambda c: len(c.seconds))))
     if running.any():
+        whole = recording.sim_s / recording.duration_s if recording.duration_s else np.nan
         tiles.append(Tile('real-time factor', f'{np.median(factor[running]):.2f}',
-                          f'median; {np.median(rate[running]):.1f} frames/s'))
+                          f'median, {np.median(rate[running]):.1f} frames/s; {_number(whole, 2)} '
+                          'over all, pauses too'))
     if len(latency_ms):
         low, high = np.percentile(latency_ms, (50, 95))
         tiles.append(Tile('latency', f'{low:.0f} ms',
@@ -266,7 +268,8 @@ def _path_chart(comparison):
                               comparison.integrated), 'Path of the base from above',
                  'The square is the start, dots are the ends.' + (
                      ' Integrated: where the base would be had it done what it was told, without '
-                     'inertia and walls.' if comparison.integrated is not None else ''))
+                     'inertia and walls; that may leave the picture.'
+                     if comparison.integrated is not None else ''))
 
 
 def _horizon_table(comparison):
