@@ -188,6 +188,8 @@ BAD = [
     (lambda b: follow(b, [PAN], [-1.0], [[0.1]]), ('joint_trajectory', 'increase')),
     (lambda b: follow(b, [PAN], [1.0], [[0.1]], start_ns=1, sim_ns=5 * SECOND_NS),
      ('joint_trajectory', 'ended 4.000 s', 'stamp of 0')),
+    (lambda b: follow(b, [PAN], [1.0], [[0.1]], start_ns=1_800_000_000 * SECOND_NS),
+     ('joint_trajectory', '1800000000 s', 'use_sim_time', 'stamp of 0')),
     (lambda b: follow(b, [PAN], [0.0] * 10_001, [[0.1]] * 10_001), ('10001 points', '10000')),
 ]
 

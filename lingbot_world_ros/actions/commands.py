@@ -21,6 +21,7 @@ from lingbot_world_ros.worlds.world_model import ActionLayout
 import numpy as np
 
 MESSAGE_NS = 5_000_000_000  # how long the newest problem is told
+MAX_WAIT_NS = 86_400 * 1_000_000_000  # until a trajectory starts; beyond it the stamp is wall time
 MESSAGE_LENGTH = 500  # characters; a sender can put whole books into a name
 HOLD, VELOCITY, POSITION, TRAJECTORY = range(4)  # what drives a joint
 LINEAR, ANGULAR = 'base.linear.x', 'base.angular.z'
@@ -356,8 +357,8 @@ class CommandBuffer:
         :param sim_ns: sim time now
         :param policy_frequency_hz: rate of the points of a chunk without timing
         :param topic: where it came from, for the message
-        :raises SpecError: unknown joint, wrong length, not finite, bad times, all past, or a last
-            point in motion; nothing changed
+        :raises SpecError: unknown joint, wrong length, not finite, bad times, all past, a start
+            days ahead, or a last point in motion; nothing changed
         """
         if not len(times_s):
             columns = (self._joint_columns(names, topic) if len(names)
@@ -377,6 +378,9 @@ class CommandBuffer:
         if start_ns and late_ns > 0:
             self._refuse(topic, f'it ended {late_ns * 1e-9:.3f} s of sim time ago; send a header '
                          'stamp of 0 to start now')
+        if start_ns - sim_ns > MAX_WAIT_NS:
+            self._refuse(topic, f'it starts {(start_ns - sim_ns) * 1e-9:.0f} s of sim time from '
+                         'now; start the sender with use_sim_time, or send a header stamp of 0')
         begin_ns = max(start_ns, sim_ns)
         ahead = max(self._num_ahead(column, sim_ns, begin_ns) for column in columns)
         if ahead + len(times_ns) > MAX_POINTS:
