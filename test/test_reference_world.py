@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The MuJoCo reference world: geometry and physics that the learned world is measured by."""
+import os
+import subprocess
+import sys
+
 from lingbot_world_ros.worlds.robot import ROBOT
 from lingbot_world_ros.worlds.scenes import generate_scene, get_scene, SCENES, StartState
 import numpy as np
@@ -99,3 +103,13 @@ def test_generated_scenes_repeat_by_seed_and_differ_by_seed():
     assert first == again
     assert first.parts != other.parts
     reference.ReferenceScene(other).step(np.zeros(7))
+
+
+@pytest.mark.parametrize('library', ['off', 'nonsense'])
+def test_without_opengl_the_error_says_what_to_install(library):
+    code = ('from lingbot_world_ros.worlds.world_model import make_world\n'
+            'make_world("reference").reset("office", 0)')
+    result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True,
+                            timeout=60, env={**os.environ, 'MUJOCO_GL': library})
+    assert result.returncode and 'SpecError: The reference world cannot draw' in result.stderr
+    assert 'libegl1' in result.stderr.splitlines()[-1]

@@ -21,7 +21,13 @@ import numpy as np
 if 'MUJOCO_GL' not in os.environ and not os.environ.get('DISPLAY'):
     os.environ['MUJOCO_GL'] = 'egl'
 
-import mujoco  # noqa: E402, I100, I202  reads MUJOCO_GL when imported
+NO_DRAWING = ('The reference world cannot draw ({}). It needs OpenGL without a screen: install '
+              'libegl1 and libgl1-mesa-dri, and set MUJOCO_GL=egl.')
+
+try:
+    import mujoco  # noqa: E402, I100, I202  reads MUJOCO_GL when imported
+except (AttributeError, OSError, RuntimeError) as error:  # of the OpenGL it asks for
+    raise SpecError(NO_DRAWING.format(error)) from error
 
 from lingbot_world_ros.reference.mjcf import scene_mjcf, TIMESTEPS_PER_FRAME  # noqa: E402, I100
 
@@ -155,9 +161,12 @@ class _Renderer:
     def __init__(self, model, camera, supersampling):
         self.supersampling = supersampling
         width, height = camera.width_px * supersampling, camera.height_px * supersampling
-        self._gl = mujoco.GLContext(width, height)
-        self._gl.make_current()
-        self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
+        try:
+            self._gl = mujoco.GLContext(width, height)
+            self._gl.make_current()
+            self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
+        except (AttributeError, OSError, RuntimeError, mujoco.FatalError) as error:
+            raise SpecError(NO_DRAWING.format(error)) from error
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
         self._scene = mujoco.MjvScene(model, maxgeom=500)
         self._option = mujoco.MjvOption()
