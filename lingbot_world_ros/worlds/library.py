@@ -586,7 +586,8 @@ class _Reader:
         pose = self._pose('start_pose', entry, POSE_2D)
         problem = misplaced(scene, *pose[:2], self._spec.robot.base_radius_m)
         if problem:
-            raise self._wrong('start_pose', '', f'a free place on the floor: {problem}')
+            why = problem.rstrip('.')
+            raise self._wrong('start_pose', '', f'a free place on the floor: {why}')
         return pose
 
     def _joints(self, entry):
