@@ -1,14 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """Publishes what a person asks a robot to do, in the types the robot listens to."""
+from threading import Lock
+
 from lingbot_world_ros.nodes import qos
 from lingbot_world_ros.sensors.commands import joint_command_to_msg, twist_to_msg
+from rclpy.duration import Duration
 from sensor_msgs.msg import JointState
 
 STAMPED = 'geometry_msgs/msg/TwistStamped'
+PARTING = Duration(seconds=0.2)  # for a robot to hear that it shall stop
 
 
 class CommandPublishers:
-    """Publishers of ``cmd_vel`` and ``joint_command``; the type of the first is its listener's."""
+    """
+    Publishers of ``cmd_vel`` and ``joint_command``; the type of the first is its listener's.
+
+    ``look`` belongs to the executor's thread: only there the middleware lets go of a type at once.
+    Any other thread may publish.
+    """
 
     def __init__(self, node, cmd_vel: str = 'cmd_vel', joint_command: str = 'joint_command'):
         """
@@ -21,7 +30,8 @@ class CommandPublishers:
         """
         self._node, self._cmd_vel = node, qos.topic_name(node, cmd_vel)
         self._joints = qos.publisher(node, JointState, joint_command, qos.STATE)
-        self._twist, self._stamped = None, False
+        self._lock = Lock()  # guards what is below
+        self._twist, self._stamped, self._moves = None, False, False
 
     @property
     def topics(self) -> dict:
@@ -41,18 +51,31 @@ class CommandPublishers:
         """
         types = {info.topic_type
                  for info in self._node.get_subscriptions_info_by_topic(self._cmd_vel)}
-        if types and (self._twist is None or (STAMPED in types) != self._stamped):
-            if self._twist is not None:
-                self._node.destroy_publisher(self._twist)
-            self._stamped = STAMPED in types
-            kind = type(twist_to_msg(0.0, 0.0, self._stamped))
-            self._twist = self._node.create_publisher(kind, self._cmd_vel, qos.NEWEST)
-        return self._twist is not None
+        with self._lock:
+            if types and (self._twist is None or (STAMPED in types) != self._stamped):
+                self._part()
+                self._stamped = STAMPED in types
+                kind = type(twist_to_msg(0.0, 0.0, self._stamped))
+                self._twist = self._node.create_publisher(kind, self._cmd_vel, qos.NEWEST)
+            return self._twist is not None
 
     def twist(self, linear_mps: float, angular_radps: float) -> None:
         """Publish a base velocity; nothing happens while nobody listens."""
-        if self._twist is not None:
-            self._twist.publish(twist_to_msg(linear_mps, angular_radps, self._stamped))
+        with self._lock:
+            if self._twist is not None:
+                self._twist.publish(twist_to_msg(linear_mps, angular_radps, self._stamped))
+                self._moves = bool(linear_mps or angular_radps)
+
+    def _part(self):
+        """Drop the publisher; whoever heard it to the last must not go on moving."""
+        if self._twist is None:
+            return
+        if self._moves:
+            self._twist.publish(twist_to_msg(0.0, 0.0, self._stamped))
+            self._twist.wait_for_all_acked(PARTING)
+            self._moves = False
+        self._node.destroy_publisher(self._twist)
+        self._twist = None
 
     def joint_velocities(self, names, velocities) -> None:
         """Publish velocities, rad/s or m/s, of the joints named."""

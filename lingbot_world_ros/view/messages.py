@@ -113,7 +113,8 @@ def _do(content):
 
 def _number(content, name, highest) -> float:
     value = content.get(name)
-    if type(value) not in (int, float) or not isfinite(value) or abs(value) > highest:
+    # In this order: isfinite takes no whole number that is too large for a float.
+    if type(value) not in (int, float) or abs(value) > highest or not isfinite(value):
         raise SpecError(f'{quoted(str(name))} is {value!r:.40}, not a number from {-highest:g} to '
                         f'{highest:g}.')
     return float(value)
@@ -128,9 +129,14 @@ def _whole(content, name, low, high) -> int:
 
 def _text(content, name) -> str:
     value = content.get(name)
-    if not isinstance(value, str) or len(value) > MAX_TEXT:
+    if not isinstance(value, str) or len(value) > MAX_TEXT or not _is_unicode(value):
         raise SpecError(f'{name} is not text of at most {MAX_TEXT} characters.')
     return value
+
+
+def _is_unicode(text):
+    """Tell whether a text can leave as UTF-8; JSON may hold half a character."""
+    return not any('\ud800' <= character <= '\udfff' for character in text)
 
 
 def _mode(content):

@@ -18,7 +18,7 @@ import json
 from pathlib import Path
 import time
 from typing import Optional, Protocol
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from aiohttp import web, WSCloseCode, WSMsgType
 from lingbot_world_ros.errors import quoted, SpecError
@@ -30,6 +30,9 @@ PAGE = Path(__file__).resolve().parent / 'page'
 FIRST_PORT, NUM_PORTS = 8420, 20  # tried one after the other where none is asked for
 PERIOD_S = 0.1  # between two words on how the world is doing
 MAX_PAGES = 32
+MAX_WAITING = 200  # messages for a page that does not read them, before it is dropped
+MAX_REQUESTS = 32  # at a time, of all pages
+CLOSING_S = 2.0  # for pages to hear that the server ends
 COOKIE = 'lingbot_world_{}'  # browsers do not tell ports apart
 LOCAL_NAMES = ('localhost', '127.0.0.1', '::1')
 HEADERS = {
@@ -75,6 +78,7 @@ class _Page:
 
     id: str
     socket: web.WebSocketResponse
+    transport: Optional[asyncio.Transport]  # None: gone already
     wake: asyncio.Event
     shows: Show = Show(False, False)
     world: Optional[dict] = None  # as last told
@@ -86,6 +90,13 @@ class _Page:
         """Send a message, after those that wait."""
         self.texts.append(json.dumps({'type': kind, **content}, allow_nan=False))
         self.wake.set()
+        if len(self.texts) > MAX_WAITING:
+            self.drop()
+
+    def drop(self) -> None:
+        """Cut the connection; closing it would wait for a page that does not read."""
+        if self.transport is not None:
+            self.transport.abort()
 
     def show(self, kind: int, picture: bytes) -> None:
         """Send a picture in place of an older one of its kind that still waits."""
@@ -113,13 +124,15 @@ class Server:
         self._controls = Controls()
         self._pages, self._num_pages = {}, 0
         self._newest, self._sequence = {}, 0  # pictures by kind, for pages that come late
+        self._num_requests, self._ends = 0, False
         self._runner = self._ticking = None
 
     @property
     def url(self) -> str:
         """Where to look; the token is in it."""
         host = f'[{self._host}]' if ':' in self._host else self._host
-        return f'http://{host}:{self._port}/' + (f'?token={self._token}' if self._token else '')
+        return f'http://{host}:{self._port}/' + (
+            f'?token={quote(self._token, safe="")}' if self._token else '')
 
     async def start(self) -> None:
         """
@@ -154,12 +167,18 @@ class Server:
 
     async def stop(self) -> None:
         """Stop the robot if a page drives it, tell all pages, and listen no more."""
+        self._ends = True  # else a key that is held would go on driving until its page is closed
         if self._controls.holder is not None:
             self._robot.stop()
         if self._ticking is not None:
             self._ticking.cancel()
-        for page in list(self._pages.values()):
-            await page.socket.close(code=WSCloseCode.GOING_AWAY, message=b'the server ends')
+        pages = list(self._pages.values())
+        if pages:
+            await asyncio.wait([asyncio.ensure_future(page.socket.close(
+                code=WSCloseCode.GOING_AWAY, message=b'the server ends')) for page in pages],
+                timeout=CLOSING_S)
+        for page in pages:
+            page.drop()
         if self._runner is not None:
             await self._runner.cleanup()
 
@@ -185,12 +204,9 @@ class Server:
     @web.middleware
     async def _guard(self, request, handler):
         """Answer only those who may ask, and tell browsers what the page may do."""
-        self._check_origin(request)
-        given = request.query.get('token') or request.cookies.get(COOKIE.format(self._port), '')
-        if self._token and not compare_digest(given.encode(), self._token.encode()):
-            raise web.HTTPUnauthorized(text='This page needs a token: open the address that was '
-                                       'printed when it started, with ?token=... at its end.\n')
         try:
+            self._check_origin(request)
+            self._check_token(request)
             response = await handler(request)
         except web.HTTPException as error:
             error.headers.update(HEADERS)
@@ -206,8 +222,16 @@ class Server:
             raise web.HTTPForbidden(text=f'This page is served as {self._host}, not as '
                                     f'{quoted(host)}.\n')
         origin = request.headers.get('Origin')
-        if origin is not None and urlsplit(origin).netloc != request.host:
+        if origin is not None and origin.partition('://')[2] != request.host:
             raise web.HTTPForbidden(text=f'Pages from {quoted(origin)} may not ask here.\n')
+
+    def _check_token(self, request):
+        """Refuse who does not know the token; any bytes may come in its place."""
+        given = request.query.get('token') or request.cookies.get(COOKIE.format(self._port), '')
+        if self._token and not compare_digest(given.encode(errors='surrogatepass'),
+                                              self._token.encode(errors='surrogatepass')):
+            raise web.HTTPUnauthorized(text='This page needs a token: open the address that was '
+                                       'printed when it started, with ?token=... at its end.\n')
 
     async def _on_index(self, request):
         if self._token and 'token' in request.query:  # out of the address, into a cookie
@@ -224,7 +248,7 @@ class Server:
                                        compress=False)
         await socket.prepare(request)
         self._num_pages += 1
-        page = _Page(str(self._num_pages), socket, asyncio.Event())
+        page = _Page(str(self._num_pages), socket, request.transport, asyncio.Event())
         self._pages[page.id] = page
         self._watch()
         sending = asyncio.ensure_future(self._send(page))
@@ -281,6 +305,9 @@ class Server:
 
     def _act(self, page, message):
         now_s = time.monotonic()
+        self._stop_if_silent(now_s)
+        if self._ends:
+            return
         if isinstance(message, Show):
             self._show(page, message)
         elif isinstance(message, Drive):
@@ -315,20 +342,32 @@ class Server:
             page.tell('done', id=do.id, ok=False, text='Another page drives; take the controls '
                       'first.')
             return
+        if self._num_requests >= MAX_REQUESTS:
+            page.tell('done', id=do.id, ok=False, text=f'{MAX_REQUESTS} requests are not answered '
+                      'yet; wait for them.')
+            return
 
         def done(future):
-            ok, text = future.result()
-            page.tell('done', id=do.id, ok=ok, text=text)
+            self._num_requests -= 1
+            if not future.cancelled():
+                error = future.exception()
+                ok, text = future.result() if error is None else (False, f'It failed: {error}')
+                page.tell('done', id=do.id, ok=ok, text=text)
 
+        self._num_requests += 1
         self._robot.request(do).add_done_callback(done)
 
+    def _stop_if_silent(self, now_s):
+        """Stop a robot whose driver went silent; before controls change hands, too."""
+        if self._controls.is_silent(now_s):
+            self._robot.stop()
+
     async def _tick(self):
-        """Tell pages how the world is doing, and stop a robot whose driver went silent."""
+        """Tell pages how the world is doing, and look after who drives."""
         while True:
             await asyncio.sleep(PERIOD_S)
             now_s = time.monotonic()
-            if self._controls.is_silent(now_s):
-                self._robot.stop()
+            self._stop_if_silent(now_s)
             self._controls.expire(now_s)
             if not self._pages:
                 continue
