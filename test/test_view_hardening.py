@@ -13,15 +13,20 @@ pytest.importorskip('rclpy')
 pytest.importorskip('lingbot_world_ros.msg')
 aiohttp = pytest.importorskip('aiohttp')
 
-from geometry_msgs.msg import Twist, TwistStamped  # noqa: E402, I100
+from fake_world import FakeWorld  # noqa: E402, I100
+from geometry_msgs.msg import Twist, TwistStamped  # noqa: E402
+from lingbot_world_ros.nodes.action_encoder import ActionEncoderNode  # noqa: E402
 from lingbot_world_ros.nodes.command_publishers import CommandPublishers  # noqa: E402
 from lingbot_world_ros.nodes.view import ViewNode  # noqa: E402
+from lingbot_world_ros.nodes.world_model import WorldModelNode  # noqa: E402
+from lingbot_world_ros.sensors.simulation import state_number  # noqa: E402
 from lingbot_world_ros.view import server as view_server  # noqa: E402
 from lingbot_world_ros.view.messages import Do, Drive  # noqa: E402
 from lingbot_world_ros.view.server import Server  # noqa: E402
 import rclpy  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from sensor_msgs.msg import Image, JointState  # noqa: E402
+from simulation_interfaces.srv import GetSimulationState  # noqa: E402
 import test_view_node as usual  # noqa: E402
 
 domain, make_graph, serving, Page = usual.domain, usual.make_graph, usual.serving, usual.Page
@@ -303,3 +308,59 @@ def test_depth_that_does_not_fit_its_size_is_left_out(make_graph, step, num_byte
         return seen
 
     graph.wait_for(shown, 'the next picture')
+
+
+def watched(view, seconds):
+    """Return the states of the link that a page is told in that time."""
+    found, end_s = [], time.monotonic() + seconds
+    while time.monotonic() < end_s:
+        found.append(view.status()['link'])
+        time.sleep(0.02)
+    return found
+
+
+def test_a_simulator_that_pauses_without_a_picture_is_not_lost_now_and_then(make_graph):
+    graph = make_graph(nodes=lambda: [ViewNode()])
+
+    def tell(request, response):
+        response.state.state = state_number('paused')
+        return response
+
+    graph._spinner.add(answering := rclpy.create_node('answering'))
+    answering.create_service(GetSimulationState, 'get_simulation_state', tell)
+    graph.view.watch(True, False, False)
+    graph.wait_for(lambda: graph.view.status()['link'] == 'paused', 'its pause')
+    assert set(watched(graph.view, 4.0)) == {'paused'}
+
+
+def test_a_service_that_does_not_answer_is_not_asked_more_and_more(make_graph, monkeypatch):
+    monkeypatch.setattr('lingbot_world_ros.nodes.view.POLL_S', 0.0)
+    graph = make_graph(nodes=lambda: [ViewNode()])
+    graph.probe.create_service(GetSimulationState, 'get_simulation_state',
+                               lambda request, response: response)  # and nobody spins
+    client = graph.view._client._clients['GetSimulationState']
+    graph.view.watch(True, False, False)
+    end_s = time.monotonic() + 10.0
+    while not client._pending_requests and time.monotonic() < end_s:
+        time.sleep(0.02)
+    time.sleep(1.6)
+    assert len(client._pending_requests) == 1
+
+
+def test_an_engine_that_makes_many_frames_in_one_slow_step_is_live(make_graph):
+    class Slow(FakeWorld):
+        def __init__(self):
+            super().__init__(frames_per_step=12)
+
+        def step(self, actions, render=True):
+            time.sleep(2.5)
+            return super().step(actions, render)
+
+    def world_and_view():
+        encoder = ActionEncoderNode()
+        return [WorldModelNode(world=Slow, encoder=encoder), encoder, ViewNode()]
+
+    graph = make_graph(nodes=world_and_view)
+    graph.view.watch(True, False, False)
+    graph.wait_for(lambda: graph.view.status()['link'] == 'live', 'the first step')
+    assert set(watched(graph.view, 4.0)) == {'live'}

@@ -23,7 +23,7 @@ from lingbot_world_ros.sensors.image import depth_from_msg, rgb_from_msg
 from lingbot_world_ros.sensors.simulation import state_name
 from lingbot_world_ros.sensors.stamps import stamp_to_ns
 from lingbot_world_ros.sensors.world import STATES
-from lingbot_world_ros.view.link import link_of, Signs
+from lingbot_world_ros.view.link import link_of, LOST_S, Signs
 from lingbot_world_ros.view.messages import MODES
 from lingbot_world_ros.view.pictures import COLOUR, colour_jpeg, DEPTH, depth_jpeg, FAR_M, TRUTH
 import numpy as np
@@ -34,6 +34,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 TICK_S = 0.1
 LOOK_TICKS = 5  # ticks between two looks at who is there
 POLL_S = 1.0  # between two questions for the state of a simulator that does not publish it
+POLL_PATIENCE_S = 4.0  # an older answer says nothing
 WORLDS_S = 10.0  # the same, for the worlds of one that named none
 MAX_WORLDS = 200
 STATE_NAMES = {number: name for name, number in STATES.items()}
@@ -291,15 +292,17 @@ class ViewNode(Node):
                  'sign_age_s': min((age for age in ages if age is not None), default=None)}
         if status is None:
             polled_s, state = self._polled or (0.0, None)
-            if now_s - polled_s > 3.0 * POLL_S:
+            if now_s - polled_s > POLL_PATIENCE_S:
                 state = None
             elif state is not None:
-                signs['sign_age_s'] = min(now_s - polled_s, signs['sign_age_s'] or now_s)
-            return Signs(**signs, state=state, has_publishers=bool(
-                there.get('image') or there.get('compressed')))
-        rate_hz = max(status.frame_rate, 0.1) if status.frame_rate else 1.0
+                ages.append(now_s - polled_s)
+                signs['sign_age_s'] = min(age for age in ages if age is not None)
+            return Signs(**signs, state=state, lost_s=POLL_PATIENCE_S, has_publishers=bool(
+                state or there.get('image') or there.get('compressed')))
+        step_s = _step_s(status)
         return Signs(**signs, state=STATE_NAMES.get(status.state), mode=status.mode,
-                     message=status.message, step_s=1.0 / rate_hz,
+                     message=status.message, step_s=step_s,
+                     lost_s=LOST_S if step_s < LOST_S else 2.0 * LOST_S,  # diagnostics: each 1 s
                      has_publishers=bool(there.get('status', 1)))
 
     def _describe(self) -> dict:
@@ -390,6 +393,12 @@ def _of_status(status):
         'contact': _rounded(status.contact, 3), 'step': status.step, 'seed': status.seed,
         'scene': status.scene, 'prompt': status.prompt, 'mode': status.mode,
         'refused': status.rejected_commands, 'message': status.message}
+
+
+def _step_s(status) -> float:
+    """Return the wall seconds between pictures, of which one step may bring several at once."""
+    rate_hz = _finite(status.frame_rate) or 0.5  # nothing measured yet
+    return max(1.0 / max(rate_hz, 0.1), _finite(status.step_duration) or 0.0)
 
 
 def _stamp_s(msg):

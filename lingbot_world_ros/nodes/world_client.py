@@ -7,6 +7,7 @@ made from the thread of an asyncio loop; the answers come in the executor's.
 """
 import asyncio
 from functools import partial
+import time
 
 from lingbot_world_ros.nodes import qos
 from lingbot_world_ros.nodes.simulation_services import installed
@@ -39,6 +40,7 @@ class WorldClient:
         :param prompt_topic: where a prompt is published
         """
         self._node, self._clients, self._world_node = node, {}, None
+        self._asked = {}  # name -> the newest question in the background, and when
         prefix = service_prefix.rstrip('/') + '/' if service_prefix else ''
         for name in STANDARD:
             srv_type = installed('srv', name)
@@ -82,7 +84,13 @@ class WorldClient:
         client = self._clients.get(name)
         if client is None or not client.service_is_ready():
             return False
+        asked, before_s = self._asked.get(name, (None, 0.0))
+        if asked is not None and not asked.done():
+            if time.monotonic() - before_s < PATIENCE_S:
+                return True  # the answer is still to come
+            client.remove_pending_request(asked)
         future = client.call_async(client.srv_type.Request())
+        self._asked[name] = future, time.monotonic()
         future.add_done_callback(
             lambda done: None if done.result() is None else on_answer(done.result()))
         return True

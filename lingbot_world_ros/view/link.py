@@ -18,7 +18,8 @@ class Signs:
     ``state`` is playing, paused, stopped, no_world, loading_world or error; None: the world does
     not tell, as with a simulator that has no ``world_status`` and no state service. Ages are
     wall seconds, None: never heard. ``step_s``: wall seconds between pictures that are usual.
-    ``watches``: somebody looks, so pictures are subscribed to.
+    ``watches``: somebody looks, so pictures are subscribed to. ``lost_s``: without a sign of life
+    for longer the world is lost.
     """
 
     where: str  # topic and ROS domain, for the user
@@ -30,6 +31,7 @@ class Signs:
     has_publishers: bool = False
     step_s: float = 0.0
     watches: bool = True
+    lost_s: float = LOST_S
 
 
 def link_of(signs: Signs) -> Tuple[str, str]:
@@ -44,7 +46,7 @@ def link_of(signs: Signs) -> Tuple[str, str]:
     if signs.sign_age_s is None:
         return WAITING, (f'Nothing is heard on {signs.where}. Start a world there ("lingbot-world '
                          'sim"), with the same ROS_DOMAIN_ID, namespace and profile.')
-    if not signs.has_publishers or (signs.state is not None and signs.sign_age_s > LOST_S):
+    if not signs.has_publishers or (signs.state is not None and signs.sign_age_s > signs.lost_s):
         return LOST, (f'The world is gone: nothing on {signs.where} for {signs.sign_age_s:.0f} s. '
                       'This page goes on by itself when it is back.')
     if signs.state is None:
