@@ -1,12 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where the files that ship with the package are, in a checkout, a pip or a colcon install."""
+import os
 from pathlib import Path
+import sys
 from urllib.parse import unquote, urlsplit
 
 from lingbot_world_ros.errors import quoted, shown, SpecError
 
 PACKAGE = 'lingbot_world_ros'
 MAX_PATH = 4096  # characters; to resolve more takes time that grows with their square
+
+
+def pip_install(*packages: str) -> str:
+    """
+    Say what installs packages where this program looks for them, to be typed as it is.
+
+    :param packages: names as pip has them
+    :return: for example ``.venv/bin/pip install mujoco`` in a virtual environment that the shell
+        has not activated
+    """
+    pip = 'pip'
+    if sys.prefix != sys.base_prefix and os.environ.get('VIRTUAL_ENV') != sys.prefix:
+        pip = os.path.relpath(os.path.join(sys.prefix, 'bin', pip))
+    return ' '.join((pip, 'install', *packages))
 
 
 def _roots():

@@ -4,11 +4,36 @@ How verbs and training scripts show progress: bars on stderr, lines where that i
 
 Library code does not use it, but takes a callback such as ``Progress.show`` or ``Progress.add``.
 """
+import shutil
 import sys
+import time
 
 DELAY_S = 1.0  # what is done sooner shows nothing
 LINE_PERIOD_S = 5.0  # between lines where stderr is no terminal
 MANY = 10_000  # more of something than this are bytes
+
+
+def show_until_end(spinner, tell, duration_s=None, is_over=lambda: False) -> None:
+    """
+    Print a line per second; on a terminal it replaces the one before.
+
+    :param spinner: a ``nodes.run.Spinner``, which says when it is time to end
+    :param tell: returns the line
+    :param duration_s: end after this many seconds of wall time; None: do not
+    :param is_over: asked after each line whether to end
+    """
+    on_terminal = sys.stdout.isatty()
+    end_s = time.monotonic() + (duration_s or float('inf'))
+    while True:
+        ended = spinner.wait(min(1.0, max(0.0, end_s - time.monotonic())))
+        line = tell()
+        if on_terminal:
+            line = f'\r{line[:shutil.get_terminal_size().columns - 1]}\x1b[K'
+        print(line, end='' if on_terminal else '\n', flush=True)
+        if ended or is_over() or time.monotonic() >= end_s:
+            break
+    if on_terminal:
+        print()
 
 
 class Progress:

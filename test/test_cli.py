@@ -68,6 +68,7 @@ def test_verbs_are_listed(capsys):
     (['--seed', '-4'], 'seed=-4'),
     (['--mode', 'fast'], "mode='fast'"),
     ([*REFERENCE, '--world', 'ofice'], "Did you mean 'office'"),
+    (['--world', 'nope.yaml'], 'there is no such file'),
     (['--worlds', '0'], '0 worlds'),
     (['--worlds', '2', '--namespace', 'a b'], "--namespace 'a b'"),
     (['--engine', 'rom'], "Did you mean 'room'"),
@@ -125,6 +126,13 @@ def test_sim_ends_by_itself_after_its_duration(domain):
     process = start(domain, 'sim', *REFERENCE, '--duration', '1.5', '--param', 'seed:=3')
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0 and 'seed 3' in out and 'Traceback' not in err
+
+
+def test_sim_takes_the_path_of_a_world_file(domain, tmp_path):
+    (tmp_path / 'mine.yaml').write_text('scene: office\nseed: 11\n')
+    process = start(domain, 'sim', '--world', str(tmp_path / 'mine.yaml'), '--duration', '0.5')
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0 and 'scene office, seed 11' in out, err
 
 
 def test_sim_waits_for_lifecycle_calls_where_it_shall_not_start_itself(domain):

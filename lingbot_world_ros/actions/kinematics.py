@@ -11,7 +11,7 @@ from typing import Dict, List, Mapping, Tuple
 
 from lingbot_world_ros.actions.limits import JointLimits
 from lingbot_world_ros.errors import shown, SpecError, unknown_name
-from lingbot_world_ros.paths import read_text
+from lingbot_world_ros.paths import pip_install, read_text
 import numpy as np
 
 NAME = 'robot_description'
@@ -68,8 +68,9 @@ class RobotModel:
         try:
             from urdf_parser_py.urdf import URDF
         except ImportError as error:
-            raise SpecError(f'{NAME} needs the Python package {error.name!r}: pip install '
-                            'urdfdom-py (or apt install ros-$ROS_DISTRO-urdfdom-py).') from error
+            raise SpecError(f'{NAME} needs the Python package {error.name!r}: '
+                            f'{pip_install("urdfdom-py")} (or apt install '
+                            'ros-$ROS_DISTRO-urdfdom-py).') from error
         try:
             robot = URDF.from_xml_string(_joints_and_links(text))
         except SpecError:

@@ -13,6 +13,7 @@ import struct
 from typing import Iterator, Optional, Tuple
 
 from lingbot_world_ros.errors import SpecError
+from lingbot_world_ros.paths import pip_install
 from lingbot_world_ros.recording.definitions import message_definition
 
 FORMAT = 8  # of metadata.yaml; the newest that Humble reads, and everything after it
@@ -30,8 +31,8 @@ def require_rosbags() -> None:
     try:
         import rosbags.rosbag2  # noqa: F401
     except ImportError as error:
-        raise SpecError(f'Recordings need the Python package rosbags ({error}): pip install '
-                        'rosbags.') from error
+        raise SpecError(f'Recordings need the Python package rosbags ({error}): '
+                        f'{pip_install("rosbags")}.') from error
 
 
 class BagWriter:

@@ -1,9 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """``lingbot-world follow``: let a simulator do what a running world does, beside it."""
 import os
-import shutil
-import sys
-import time
 
 NAME = 'follow'
 HELP = 'publish the truth beside a running world: another engine does the same, step by step'
@@ -51,6 +48,7 @@ def run(args) -> int:
         ros_args += ['--params-file', str(profile_path(args.profile))]
     start_ros([*ros_args, *namespace_args(args.namespace), *args.ros_args])
     from lingbot_world_ros.nodes.follower import FollowerNode
+    from lingbot_world_ros.progress import show_until_end
     import rclpy
     from rclpy.parameter import Parameter
     code = 0
@@ -62,7 +60,8 @@ def run(args) -> int:
                 parameter_overrides=[Parameter(n, value=v) for n, v in values.items()]))
             stop_on_signals(spinner)
             _introduce(node)
-            _report_until_end(node, spinner, args.duration)
+            show_until_end(spinner, lambda: status_line(node.follower, node.comparison),
+                           args.duration)
     except KeyboardInterrupt:
         code = INTERRUPTED
     except BaseException:
@@ -78,23 +77,6 @@ def _introduce(node):
           f'({spec.model}), ROS domain {os.environ.get("ROS_DOMAIN_ID") or "0"}\n'
           f'Publishes  {" ".join(node.topics)}\n'
           'Ctrl-C ends.', flush=True)
-
-
-def _report_until_end(node, spinner, duration_s):
-    """Show one line per second; on a terminal it replaces the one before."""
-    on_terminal = sys.stdout.isatty()
-    end_s = time.monotonic() + (duration_s or float('inf'))
-    while True:
-        ended = spinner.wait(min(1.0, max(0.0, end_s - time.monotonic())))
-        line = status_line(node.follower, node.comparison)
-        if on_terminal:
-            line = line[:shutil.get_terminal_size().columns - 1]
-        print(f'\r{line}\x1b[K' if on_terminal else line, end='' if on_terminal else '\n',
-              flush=True)
-        if ended or time.monotonic() >= end_s:
-            break
-    if on_terminal:
-        print()
 
 
 def status_line(follower, comparison) -> str:

@@ -149,7 +149,9 @@ def _require_packages():
     """Say what to install before anything is imported that needs it."""
     from importlib.util import find_spec
     from lingbot_world_ros.errors import SpecError
+    from lingbot_world_ros.paths import pip_install
     missing = [name for name in ('torch', 'safetensors', 'cv2', 'tqdm') if find_spec(name) is None]
     if missing:
         raise SpecError(f'imagine needs {", ".join(missing)}; install what '
-                        'requirements/lingbot.txt lists: pip install -r requirements/lingbot.txt')
+                        'requirements/lingbot.txt lists: '
+                        f'{pip_install("-r requirements/lingbot.txt")}')

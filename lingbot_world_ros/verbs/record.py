@@ -2,8 +2,6 @@
 """``lingbot-world record``: a running world from outside, into a bag that can be replayed."""
 import os
 from pathlib import Path
-import shutil
-import sys
 import time
 
 NAME = 'record'
@@ -75,23 +73,12 @@ def _find_world(node):
 
 
 def _report_until_end(node, bag, spinner, duration_s):
-    """Show one line per second; on a terminal it replaces the one before."""
-    on_terminal = sys.stdout.isatty()
+    """Show how far it is, until the time is over or nothing can be written any more."""
+    from lingbot_world_ros.progress import show_until_end
     start_s = time.monotonic()
     print(f'Recording {node.num_topics} topics to {bag.folder}. Ctrl-C ends.', flush=True)
-    left_s = duration_s or float('inf')
-    while left_s > 0.0:
-        ended = spinner.wait(min(1.0, left_s)) or node.ended.is_set()
-        left_s = (duration_s or float('inf')) - (time.monotonic() - start_s)
-        line = _line(node, bag, time.monotonic() - start_s)
-        if on_terminal:
-            line = line[:shutil.get_terminal_size().columns - 1]
-        print(f'\r{line}\x1b[K' if on_terminal else line, end='' if on_terminal else '\n',
-              flush=True)
-        if ended:
-            break
-    if on_terminal:
-        print()
+    show_until_end(spinner, lambda: _line(node, bag, time.monotonic() - start_s), duration_s,
+                   node.ended.is_set)
 
 
 def _line(node, bag, duration_s) -> str:

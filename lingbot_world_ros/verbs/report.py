@@ -68,10 +68,11 @@ def _require_packages():
     """Say what to install before anything is imported that needs it."""
     from importlib.util import find_spec
     from lingbot_world_ros.errors import SpecError
+    from lingbot_world_ros.paths import pip_install
     missing = [pip for name, pip in PACKAGES.items() if find_spec(name) is None]
     if missing:
         raise SpecError(f'report needs the Python package{"s" if len(missing) > 1 else ""} '
-                        f'{", ".join(missing)}: pip install {" ".join(missing)}.')
+                        f'{", ".join(missing)}: {pip_install(*missing)}.')
 
 
 def _is_evaluation(path) -> bool:

@@ -6,6 +6,7 @@ Several worlds are as many processes, each with a namespace, clock, frames and s
 """
 import json
 import os
+from pathlib import Path
 import shutil
 import sys
 import time
@@ -66,8 +67,9 @@ def run(args) -> int:
     started_s = time.monotonic()
     from lingbot_world_ros.nodes.params import DEFAULT_PROFILE, load_profile, profile_path
     from lingbot_world_ros.processes import Companions
+    from lingbot_world_ros.progress import show_until_end
     values = load_profile(args.profile)
-    overrides = _overrides(args)
+    overrides = _overrides(args, values)
     if args.worlds != 1:
         return _run_worlds(args, values, overrides)
     from lingbot_world_ros.nodes.run import (end_process, interrupt_on_signals, INTERRUPTED,
@@ -97,7 +99,7 @@ def run(args) -> int:
             if PAGE in companions.names:
                 print(companions.first_line(PAGE, PAGE_PATIENCE_S))
             print('Ctrl-C ends.', flush=True)
-            _report_until_end(world, spinner, args.duration, companions)
+            show_until_end(spinner, lambda: _tell(world, companions), args.duration)
     except KeyboardInterrupt:
         code = INTERRUPTED
     except BaseException:
@@ -145,12 +147,27 @@ def _run_worlds(args, values, overrides) -> int:
     return run_together(commands)
 
 
-def _overrides(args) -> dict:
+def _overrides(args, profile) -> dict:
     """Check parameters given on the command line; they win over the profile."""
     from lingbot_world_ros.nodes.params import PARAMS, read_assignments
     values = {name: getattr(args, _option(name)) for name in OVERRIDES}
-    return {**{name: PARAMS[name].check(value, 'command line') for name, value in values.items()
-               if value is not None}, **read_assignments(args.param)}
+    values = {**{name: PARAMS[name].check(value, 'command line') for name, value in values.items()
+                 if value is not None}, **read_assignments(args.param)}
+    world_path = {**profile, **values}.get('world_path', '')
+    return {**values, **_world_file(args.world, world_path)}
+
+
+def _world_file(given, world_path) -> dict:
+    """Let a path name a world file: who types it may read its folder."""
+    if not given or '://' in given or not given.endswith(('.yaml', '.yml')):
+        return {}
+    from lingbot_world_ros.errors import quoted, SpecError
+    path = Path(given).expanduser().absolute()
+    if not path.is_file():
+        raise SpecError(f'--world {quoted(given)}: there is no such file; give a path, a URI or '
+                        'the name of a world.')
+    return {'world': path.as_uri(),
+            'world_path': ':'.join(filter(None, (world_path, str(path.parent))))}
 
 
 def _domain() -> str:
@@ -220,25 +237,14 @@ def _teleop_command() -> str:
     return 'ros2 run lingbot_world_ros teleop'
 
 
-def _report_until_end(world, spinner, duration_s, companions):
-    """Show one line per second; on a terminal it replaces the one before."""
-    on_terminal = sys.stdout.isatty()
-    end_s = time.monotonic() + (duration_s or float('inf'))
-    while True:
-        ended = spinner.wait(min(1.0, max(0.0, end_s - time.monotonic())))
-        for name, code in companions.ended():
-            print(f'\nThe {name} has ended, exit code {code}; the world goes on without it.')
-        session = world.session
-        line = ('not configured' if session is None else
-                status_line(session.status, session.latencies_s()))
-        if on_terminal:
-            line = line[:shutil.get_terminal_size().columns - 1]
-        print(f'\r{line}\x1b[K' if on_terminal else line, end='' if on_terminal else '\n',
-              flush=True)
-        if ended or time.monotonic() >= end_s:
-            break
-    if on_terminal:
-        print()
+def _tell(world, companions) -> str:
+    """Say how the world is doing, and first what has ended beside it."""
+    for name, code in companions.ended():
+        print(f'\nThe {name} has ended, exit code {code}; the world goes on without it.')
+    session = world.session
+    if session is None:
+        return 'not configured'
+    return status_line(session.status, session.latencies_s())
 
 
 def status_line(status, latencies_s) -> str:

@@ -41,8 +41,9 @@ def run(args) -> int:
         import aiohttp  # noqa: F401
     except ImportError as error:
         from lingbot_world_ros.errors import SpecError
-        raise SpecError('The page needs the Python package aiohttp: pip install aiohttp (or apt '
-                        'install python3-aiohttp).') from error
+        from lingbot_world_ros.paths import pip_install
+        raise SpecError('The page needs the Python package aiohttp: '
+                        f'{pip_install("aiohttp")} (or apt install python3-aiohttp).') from error
     from lingbot_world_ros.nodes.params import DEFAULT_PROFILE, load_profile, profile_path
     from lingbot_world_ros.nodes.run import namespace_args, Spinner, start_ros
     from lingbot_world_ros.nodes.view import serve, ViewNode

@@ -294,7 +294,8 @@ class WorldLibrary:
         """One answer for what is missing and for what is none of the asker's business."""
         return WorldError(NOT_FOUND, f'There is no {what} {quoted(uri)} in the folders that may '
                           'be read: those of installed ROS packages for package://, of this '
-                          'package and of the parameter world_path for file://.')
+                          'package and of the parameter world_path for file:// (for example '
+                          'world_path:=$PWD).')
 
     def _image(self, entry, folder) -> str:
         """Find a start image; relative names are beside the world file."""

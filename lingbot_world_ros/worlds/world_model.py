@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Optional, Protocol, Sequence, Tuple, TYPE_CHECKING, Union
 
 from lingbot_world_ros.errors import SpecError
+from lingbot_world_ros.paths import pip_install
 from lingbot_world_ros.worlds.robot import CameraSpec, JointSpec, RobotSpec
 import numpy as np
 
@@ -244,5 +245,5 @@ def make_world(engine: str, batch_size: int = 1, **options) -> WorldModel:
     except ImportError as error:
         package = ENGINES[engine]
         raise SpecError(f'Engine {engine!r} needs the Python package {error.name!r}: '
-                        f'pip install {error.name or package}.') from error
+                        f'{pip_install(error.name or package)}.') from error
     raise unknown_name('engine', engine, ENGINES)
