@@ -25,7 +25,7 @@ from lingbot_world_ros.view.messages import Do, Drive  # noqa: E402
 from lingbot_world_ros.view.server import Server  # noqa: E402
 import rclpy  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
-from sensor_msgs.msg import Image, JointState  # noqa: E402
+from sensor_msgs.msg import CompressedImage, Image, JointState  # noqa: E402
 from simulation_interfaces.srv import GetSimulationState  # noqa: E402
 import test_view_node as usual  # noqa: E402
 
@@ -364,3 +364,37 @@ def test_an_engine_that_makes_many_frames_in_one_slow_step_is_live(make_graph):
     graph.view.watch(True, False, False)
     graph.wait_for(lambda: graph.view.status()['link'] == 'live', 'the first step')
     assert set(watched(graph.view, 4.0)) == {'live'}
+
+
+def test_compressed_video_gives_way_to_the_raw_image(make_graph):
+    graph = make_graph(nodes=lambda: [ViewNode()])
+    names, seen = graph.view.params.topics, []
+    raw = graph.probe.create_publisher(Image, names.image, 1)
+    video = graph.probe.create_publisher(CompressedImage, names.compressed, 1)
+    graph.view.on_picture = lambda *picture: seen.append(picture)
+    graph.view.watch(True, False, False)
+
+    def shown():
+        raw.publish(Image(encoding='mono8', width=4, height=4, step=4, data=bytes(16)))
+        video.publish(CompressedImage(format='h264', data=b'\0\0\0\1g'))
+        return seen
+
+    graph.wait_for(shown, 'the raw image')
+
+
+def test_joints_of_two_publishers_are_known_together(make_graph):
+    graph = make_graph(nodes=lambda: [ViewNode()])
+    graph.view.watch(True, False, False)
+    states = graph.publisher(JointState, graph.view.params.topics.joint_states)
+
+    def told():
+        states.publish(JointState(name=['arm'], position=[0.5]))
+        states.publish(JointState(name=['gripper'], position=[float('nan')]))
+        return len(graph.view.world()['joints']) == 2
+
+    graph.wait_for(told, 'both joints')
+    for _ in range(30):
+        told()
+        time.sleep(0.02)
+        assert [joint['name'] for joint in graph.view.world()['joints']] == ['arm', 'gripper']
+    assert graph.view.status()['joints'] == {'arm': 0.5}

@@ -12,7 +12,7 @@ import time
 
 from lingbot_world_ros.actions.commands import ANGULAR, LINEAR, velocity_name
 from lingbot_world_ros.actions.kinematics import RobotModel
-from lingbot_world_ros.errors import SpecError, unknown_name
+from lingbot_world_ros.errors import quoted, SpecError, unknown_name
 from lingbot_world_ros.msg import WorldSpec as WorldSpecMsg, WorldStatus as WorldStatusMsg
 from lingbot_world_ros.nodes import qos
 from lingbot_world_ros.nodes.command_publishers import CommandPublishers
@@ -24,7 +24,7 @@ from lingbot_world_ros.sensors.simulation import state_name
 from lingbot_world_ros.sensors.stamps import stamp_to_ns
 from lingbot_world_ros.sensors.world import STATES
 from lingbot_world_ros.view.link import link_of, LOST_S, Signs
-from lingbot_world_ros.view.messages import MODES
+from lingbot_world_ros.view.messages import MAX_JOINTS, MODES
 from lingbot_world_ros.view.pictures import COLOUR, colour_jpeg, DEPTH, depth_jpeg, FAR_M, TRUTH
 import numpy as np
 from rclpy.clock import Clock, ClockType
@@ -40,6 +40,9 @@ MAX_WORLDS = 200
 STATE_NAMES = {number: name for name, number in STATES.items()}
 # Matches reliable and best-effort publishers alike; only the newest counts.
 WATCHING = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+# Of these several nodes tell a part each.
+SHARED, WATCHING_ALL = ('joint_states', 'diagnostics'), QoSProfile(
+    depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
 
 
 class ViewNode(Node):
@@ -70,6 +73,7 @@ class ViewNode(Node):
         self._asks_moving = set()  # joints that were asked to move
         self._base_asked, self._world_node = False, ''
         self._limits, self._worlds, self._polled = {}, [], None
+        self._joints, self._is_video = {}, False  # name -> position; compressed is no picture
         self._asked_worlds_s = -inf
         self._num_others, self._there, self._ticks, self._polled_s = 0, {}, 0, 0.0
         qos.subscription(self, WorldSpecMsg, 'world_spec', self.on_world_spec, qos.LATCHED)
@@ -159,6 +163,7 @@ class ViewNode(Node):
         before = self._newest('spec')
         self._heard['spec'] = time.monotonic(), msg
         if before is None or before.engine != msg.engine:
+            self._joints = {}
             self._worlds, self._asked_worlds_s = [], -inf
         self._world = self._describe()
 
@@ -232,27 +237,39 @@ class ViewNode(Node):
     def _follow(self):
         """Subscribe to what is wanted and there, drop what is not."""
         wanted = set(self._wanted)
-        if 'colour' in wanted:  # the small one, where there is one
-            wanted = wanted - {'colour'} | {'compressed' if self._there.get('compressed')
-                                            else 'image'}
+        if 'colour' in wanted:  # the small one, where there is one that can be shown
+            small = self._there.get('compressed') and not (self._is_video
+                                                           and self._there.get('image'))
+            wanted = wanted - {'colour'} | {'compressed' if small else 'image'}
         if self._there.get('truth') and 'status' in wanted:
             wanted |= {'image_error', 'position_error'}
         for key in [key for key in self._followed if key not in wanted]:
             self.destroy_subscription(self._followed.pop(key))
             self._heard.pop('image' if key == 'compressed' else key, None)
+            if key == 'joint_states':
+                self._joints = {}
         for key in wanted - set(self._followed):
             kind, topic = self._names[key]
             self._followed[key] = self.create_subscription(
-                kind, topic, lambda msg, key=key: self._hear(key, msg), WATCHING)
+                kind, topic, lambda msg, key=key: self._hear(key, msg),
+                WATCHING_ALL if key in SHARED else WATCHING)
 
     def _hear(self, key, msg):
         if key == 'diagnostics':
             if not any(self._is_ours(entry) for entry in msg.status):
                 return
+        elif key == 'joint_states':
+            self._hear_joints(msg)
         elif key in ('compressed', 'image', 'depth', 'truth'):
             key = self._show(key, msg)
         if key is not None:
             self._heard[key] = time.monotonic(), msg
+
+    def _hear_joints(self, msg):
+        """Note where joints are; arm and gripper may each have a publisher of their own."""
+        heard = self._joints | dict(zip(msg.name, msg.position))
+        if len(heard) <= MAX_JOINTS:
+            self._joints = heard
 
     def _is_ours(self, entry):
         return entry.name == f'{self._world_node.lstrip("/")}: world'
@@ -268,6 +285,7 @@ class ViewNode(Node):
             else:
                 jpeg = depth_jpeg(depth_from_msg(msg))
         except SpecError as error:
+            self._is_video |= key == 'compressed'
             self.get_logger().warning(f'{self._names[key][1]}: {error}',
                                       throttle_duration_sec=5.0)
             return None
@@ -321,7 +339,7 @@ class ViewNode(Node):
     def _describe_unknown(self):
         own, image = self.params.view, self._newest('image')
         joints = []
-        for name in getattr(self._newest('joint_states'), 'name', ()):
+        for name in self._joints:
             limits, unit = self._limits.get(name, (None, 'rad'))
             joints.append(_joint(name, unit, *(
                 (-pi, pi, own.joint_velocity) if limits is None else
@@ -338,10 +356,7 @@ class ViewNode(Node):
             'predicted': [], 'integrated': []}
 
     def _joint_positions(self):
-        msg = self._newest('joint_states')
-        if msg is None:
-            return {}
-        return {name: round(position, 4) for name, position in zip(msg.name, msg.position)
+        return {name: round(position, 4) for name, position in self._joints.items()
                 if isfinite(position)}
 
     def _pose(self, key):
@@ -424,8 +439,8 @@ def _jpeg_of(msg) -> bytes:
     data = bytes(msg.data)
     if data[:3] == b'\xff\xd8\xff' or data[:8] == b'\x89PNG\r\n\x1a\n':
         return data
-    raise SpecError(f'{msg.format!r} is neither JPEG nor PNG; set topics.compressed to a topic '
-                    'that is not there, then the raw image is used.')
+    raise SpecError(f'{quoted(msg.format)} is neither JPEG nor PNG; the raw image is shown where '
+                    'there is one.')
 
 
 async def serve(node: ViewNode, spinner, announce) -> None:
