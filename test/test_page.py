@@ -232,6 +232,16 @@ def test_another_seed_scene_and_mode(operator):
     operator.until('s.scene === "living_room"')
 
 
+def test_a_seed_that_is_none_is_refused_in_words(operator):
+    seed = operator.status('seed')
+    for text in ('-3', '1e3', '99999999999'):
+        operator.page.fill('#seed', text)
+        operator.page.click('#reset')
+        operator.page.wait_for_selector(f'#notes >> text=not "{text}"')
+    time.sleep(0.3)
+    assert operator.status('seed') == seed
+
+
 def test_depth_is_shown_on_request(operator):
     operator.page.check('#show-depth')
     operator.page.wait_for_function(LIT, arg='depth')

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /** Buttons and fields of the world: play, step, reset, seed, world, mode, prompt. */
-import { allow, byId, clamp, make, setProperty, setText } from './dom.js';
+import { allow, byId, make, setProperty, setText } from './dom.js';
 
 const ANSWER_MS = 30000;
 const MAX_STEPS = 1000;
@@ -31,9 +31,6 @@ export class Controls {
     byId('play').addEventListener('click', () => this.playOrPause());
     byId('step').addEventListener('click', () => this.step(this.stepCount()));
     byId('reset').addEventListener('click', () => this.reset());
-    for (const field of [byId('seed'), byId('steps')]) {
-      field.addEventListener('input', () => setProperty(field, 'value', digitsOf(field.value)));
-    }
     byId('seed').addEventListener('input', () => { this.seedTyped = byId('seed').value !== ''; });
     onEnter(byId('seed'), () => this.reset());
     onEnter(byId('steps'), () => this.step(this.stepCount()));
@@ -90,24 +87,31 @@ export class Controls {
   }
 
   stepCount() {
-    const steps = Number(byId('steps').value);
-    return Number.isInteger(steps) ? clamp(steps, 1, MAX_STEPS) : 1;
+    return this.whole(byId('steps').value, 1, MAX_STEPS, 'Step: the number of steps');
   }
 
   step(steps) {
-    this.ask('step', { steps });
+    if (steps !== null) this.ask('step', { steps });
+  }
+
+  /** Read a whole number; null after a note where it is none. */
+  whole(text, low, high, what) {
+    const value = /^\d+$/.test(text.trim()) ? Number(text) : NaN;
+    if (value >= low && value <= high) return value;
+    this.host.note('error', `${what} is a whole number from ${low} to ${high}, not "${text}".`);
+    return null;
   }
 
   reset() {
     const text = byId('seed').value.trim();
-    if (!this.seedTyped || text === '') return this.ask('reset');
-    const seed = Number(text);
-    if (seed > MAX_SEED) {
-      return this.host.note('error',
-        `Reset: the seed is a whole number from 0 to ${MAX_SEED}, not "${text}".`);
+    if (!this.seedTyped || text === '') {
+      this.ask('reset');
+      return;
     }
+    const seed = this.whole(text, 0, MAX_SEED, 'Reset: the seed');
+    if (seed === null) return;
     this.seedTyped = false;
-    return this.ask('reset', { seed });
+    this.ask('reset', { seed });
   }
 
   sendPrompt(event) {
@@ -213,14 +217,13 @@ export class Controls {
   /** One visible sentence for people who cannot hover over a disabled button. */
   explain(common, can) {
     const missing = ['pause', 'step', 'reset', 'seed', 'load', 'mode'].filter((one) => !can[one]);
+    const isKnown = this.world && this.status?.link !== 'waiting';
     const text = common ? common
-      : this.world && missing.length ? `Not offered by this world: ${missing.join(', ')}.` : '';
+      : isKnown && missing.length ? `Not offered by this world: ${missing.join(', ')}.` : '';
     setText(byId('controls-why'), text);
     setProperty(byId('controls-why'), 'hidden', text === '');
   }
 }
-
-const digitsOf = (text) => text.replace(/\D/g, '');
 
 const titleOf = (what) => what[0].toUpperCase() + what.slice(1);
 

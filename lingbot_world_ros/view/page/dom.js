@@ -35,6 +35,7 @@ export function allow(element, why) {
 export const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
 
 /** A number with fixed digits, or a dash where there is none. */
-export const fixed = (value, digits) => (isNumber(value) ? value.toFixed(digits) : '–');
+export const fixed = (value, digits) =>
+  (isNumber(value) ? value.toFixed(digits).replace(/^-(?=[0.]+$)/, '') : '–');
 
 export const isNumber = (value) => typeof value === 'number' && Number.isFinite(value);

@@ -131,6 +131,7 @@ export class Drive {
   /** Repeat what is held, so that a page that froze is told from one that drives on. */
   beat() {
     if (!this.host.mayDrive()) this.forget();
+    else if (document.activeElement?.matches(TEXT)) this.stop(); // where focusin did not come
     else this.transmit(this.sent);
   }
 

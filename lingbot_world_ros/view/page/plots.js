@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /** Plots of the last minute and the top view of the base path, on small canvases. */
-import { isNumber } from './dom.js';
+import { fixed, isNumber } from './dom.js';
 
 const SPAN_S = 60;
 const MAX_PATH = 1500; // points; a longer path is thinned out
@@ -334,7 +334,7 @@ export class PathPlot {
   numbers(context) {
     const [x, y, yaw] = this.pose;
     const degrees = Math.round((Math.atan2(Math.sin(yaw), Math.cos(yaw)) * 180) / Math.PI);
-    const text = `x ${x.toFixed(2)}  y ${y.toFixed(2)}  yaw ${degrees}°`;
+    const text = `x ${fixed(x, 2)}  y ${fixed(y, 2)}  yaw ${degrees}°`;
     context.fillStyle = palette.box;
     context.fillRect(5, 1, context.measureText(text).width + 8, 15);
     context.fillStyle = palette.quiet;
