@@ -2,6 +2,7 @@
 """The action encoder as a session uses it in one process, and alone over topics."""
 from dataclasses import replace
 import threading
+import time
 
 import pytest
 
@@ -12,7 +13,7 @@ from fake_world import FakeWorld  # noqa: E402, I100
 from geometry_msgs.msg import Quaternion, Transform, Twist, TwistStamped  # noqa: E402
 from lingbot_world_ros.errors import SpecError  # noqa: E402
 from lingbot_world_ros.msg import ActionEmbedding, WorldSpec  # noqa: E402
-from lingbot_world_ros.nodes import qos  # noqa: E402
+from lingbot_world_ros.nodes import action_encoder, qos  # noqa: E402
 from lingbot_world_ros.nodes.action_encoder import ActionEncoderNode  # noqa: E402
 from lingbot_world_ros.sensors.action_embedding import embedding_from_msg  # noqa: E402
 from lingbot_world_ros.sensors.commands import joint_command_to_msg, twist_to_msg  # noqa: E402
@@ -138,14 +139,15 @@ def test_nothing_is_pulled_before_a_world_begins(make_encoder):
     assert 'no world runs yet' in encoder.warnings[0]
 
 
-def test_a_linked_encoder_needs_no_topics_and_no_timer(make_encoder):
+def test_a_linked_encoder_needs_no_topics_and_encodes_by_no_timer(make_encoder):
     encoder = make_encoder()
     before = {s.topic_name for s in encoder.subscriptions}
-    assert {'/world_spec', '/joint_states'} <= before and len(list(encoder.timers)) == 1
+    assert {'/world_spec', '/joint_states'} <= before and len(list(encoder.timers)) == 2
     for _ in range(2):  # a world_model that is configured again links again
         encoder.link(lambda: 0, lambda accepted: None)
     after = {s.topic_name for s in encoder.subscriptions}
-    assert before - after == {'/world_spec', '/joint_states'} and list(encoder.timers) == []
+    assert before - after == {'/world_spec', '/joint_states'}
+    assert len(list(encoder.timers)) == 1  # looks who publishes commands, now and then
 
 
 def test_the_session_may_pull_while_it_is_told_of_a_command(make_encoder):
@@ -431,3 +433,22 @@ def test_alone_a_world_that_makes_no_sense_is_told_and_the_encoder_lives_on(doma
             specs.publish(spec_msg(**changes))
             graph.wait_for(lambda: any(words in line for line in node.warnings), words)
         Alone(graph)
+
+
+def test_a_publisher_of_the_other_twist_type_is_told_once(domain, monkeypatch):
+    monkeypatch.setattr(action_encoder, 'LOOK_PERIOD_S', 0.05)
+
+    def nodes():
+        node = ActionEncoderNode()
+        node.warnings = []
+        node.get_logger = lambda: Log(node.warnings)
+        return [node]
+
+    with Graph(nodes, domain, ('-p', 'cmd_vel_type:=twist')) as graph:
+        graph.probe.create_publisher(TwistStamped, 'cmd_vel', 1)
+        told = graph.nodes[0].warnings
+        graph.wait_for(lambda: told, 'a warning')
+        graph.probe.create_publisher(Twist, 'cmd_vel', 1)
+        time.sleep(0.3)
+        assert len(told) == 1
+        assert '/probe publishes TwistStamped, but Twist is listened to' in told[0]

@@ -34,6 +34,7 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory
 
+LOOK_PERIOD_S = 2.0  # between two looks at who publishes commands
 LOG_PERIOD_S = 2.0
 FIRST_STAMPED_DISTRO = 'kilted'  # from here on Nav2 and the wheel controllers use TwistStamped
 
@@ -97,8 +98,10 @@ class ActionEncoderNode(Node):
             qos.subscription(self, JointState, params.topics.joint_states, self.on_joint_states,
                              qos.NEWEST)]
         # Steady: embeddings must flow before there is any sim time.
-        self._timer = self.create_timer(1.0 / params.encode_rate_hz, self.encode,
-                                        clock=Clock(clock_type=ClockType.STEADY_TIME))
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._timer = self.create_timer(1.0 / params.encode_rate_hz, self.encode, clock=steady)
+        self._told_types = set()  # of publishers whose commands cannot arrive
+        self.create_timer(LOOK_PERIOD_S, self.on_look, clock=steady)
 
     def _subscribe(self, topics):
         twist = twist_type(self._params.cmd_vel_type, os.environ.get('ROS_DISTRO', ''))
@@ -217,6 +220,18 @@ class ActionEncoderNode(Node):
             self.begin(msg)
         except SpecError as error:
             self._warn('world_spec', shown(error, MESSAGE_LENGTH))
+
+    def on_look(self):
+        """Tell, once each, who publishes cmd_vel in a type that never arrives here."""
+        topic, own = self.cmd_vel.topic_name, self.cmd_vel.msg_type.__name__
+        for info in self.get_publishers_info_by_topic(topic):
+            kind = info.topic_type.rpartition('/')[2]
+            who = f'{info.node_namespace.rstrip("/")}/{info.node_name}', kind
+            if kind != own and who not in self._told_types:
+                self._told_types.add(who)
+                self.get_logger().warning(
+                    f'{topic}: {who[0]} publishes {kind}, but {own} is listened to, so nothing '
+                    'arrives. Let it publish the other type, or set cmd_vel_type.')
 
     def on_joint_states(self, msg):
         """Note where the joints are; what changes from frame to frame is encoded anew."""
