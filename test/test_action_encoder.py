@@ -445,10 +445,15 @@ def test_a_publisher_of_the_other_twist_type_is_told_once(domain, monkeypatch):
         return [node]
 
     with Graph(nodes, domain, ('-p', 'cmd_vel_type:=twist')) as graph:
-        graph.probe.create_publisher(TwistStamped, 'cmd_vel', 1)
+        graph.probe.create_publisher(Twist, 'cmd_vel', 1)
+        elsewhere = rclpy.Context()  # within one, a topic has one type
+        rclpy.init(context=elsewhere, domain_id=domain)
+        other = rclpy.create_node('other', context=elsewhere)
+        other.create_publisher(TwistStamped, 'cmd_vel', 1)
         told = graph.nodes[0].warnings
         graph.wait_for(lambda: told, 'a warning')
-        graph.probe.create_publisher(Twist, 'cmd_vel', 1)
         time.sleep(0.3)
+        other.destroy_node()
+        rclpy.shutdown(context=elsewhere)
         assert len(told) == 1
-        assert '/probe publishes TwistStamped, but Twist is listened to' in told[0]
+        assert '/other publishes TwistStamped, but Twist is listened to' in told[0]
