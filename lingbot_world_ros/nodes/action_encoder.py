@@ -35,6 +35,7 @@ from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory
 
 LOOK_PERIOD_S = 2.0  # between two looks at who publishes commands
+UNKNOWN = '_NODE_NAME_UNKNOWN_'
 LOG_PERIOD_S = 2.0
 FIRST_STAMPED_DISTRO = 'kilted'  # from here on Nav2 and the wheel controllers use TwistStamped
 
@@ -227,7 +228,8 @@ class ActionEncoderNode(Node):
         for info in self.get_publishers_info_by_topic(topic):
             kind = info.topic_type.rpartition('/')[2]
             who = f'{info.node_namespace.rstrip("/")}/{info.node_name}', kind
-            if kind != own and who not in self._told_types:
+            is_known = UNKNOWN not in info.node_name  # told by discovery a moment later
+            if kind != own and is_known and who not in self._told_types:
                 self._told_types.add(who)
                 self.get_logger().warning(
                     f'{topic}: {who[0]} publishes {kind}, but {own} is listened to, so nothing '
