@@ -226,6 +226,17 @@ def test_a_token_of_any_characters_opens_the_page_whose_address_was_told(token):
     asyncio.run(knock())
 
 
+def test_a_host_of_no_text_is_every_address_and_is_told_as_one_that_works():
+    async def knock():
+        server = await started(Robot(), host='', token='t')
+        async with aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as session:
+            async with session.get(server.url) as answer:
+                assert answer.status == 200
+        await server.stop()
+
+    asyncio.run(knock())
+
+
 def test_joints_that_vanish_while_they_are_driven_are_stopped(make_graph):
     graph = make_graph(nodes=lambda: [ViewNode()])
     view, commands = graph.view, graph.listen(JointState, 'joint_command')

@@ -130,7 +130,7 @@ class Server:
     @property
     def url(self) -> str:
         """Where to look; the token is in it."""
-        host = f'[{self._host}]' if ':' in self._host else self._host
+        host = f'[{self._host}]' if ':' in self._host else self._host or 'localhost'
         return f'http://{host}:{self._port}/' + (
             f'?token={quote(self._token, safe="")}' if self._token else '')
 
