@@ -6,19 +6,19 @@ It knows a simulator by its topics alone, so it may run on another machine and b
 simulator with the same profile. Pictures and states are subscribed to while a page is open.
 """
 import asyncio
-from math import atan2, inf, isfinite, isnan, pi
+from math import inf, isfinite, pi
 import signal
 import time
 
-from lingbot_world_ros.actions.commands import ANGULAR, LINEAR, velocity_name
 from lingbot_world_ros.actions.kinematics import RobotModel
-from lingbot_world_ros.errors import quoted, SpecError, unknown_name
+from lingbot_world_ros.errors import SpecError, unknown_name
 from lingbot_world_ros.msg import WorldSpec as WorldSpecMsg, WorldStatus as WorldStatusMsg
 from lingbot_world_ros.nodes import qos
 from lingbot_world_ros.nodes.command_publishers import CommandPublishers
 from lingbot_world_ros.nodes.parameter_service import SafeParameterService
 from lingbot_world_ros.nodes.params import declare, VIEW
 from lingbot_world_ros.nodes.world_client import WorldClient
+from lingbot_world_ros.sensors import page
 from lingbot_world_ros.sensors.image import depth_from_msg, rgb_from_msg
 from lingbot_world_ros.sensors.simulation import state_name
 from lingbot_world_ros.sensors.stamps import stamp_to_ns
@@ -26,7 +26,6 @@ from lingbot_world_ros.sensors.world import STATES
 from lingbot_world_ros.view.link import link_of, LOST_S, Signs
 from lingbot_world_ros.view.messages import MAX_JOINTS, MODES
 from lingbot_world_ros.view.pictures import COLOUR, colour_jpeg, DEPTH, depth_jpeg, FAR_M, TRUTH
-import numpy as np
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -93,18 +92,14 @@ class ViewNode(Node):
         status, image = self._newest('status'), self._newest('image')
         link, text = link_of(self._signs(now_s))
         told = {
-            'link': link, 'text': text, 'image_age_s': _rounded(self._age_s('image', now_s), 2),
-            'sim_s': _stamp_s(status or image), 'joints': self._joint_positions(),
-            'pose': self._pose('odom'), 'others_on_cmd_vel': self._num_others,
-            'truth_error': _finite(getattr(self._newest('image_error'), 'data', None)),
-            'truth_position_error_m': _finite(
-                getattr(self._newest('position_error'), 'data', None)),
-            'rtf': None, 'frame_rate_hz': None, 'latency_ms': None, 'uncertainty': None,
-            'calibrated': None, 'contact': None, 'step': None, 'seed': None, 'scene': '',
-            'prompt': '', 'mode': '', 'refused': 0, 'message': ''}
-        if status is not None:
-            told.update(_of_status(status))
-        return told
+            'link': link, 'text': text,
+            'image_age_s': page.rounded(self._age_s('image', now_s), 2),
+            'sim_s': page.stamp_s(status or image), 'joints': self._joint_positions(),
+            'pose': page.pose(self._newest('odom')), 'others_on_cmd_vel': self._num_others,
+            'truth_error': page.finite(getattr(self._newest('image_error'), 'data', None)),
+            'truth_position_error_m': page.finite(
+                getattr(self._newest('position_error'), 'data', None))}
+        return {**told, **(page.NO_STATUS if status is None else page.status(status))}
 
     def watch(self, colour: bool, depth: bool, truth: bool) -> None:
         """Follow what pages look at; nothing while there is none."""
@@ -279,7 +274,7 @@ class ViewNode(Node):
         stamp_s = stamp_to_ns(msg.header.stamp) * 1e-9
         try:
             if key in ('compressed', 'truth'):
-                jpeg = _jpeg_of(msg)
+                jpeg = page.picture(msg)
             elif key == 'image':
                 jpeg = colour_jpeg(rgb_from_msg(msg))
             else:
@@ -334,113 +329,31 @@ class ViewNode(Node):
             'modes': list(MODES), 'depth_far_m': FAR_M,
             'has_truth': bool(self._there.get('truth')),
             'can': {**self._client.can(), 'prompt': spec is not None and spec.takes_text}}
-        return {**told, **(self._describe_unknown() if spec is None else _of_spec(spec))}
+        return {**told, **(self._describe_unknown() if spec is None else page.world(spec))}
 
     def _describe_unknown(self):
         own, image = self.params.view, self._newest('image')
         joints = []
         for name in self._joints:
             limits, unit = self._limits.get(name, (None, 'rad'))
-            joints.append(_joint(name, unit, *(
+            joints.append(page.joint(name, unit, *(
                 (-pi, pi, own.joint_velocity) if limits is None else
                 (limits.low, limits.high, min(limits.speed, own.joint_velocity)))))
         return {
-            'known': False, 'engine': '', 'model': '', 'scene': '', 'world': '', 'scenes': [],
-            'seed': None,
-            'mode': '', 'width': getattr(image, 'width', 0), 'height': getattr(image, 'height', 0),
-            'frame_rate_hz': None, 'frames_per_step': None, 'step_dt_s': None,
-            'linear_max_mps': own.linear_velocity_mps,
-            'angular_max_radps': own.angular_velocity_radps, 'joints': joints,
-            'has_depth': self.count_publishers(self._names['depth'][1]) > 0,
-            'takes_text': False, 'takes_images': False, 'prompt': '', 'uncertainty_limit': None,
-            'predicted': [], 'integrated': []}
+            **page.NO_WORLD, 'joints': joints, 'linear_max_mps': own.linear_velocity_mps,
+            'angular_max_radps': own.angular_velocity_radps,
+            'width': getattr(image, 'width', 0), 'height': getattr(image, 'height', 0),
+            'has_depth': self.count_publishers(self._names['depth'][1]) > 0}
 
     def _joint_positions(self):
         return {name: round(position, 4) for name, position in self._joints.items()
                 if isfinite(position)}
 
-    def _pose(self, key):
-        msg = self._newest(key)
-        if msg is None:
-            return None
-        position, q = msg.pose.pose.position, msg.pose.pose.orientation
-        yaw = atan2(2.0 * (q.w * q.z + q.x * q.y), 1.0 - 2.0 * (q.y * q.y + q.z * q.z))
-        values = [round(value, 4) for value in (position.x, position.y, yaw)]
-        return values if all(map(isfinite, values)) else None
-
-
-def _of_spec(spec):
-    highest = dict(zip(spec.action_names, spec.action_max))
-    joints = [_joint(name, 'rad', low, high, highest.get(velocity_name(name), 0.0))
-              for name, low, high in zip(spec.joint_names, spec.joint_position_min,
-                                         spec.joint_position_max)]
-    units = dict(zip(spec.action_names, spec.action_units))
-    for joint in joints:
-        joint['unit'] = units.get(velocity_name(joint['name']), 'rad/s').partition('/')[0]
-    return {
-        'known': True, 'engine': spec.engine, 'model': spec.model, 'scene': spec.scene,
-        'world': spec.world,
-        'scenes': list(spec.scenes), 'seed': spec.seed, 'mode': spec.mode, 'width': spec.width,
-        'height': spec.height, 'frame_rate_hz': _finite(spec.frame_rate),
-        'frames_per_step': spec.frames_per_step, 'step_dt_s': _finite(spec.step_dt),
-        'linear_max_mps': _finite(highest.get(LINEAR, 0.0)) or 0.0,
-        'angular_max_radps': _finite(highest.get(ANGULAR, 0.0)) or 0.0, 'joints': joints,
-        'has_depth': spec.has_depth, 'takes_text': spec.takes_text,
-        'takes_images': spec.takes_images, 'prompt': '',
-        'uncertainty_limit': _rounded(spec.uncertainty_limit, 4),
-        'predicted': list(spec.predicted_states), 'integrated': list(spec.integrated_states)}
-
-
-def _joint(name, unit, low, high, speed):
-    """Describe a joint; one that turns without end gets a slider of one turn."""
-    return {'name': name, 'unit': unit, 'min': _finite(low, -pi), 'max': _finite(high, pi),
-            'speed_max': _finite(speed, 0.0)}
-
-
-def _of_status(status):
-    playing = status.state == WorldStatusMsg.STATE_PLAYING
-    return {
-        'rtf': _rounded(status.real_time_factor if playing else 0.0, 3),
-        'frame_rate_hz': _rounded(status.frame_rate, 2),
-        'latency_ms': _rounded(status.command_latency * 1e3, 1) or None,
-        'uncertainty': _rounded(status.uncertainty, 4),
-        'calibrated': None if isnan(status.uncertainty) else status.uncertainty_calibrated,
-        'contact': _rounded(status.contact, 3), 'step': status.step, 'seed': status.seed,
-        'scene': status.scene, 'prompt': status.prompt, 'mode': status.mode,
-        'refused': status.rejected_commands, 'message': status.message}
-
 
 def _step_s(status) -> float:
     """Return the wall seconds between pictures, of which one step may bring several at once."""
-    rate_hz = _finite(status.frame_rate) or 0.5  # nothing measured yet
-    return max(1.0 / max(rate_hz, 0.1), _finite(status.step_duration) or 0.0)
-
-
-def _stamp_s(msg):
-    return None if msg is None else round(stamp_to_ns(msg.header.stamp) * 1e-9, 4)
-
-
-def _finite(value, otherwise=None):
-    """Return a number that JSON can carry."""
-    return float(value) if value is not None and np.isfinite(value) else otherwise
-
-
-def _rounded(value, digits):
-    value = _finite(value)
-    return None if value is None else round(value, digits)
-
-
-def _jpeg_of(msg) -> bytes:
-    """
-    Take a picture out of a CompressedImage.
-
-    :raises SpecError: not a format that browsers show
-    """
-    data = bytes(msg.data)
-    if data[:3] == b'\xff\xd8\xff' or data[:8] == b'\x89PNG\r\n\x1a\n':
-        return data
-    raise SpecError(f'{quoted(msg.format)} is neither JPEG nor PNG; the raw image is shown where '
-                    'there is one.')
+    rate_hz = page.finite(status.frame_rate) or 0.5  # nothing measured yet
+    return max(1.0 / max(rate_hz, 0.1), page.finite(status.step_duration) or 0.0)
 
 
 async def serve(node: ViewNode, spinner, announce) -> None:
