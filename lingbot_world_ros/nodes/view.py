@@ -70,6 +70,7 @@ class ViewNode(Node):
         self._heard = {}  # key -> (wall time [s, steady], newest message)
         self._wanted, self._followed = set(), {}  # keys; key -> subscription
         self._asks_moving = set()  # joints that were asked to move
+        self._on_their_way = set()  # joints sent to a position since the last stop
         self._base_asked, self._world_node = False, ''
         self._limits, self._worlds, self._polled = {}, [], None
         self._joints, self._is_video = {}, False  # name -> position; compressed is no picture
@@ -130,16 +131,17 @@ class ViewNode(Node):
             raise unknown_name('joint', name, joints)
         low, high = joints[name]['min'], joints[name]['max']
         self._asks_moving.discard(name)
+        self._on_their_way.add(name)
         self._commands.joint_positions([name], [min(max(position, low), high)])
 
-    def stop(self) -> None:
-        """Publish zero once, for the base and for joints that were asked to move."""
-        names = sorted(self._asks_moving)
-        if self._base_asked:
+    def stop(self, everything: bool = False) -> None:
+        """Publish zero once; see ``view.server.Robot``."""
+        names = sorted(self._asks_moving | self._on_their_way)
+        if self._base_asked or everything:
             self._commands.twist(0.0, 0.0)
         if names:
             self._commands.joint_velocities(names, [0.0] * len(names))
-        self._base_asked, self._asks_moving = False, set()
+        self._base_asked, self._asks_moving, self._on_their_way = False, set(), set()
 
     def request(self, do):
         """Ask the simulator; see ``view.server.Robot``."""

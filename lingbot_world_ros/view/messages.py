@@ -56,7 +56,7 @@ class Do:
 
 @dataclass(frozen=True)
 class Word:
-    """One of take, release, ping; ``t`` comes back with the answer to a ping."""
+    """One of stop, take, release, ping; ``t`` comes back with the answer to a ping."""
 
     kind: str
     t: Optional[float] = None
@@ -155,4 +155,4 @@ VALUES = {
     'prompt': lambda content: _text(content, 'text'),
     'seed': lambda content: _whole(content, 'seed', 0, MAX_SEED)}
 READERS = {'drive': _drive, 'joint': _joint, 'show': _show, 'do': _do,
-           'take': _word, 'release': _word, 'ping': _word}
+           'stop': _word, 'take': _word, 'release': _word, 'ping': _word}

@@ -15,7 +15,9 @@ from dataclasses import dataclass
 from hmac import compare_digest
 from ipaddress import ip_address
 import json
+import os
 from pathlib import Path
+from socket import gethostname
 import time
 from typing import Optional, Protocol
 from urllib.parse import quote, urlsplit
@@ -34,6 +36,7 @@ MAX_WAITING = 200  # messages for a page that does not read them, before it is d
 MAX_REQUESTS = 32  # at a time, of all pages
 CLOSING_S = 2.0  # for pages to hear that the server ends
 COOKIE = 'lingbot_world_{}'  # browsers do not tell ports apart
+EVERY_ADDRESS = ('0.0.0.0', '::')
 LOCAL_NAMES = ('localhost', '127.0.0.1', '::1')
 HEADERS = {
     'Content-Security-Policy': "default-src 'self'; img-src 'self' blob: data:; "
@@ -65,8 +68,12 @@ class Robot(Protocol):
         :raises SpecError: there is no such joint
         """
 
-    def stop(self) -> None:
-        """Publish zero once, for what was asked to move."""
+    def stop(self, everything: bool = False) -> None:
+        """
+        Publish zero once, for what was asked to move and joints on their way to a position.
+
+        :param everything: for the base too when somebody else drives it
+        """
 
     def request(self, do: Do):
         """Ask for something; return an asyncio future of (bool, text)."""
@@ -130,7 +137,11 @@ class Server:
     @property
     def url(self) -> str:
         """Where to look; the token is in it."""
-        host = f'[{self._host}]' if ':' in self._host else self._host or 'localhost'
+        host = self._host or 'localhost'
+        if host in EVERY_ADDRESS:
+            host = gethostname()  # what others may know this machine by
+        elif ':' in host:
+            host = f'[{host}]'
         return f'http://{host}:{self._port}/' + (
             f'?token={quote(self._token, safe="")}' if self._token else '')
 
@@ -162,7 +173,7 @@ class Server:
         await self._runner.cleanup()
         tried = f'{ports[0]}' if len(ports) == 1 else f'{ports[0]} to {ports[-1]}'
         raise SpecError(f'The page cannot listen on {self._host}, port {tried}: '
-                        f'{problem.strerror or problem}. End what listens there or choose '
+                        f'{_reason(problem)}. End what listens there or choose '
                         'another port.') from problem
 
     async def stop(self) -> None:
@@ -237,7 +248,7 @@ class Server:
         if self._token and 'token' in request.query:  # out of the address, into a cookie
             answer = web.Response(status=303, headers={'Location': '/'})
             answer.set_cookie(COOKIE.format(self._port), self._token, httponly=True,
-                              samesite='Strict')
+                              samesite='Lax')  # Strict would lose it where a link led here
             return answer
         return web.FileResponse(PAGE / 'index.html')
 
@@ -319,6 +330,9 @@ class Server:
             self._do(page, message, now_s)
         elif message.kind == 'ping':
             page.tell('pong', t=message.t)
+        elif message.kind == 'stop':
+            if self._controls.use(page.id, now_s, moves=False):
+                self._robot.stop(everything=True)
         elif message.kind == 'take':
             if self._controls.take(page.id, now_s):
                 self._robot.stop()
@@ -396,6 +410,11 @@ def is_local(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host == 'localhost'
+
+
+def _reason(problem) -> str:
+    """Say why nothing can listen there; asyncio says it twice."""
+    return os.strerror(problem.errno).lower() if (problem.errno or 0) > 0 else str(problem)
 
 
 def _name_of(address):

@@ -213,7 +213,7 @@ export class Drive {
   onSpace(event) {
     if (event.target.closest?.('[data-hold]')) return;
     this.stop();
-    if (this.host.mayDrive()) this.transmit(this.command());
+    if (this.host.mayDrive()) this.host.send({ type: 'stop' });
     if (!event.target.closest?.('button, input')) event.preventDefault();
   }
 
