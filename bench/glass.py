@@ -17,15 +17,16 @@ from pathlib import Path
 import sys
 import time
 
-from bench.__main__ import AVX2, free_domain, ROOT
+from bench.__main__ import AVX2, DOCUMENT, free_domain, ROOT
 from bench.latency import percentile
 from bench.machine import cpu_seconds, describe, family
-from bench.report import cell, table
+from bench.report import cell, put_into, table
 
 sys.path.append(str(ROOT / 'test'))
 
 from browser import chromium, Operator, Program  # noqa: E402, I100
 
+MARKERS = tuple(f'<!-- written by bench.glass: {end} -->' for end in ('begin', 'end'))
 ENVIRONMENTS = {'native': {}, 'avx2': AVX2}
 PAIRS = {'forward': 'ws', 'turn': 'ad'}  # keys in turn, so that the robot stays where it is
 START_P95_MS, VIEW_CORES = 200.0, 0.15  # what has to hold
@@ -281,6 +282,8 @@ def main() -> int:
     parser.add_argument('--only', choices=tuple(ENVIRONMENTS), help='one instruction set')
     parser.add_argument('--out', type=Path, default=ROOT / 'bench' / 'out', metavar='DIR',
                         help='where glass.json and glass.md go (default: bench/out)')
+    parser.add_argument('--docs', action='store_true',
+                        help=f'also put the tables into {DOCUMENT.relative_to(ROOT)}')
     args = parser.parse_args()
     result = {'command': ' '.join(['python -m bench.glass', *sys.argv[1:]]),
               'machine': describe(),
@@ -292,6 +295,8 @@ def main() -> int:
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / 'glass.json').write_text(json.dumps(result, indent=1) + '\n')
     (args.out / 'glass.md').write_text(text)
+    if args.docs:
+        put_into(DOCUMENT, text, *MARKERS)
     print(text)
     return 0
 
