@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 import pty
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from lingbot_world_ros.nodes.run import make_pair  # noqa: E402
 from lingbot_world_ros.nodes.world_model import WorldModelNode  # noqa: E402
 from lingbot_world_ros.processes import run_together  # noqa: E402
 from lingbot_world_ros.sensors.commands import twist_to_msg  # noqa: E402
+from lingbot_world_ros.verbs.teleop import _RawTerminal  # noqa: E402
 from nav_msgs.msg import Odometry  # noqa: E402
 from ros_graph import Domain, Graph  # noqa: E402
 from rosgraph_msgs.msg import Clock  # noqa: E402
@@ -102,8 +104,9 @@ def test_sim_tells_what_it_does_refuses_a_second_one_and_ends_on_signals(domain,
     try:
         said = read_until(process, 'Ctrl-C ends')
         for words in ('First image after', 'scene office', '/camera/image_raw', '/cmd_vel',
-                      'lingbot-world teleop', 'ros2 topic pub'):
+                      'lingbot-world teleop', '/cmd_vel takes Twist'):
             assert words in said
+        assert ('ros2 topic pub' in said) == bool(shutil.which('ros2'))
         said = read_until(process, 'Hz')
         assert 'real time x' in said and 'uncertainty' not in said  # it estimates none
         if number == signal.SIGINT:
@@ -243,6 +246,12 @@ def test_teleop_without_a_terminal_says_so(domain):
     process = start(domain, 'teleop', stdin=subprocess.DEVNULL)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 2 and 'not a terminal' in err
+
+
+def test_teleop_keeps_its_line_within_the_terminal(monkeypatch, capsys):
+    monkeypatch.setenv('COLUMNS', '20')
+    _RawTerminal().show('speed 50%  linear +0.00 m/s')
+    assert capsys.readouterr().out == '\rspeed 50%  linear +\x1b[K'
 
 
 def test_teleop_drives_base_and_arm_and_restores_the_terminal(domain):

@@ -197,12 +197,13 @@ def _introduce(world, encoder, first_image_s):
           f'{spec.camera.width_px}x{spec.camera.height_px} at {spec.frame_rate_hz:g} Hz, '
           f'ROS domain {_domain()}\n'
           f'Publishes  {" ".join(world.sensors.topics)}\n'
-          f'Listens    {" ".join(_heard(world, encoder))}\n'
+          f'Listens    {" ".join(_heard(world, encoder))} ({topic} takes {twist})\n'
           f'Answers    {" ".join(_services(world))}\n'
-          f'Drive it   {teleop}    (keyboard, in a second terminal)\n'
-          f'           ros2 topic pub -r 10 {topic} geometry_msgs/msg/{twist} "{{{motion}}}"\n'
-          f'           ros2 topic pub -1 {joints} sensor_msgs/msg/JointState '
-          f'"{{name: [{spec.joints[0].name}], position: [0.5]}}"')
+          f'Drive it   {teleop}    (keyboard, in a second terminal)')
+    if shutil.which('ros2'):  # not part of a .venv
+        print(f'           ros2 topic pub -r 10 {topic} geometry_msgs/msg/{twist} "{{{motion}}}"\n'
+              f'           ros2 topic pub -1 {joints} sensor_msgs/msg/JointState '
+              f'"{{name: [{spec.joints[0].name}], position: [0.5]}}"')
 
 
 def _heard(world, encoder) -> list:

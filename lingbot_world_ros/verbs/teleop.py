@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """``lingbot-world teleop``: drive base and arm of a running world from the keyboard."""
 import os
+import shutil
 import sys
 import time
 
@@ -82,9 +83,9 @@ def _drive(node):
             if wanted[1] or moving[1]:
                 node.send_joints(joints)
             moving = wanted
-            terminal.show(f'linear {base[0]:+.2f} m/s  angular {base[1]:+.2f} rad/s  joints '
-                          + ' '.join(f'{v:+.2f}' for v in joints)
-                          + f'  speed {drive.scale:.0%}')
+            terminal.show(f'speed {drive.scale:.0%}  linear {base[0]:+.2f} m/s  angular '
+                          f'{base[1]:+.2f} rad/s  joints '
+                          + ' '.join(f'{v:+.2f}' for v in joints))
         if moving[0]:
             node.send_twist(0.0, 0.0)
         if moving[1]:
@@ -121,5 +122,5 @@ class _RawTerminal:
 
     def show(self, line: str) -> None:
         """Replace the status line."""
-        sys.stdout.write(f'\r{line}\x1b[K')
+        sys.stdout.write(f'\r{line[:shutil.get_terminal_size().columns - 1]}\x1b[K')
         sys.stdout.flush()
