@@ -26,6 +26,7 @@ from lingbot_world_ros.errors import SpecError  # noqa: E402
 from lingbot_world_ros.recording.bag import BagWriter  # noqa: E402
 from lingbot_world_ros.recording.definitions import message_definition  # noqa: E402
 from lingbot_world_ros.recording.replay import RecordedActions  # noqa: E402
+from lingbot_world_ros.report import figures  # noqa: E402
 from lingbot_world_ros.report.compare import Comparer, errors, integrate  # noqa: E402
 from lingbot_world_ros.report.gather import Event, gather, merged  # noqa: E402
 from lingbot_world_ros.report.page import check_target, render, write  # noqa: E402
@@ -398,6 +399,12 @@ def test_an_evaluation_becomes_one_file(reference, tmp_path):
 
 
 # Parts
+
+
+def test_the_path_is_drawn_without_words_from_matplotlib(caplog):
+    poses = np.array([[0.0, 1.0, 0.0], [0.4, 1.7, 1.0]])
+    assert 'Path of the base' in figures.path(poses, poses + 0.01, None)
+    assert not caplog.records
 
 
 def test_commands_integrate_to_an_arc(recorded):
