@@ -300,7 +300,7 @@ def build_interfaces(record):
         return
     check_compiler()
     rewrite_exports()
-    say('Building the messages (under a minute)')
+    say('Building the messages (a minute or two)')
     start = time.monotonic()
     status, output = run([
         PYTHON, '-m', 'colcon', 'build', '--merge-install', '--symlink-install',
