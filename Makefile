@@ -44,6 +44,7 @@ train:  ## install what training needs; docs/training.md has the commands
 docs:  ## build the documentation as web pages, in docs/_build/html
 	@$(INSTALL) docs
 	@.venv/bin/python -m sphinx -q -W --keep-going -b html $(ARGS) docs docs/_build/html
+	@echo 'Open docs/_build/html/index.html in a browser.'
 
 reference: venv  ## write docs/reference/ from the code
 	@.venv/bin/python tools/reference_docs $(ARGS)
