@@ -178,6 +178,7 @@ def test_what_cannot_be_replayed_is_one_line_and_exit_code_2(tmp_path):
                               capture_output=True, timeout=60)
         assert done.returncode == 2 and done.stdout == ''
         assert done.stderr.startswith('error: ') and done.stderr.count('\n') == 1
+        assert 'lingbot-world record' in done.stderr or 'metadata.yaml' in done.stderr
 
 
 def test_sim_ends_quietly_when_nobody_reads_its_output_any_more(domain):

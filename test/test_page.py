@@ -287,6 +287,15 @@ def test_two_pages_do_not_fight(operator, open_page):
     operator.page.keyboard.up('a')
 
 
+def test_who_else_drives_fits_a_small_window(operator, open_page):
+    operator.page.keyboard.down('a')
+    second = open_page(viewport={'width': 320, 'height': 640})
+    second.until('s.driver.held && !s.driver.mine')
+    second.page.wait_for_selector('#driver[data-who=other]')
+    assert second.page.evaluate('document.documentElement.scrollWidth') <= 320
+    operator.page.keyboard.up('a')
+
+
 def test_a_touch_stick_drives(site, open_page):
     operator = open_page(viewport={'width': 360, 'height': 640}, has_touch=True, is_mobile=True)
     page = operator.page

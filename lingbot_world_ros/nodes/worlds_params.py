@@ -24,7 +24,7 @@ def world_parameters(index: int, num_worlds: int, values: dict, namespace: str =
     """
     namespace = namespace.strip('/')
     if not 1 <= num_worlds <= MAX_WORLDS:
-        raise SpecError(f'{num_worlds} worlds are not 1 to {MAX_WORLDS}.')
+        raise SpecError(f'{num_worlds} worlds cannot be run; ask for 1 to {MAX_WORLDS}.')
     if num_worlds == 1:
         return namespace, {}
     values = {**load_profile(DEFAULT_PROFILE), **values}

@@ -223,6 +223,9 @@ class BagReader:
                 raise SpecError(f'{path} is no recording: it holds no metadata.yaml and not just '
                                 'one .mcap file.')
             path = files[0]
+        if path.is_file() and path.suffix not in SUFFIXES:
+            raise SpecError(f'{path} is no recording; give the folder that "lingbot-world record" '
+                            'named, or the .mcap file in it.')
         try:
             self.reader = Reader(path)
             self.reader.open()

@@ -93,6 +93,9 @@ def verify_story(story, **options) -> int:
             num_frames += verdict.num_frames
     took_s = time.monotonic() - started_s
     print(f'{num_frames} frames are the same, byte by byte; compared in {took_s:.1f} s.')
+    if not num_frames and UNVERIFIABLE in outcomes:
+        print('A recording that begins with a reset can be compared: "lingbot-world record '
+              '--reset".')
     return 1 if DIFFERS in outcomes else 2 if UNVERIFIABLE in outcomes else 0
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """``lingbot-world view``: serve the operator's page of a running world."""
 import os
+import sys
 
 NAME = 'view'
 HELP = 'serve a page that shows a running world and drives it'
@@ -83,6 +84,8 @@ def _overrides(args, profile) -> dict:
 def _announce(url, opens):
     """Say where the page is; show it where there is a screen."""
     print(f'Page       {url}', flush=True)
+    if sys.stdin.isatty():  # else somebody else started it, who says so
+        print('Ctrl-C ends.', flush=True)
     if opens and (os.environ.get('DISPLAY') or os.environ.get('WAYLAND_DISPLAY')):
         import webbrowser
         webbrowser.open(url)

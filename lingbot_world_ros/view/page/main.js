@@ -14,7 +14,7 @@ const NOTE_MS = { info: 5000, warn: 8000, error: 14000 };
 const MAX_NOTES = 3;
 
 const SERVER_LOST = "The page's server does not answer; it reconnects by itself.";
-const SERVER_HINT = 'If it was stopped, start it again where the world runs: lingbot-world view.'
+const SERVER_HINT = 'If it was ended, start it again: make sim, or lingbot-world view.'
   + ' With a token, open the address it prints.';
 const HINTS = {
   paused: 'Keys: P plays, N makes one step.',
