@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Several processes as one: their lines with a name before them, one end for all."""
+from contextlib import suppress
 import ctypes
 import os
 import queue
@@ -159,8 +160,10 @@ class Companions:
         except queue.Empty:
             line = ''
         if not line:
-            raise SpecError(f'The {name} did not start'
-                            f'{"" if self._processes[name].poll() is None else ", see above"}.')
+            with suppress(subprocess.TimeoutExpired):  # its output ends a moment before it does
+                self._processes[name].wait(1.0)
+            why = '' if self._processes[name].poll() is None else ', see above'
+            raise SpecError(f'The {name} did not start{why}.')
         return line.rstrip()
 
     def ended(self) -> list:
