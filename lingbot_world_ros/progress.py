@@ -28,7 +28,8 @@ def show_until_end(spinner, tell, duration_s=None, is_over=lambda: False) -> Non
         ended = spinner.wait(min(1.0, max(0.0, end_s - time.monotonic())))
         line = tell()
         if on_terminal:
-            line = f'\r{line[:shutil.get_terminal_size().columns - 1]}\x1b[K'
+            # The cursor goes back, so that a warning begins a line of its own.
+            line = f'{line[:shutil.get_terminal_size().columns - 1]}\x1b[K\r'
         print(line, end='' if on_terminal else '\n', flush=True)
         if ended or is_over() or time.monotonic() >= end_s:
             break

@@ -51,12 +51,13 @@ def test_find_python_names_the_supported_versions(install, monkeypatch):
         install.find_python()
 
 
-def test_find_python_takes_a_supported_one_from_the_path(install, monkeypatch):
+def test_find_python_takes_a_supported_one_from_the_path(install, monkeypatch, capsys):
     """On a machine whose python3 is too new, another one on the path serves."""
     monkeypatch.setattr(install.sys, 'version_info', (3, 14, 0))
     monkeypatch.setattr(install, 'python_version',
                         lambda python: (3, 12) if python == 'python3.12' else None)
     assert install.find_python() == 'python3.12'
+    assert 'python3.12 is used' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize('output, remedy', [

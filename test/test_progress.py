@@ -7,11 +7,14 @@ import os
 import pickle
 import pty
 import struct
+import sys
 import termios
+from types import SimpleNamespace
 
 from fake_world import FakeWorld
 from lingbot_world_ros import progress
-from lingbot_world_ros.progress import Loading, Progress, progress_bar, with_progress
+from lingbot_world_ros.progress import (Loading, Progress, progress_bar, show_until_end,
+                                        with_progress)
 from lingbot_world_ros.recording.recorded import RecordedStep, RecordedWorld, Segment
 from lingbot_world_ros.recording.replay import open_session, verify
 from lingbot_world_ros.verbs.replay import verify_story
@@ -136,3 +139,11 @@ def test_the_verb_shows_it_on_stderr_and_verdicts_on_stdout(story, at_once, caps
     said = capsys.readouterr()
     assert 'comparing: 100%' in said.err and '6/6' in said.err
     assert said.out.startswith('Segment 1') and 'comparing' not in said.out
+
+
+def test_a_warning_does_not_hang_on_the_end_of_a_status_line(monkeypatch):
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr(sys, 'stdout', terminal)
+    show_until_end(SimpleNamespace(wait=lambda timeout_s: True), lambda: 'playing')
+    assert terminal.getvalue() == 'playing\x1b[K\r\n'

@@ -177,6 +177,7 @@ def find_python():
         return sys.executable
     for minor in range(newest[1], oldest[1] - 1, -1):
         if python_version(f'python3.{minor}') == (3, minor):
+            say(f'Python {platform.python_version()} has no ROS 2 wheels, python3.{minor} is used')
             return f'python3.{minor}'
     raise InstallError(
         f'Python {platform.python_version()} has no ROS 2 wheels, they exist for 3.{oldest[1]} to '
