@@ -43,6 +43,6 @@ setup(
     install_requires=requirements('run'),
     extras_require={name: requirements(name)
                     for name in ('reference', 'ros', 'lingbot', 'train', 'report', 'test')},
-    entry_points={'console_scripts': ['lingbot-world = lingbot_world_ros.cli:main']},
+    entry_points={'console_scripts': ['lingbot-world = lingbot_world_ros.cli.main:main']},
     zip_safe=False,
 )

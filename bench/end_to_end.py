@@ -17,11 +17,11 @@ import time
 from bench.latency import command_latencies, frame_rate, Log
 from bench.machine import cores, CpuMeter, memory_mib
 from geometry_msgs.msg import Twist
+from lingbot_world_ros.messages.commands import joint_command_to_msg, twist_to_msg
+from lingbot_world_ros.messages.stamps import stamp_to_ns
 from lingbot_world_ros.msg import ActionEmbedding, WorldSpec, WorldStatus
 from lingbot_world_ros.nodes import qos
 from lingbot_world_ros.nodes.run import start_ros
-from lingbot_world_ros.sensors.commands import joint_command_to_msg, twist_to_msg
-from lingbot_world_ros.sensors.stamps import stamp_to_ns
 from nav_msgs.msg import Odometry
 import numpy as np
 import rclpy

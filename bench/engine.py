@@ -24,7 +24,7 @@ def measure(frames: int, scene: str) -> dict:
     :param scene: scene to run in
     :return: start-up [s], step, dynamics, renderer [ms], memory [MiB]
     """
-    from lingbot_world_ros.worlds.world_model import make_world
+    from lingbot_world_ros.engines.registry import make_world
     import numpy as np
     world = make_world('room')
     world.reset(scene, 0)

@@ -9,7 +9,7 @@ from pathlib import Path
 import sys
 import time
 
-from lingbot_world_ros.worlds.world_model import make_world
+from lingbot_world_ros.engines.registry import make_world
 
 HANG_S = 4.0  # longer than a step may take; in the end the thread comes back and can be counted
 
@@ -79,7 +79,7 @@ def make_faulty(path: Path, engine: str, **options) -> FaultyWorld:
 
 def main() -> int:
     """Run the simulator; return its exit code."""
-    from lingbot_world_ros import cli
+    from lingbot_world_ros.cli import main as cli
     from lingbot_world_ros.nodes import world_model
     # The node gets its engine from here; nothing in the package knows of faults on demand.
     world_model.make_world = partial(make_faulty, Path(sys.argv[1]))

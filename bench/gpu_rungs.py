@@ -10,6 +10,7 @@ from typing import NamedTuple, Optional
 
 from bench.gpu_parts import Case, Clock, Inputs
 from bench.plain_dit import PlainDiT
+from lingbot_world_ros.engines.lingbot_world.engine import FrameCopy
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.models.wan.camera import RayGrid
 from lingbot_world_ros.models.wan.condition import condition
@@ -19,7 +20,6 @@ from lingbot_world_ros.models.wan.kv_cache import Place
 from lingbot_world_ros.models.wan.rope import Rotation
 from lingbot_world_ros.models.wan.stream import CausalStream, CLEAN, StreamSpec
 from lingbot_world_ros.models.wan.vae import to_frames
-from lingbot_world_ros.models.wan.world import FrameCopy
 import numpy as np
 import torch
 from torch import Tensor

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """An engine that takes no time, to measure everything around engines. NumPy only, no ROS."""
-from lingbot_world_ros.worlds.robot import ROBOT
-from lingbot_world_ros.worlds.world_model import Observation, robot_action_layout, WorldSpec
+from lingbot_world_ros.actions.layout import robot_action_layout
+from lingbot_world_ros.engines.interface import Observation, WorldSpec
+from lingbot_world_ros.robots.robot import ROBOT
 import numpy as np
 
 

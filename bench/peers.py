@@ -18,11 +18,11 @@ import time
 
 from bench.ledger import FrameLedger
 from geometry_msgs.msg import Twist
+from lingbot_world_ros.messages.commands import joint_command_to_msg, twist_to_msg
+from lingbot_world_ros.messages.stamps import stamp_to_ns
 from lingbot_world_ros.msg import WorldSpec, WorldStatus
 from lingbot_world_ros.nodes import qos
 from lingbot_world_ros.nodes.run import start_ros
-from lingbot_world_ros.sensors.commands import joint_command_to_msg, twist_to_msg
-from lingbot_world_ros.sensors.stamps import stamp_to_ns
 from nav_msgs.msg import Odometry
 import numpy as np
 import rclpy

@@ -55,8 +55,8 @@ def start_inputs(scene: str) -> dict:
     :param scene: scene to start in
     :return: name -> array, batch of one
     """
-    from lingbot_world_ros.models.room.world import NUM_LATENT, read_about, WEIGHTS
-    from lingbot_world_ros.worlds.robot import ROBOT
+    from lingbot_world_ros.engines.room.engine import NUM_LATENT, read_about, WEIGHTS
+    from lingbot_world_ros.robots.robot import ROBOT
     from lingbot_world_ros.worlds.scenes import get_scene
     start = get_scene(scene).start_state(0)
     objects, j = np.float32(start.object_pose)[None], len(ROBOT.joints)
@@ -99,7 +99,7 @@ def compare(graph: str, scene: str, turns: int) -> dict:
     :return: per runtime p10, p50 [ms] and load time [s]; median over the turns of the ratio of
         their medians; largest difference
     """
-    from lingbot_world_ros.models.room.world import Graph, scene_tensors, WEIGHTS
+    from lingbot_world_ros.engines.room.engine import Graph, scene_tensors, WEIGHTS
     path, tensors = WEIGHTS / f'{graph}.onnx', scene_tensors(WEIGHTS, scene)
     inputs, run, load_s = start_inputs(scene), {}, {}
     for name, make in (('openvino', lambda: Graph(path, tensors, 1, 1)),

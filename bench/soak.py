@@ -24,8 +24,8 @@ from bench.machine import CpuMeter, describe, family, usage
 from bench.peers import Peer
 from bench.report import put_into, table
 from bench.soak_acts import acts_of, Client, quiet, worlds
-from bench.soak_rules import Broken, growth, MARGIN_S, MAX_GROWTH, MIN_RATE_HZ, RULES
-from bench.soak_rules import SERVICE_TIMEOUT_S, STEP_TIMEOUT_S
+from bench.soak_rules import (Broken, growth, MARGIN_S, MAX_GROWTH, MIN_RATE_HZ, RULES,
+                              SERVICE_TIMEOUT_S, STEP_TIMEOUT_S)
 import numpy as np
 
 DOCUMENT = ROOT / 'docs' / 'robustness.md'

@@ -19,10 +19,10 @@ from bench.latency import percentile
 from bench.machine import cores, CpuMeter
 from bench.null_world import NullWorld
 from geometry_msgs.msg import Twist
+from lingbot_world_ros.messages.commands import twist_to_msg
 from lingbot_world_ros.msg import WorldStatus
 from lingbot_world_ros.nodes import qos
 from lingbot_world_ros.nodes.run import make_pair, Spinner, start_ros, stop_on_signals
-from lingbot_world_ros.sensors.commands import twist_to_msg
 from nav_msgs.msg import Odometry
 import numpy as np
 import rclpy

@@ -14,10 +14,10 @@ import time
 
 from bench.latency import percentile
 from bench.machine import cores
+from lingbot_world_ros.messages.image import image_to_msg
+from lingbot_world_ros.messages.stamps import stamp_to_ns
 from lingbot_world_ros.nodes.qos import image_qos
 from lingbot_world_ros.nodes.run import start_ros
-from lingbot_world_ros.sensors.image import image_to_msg
-from lingbot_world_ros.sensors.stamps import stamp_to_ns
 import numpy as np
 import rclpy
 from rclpy.duration import Duration

@@ -13,18 +13,18 @@ import os
 
 from ament_index_python.packages import get_package_prefix, PackageNotFoundError
 from launch import LaunchDescription
-from launch.actions import (DeclareLaunchArgument, LogInfo, OpaqueFunction,
-                            SetEnvironmentVariable, Shutdown)
+from launch.actions import (DeclareLaunchArgument, LogInfo, OpaqueFunction, SetEnvironmentVariable,
+                            Shutdown)
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
-from lingbot_world_ros.description import description_of, link_publisher_parameters
 from lingbot_world_ros.errors import SpecError, unknown_name
-from lingbot_world_ros.layouts import profile_values, topic_names, write_layout
-from lingbot_world_ros.nodes.params import PARAMS, profile_path
 from lingbot_world_ros.nodes.run import profile_variable
-from lingbot_world_ros.nodes.worlds_params import world_parameters
 from lingbot_world_ros.paths import share_path
+from lingbot_world_ros.settings.description import description_of, link_publisher_parameters
+from lingbot_world_ros.settings.layouts import profile_values, topic_names, write_layout
+from lingbot_world_ros.settings.parameters import PARAMS, profile_path
+from lingbot_world_ros.settings.several_worlds import world_parameters
 import yaml
 
 OVERRIDES = ('engine', 'isolate_engine', 'world', 'scene', 'start_image', 'prompt',

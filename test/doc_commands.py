@@ -17,11 +17,11 @@ import shlex
 import sys
 
 from doc_pages import DOCS, ROOT
-from lingbot_world_ros.cli import verb_names
+from lingbot_world_ros.cli.main import verb_names
 from lingbot_world_ros.errors import SpecError
-from lingbot_world_ros.nodes.params import (DEFAULT_PROFILE, load_profile, NODES, PARAMS,
-                                            profile_path, read_assignments, ROS_PARAMETERS)
 from lingbot_world_ros.paths import share_path
+from lingbot_world_ros.settings.parameters import (DEFAULT_PROFILE, load_profile, NODES, PARAMS,
+                                                   profile_path, read_assignments, ROS_PARAMETERS)
 import yaml
 
 sys.path.insert(0, str(ROOT / 'tools' / 'reference_docs'))

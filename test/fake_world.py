@@ -4,9 +4,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 import threading
 
+from lingbot_world_ros.actions.layout import robot_action_layout
+from lingbot_world_ros.engines.interface import Observation, WorldSpec
 from lingbot_world_ros.errors import SpecError
-from lingbot_world_ros.worlds.robot import CameraSpec, ROBOT, RobotSpec
-from lingbot_world_ros.worlds.world_model import Observation, robot_action_layout, WorldSpec
+from lingbot_world_ros.robots.robot import CameraSpec, ROBOT, RobotSpec
 import numpy as np
 
 # Its servos follow at once, so that motion can be worked out by hand.

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from fake_world import FakeWorld
 from lingbot_world_ros.actions.camera_columns import camera_action_dims, camera_motion_of
-from lingbot_world_ros.worlds.world_model import ActionLayout
+from lingbot_world_ros.actions.layout import ActionLayout
 import numpy as np
 
 

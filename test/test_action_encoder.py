@@ -12,15 +12,15 @@ pytest.importorskip('lingbot_world_ros.msg')
 from fake_world import FakeWorld  # noqa: E402, I100
 from geometry_msgs.msg import Quaternion, Transform, Twist, TwistStamped  # noqa: E402
 from lingbot_world_ros.errors import SpecError  # noqa: E402
+from lingbot_world_ros.messages.action_embedding import embedding_from_msg  # noqa: E402
+from lingbot_world_ros.messages.commands import joint_command_to_msg, twist_to_msg  # noqa: E402
+from lingbot_world_ros.messages.stamps import set_stamp, stamp_to_ns  # noqa: E402
+from lingbot_world_ros.messages.world import world_spec_to_msg  # noqa: E402
 from lingbot_world_ros.msg import ActionEmbedding, WorldSpec  # noqa: E402
 from lingbot_world_ros.nodes import action_encoder, qos  # noqa: E402
 from lingbot_world_ros.nodes.action_encoder import ActionEncoderNode  # noqa: E402
-from lingbot_world_ros.sensors.action_embedding import embedding_from_msg  # noqa: E402
-from lingbot_world_ros.sensors.commands import joint_command_to_msg, twist_to_msg  # noqa: E402
-from lingbot_world_ros.sensors.stamps import set_stamp, stamp_to_ns  # noqa: E402
-from lingbot_world_ros.sensors.world import world_spec_to_msg  # noqa: E402
-from lingbot_world_ros.worlds.robot import ROBOT, T_LINK_OPTICAL  # noqa: E402
-from lingbot_world_ros.worlds.status import SessionStatus  # noqa: E402
+from lingbot_world_ros.robots.robot import ROBOT, T_LINK_OPTICAL  # noqa: E402
+from lingbot_world_ros.session.status import SessionStatus  # noqa: E402
 import numpy as np  # noqa: E402
 import rclpy  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
@@ -280,7 +280,7 @@ def slow_robot(text):
 @pytest.fixture(scope='module')
 def room_urdf():
     pytest.importorskip('urdf_parser_py')
-    from lingbot_world_ros.actions.kinematics import read_description
+    from lingbot_world_ros.robots.urdf import read_description
     return read_description(ROOM_URDF)
 
 
@@ -341,7 +341,7 @@ def test_a_camera_on_the_arm_moves_with_it(make_encoder, room_urdf, link, change
     T_turn = np.eye(4)
     T_turn[:2, :2] = turn
     T_turn[:3, 3] = palm[1] - T_turn[:3, :3] @ palm[0]
-    from lingbot_world_ros.actions.kinematics import RobotModel
+    from lingbot_world_ros.robots.urdf import RobotModel
     T_base_palm = RobotModel.from_description(room_urdf).link_pose(
         'palm_link', dict(zip(ROBOT.joint_names, HOME)))
     np.testing.assert_allclose(T_base_palm[:3, 3], palm[0], atol=1e-12)

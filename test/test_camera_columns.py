@@ -7,9 +7,9 @@ from lingbot_world_ros.actions.camera_columns import (camera_action_dims, camera
 from lingbot_world_ros.actions.commands import CommandBuffer, CommandSpec
 from lingbot_world_ros.actions.embedding import (actions_at_latch, CameraModel, check_embedding,
                                                  CommandCounts, encode)
-from lingbot_world_ros.actions.rotation import rotation_of, rotation_vector
-from lingbot_world_ros.worlds.robot import ROBOT
-from lingbot_world_ros.worlds.world_model import ActionLayout, robot_action_layout
+from lingbot_world_ros.actions.layout import ActionLayout, robot_action_layout
+from lingbot_world_ros.geometry.rotation import rotation_of, rotation_vector
+from lingbot_world_ros.robots.robot import ROBOT
 import numpy as np
 import pytest
 

@@ -4,14 +4,14 @@ import pytest
 
 pytest.importorskip('rclpy')
 pytest.importorskip('lingbot_world_ros.msg')
-pytest.importorskip('lingbot_world_ros.reference.world')
+pytest.importorskip('lingbot_world_ros.engines.reference.engine')
 
+from lingbot_world_ros.messages.camera_info import project  # noqa: E402, I100
+from lingbot_world_ros.messages.frames import transform_from_msg  # noqa: E402
+from lingbot_world_ros.messages.image import image_from_msg  # noqa: E402
+from lingbot_world_ros.messages.stamps import stamp_to_ns  # noqa: E402
 from lingbot_world_ros.nodes.world_model import WorldModelNode  # noqa: E402, I100
-from lingbot_world_ros.sensors.camera_info import project  # noqa: E402
-from lingbot_world_ros.sensors.frames import transform_from_msg  # noqa: E402
-from lingbot_world_ros.sensors.image import image_from_msg  # noqa: E402
-from lingbot_world_ros.sensors.stamps import stamp_to_ns  # noqa: E402
-from lingbot_world_ros.worlds.robot import ROBOT  # noqa: E402
+from lingbot_world_ros.robots.robot import ROBOT  # noqa: E402
 import numpy as np  # noqa: E402
 from ros_graph import Domain, Graph  # noqa: E402
 from sensor_msgs.msg import CameraInfo, Image, JointState  # noqa: E402

@@ -2,11 +2,11 @@
 """Camera paths of whole clips: the key language, recorded files, motion."""
 from pathlib import Path
 
-from lingbot_world_ros.actions.rotation import rotation_of
+from lingbot_world_ros.actions.camera_path import (CameraPath, interpolate, keys_to_path,
+                                                   MAX_FILE_BYTES, read_camera_path,
+                                                   scale_intrinsics)
 from lingbot_world_ros.errors import SpecError
-from lingbot_world_ros.models.wan.camera_path import (CameraPath, interpolate, keys_to_path,
-                                                      MAX_FILE_BYTES, read_camera_path,
-                                                      scale_intrinsics)
+from lingbot_world_ros.geometry.rotation import rotation_of
 from lingbot_world_ros.models.wan.spec import VideoSize
 import numpy as np
 import pytest

@@ -16,12 +16,12 @@ pytest.importorskip('lingbot_world_ros.msg')
 
 from fake_world import FakeWorld  # noqa: E402, I100
 from geometry_msgs.msg import Twist  # noqa: E402
-from lingbot_world_ros.cli import main, verb_names  # noqa: E402
+from lingbot_world_ros.cli.main import main, verb_names  # noqa: E402
+from lingbot_world_ros.cli.teleop import _RawTerminal  # noqa: E402
+from lingbot_world_ros.messages.commands import twist_to_msg  # noqa: E402
 from lingbot_world_ros.nodes.run import make_pair  # noqa: E402
 from lingbot_world_ros.nodes.world_model import WorldModelNode  # noqa: E402
 from lingbot_world_ros.processes import run_together  # noqa: E402
-from lingbot_world_ros.sensors.commands import twist_to_msg  # noqa: E402
-from lingbot_world_ros.verbs.teleop import _RawTerminal  # noqa: E402
 from nav_msgs.msg import Odometry  # noqa: E402
 from ros_graph import Domain, Graph  # noqa: E402
 from rosgraph_msgs.msg import Clock  # noqa: E402
@@ -99,7 +99,7 @@ def test_bad_domain_is_one_line_and_exit_code_2(number):
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 def test_sim_tells_what_it_does_refuses_a_second_one_and_ends_on_signals(domain, number):
-    pytest.importorskip('lingbot_world_ros.reference.world')
+    pytest.importorskip('lingbot_world_ros.engines.reference.engine')
     process = start(domain, 'sim', *REFERENCE, '--scene', 'office')
     try:
         said = read_until(process, 'Ctrl-C ends')
@@ -125,7 +125,7 @@ def test_sim_tells_what_it_does_refuses_a_second_one_and_ends_on_signals(domain,
 
 
 def test_sim_ends_by_itself_after_its_duration(domain):
-    pytest.importorskip('lingbot_world_ros.reference.world')
+    pytest.importorskip('lingbot_world_ros.engines.reference.engine')
     process = start(domain, 'sim', *REFERENCE, '--duration', '1.5', '--param', 'seed:=3')
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0 and 'seed 3' in out and 'Traceback' not in err
@@ -146,7 +146,7 @@ def test_sim_waits_for_lifecycle_calls_where_it_shall_not_start_itself(domain):
 
 
 def test_several_worlds_run_side_by_side_and_end_together(domain):
-    pytest.importorskip('lingbot_world_ros.reference.world')
+    pytest.importorskip('lingbot_world_ros.engines.reference.engine')
     process = start(domain, 'sim', '--worlds', '2', *REFERENCE, '--namespace', 'w')
     try:
         with Graph(lambda: [], domain) as graph:
@@ -182,7 +182,7 @@ def test_what_cannot_be_replayed_is_one_line_and_exit_code_2(tmp_path):
 
 
 def test_sim_ends_quietly_when_nobody_reads_its_output_any_more(domain):
-    pytest.importorskip('lingbot_world_ros.reference.world')
+    pytest.importorskip('lingbot_world_ros.engines.reference.engine')
     process = start(domain, 'sim', *REFERENCE)
     try:
         process.stdout.readline()
@@ -193,7 +193,7 @@ def test_sim_ends_quietly_when_nobody_reads_its_output_any_more(domain):
 
 
 def test_the_nodes_run_as_two_processes_and_end_on_signals(domain):
-    pytest.importorskip('lingbot_world_ros.reference.world')
+    pytest.importorskip('lingbot_world_ros.engines.reference.engine')
     env = {**os.environ, 'ROS_DOMAIN_ID': str(domain)}
     reference = ['--ros-args', '-p', 'engine:=reference', '-p', 'scene:=office']
     processes = [subprocess.Popen([sys.executable, SCRIPTS / name, *args], env=env)
@@ -216,7 +216,7 @@ def test_the_nodes_run_as_two_processes_and_end_on_signals(domain):
 
 
 def test_world_model_alone_refuses_a_second_clock_unless_it_has_none(domain):
-    pytest.importorskip('lingbot_world_ros.reference.world')
+    pytest.importorskip('lingbot_world_ros.engines.reference.engine')
     env = {**os.environ, 'ROS_DOMAIN_ID': str(domain)}
     command = [sys.executable, SCRIPTS / 'world_model', '--ros-args', '-p', 'engine:=reference',
                '-r', '__ns:=/second']
@@ -280,7 +280,7 @@ def test_teleop_drives_base_and_arm_and_restores_the_terminal(domain):
 @pytest.mark.parametrize('name', ['rclpy', 'geometry_msgs', 'lingbot_world_ros.msg'])
 def test_without_ros_one_line_says_where_it_comes_from(name):
     code = (f'import sys; sys.modules[{name!r}] = None; '
-            'from lingbot_world_ros.cli import main; sys.exit(main(["sim"]))')
+            'from lingbot_world_ros.cli.main import main; sys.exit(main(["sim"]))')
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 2 and done.stdout == ''
     assert f'error: {name}' in done.stderr and 'make sim' in done.stderr

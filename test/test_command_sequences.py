@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Random command sequences: limits, determinism and what they cover."""
-from lingbot_world_ros.training.command_sequences import command_sequence, command_sequences
-from lingbot_world_ros.worlds.robot import ROBOT
-from lingbot_world_ros.worlds.world_model import robot_action_layout
+from lingbot_world_ros.actions.layout import robot_action_layout
+from lingbot_world_ros.evaluation.command_sequences import command_sequence, command_sequences
+from lingbot_world_ros.robots.robot import ROBOT
 import numpy as np
 
 LAYOUT = robot_action_layout(ROBOT)

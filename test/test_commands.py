@@ -3,10 +3,10 @@
 from dataclasses import replace
 
 from lingbot_world_ros.actions.commands import CommandBuffer, CommandCounts, CommandSpec
+from lingbot_world_ros.actions.layout import ActionDim, ActionLayout, robot_action_layout
 from lingbot_world_ros.actions.limits import JointLimits, Limits
 from lingbot_world_ros.errors import SpecError
-from lingbot_world_ros.worlds.robot import ROBOT
-from lingbot_world_ros.worlds.world_model import ActionDim, ActionLayout, robot_action_layout
+from lingbot_world_ros.robots.robot import ROBOT
 import numpy as np
 import pytest
 

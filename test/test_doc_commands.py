@@ -35,7 +35,7 @@ from xml.etree import ElementTree
 
 from doc_commands import check, check_python, lines_of, simple_commands, Wrong
 from doc_pages import DOCS, name_of, pages, read, ROOT
-from lingbot_world_ros.nodes.params import load_profile
+from lingbot_world_ros.settings.parameters import load_profile
 import pytest
 import yaml
 
@@ -132,8 +132,8 @@ def read_yaml(block, folder):
     elif isinstance(content, dict) and 'scene' in content:
         from dataclasses import replace
         from fake_world import FakeWorld
+        from lingbot_world_ros.robots.robot import ROBOT
         from lingbot_world_ros.worlds.library import IMAGE_SCENE, WorldLibrary
-        from lingbot_world_ros.worlds.robot import ROBOT
         from lingbot_world_ros.worlds.scenes import SCENES
         spec = replace(FakeWorld(robot=ROBOT).spec, scenes=(*SCENES, IMAGE_SCENE),
                        takes_text=True, takes_images=True)
@@ -336,7 +336,7 @@ def test_mistakes_in_commands_are_found(command, words):
 
 
 @pytest.mark.parametrize('text, words', [
-    ('print(', 'never closed'), ('from lingbot_world_ros.cli import mane', 'mane'),
+    ('print(', 'never closed'), ('from lingbot_world_ros.cli.main import mane', 'mane'),
     ("x('sims.launch.py')", 'no launch file'),
     ("x('sim.launch.py', launch_arguments={'scen': 'office'}.items())", "'scen'")])
 def test_mistakes_in_python_are_found(text, words):

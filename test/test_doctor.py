@@ -7,8 +7,8 @@ import pytest
 pytest.importorskip('rclpy')
 pytest.importorskip('lingbot_world_ros.msg')
 
-from lingbot_world_ros.cli import main  # noqa: E402, I100
-from lingbot_world_ros.verbs import doctor  # noqa: E402
+from lingbot_world_ros.cli import doctor  # noqa: E402, I100
+from lingbot_world_ros.cli.main import main  # noqa: E402, I100
 from ros_graph import Domain  # noqa: E402
 
 
@@ -75,8 +75,8 @@ def test_text_output_ends_with_a_verdict(capsys):
 
 
 def test_types_that_do_not_meet_and_two_clocks_are_told(domain):
-    import rclpy
     from geometry_msgs.msg import Twist, TwistStamped
+    import rclpy
     from rosgraph_msgs.msg import Clock
     contexts = rclpy.Context(), rclpy.Context()  # one process each, as far as types go
     for context in contexts:

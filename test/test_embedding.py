@@ -6,9 +6,9 @@ from lingbot_world_ros.actions.commands import CommandBuffer, CommandSpec
 from lingbot_world_ros.actions.embedding import (actions_at_latch, camera_motion, CameraModel,
                                                  check_embedding, CommandCounts, encode,
                                                  integrate_twist, track_positions)
+from lingbot_world_ros.actions.layout import robot_action_layout
 from lingbot_world_ros.errors import SpecError
-from lingbot_world_ros.worlds.robot import ROBOT
-from lingbot_world_ros.worlds.world_model import robot_action_layout
+from lingbot_world_ros.robots.robot import ROBOT
 import numpy as np
 import pytest
 

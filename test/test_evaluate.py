@@ -4,18 +4,19 @@ import argparse
 from dataclasses import replace
 import json
 
+from lingbot_world_ros.cli import evaluate as verb
+from lingbot_world_ros.engines.interface import Observation
+from lingbot_world_ros.engines.registry import make_world
 from lingbot_world_ros.errors import SpecError
-from lingbot_world_ros.training import evaluate as evaluation
-from lingbot_world_ros.training.evaluate import evaluate, EvaluationSpec, state_errors, targets
-from lingbot_world_ros.training.report import markdown, strip, to_json
-from lingbot_world_ros.training.rollouts import (HeldOutSet, load_or_make, roll_out_set, Rollout,
-                                                 shuffled)
-from lingbot_world_ros.verbs import evaluate as verb
-from lingbot_world_ros.worlds.world_model import make_world, Observation
+from lingbot_world_ros.evaluation import evaluate as evaluation
+from lingbot_world_ros.evaluation.evaluate import evaluate, EvaluationSpec, state_errors, targets
+from lingbot_world_ros.evaluation.rollouts import (HeldOutSet, load_or_make, roll_out_set, Rollout,
+                                                   shuffled)
+from lingbot_world_ros.evaluation.tables import markdown, strip, to_json
 import numpy as np
 import pytest
 
-pytest.importorskip('lingbot_world_ros.reference.world', reason='needs mujoco')
+pytest.importorskip('lingbot_world_ros.engines.reference.engine', reason='needs mujoco')
 
 SMALL = EvaluationSpec(engine='reference', num_sequences=3, num_sets=1, horizons=(1, 15),
                        num_trials=2, batch_size=1, num_mean_states=2)

@@ -3,7 +3,7 @@
 import csv
 
 from lingbot_world_ros.errors import SpecError
-from lingbot_world_ros.worlds.robot import ROBOT
+from lingbot_world_ros.robots.robot import ROBOT
 import numpy as np
 import pytest
 

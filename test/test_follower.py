@@ -9,9 +9,9 @@ from types import SimpleNamespace
 from fake_world import FakeChunkWorld, FakeClock, FakeWorld
 from lingbot_world_ros.recording.comparison import Comparison
 from lingbot_world_ros.recording.follow import Follower
+from lingbot_world_ros.session.session import Session, SessionSpec
+from lingbot_world_ros.session.status import SessionObserver
 from lingbot_world_ros.worlds.library import WorldDefinition
-from lingbot_world_ros.worlds.session import Session, SessionSpec
-from lingbot_world_ros.worlds.status import SessionObserver
 import numpy as np
 import pytest
 from test_replay import eventful, leading, Wander
@@ -336,7 +336,7 @@ def graph():
 
 
 def by_stamp(messages):
-    from lingbot_world_ros.sensors.stamps import stamp_to_ns
+    from lingbot_world_ros.messages.stamps import stamp_to_ns
     return {stamp_to_ns(m.header.stamp): m for m in messages}
 
 
@@ -407,9 +407,9 @@ def test_nothing_is_drawn_before_somebody_subscribes_and_operators_are_told(grap
 
 
 def test_the_reference_world_follows_the_embedded_one():
-    pytest.importorskip('lingbot_world_ros.reference.world')  # before mujoco: MUJOCO_GL
+    pytest.importorskip('lingbot_world_ros.engines.reference.engine')  # before mujoco: MUJOCO_GL
     pytest.importorskip('openvino')
-    from lingbot_world_ros.worlds.world_model import make_world
+    from lingbot_world_ros.engines.registry import make_world
     room = make_world('room')
 
     def act(session):
@@ -434,11 +434,11 @@ def test_the_reference_world_follows_the_embedded_one():
 def test_an_engine_that_is_not_installed_is_one_sentence(monkeypatch, capsys):
     pytest.importorskip('rclpy')
     pytest.importorskip('lingbot_world_ros.msg')
-    import sys
-    from lingbot_world_ros.cli import main
+    from lingbot_world_ros.cli.main import main
     from ros_graph import Domain
+    import sys
     monkeypatch.setitem(sys.modules, 'mujoco', None)
-    for name in [n for n in sys.modules if n.startswith('lingbot_world_ros.reference.')]:
+    for name in [n for n in sys.modules if n.startswith('lingbot_world_ros.engines.reference.')]:
         monkeypatch.delitem(sys.modules, name)
     with Domain() as domain:
         monkeypatch.setenv('ROS_DOMAIN_ID', str(domain))
@@ -465,8 +465,8 @@ def test_who_begins_to_look_at_a_world_that_stands_still_sees_it():
 
 
 def test_to_look_changes_nothing_of_the_reference_world():
-    pytest.importorskip('lingbot_world_ros.reference.world')
-    from lingbot_world_ros.worlds.world_model import make_world
+    pytest.importorskip('lingbot_world_ros.engines.reference.engine')
+    from lingbot_world_ros.engines.registry import make_world
     digests, pictures = [], []
     for looks in (False, True):
         watched = [not looks]

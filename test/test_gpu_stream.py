@@ -12,8 +12,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT))  # bench/ is not installed; what is installed comes first
 
 from bench import gpu_ceilings, gpu_predict, gpu_rungs, gpu_stream  # noqa: E402, I100
-from bench.gpu_parts import (  # noqa: E402
-    CASES, Clock, Inputs, random_network, random_vae, relative_error)
+from bench.gpu_parts import (CASES, Clock, Inputs, random_network, random_vae,  # noqa: E402
+                             relative_error)
 from lingbot_world_ros.errors import SpecError  # noqa: E402
 from lingbot_world_ros.models.wan.attention import CALLS  # noqa: E402
 from lingbot_world_ros.models.wan.kv_cache import KVCache  # noqa: E402

@@ -9,9 +9,9 @@ cv2 = pytest.importorskip('cv2')
 for package in ('safetensors', 'tokenizers', 'transformers', 'ftfy', 'tqdm'):
     pytest.importorskip(package)
 
-from lingbot_world_ros.cli import main  # noqa: E402, I100
+from lingbot_world_ros.actions.camera_path import CameraPath, keys_to_path  # noqa: E402, I100
+from lingbot_world_ros.cli.main import main  # noqa: E402, I100
 from lingbot_world_ros.errors import SpecError  # noqa: E402
-from lingbot_world_ros.models.wan.camera_path import CameraPath, keys_to_path  # noqa: E402
 from lingbot_world_ros.models.wan.checkpoint import open_checkpoint  # noqa: E402
 from lingbot_world_ros.models.wan.offline import (choose_mode, parse_size,  # noqa: E402
                                                   VideoRequest)

@@ -10,14 +10,14 @@ import pytest
 torch = pytest.importorskip('torch')
 pytest.importorskip('safetensors')
 
-from lingbot_world_ros.cli import main  # noqa: E402, I100
+from lingbot_world_ros.cli import inspect  # noqa: E402, I100
+from lingbot_world_ros.cli.main import main  # noqa: E402, I100
 from lingbot_world_ros.models.wan import checkpoint as module  # noqa: E402
-from lingbot_world_ros.models.wan.checkpoint import (  # noqa: E402
-    Checkpoint, Companions, Expert, open_checkpoint, Stored)
+from lingbot_world_ros.models.wan.checkpoint import (Checkpoint, Companions, Expert,  # noqa: E402
+                                                     open_checkpoint, Stored)
 from lingbot_world_ros.models.wan.memory import smallest_gpu  # noqa: E402
 from lingbot_world_ros.models.wan.spec import LINGBOT_14B, LINGBOT_1_3B  # noqa: E402
 from lingbot_world_ros.models.wan.tensor_files import TensorInfo  # noqa: E402
-from lingbot_world_ros.verbs import inspect  # noqa: E402
 import wan_checkpoints as tiny  # noqa: E402
 
 SIZES = SimpleNamespace(height=464, width=832, window=0, chunk=0, tiny_decoder=False,
@@ -84,7 +84,8 @@ def test_mistakes_are_one_line_and_exit_code_2(args, words, tmp_path, capsys):
 
 def test_it_needs_no_torch(tmp_path):
     path = tiny.write_fast(tmp_path)
-    code = ('import sys; sys.modules["torch"] = None; from lingbot_world_ros.cli import main; '
+    code = ('import sys; sys.modules["torch"] = None; '
+            'from lingbot_world_ros.cli.main import main; '
             f'sys.exit(main(["inspect", {str(path)!r}]))')
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert done.returncode == 0 and '91 tensors' in done.stdout, done.stderr

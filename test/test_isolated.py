@@ -8,13 +8,13 @@ import threading
 import time
 
 from fake_world import FakeChunkWorld, FakeWorld
+from lingbot_world_ros.engines.interface import Start
+from lingbot_world_ros.engines.isolated import IsolatedWorld
 from lingbot_world_ros.errors import SpecError
-from lingbot_world_ros.worlds.faults import EngineHung, EngineLost, Fault
-from lingbot_world_ros.worlds.isolated import IsolatedWorld
+from lingbot_world_ros.session.faults import EngineHung, EngineLost, Fault
+from lingbot_world_ros.session.session import Session, SessionSpec
+from lingbot_world_ros.session.status import SessionObserver
 from lingbot_world_ros.worlds.library import WorldDefinition
-from lingbot_world_ros.worlds.session import Session, SessionSpec
-from lingbot_world_ros.worlds.status import SessionObserver
-from lingbot_world_ros.worlds.world_model import Start
 import numpy as np
 import pytest
 

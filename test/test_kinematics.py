@@ -2,10 +2,10 @@
 """Robot descriptions: limits, forward kinematics, the shipped URDF, what is refused."""
 import sys
 
-from lingbot_world_ros.actions.kinematics import read_description, RobotModel
 from lingbot_world_ros.actions.limits import JointLimits
 from lingbot_world_ros.errors import SpecError
-from lingbot_world_ros.worlds.robot import ROBOT
+from lingbot_world_ros.robots.robot import ROBOT
+from lingbot_world_ros.robots.urdf import read_description, RobotModel
 import numpy as np
 import pytest
 

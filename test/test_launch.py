@@ -4,8 +4,8 @@ import json
 import os
 import tempfile
 
-from lingbot_world_ros.nodes.params import PARAMS
 from lingbot_world_ros.paths import share_path
+from lingbot_world_ros.settings.parameters import PARAMS
 import pytest
 import yaml
 

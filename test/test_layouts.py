@@ -9,15 +9,15 @@ from importlib import import_module
 import json
 import re
 
-from lingbot_world_ros import layouts
-from lingbot_world_ros.cli import main
-from lingbot_world_ros.description import description_of, link_publisher_parameters
+from lingbot_world_ros.cli.main import main
 from lingbot_world_ros.errors import SpecError
-from lingbot_world_ros.layouts import (frame_names, profile_values, render_layout,
-                                       shipped_layout, topic_names, write_layout)
-from lingbot_world_ros.nodes.params import load_profile
 from lingbot_world_ros.paths import share_path
-from lingbot_world_ros.worlds.robot import ROBOT
+from lingbot_world_ros.robots.robot import ROBOT
+from lingbot_world_ros.settings import layouts
+from lingbot_world_ros.settings.description import description_of, link_publisher_parameters
+from lingbot_world_ros.settings.layouts import (frame_names, profile_values, render_layout,
+                                                shipped_layout, topic_names, write_layout)
+from lingbot_world_ros.settings.parameters import load_profile
 import pytest
 import yaml
 

@@ -7,16 +7,17 @@ from pathlib import Path
 import random
 import time
 
+from lingbot_world_ros.actions.layout import robot_action_layout
+from lingbot_world_ros.engines.interface import WorldSpec
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.paths import share_path
+from lingbot_world_ros.robots.robot import ROBOT
 from lingbot_world_ros.worlds import library as library_module
 from lingbot_world_ros.worlds.library import (ImageCamera, MAX_BYTES, misplaced, NamedPose,
                                               started_from, WorldDefinition, WorldError,
                                               WorldLibrary)
-from lingbot_world_ros.worlds.robot import ROBOT
 from lingbot_world_ros.worlds.scenes import get_scene, SCENES
 from lingbot_world_ros.worlds.start_images import start_images
-from lingbot_world_ros.worlds.world_model import robot_action_layout, WorldSpec
 import pytest
 
 SPEC = WorldSpec(engine='test', model='test 1', scenes=tuple(SCENES), robot=ROBOT,

@@ -15,7 +15,7 @@ for needed in ('rclpy', 'lingbot_world_ros.msg', 'transformers', 'tokenizers', '
 
 from geometry_msgs.msg import Twist  # noqa: E402, I100
 from lingbot_world_ros.actions.camera_columns import camera_actions  # noqa: E402
-from lingbot_world_ros.models.wan.camera_path import read_camera_path  # noqa: E402
+from lingbot_world_ros.actions.camera_path import read_camera_path  # noqa: E402
 from lingbot_world_ros.msg import WorldSpec, WorldStatus  # noqa: E402
 import numpy as np  # noqa: E402
 from ros_graph import Domain, Graph  # noqa: E402

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Metrics against values computed by hand."""
-from lingbot_world_ros.training import metrics
+from lingbot_world_ros.evaluation import metrics
 import numpy as np
 import pytest
 

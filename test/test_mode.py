@@ -4,11 +4,11 @@ import threading
 
 from fake_world import FakeChunkWorld, FakeWorld
 from lingbot_world_ros.errors import SpecError
-from lingbot_world_ros.worlds.session import Session, SessionSpec
+from lingbot_world_ros.session.session import Session, SessionSpec
 import numpy as np
 import pytest
-from test_session import embedding_of, LOG, PERIOD_NS, RealWait, Recorder, refusal, room, run, \
-    wait_for
+from test_session import (embedding_of, LOG, PERIOD_NS, RealWait, Recorder, refusal, room, run,
+                          wait_for)
 from test_session_ahead import ahead, check_frames, NUM_FRAMES
 
 

@@ -5,7 +5,7 @@ import re
 import time
 
 from lingbot_world_ros.errors import SpecError
-from lingbot_world_ros.worlds.name_filter import NameFilter
+from lingbot_world_ros.name_filter import NameFilter
 import pytest
 
 

@@ -11,14 +11,14 @@ from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402, I100
 from fake_world import FakeWorld  # noqa: E402
 from geometry_msgs.msg import Twist, TwistStamped  # noqa: E402
 from lingbot_world_ros.errors import SpecError  # noqa: E402
+from lingbot_world_ros.messages.commands import joint_command_to_msg, twist_to_msg  # noqa: E402
+from lingbot_world_ros.messages.image import compressed_from_msg, image_from_msg  # noqa: E402
+from lingbot_world_ros.messages.stamps import set_stamp, stamp_to_ns  # noqa: E402
 from lingbot_world_ros.msg import ActionEmbedding, WorldSpec, WorldStatus  # noqa: E402
 from lingbot_world_ros.nodes import world_publishers  # noqa: E402
 from lingbot_world_ros.nodes.action_encoder import ActionEncoderNode, twist_type  # noqa: E402
 from lingbot_world_ros.nodes.world_model import WorldModelNode  # noqa: E402
-from lingbot_world_ros.sensors.commands import joint_command_to_msg, twist_to_msg  # noqa: E402
-from lingbot_world_ros.sensors.image import compressed_from_msg, image_from_msg  # noqa: E402
-from lingbot_world_ros.sensors.stamps import set_stamp, stamp_to_ns  # noqa: E402
-from lingbot_world_ros.worlds.robot import ROBOT  # noqa: E402
+from lingbot_world_ros.robots.robot import ROBOT  # noqa: E402
 from nav_msgs.msg import Odometry  # noqa: E402
 import numpy as np  # noqa: E402
 from ros_graph import Domain, Graph  # noqa: E402

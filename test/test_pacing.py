@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """When frames leave and steps begin: tables of plain numbers, in milliseconds."""
-from lingbot_world_ros.worlds.pacing import (BEGIN, ChunkPacer, Expectation, FRAME, NOTHING,
-                                             TAKE, Turn)
+from lingbot_world_ros.session.pacing import (BEGIN, ChunkPacer, Expectation, FRAME, NOTHING, TAKE,
+                                              Turn)
 import pytest
 
 MS = 1_000_000

@@ -3,11 +3,11 @@
 from dataclasses import fields
 
 from lingbot_world_ros.errors import SpecError
-from lingbot_world_ros.nodes import params
-from lingbot_world_ros.nodes.params import (ACTION_ENCODER, load_profile, PARAMS, profile_path,
-                                            SHARED, VIEW, WORLD_MODEL)
 from lingbot_world_ros.paths import share_path
-from lingbot_world_ros.worlds.session import SessionSpec
+from lingbot_world_ros.session.session import SessionSpec
+from lingbot_world_ros.settings import parameters as params
+from lingbot_world_ros.settings.parameters import (ACTION_ENCODER, load_profile, PARAMS,
+                                                   profile_path, SHARED, VIEW, WORLD_MODEL)
 import pytest
 
 HEAD = '/**:\n  ros__parameters:\n'
@@ -139,7 +139,7 @@ def test_other_engines_are_made_without_options_and_take_no_checkpoint():
 
 def test_options_are_those_the_engine_knows():
     pytest.importorskip('torch')
-    world = pytest.importorskip('lingbot_world_ros.models.wan.world')
+    world = pytest.importorskip('lingbot_world_ros.engines.lingbot_world.engine')
     known = {f.name for kind in (world.ModelOptions, world.StreamOptions) for f in fields(kind)}
     assert set(params.engine_options(values(engine='lingbot_world'))) == known
 

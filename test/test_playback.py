@@ -13,16 +13,16 @@ from free_camera import FreeCameraWorld  # noqa: E402
 from lingbot_world_ros.actions.camera_columns import camera_motion_of  # noqa: E402
 from lingbot_world_ros.actions.embedding import actions_at_latch, invert_pose  # noqa: E402
 from lingbot_world_ros.actions.playback import CameraPlayback, open_path  # noqa: E402
-from lingbot_world_ros.actions.rotation import rotation_of  # noqa: E402
 from lingbot_world_ros.errors import SpecError  # noqa: E402
+from lingbot_world_ros.geometry.rotation import rotation_of  # noqa: E402
+from lingbot_world_ros.messages.action_embedding import embedding_from_msg  # noqa: E402
+from lingbot_world_ros.messages.commands import joint_command_to_msg, twist_to_msg  # noqa: E402
+from lingbot_world_ros.messages.world import world_spec_to_msg  # noqa: E402
 from lingbot_world_ros.msg import ActionEmbedding  # noqa: E402
 from lingbot_world_ros.nodes.action_encoder import ActionEncoderNode  # noqa: E402
 from lingbot_world_ros.nodes.world_model import WorldModelNode  # noqa: E402
-from lingbot_world_ros.sensors.action_embedding import embedding_from_msg  # noqa: E402
-from lingbot_world_ros.sensors.commands import joint_command_to_msg, twist_to_msg  # noqa: E402
-from lingbot_world_ros.sensors.world import world_spec_to_msg  # noqa: E402
-from lingbot_world_ros.worlds.robot import ROBOT  # noqa: E402
-from lingbot_world_ros.worlds.status import SessionStatus  # noqa: E402
+from lingbot_world_ros.robots.robot import ROBOT  # noqa: E402
+from lingbot_world_ros.session.status import SessionStatus  # noqa: E402
 import numpy as np  # noqa: E402
 from ros_graph import Domain, Graph  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402

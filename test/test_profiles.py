@@ -10,13 +10,13 @@ pytest.importorskip('lingbot_world_ros.msg')
 
 from fake_world import FakeWorld  # noqa: E402, I100
 from lingbot_world_ros.errors import SpecError  # noqa: E402
-from lingbot_world_ros.nodes.params import (declare, DEFAULT_PROFILE,  # noqa: E402
-                                            engine_options, LINGBOT_ENGINE, load_profile,
-                                            PARAMS, profile_path, WORLD_MODEL)
 from lingbot_world_ros.nodes.world_publishers import WorldPublishers  # noqa: E402
-from lingbot_world_ros.nodes.worlds_params import MAX_WORLDS, world_parameters  # noqa: E402
 from lingbot_world_ros.paths import share_path  # noqa: E402
-from lingbot_world_ros.worlds.robot import ROBOT  # noqa: E402
+from lingbot_world_ros.robots.robot import ROBOT  # noqa: E402
+from lingbot_world_ros.settings.parameters import (declare, DEFAULT_PROFILE,  # noqa: E402
+                                                   engine_options, LINGBOT_ENGINE, load_profile,
+                                                   PARAMS, profile_path, WORLD_MODEL)
+from lingbot_world_ros.settings.several_worlds import MAX_WORLDS, world_parameters  # noqa: E402
 import rclpy  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 from ros_graph import Domain, Graph  # noqa: E402
@@ -126,7 +126,7 @@ def test_profiles_of_lingbot_world_name_no_topics_and_say_what_must_be_set(profi
     ('lingbot_world_1_3b', 24), ('lingbot_world_fast', 80), ('lingbot_world_nf4_24gb', 24)])
 def test_profiles_fit_the_gpu_they_are_for(profile, gigabytes):
     from lingbot_world_ros.models.wan.memory import estimate, Preset, smallest_gpu
-    from lingbot_world_ros.models.wan.spec import LINGBOT_1_3B, LINGBOT_14B, VideoSize
+    from lingbot_world_ros.models.wan.spec import LINGBOT_14B, LINGBOT_1_3B, VideoSize
     options = engine_options(values_of(profile))
     preset = Preset(LINGBOT_1_3B if '1_3b' in profile else LINGBOT_14B,
                     VideoSize(options['height_px'], options['width_px']), options['precision'],

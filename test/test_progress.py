@@ -13,11 +13,11 @@ from types import SimpleNamespace
 
 from fake_world import FakeWorld
 from lingbot_world_ros import progress
+from lingbot_world_ros.cli.replay import verify_story
 from lingbot_world_ros.progress import (Loading, Progress, progress_bar, show_until_end,
                                         with_progress)
 from lingbot_world_ros.recording.recorded import RecordedStep, RecordedWorld, Segment
 from lingbot_world_ros.recording.replay import open_session, verify
-from lingbot_world_ros.verbs.replay import verify_story
 from lingbot_world_ros.worlds.library import WorldDefinition
 import numpy as np
 import pytest

@@ -12,24 +12,23 @@ pytest.importorskip('lingbot_world_ros.msg')
 from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402, I100
 from fake_world import FakeWorld, SMALL_ROBOT  # noqa: E402
 from lingbot_world_ros.errors import SpecError  # noqa: E402
+from lingbot_world_ros.messages.frames import FrameNames  # noqa: E402
+from lingbot_world_ros.messages.image import compressed_from_msg, image_from_msg  # noqa: E402
+from lingbot_world_ros.messages.stamps import stamp_to_ns  # noqa: E402
+from lingbot_world_ros.messages.trail import (MAX_POSES, PERIOD_NS,  # noqa: E402
+                                              PERIOD_PER_POSE_NS, Trail)
 from lingbot_world_ros.msg import WorldSpec, WorldStatus  # noqa: E402
 from lingbot_world_ros.nodes import qos, world_publishers  # noqa: E402
-from lingbot_world_ros.nodes.params import declare, WORLD_MODEL  # noqa: E402
 from lingbot_world_ros.nodes.world_publishers import WorldPublishers  # noqa: E402
-from lingbot_world_ros.sensors.frames import FrameNames  # noqa: E402
-from lingbot_world_ros.sensors.image import compressed_from_msg, image_from_msg  # noqa: E402
-from lingbot_world_ros.sensors.stamps import stamp_to_ns  # noqa: E402
-from lingbot_world_ros.sensors.trail import (MAX_POSES, PERIOD_NS,  # noqa: E402
-                                             PERIOD_PER_POSE_NS, Trail)
-from lingbot_world_ros.worlds.robot import ROBOT  # noqa: E402
-from lingbot_world_ros.worlds.status import Frame, SessionStatus  # noqa: E402
+from lingbot_world_ros.robots.robot import ROBOT  # noqa: E402
+from lingbot_world_ros.session.status import Frame, SessionStatus  # noqa: E402
+from lingbot_world_ros.settings.parameters import declare, WORLD_MODEL  # noqa: E402
 from nav_msgs.msg import Path  # noqa: E402
 import numpy as np  # noqa: E402
 import rclpy  # noqa: E402
 from ros_graph import Domain, Graph  # noqa: E402
 from rosgraph_msgs.msg import Clock  # noqa: E402
-from sensor_msgs.msg import (CameraInfo, CompressedImage, Image, JointState,  # noqa: E402
-                             LaserScan)
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState, LaserScan  # noqa: E402
 from std_msgs.msg import Float32, String  # noqa: E402
 from tf2_msgs.msg import TFMessage  # noqa: E402
 

@@ -18,7 +18,9 @@ pytest.importorskip('rosbags')
 from ament_index_python.packages import get_package_share_directory  # noqa: E402, I100
 from fake_world import FakeWorld  # noqa: E402
 from geometry_msgs.msg import Twist  # noqa: E402
+from lingbot_world_ros.cli.replay import verify_story  # noqa: E402
 from lingbot_world_ros.errors import SpecError  # noqa: E402
+from lingbot_world_ros.messages.commands import twist_to_msg  # noqa: E402
 from lingbot_world_ros.msg import WorldStatus  # noqa: E402
 from lingbot_world_ros.nodes.recorder import RecorderNode  # noqa: E402
 from lingbot_world_ros.nodes.run import make_pair  # noqa: E402
@@ -26,8 +28,6 @@ from lingbot_world_ros.recording.bag import BagReader, BagWriter, end_file  # no
 from lingbot_world_ros.recording.definitions import message_definition  # noqa: E402
 from lingbot_world_ros.recording.recorded import read_recording  # noqa: E402
 from lingbot_world_ros.recording.replay import SAME, UNVERIFIABLE, verify  # noqa: E402
-from lingbot_world_ros.sensors.commands import twist_to_msg  # noqa: E402
-from lingbot_world_ros.verbs.replay import verify_story  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 from rclpy.qos import QoSProfile, ReliabilityPolicy  # noqa: E402
 from rclpy.serialization import serialize_message  # noqa: E402
@@ -312,7 +312,7 @@ def test_one_changed_byte_is_found_at_its_step(eventful, tmp_path, capsys):
 def test_a_recording_can_be_watched(eventful, domain):
     code = ('import sys; from types import SimpleNamespace; from fake_world import FakeWorld; '
             'from lingbot_world_ros.recording.recorded import read_recording; '
-            'from lingbot_world_ros.verbs.replay import watch; '
+            'from lingbot_world_ros.cli.replay import watch; '
             'args = SimpleNamespace(speed=3.0, namespace="", world_path="", ros_args=[]); '
             'sys.exit(watch(read_recording(sys.argv[1]), args, lambda name: FakeWorld()))')
     env = {**os.environ, 'ROS_DOMAIN_ID': str(domain), 'PYTHONPATH': os.pathsep.join(
@@ -428,7 +428,7 @@ def test_a_full_disk_ends_the_recorder_only(make_graph, domain, tmp_path):
     graph = make_graph(speed=20.0)
     # The middleware has files of its own that must not be limited.
     code = ('import resource, sys; from lingbot_world_ros.nodes.recorder import RecorderNode; '
-            'from lingbot_world_ros.cli import main; start = RecorderNode.start_over; '
+            'from lingbot_world_ros.cli.main import main; start = RecorderNode.start_over; '
             'RecorderNode.start_over = lambda node: (resource.setrlimit(resource.RLIMIT_FSIZE, '
             '(4_000_000, 4_000_000)), start(node)); sys.exit(main(sys.argv[1:]))')
     process = record(domain, '-o', tmp_path / 'bag', '--reset',

@@ -4,12 +4,12 @@ import os
 import subprocess
 import sys
 
-from lingbot_world_ros.worlds.robot import ROBOT
+from lingbot_world_ros.robots.robot import ROBOT
 from lingbot_world_ros.worlds.scenes import generate_scene, get_scene, SCENES, StartState
 import numpy as np
 import pytest
 
-reference = pytest.importorskip('lingbot_world_ros.reference.world')
+reference = pytest.importorskip('lingbot_world_ros.engines.reference.engine')
 
 
 @pytest.fixture(scope='module', params=sorted(SCENES))
@@ -107,7 +107,7 @@ def test_generated_scenes_repeat_by_seed_and_differ_by_seed():
 
 @pytest.mark.parametrize('library', ['off', 'nonsense'])
 def test_without_opengl_the_error_says_what_to_install(library):
-    code = ('from lingbot_world_ros.worlds.world_model import make_world\n'
+    code = ('from lingbot_world_ros.engines.interface import make_world\n'
             'make_world("reference").reset("office", 0)')
     result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True,
                             timeout=60, env={**os.environ, 'MUJOCO_GL': library})

@@ -6,14 +6,14 @@ from types import SimpleNamespace
 
 from fake_world import FakeChunkWorld, FakeClock, FakeWorld
 from lingbot_world_ros.actions.embedding import ActionEmbedding
+from lingbot_world_ros.cli.replay import verify_story
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.recording.recorded import segments
 from lingbot_world_ros.recording.replay import (blocks, definition_of, DIFFERS, RecordedActions,
                                                 SAME, UNVERIFIABLE, verify)
-from lingbot_world_ros.verbs.replay import verify_story
+from lingbot_world_ros.session.session import Session, SessionSpec
+from lingbot_world_ros.session.status import SessionObserver, SessionStatus
 from lingbot_world_ros.worlds.library import WorldDefinition
-from lingbot_world_ros.worlds.session import Session, SessionSpec
-from lingbot_world_ros.worlds.status import SessionObserver, SessionStatus
 import numpy as np
 import pytest
 
@@ -295,7 +295,7 @@ def test_start_images_are_read_only_where_that_is_allowed(tmp_path):
 
 def test_the_learned_world_repeats_with_moved_objects():
     pytest.importorskip('openvino')
-    from lingbot_world_ros.models.room.world import RoomWorld
+    from lingbot_world_ros.engines.room.engine import RoomWorld
 
     def act(session):
         session.advance(5).result(20)

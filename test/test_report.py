@@ -20,9 +20,13 @@ pytest.importorskip('lingbot_world_ros.msg')
 pytest.importorskip('rosbags')
 
 from fake_world import FakeClock, FakeWorld  # noqa: E402, I100
-from lingbot_world_ros import cli  # noqa: E402
+from lingbot_world_ros.cli import main as cli, report as verb  # noqa: E402
+from lingbot_world_ros.engines.registry import make_world  # noqa: E402
 from lingbot_world_ros.environment import NOTE, to_note  # noqa: E402
 from lingbot_world_ros.errors import SpecError  # noqa: E402
+from lingbot_world_ros.evaluation import metrics  # noqa: E402
+from lingbot_world_ros.messages.image import image_to_msg  # noqa: E402
+from lingbot_world_ros.messages.world import world_spec_to_msg, world_status_to_msg  # noqa: E402
 from lingbot_world_ros.recording.bag import BagWriter  # noqa: E402
 from lingbot_world_ros.recording.definitions import message_definition  # noqa: E402
 from lingbot_world_ros.recording.replay import RecordedActions  # noqa: E402
@@ -32,14 +36,9 @@ from lingbot_world_ros.report.gather import Event, gather, merged  # noqa: E402
 from lingbot_world_ros.report.page import check_target, render, write  # noqa: E402
 from lingbot_world_ros.report.pictures import difference, evenly, movie  # noqa: E402
 from lingbot_world_ros.report.run_page import run_page  # noqa: E402
-from lingbot_world_ros.sensors.image import image_to_msg  # noqa: E402
-from lingbot_world_ros.sensors.world import world_spec_to_msg, world_status_to_msg  # noqa: E402
-from lingbot_world_ros.training import metrics  # noqa: E402
-from lingbot_world_ros.verbs import report as verb  # noqa: E402
+from lingbot_world_ros.session.session import Session, SessionSpec  # noqa: E402
+from lingbot_world_ros.session.status import SessionObserver  # noqa: E402
 from lingbot_world_ros.worlds.library import WorldDefinition  # noqa: E402
-from lingbot_world_ros.worlds.session import Session, SessionSpec  # noqa: E402
-from lingbot_world_ros.worlds.status import SessionObserver  # noqa: E402
-from lingbot_world_ros.worlds.world_model import make_world  # noqa: E402
 import numpy as np  # noqa: E402
 from PIL import Image as PillowImage  # noqa: E402
 from rclpy.serialization import serialize_message  # noqa: E402
@@ -182,7 +181,7 @@ def fewer_states_behind_the_mean_image(monkeypatch):
 
 @pytest.fixture(scope='module')
 def reference():
-    pytest.importorskip('lingbot_world_ros.reference.world', reason='needs mujoco')
+    pytest.importorskip('lingbot_world_ros.engines.reference.engine', reason='needs mujoco')
     return make_world('reference')
 
 
@@ -374,8 +373,8 @@ def test_missing_packages_are_named_with_the_pip_line(recorded, monkeypatch):
 
 
 def test_an_evaluation_becomes_one_file(reference, tmp_path):
-    from lingbot_world_ros.training.evaluate import evaluate, EvaluationSpec
-    from lingbot_world_ros.training.report import write_report
+    from lingbot_world_ros.evaluation.evaluate import evaluate, EvaluationSpec
+    from lingbot_world_ros.evaluation.tables import write_report
     results, rollouts = evaluate(EvaluationSpec(
         engine='reference', num_sequences=3, num_sets=1, horizons=(1, 5), num_trials=0,
         batch_size=1, num_mean_states=2), tmp_path / 'truth')

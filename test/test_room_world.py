@@ -5,9 +5,9 @@ import shutil
 import subprocess
 import sys
 
+from lingbot_world_ros.engines.room.engine import read_about, RoomWorld, WEIGHTS
 from lingbot_world_ros.errors import SpecError
-from lingbot_world_ros.models.room.world import read_about, RoomWorld, WEIGHTS
-from lingbot_world_ros.training.command_sequences import command_sequence
+from lingbot_world_ros.evaluation.command_sequences import command_sequence
 import numpy as np
 import pytest
 
@@ -31,7 +31,7 @@ def test_shipped_files_match_their_checksums_and_stay_small():
 @pytest.mark.parametrize('scene', ['living_room', 'office', 'workshop'])
 def test_two_imagined_seconds_look_like_the_reference_world(scene):
     """A wrong axis, scale or frame in the export costs more than 10 dB."""
-    reference = pytest.importorskip('lingbot_world_ros.reference.world').ReferenceWorld()
+    reference = pytest.importorskip('lingbot_world_ros.engines.reference.engine').ReferenceWorld()
     _, truth = roll(reference, scene, 11, 30)
     _, seen = roll(RoomWorld(), scene, 11, 30)
     square = np.mean((truth.rgb / 255.0 - seen.rgb / 255.0) ** 2)
@@ -66,7 +66,7 @@ def test_sampled_future_repeats_by_seed_and_is_not_the_mean():
 
 def test_runs_without_torch():
     code = ('import sys; sys.modules["torch"] = None\n'
-            'from lingbot_world_ros.worlds.world_model import make_world\n'
+            'from lingbot_world_ros.engines.interface import make_world\n'
             'print(make_world("room").reset("office", 1).rgb.mean())')
     out = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=60)
     assert out.returncode == 0, out.stderr

@@ -7,9 +7,9 @@ import pytest
 pytest.importorskip('sensor_msgs')
 
 from lingbot_world_ros.errors import SpecError  # noqa: E402, I100
-from lingbot_world_ros.sensors.scan import DepthScan, scan_to_msg  # noqa: E402
-from lingbot_world_ros.sensors.stamps import stamp_to_ns  # noqa: E402
-from lingbot_world_ros.worlds.robot import ARM_SEGMENTS, ROBOT  # noqa: E402
+from lingbot_world_ros.messages.scan import DepthScan, scan_to_msg  # noqa: E402
+from lingbot_world_ros.messages.stamps import stamp_to_ns  # noqa: E402
+from lingbot_world_ros.robots.robot import ARM_SEGMENTS, ROBOT  # noqa: E402
 from lingbot_world_ros.worlds.scenes import get_scene  # noqa: E402
 import numpy as np  # noqa: E402
 
@@ -151,8 +151,8 @@ def test_a_scan_takes_less_than_a_millisecond():
 
 
 def test_readings_end_at_walls_and_furniture_of_the_reference_world():
-    pytest.importorskip('lingbot_world_ros.reference.world')
-    from lingbot_world_ros.worlds.world_model import make_world
+    pytest.importorskip('lingbot_world_ros.engines.reference.engine')
+    from lingbot_world_ros.engines.registry import make_world
     scan, world, off_m = DepthScan(CAMERA, **LIMITS), make_world('reference'), []
     for seed in range(4):
         seen = world.reset('living_room', seed)

@@ -9,11 +9,11 @@ from fake_world import FakeClock, FakeWorld
 from lingbot_world_ros.actions.commands import CommandBuffer, CommandSpec
 from lingbot_world_ros.actions.embedding import CameraModel, CommandCounts, encode
 from lingbot_world_ros.errors import SpecError
-from lingbot_world_ros.worlds.clock import ClockTicker, Sweep
-from lingbot_world_ros.worlds.faults import Fault
+from lingbot_world_ros.session.clock import ClockTicker, Sweep
+from lingbot_world_ros.session.faults import Fault
+from lingbot_world_ros.session.session import Session, SessionSpec
+from lingbot_world_ros.session.status import Refused, SessionObserver
 from lingbot_world_ros.worlds.library import WorldDefinition
-from lingbot_world_ros.worlds.session import Session, SessionSpec
-from lingbot_world_ros.worlds.status import Refused, SessionObserver
 import numpy as np
 import pytest
 

@@ -6,15 +6,15 @@ import time
 
 from lingbot_world_ros.actions.commands import CommandBuffer, CommandSpec
 from lingbot_world_ros.actions.embedding import CameraModel, CommandCounts, encode
+from lingbot_world_ros.engines.registry import make_world
+from lingbot_world_ros.robots.robot import ROBOT
+from lingbot_world_ros.session.session import Session, SessionSpec
+from lingbot_world_ros.session.status import SessionObserver
 from lingbot_world_ros.worlds.library import WorldDefinition
-from lingbot_world_ros.worlds.robot import ROBOT
-from lingbot_world_ros.worlds.session import Session, SessionSpec
-from lingbot_world_ros.worlds.status import SessionObserver
-from lingbot_world_ros.worlds.world_model import make_world
 import numpy as np
 import pytest
 
-ENGINES = {'reference': 'lingbot_world_ros.reference.world', 'room': 'openvino'}
+ENGINES = {'reference': 'lingbot_world_ros.engines.reference.engine', 'room': 'openvino'}
 
 
 class Frames(SessionObserver):

@@ -13,8 +13,8 @@ pytest.importorskip('simulation_interfaces')
 
 from geometry_msgs.msg import Pose, Twist, Vector3  # noqa: E402, I100
 from lingbot_world_ros.errors import SpecError  # noqa: E402
+from lingbot_world_ros.messages import simulation as standard  # noqa: E402
 from lingbot_world_ros.nodes import simulation_services  # noqa: E402
-from lingbot_world_ros.sensors import simulation as standard  # noqa: E402
 from moody_world import MoodyWorld, POUF, simulator  # noqa: E402
 from rclpy.action import ActionClient  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402

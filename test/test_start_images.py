@@ -45,7 +45,7 @@ def test_listing_needs_neither_numpy_nor_torch():
 def test_the_script_draws_what_ships():
     if find_spec('mujoco') is None:  # importing it here would be before the GL library is chosen
         pytest.skip('mujoco is not installed')
-    from lingbot_world_ros.reference.start_images import draw, VIEWS
+    from lingbot_world_ros.engines.reference.start_images import draw, VIEWS
     assert set(VIEWS) == set(SCENES)
     drawn = draw('office')
     shipped = cv2.imread(start_images()['office'][0])[..., ::-1]

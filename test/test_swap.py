@@ -13,7 +13,7 @@ pytest.importorskip('simulation_interfaces.srv')
 
 from ros_graph import Domain  # noqa: E402, I100
 
-ENGINES = {'reference': 'lingbot_world_ros.reference.world', 'room': 'openvino'}
+ENGINES = {'reference': 'lingbot_world_ros.engines.reference.engine', 'room': 'openvino'}
 
 
 @pytest.mark.parametrize('engine', ENGINES)

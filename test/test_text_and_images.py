@@ -10,10 +10,10 @@ pytest.importorskip('lingbot_world_ros.msg')
 from fake_world import FakeWorld  # noqa: E402, I100
 from free_camera import FreeCameraWorld  # noqa: E402
 from lingbot_world_ros.errors import SpecError  # noqa: E402
+from lingbot_world_ros.messages.image import image_to_msg  # noqa: E402
 from lingbot_world_ros.msg import WorldSpec, WorldStatus  # noqa: E402
 from lingbot_world_ros.nodes.action_encoder import ActionEncoderNode  # noqa: E402
 from lingbot_world_ros.nodes.world_model import WorldModelNode  # noqa: E402
-from lingbot_world_ros.sensors.image import image_to_msg  # noqa: E402
 import numpy as np  # noqa: E402
 from ros_graph import Domain, Graph  # noqa: E402
 from sensor_msgs.msg import Image  # noqa: E402

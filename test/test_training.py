@@ -2,13 +2,13 @@
 """The whole road from the reference world to weights that run, in small; needs torch."""
 import csv
 
-from lingbot_world_ros.models.room.world import RoomWorld
+from lingbot_world_ros.engines.room.engine import RoomWorld
 import numpy as np
 import pytest
 
 pytest.importorskip('torch')
 pytest.importorskip('scipy')
-pytest.importorskip('lingbot_world_ros.reference.world')
+pytest.importorskip('lingbot_world_ros.engines.reference.engine')
 
 from lingbot_world_ros.training import (dataset, export, mapping,  # noqa: E402, I100
                                         train_dynamics, train_renderer)

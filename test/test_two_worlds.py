@@ -16,9 +16,9 @@ pytest.importorskip('rclpy')
 pytest.importorskip('openvino')
 pytest.importorskip('lingbot_world_ros.msg')
 
+from lingbot_world_ros.messages.commands import twist_to_msg  # noqa: E402, I100
+from lingbot_world_ros.messages.stamps import stamp_to_ns  # noqa: E402
 from lingbot_world_ros.msg import WorldStatus  # noqa: E402, I100
-from lingbot_world_ros.sensors.commands import twist_to_msg  # noqa: E402
-from lingbot_world_ros.sensors.stamps import stamp_to_ns  # noqa: E402
 from nav_msgs.msg import Odometry  # noqa: E402
 import numpy as np  # noqa: E402
 from ros_graph import Domain, Graph  # noqa: E402

@@ -15,11 +15,11 @@ aiohttp = pytest.importorskip('aiohttp')
 
 from fake_world import FakeWorld  # noqa: E402, I100
 from geometry_msgs.msg import Twist, TwistStamped  # noqa: E402
+from lingbot_world_ros.messages.simulation import state_number  # noqa: E402
 from lingbot_world_ros.nodes.action_encoder import ActionEncoderNode  # noqa: E402
 from lingbot_world_ros.nodes.command_publishers import CommandPublishers  # noqa: E402
 from lingbot_world_ros.nodes.view import ViewNode  # noqa: E402
 from lingbot_world_ros.nodes.world_model import WorldModelNode  # noqa: E402
-from lingbot_world_ros.sensors.simulation import state_number  # noqa: E402
 from lingbot_world_ros.view import server as view_server  # noqa: E402
 from lingbot_world_ros.view.messages import Do, Drive  # noqa: E402
 from lingbot_world_ros.view.server import Server  # noqa: E402

@@ -14,11 +14,11 @@ aiohttp = pytest.importorskip('aiohttp')
 from fake_world import FakeWorld  # noqa: E402, I100
 from geometry_msgs.msg import Twist, TwistStamped  # noqa: E402
 from lingbot_world_ros.errors import SpecError  # noqa: E402
+from lingbot_world_ros.messages.image import image_to_msg  # noqa: E402
+from lingbot_world_ros.messages.simulation import state_number  # noqa: E402
 from lingbot_world_ros.nodes.action_encoder import ActionEncoderNode  # noqa: E402
 from lingbot_world_ros.nodes.view import ViewNode  # noqa: E402
 from lingbot_world_ros.nodes.world_model import WorldModelNode  # noqa: E402
-from lingbot_world_ros.sensors.image import image_to_msg  # noqa: E402
-from lingbot_world_ros.sensors.simulation import state_number  # noqa: E402
 from lingbot_world_ros.view.pictures import COLOUR, DEPTH, HEADER  # noqa: E402
 from lingbot_world_ros.view.server import Server  # noqa: E402
 import numpy as np  # noqa: E402

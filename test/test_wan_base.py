@@ -6,10 +6,11 @@ import pytest
 
 torch = pytest.importorskip('torch')
 
+from lingbot_world_ros.actions.camera_path import (keys_to_path,  # noqa: E402, I100
+                                                   scale_intrinsics)
 from lingbot_world_ros.models.wan.base import (BaseClips, ClipRequest, Experts,  # noqa: E402, I100
                                                HIGH, LOW)
 from lingbot_world_ros.models.wan.camera import clip_steps, RayGrid  # noqa: E402
-from lingbot_world_ros.models.wan.camera_path import keys_to_path, scale_intrinsics  # noqa: E402
 from lingbot_world_ros.models.wan.condition import condition  # noqa: E402
 from lingbot_world_ros.models.wan.dit import WanDiT  # noqa: E402
 from lingbot_world_ros.models.wan.schedule import BaseRecipe, FlowUniPC  # noqa: E402

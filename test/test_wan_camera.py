@@ -7,14 +7,14 @@ import pytest
 
 torch = pytest.importorskip('torch')
 
-from lingbot_world_ros.actions.rotation import rotation_of  # noqa: E402, I100
+from lingbot_world_ros.actions.camera_path import (CameraPath, keys_to_path,  # noqa: E402, I100
+                                                   scale_intrinsics)
 from lingbot_world_ros.errors import SpecError  # noqa: E402
-from lingbot_world_ros.models.wan.camera import (clip_keys, clip_steps,  # noqa: E402
-                                                 latent_steps, packed_rays, ray_tokens, RayGrid,
+from lingbot_world_ros.geometry.rotation import rotation_of  # noqa: E402, I100
+from lingbot_world_ros.models.wan.camera import (clip_keys, clip_steps, latent_steps,  # noqa: E402
+                                                 packed_rays, ray_tokens, RayGrid,
                                                  REST_ROTATION_RAD, REST_TRANSLATION,
                                                  unit_translations)
-from lingbot_world_ros.models.wan.camera_path import (CameraPath, keys_to_path,  # noqa: E402
-                                                      scale_intrinsics)
 from lingbot_world_ros.models.wan.spec import VideoSize  # noqa: E402
 
 GOLDEN = Path(__file__).resolve().parents[2] / 'shared' / 'golden'

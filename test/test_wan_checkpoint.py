@@ -12,12 +12,13 @@ pytest.importorskip('safetensors')
 from lingbot_world_ros.errors import SpecError  # noqa: E402, I100
 from lingbot_world_ros.models.wan import checkpoint as module  # noqa: E402
 from lingbot_world_ros.models.wan.checkpoint import load_dit, open_checkpoint  # noqa: E402
-from lingbot_world_ros.models.wan.memory import (  # noqa: E402
-    check_room, dit_bytes, estimate, kv_bytes_per_latent, Preset, smallest_gpu, vae_cache_bytes)
-from lingbot_world_ros.models.wan.spec import (  # noqa: E402
-    DiTSpec, LINGBOT_14B, LINGBOT_1_3B, VideoSize)
-from lingbot_world_ros.models.wan.tensor_files import (  # noqa: E402
-    open_tensors, safetensors_writer)
+from lingbot_world_ros.models.wan.memory import (check_room, dit_bytes, estimate,  # noqa: E402
+                                                 kv_bytes_per_latent, Preset, smallest_gpu,
+                                                 vae_cache_bytes)
+from lingbot_world_ros.models.wan.spec import (DiTSpec, LINGBOT_14B, LINGBOT_1_3B,  # noqa: E402
+                                               VideoSize)
+from lingbot_world_ros.models.wan.tensor_files import (open_tensors,  # noqa: E402
+                                                       safetensors_writer)
 from safetensors.torch import load_file, save_file  # noqa: E402
 import wan_checkpoints as tiny  # noqa: E402
 

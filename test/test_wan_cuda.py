@@ -6,6 +6,7 @@ torch = pytest.importorskip('torch')
 if not torch.cuda.is_available():
     pytest.skip('no CUDA GPU', allow_module_level=True)
 
+from lingbot_world_ros.engines.lingbot_world.engine import FrameCopy  # noqa: E402, I100
 from lingbot_world_ros.models.wan.attention import attend, survey  # noqa: E402, I100
 from lingbot_world_ros.models.wan.dit import WanDiT  # noqa: E402
 from lingbot_world_ros.models.wan.fp8 import quantise_fp8  # noqa: E402
@@ -14,7 +15,6 @@ from lingbot_world_ros.models.wan.schedule import FewStepSchedule  # noqa: E402
 from lingbot_world_ros.models.wan.spec import DiTSpec, VideoSize  # noqa: E402
 from lingbot_world_ros.models.wan.stream import CausalStream, StreamSpec  # noqa: E402
 from lingbot_world_ros.models.wan.vae import VaeSpec, WanVAE  # noqa: E402
-from lingbot_world_ros.models.wan.world import FrameCopy  # noqa: E402
 import numpy as np  # noqa: E402
 
 SPEC = DiTSpec(dim=256, ffn_dim=512, num_heads=2, num_layers=3, text_dim=64, text_len=16)

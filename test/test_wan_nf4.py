@@ -14,8 +14,8 @@ from lingbot_world_ros.errors import SpecError  # noqa: E402, I100
 from lingbot_world_ros.models.wan.checkpoint import load_dit, open_checkpoint  # noqa: E402
 from lingbot_world_ros.models.wan.dit import WanDiT  # noqa: E402
 from lingbot_world_ros.models.wan.memory import dit_bytes, linear_names, nf4_bytes  # noqa: E402
-from lingbot_world_ros.models.wan.nf4 import (  # noqa: E402
-    dequantised, is_quantised, replace_linears, save_nf4, STATE)
+from lingbot_world_ros.models.wan.nf4 import (dequantised, is_quantised,  # noqa: E402
+                                              replace_linears, save_nf4, STATE)
 from lingbot_world_ros.models.wan.spec import LINGBOT_14B, LINGBOT_1_3B  # noqa: E402
 from safetensors import safe_open  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402

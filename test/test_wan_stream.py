@@ -10,8 +10,8 @@ torch = pytest.importorskip('torch')
 from lingbot_world_ros.models.wan.dit import WanDiT  # noqa: E402, I100
 from lingbot_world_ros.models.wan.kv_cache import WindowSpec  # noqa: E402
 from lingbot_world_ros.models.wan.schedule import FewStepSchedule  # noqa: E402
-from lingbot_world_ros.models.wan.spec import (DiTSpec, LINGBOT_14B,  # noqa: E402
-                                               LINGBOT_1_3B, VideoSize)
+from lingbot_world_ros.models.wan.spec import (DiTSpec, LINGBOT_14B, LINGBOT_1_3B,  # noqa: E402
+                                               VideoSize)
 from lingbot_world_ros.models.wan.stream import CausalStream, StreamSpec  # noqa: E402
 import numpy as np  # noqa: E402
 from test_wan_dit import golden, golden_network, needs_golden, relative_error  # noqa: E402

@@ -5,8 +5,8 @@ import pytest
 torch = pytest.importorskip('torch')
 
 from lingbot_world_ros.errors import SpecError  # noqa: E402, I100
-from lingbot_world_ros.models.wan.tiny_vae import (  # noqa: E402
-    load_tiny_vae, MemoryBlock, TinySpec, TinyVAE)
+from lingbot_world_ros.models.wan.tiny_vae import (load_tiny_vae, MemoryBlock,  # noqa: E402
+                                                   TinySpec, TinyVAE)
 from lingbot_world_ros.models.wan.vae import LATENT_MEAN, LATENT_STD, to_frames  # noqa: E402
 
 SMALL = TinySpec(widths=(24, 16, 8, 8))

@@ -10,8 +10,8 @@ torch = pytest.importorskip('torch')
 
 from lingbot_world_ros.errors import SpecError  # noqa: E402, I100
 from lingbot_world_ros.models.wan import vae as vae_module  # noqa: E402
-from lingbot_world_ros.models.wan.vae import (  # noqa: E402
-    LATENT_MEAN, LATENT_STD, to_frames, VaeSpec, WanVAE)
+from lingbot_world_ros.models.wan.vae import (LATENT_MEAN, LATENT_STD, to_frames,  # noqa: E402
+                                              VaeSpec, WanVAE)
 from lingbot_world_ros.models.wan.vae_file import load_vae  # noqa: E402
 
 GOLDEN = Path(__file__).resolve().parents[2] / 'shared' / 'golden' / 'wan_vae_tiny.safetensors'

@@ -2,8 +2,8 @@
 """What every engine promises, checked on every engine."""
 from dataclasses import fields
 
+from lingbot_world_ros.engines.registry import make_world
 from lingbot_world_ros.errors import SpecError
-from lingbot_world_ros.worlds.world_model import make_world
 import numpy as np
 import pytest
 
@@ -14,7 +14,7 @@ ENGINES = ('room', 'reference')
 def world(request):
     """One world per engine; skipped where its optional package is absent."""
     if request.param == 'reference':
-        pytest.importorskip('lingbot_world_ros.reference.world')
+        pytest.importorskip('lingbot_world_ros.engines.reference.engine')
     return make_world(request.param)
 
 
@@ -201,6 +201,6 @@ def test_unknown_engine_lists_the_known_ones():
 @pytest.mark.parametrize('engine', ENGINES)
 def test_empty_batch_is_refused(engine):
     if engine == 'reference':
-        pytest.importorskip('lingbot_world_ros.reference.world')
+        pytest.importorskip('lingbot_world_ros.engines.reference.engine')
     with pytest.raises(SpecError, match='batch_size=0'):
         make_world(engine, batch_size=0)

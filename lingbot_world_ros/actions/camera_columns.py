@@ -9,8 +9,8 @@ they are limited, recorded and replayed like every other action.
 from math import pi
 from typing import List, Sequence, Tuple
 
-from lingbot_world_ros.actions.rotation import rotation_of, rotation_vector
-from lingbot_world_ros.worlds.world_model import ActionDim, ActionLayout
+from lingbot_world_ros.actions.layout import ActionDim, ActionLayout
+from lingbot_world_ros.geometry.rotation import rotation_of, rotation_vector
 import numpy as np
 
 MAX_TRANSLATION_M = 10.0  # per frame

@@ -13,11 +13,11 @@ from math import inf, isfinite
 from typing import List, Mapping, Optional, Sequence, Tuple
 
 from lingbot_world_ros.actions.camera_columns import camera_columns
+from lingbot_world_ros.actions.layout import ActionLayout
 from lingbot_world_ros.actions.limits import JointLimits, Limits, Pacer
 from lingbot_world_ros.actions.trajectory import (check_points, MAX_ACCELERATION, MAX_POINTS, Plan,
                                                   Points, splice)
 from lingbot_world_ros.errors import SpecError
-from lingbot_world_ros.worlds.world_model import ActionLayout
 import numpy as np
 
 MESSAGE_NS = 5_000_000_000  # how long the newest problem is told

@@ -2,8 +2,8 @@
 """A recorded or typed camera path, played in the sim time of a world. No ROS."""
 from dataclasses import dataclass, replace
 
+from lingbot_world_ros.actions.camera_path import CameraPath, keys_to_path, read_camera_path
 from lingbot_world_ros.errors import SpecError
-from lingbot_world_ros.models.wan.camera_path import CameraPath, keys_to_path, read_camera_path
 from lingbot_world_ros.paths import find_file
 import numpy as np
 

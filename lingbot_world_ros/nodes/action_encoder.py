@@ -13,20 +13,20 @@ import time
 from geometry_msgs.msg import Twist, TwistStamped
 from lingbot_world_ros.actions.commands import CommandBuffer, MESSAGE_LENGTH
 from lingbot_world_ros.actions.embedding import encode
-from lingbot_world_ros.actions.kinematics import read_description, RobotModel
 from lingbot_world_ros.actions.limits import Limits
 from lingbot_world_ros.actions.playback import CameraPlayback, open_path, require_free_camera
 from lingbot_world_ros.errors import shown, SpecError
+from lingbot_world_ros.messages.action_embedding import embedding_to_msg
+from lingbot_world_ros.messages.commands import (joint_command_from_msg, trajectory_from_msg,
+                                                 twist_from_msg)
+from lingbot_world_ros.messages.stamps import stamp_to_ns
+from lingbot_world_ros.messages.world import camera_model_from_msg, command_spec_from_msg
 from lingbot_world_ros.msg import ActionEmbedding as ActionEmbeddingMsg, WorldSpec as WorldSpecMsg
 from lingbot_world_ros.nodes import qos
 from lingbot_world_ros.nodes.parameter_service import SafeParameterService
-from lingbot_world_ros.nodes.params import ACTION_ENCODER, declare
 from lingbot_world_ros.nodes.run import spin_node
-from lingbot_world_ros.sensors.action_embedding import embedding_to_msg
-from lingbot_world_ros.sensors.commands import (joint_command_from_msg, trajectory_from_msg,
-                                                twist_from_msg)
-from lingbot_world_ros.sensors.stamps import stamp_to_ns
-from lingbot_world_ros.sensors.world import camera_model_from_msg, command_spec_from_msg
+from lingbot_world_ros.robots.urdf import read_description, RobotModel
+from lingbot_world_ros.settings.parameters import ACTION_ENCODER, declare
 import numpy as np
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node

@@ -2,8 +2,8 @@
 """Publishes what a person asks a robot to do, in the types the robot listens to."""
 from threading import Lock
 
+from lingbot_world_ros.messages.commands import joint_command_to_msg, twist_to_msg
 from lingbot_world_ros.nodes import qos
-from lingbot_world_ros.sensors.commands import joint_command_to_msg, twist_to_msg
 from rclpy.duration import Duration
 from sensor_msgs.msg import JointState
 

@@ -9,18 +9,18 @@ from copy import deepcopy
 from functools import partial
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from lingbot_world_ros.engines.registry import make_world
 from lingbot_world_ros.errors import SpecError
+from lingbot_world_ros.messages.image import image_from_msg
+from lingbot_world_ros.messages.stamps import set_stamp, stamp_to_ns
 from lingbot_world_ros.msg import WorldSpec as WorldSpecMsg, WorldStatus as WorldStatusMsg
 from lingbot_world_ros.nodes import qos
-from lingbot_world_ros.nodes.params import (declare, engine_options, flat, LINGBOT_ENGINE, PREFIX,
-                                            WORLD_MODEL)
 from lingbot_world_ros.nodes.world_publishers import WorldPublishers
 from lingbot_world_ros.recording.comparison import Comparison
 from lingbot_world_ros.recording.follow import Follower
-from lingbot_world_ros.sensors.image import image_from_msg
-from lingbot_world_ros.sensors.stamps import set_stamp, stamp_to_ns
-from lingbot_world_ros.worlds.status import Frame, SessionObserver
-from lingbot_world_ros.worlds.world_model import make_world
+from lingbot_world_ros.session.status import Frame, SessionObserver
+from lingbot_world_ros.settings.parameters import (declare, engine_options, flat, LINGBOT_ENGINE,
+                                                   PREFIX, WORLD_MODEL)
 from nav_msgs.msg import Odometry
 import numpy as np
 from rclpy.clock import Clock, ClockType

@@ -13,8 +13,7 @@ from copy import copy
 from lingbot_world_ros.errors import SpecError
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.exceptions import NameValidationException, ParameterException
-from rclpy.qos import (DurabilityPolicy, InvalidQoSProfileException, QoSProfile,
-                       ReliabilityPolicy)
+from rclpy.qos import DurabilityPolicy, InvalidQoSProfileException, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import InvalidQosOverridesError, QoSOverridingOptions
 from rclpy.validate_topic_name import validate_topic_name
 

@@ -13,13 +13,13 @@ import time
 import traceback
 
 from lingbot_world_ros.errors import SpecError, unknown_name
+from lingbot_world_ros.messages import simulation as standard
+from lingbot_world_ros.messages.simulation import (FEATURE_UNSUPPORTED, INCORRECT_STATE, NOT_FOUND,
+                                                   OK, OPERATION_FAILED, Refusal)
 from lingbot_world_ros.nodes.waiting import Waiting
-from lingbot_world_ros.sensors import simulation as standard
-from lingbot_world_ros.sensors.simulation import (FEATURE_UNSUPPORTED, INCORRECT_STATE, NOT_FOUND,
-                                                  OK, OPERATION_FAILED, Refusal)
+from lingbot_world_ros.session.status import (ERROR, LOADING, NO_WORLD, PAUSED, PLAYING, Refused,
+                                              STEPPED, STOPPED)
 from lingbot_world_ros.worlds.library import misplaced, WorldError, WorldLibrary
-from lingbot_world_ros.worlds.status import (ERROR, LOADING, NO_WORLD, PAUSED, PLAYING, Refused,
-                                             STEPPED, STOPPED)
 import numpy as np
 from rclpy.action import ActionServer, CancelResponse
 from rclpy.exceptions import NameValidationException

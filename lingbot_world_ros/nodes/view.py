@@ -10,19 +10,19 @@ from math import inf, isfinite, pi
 import signal
 import time
 
-from lingbot_world_ros.actions.kinematics import RobotModel
 from lingbot_world_ros.errors import SpecError, unknown_name
+from lingbot_world_ros.messages import page
+from lingbot_world_ros.messages.image import depth_from_msg, rgb_from_msg
+from lingbot_world_ros.messages.simulation import state_name
+from lingbot_world_ros.messages.stamps import stamp_to_ns
+from lingbot_world_ros.messages.world import STATES
 from lingbot_world_ros.msg import WorldSpec as WorldSpecMsg, WorldStatus as WorldStatusMsg
 from lingbot_world_ros.nodes import qos
 from lingbot_world_ros.nodes.command_publishers import CommandPublishers
 from lingbot_world_ros.nodes.parameter_service import SafeParameterService
-from lingbot_world_ros.nodes.params import declare, VIEW
 from lingbot_world_ros.nodes.world_client import WorldClient
-from lingbot_world_ros.sensors import page
-from lingbot_world_ros.sensors.image import depth_from_msg, rgb_from_msg
-from lingbot_world_ros.sensors.simulation import state_name
-from lingbot_world_ros.sensors.stamps import stamp_to_ns
-from lingbot_world_ros.sensors.world import STATES
+from lingbot_world_ros.robots.urdf import RobotModel
+from lingbot_world_ros.settings.parameters import declare, VIEW
 from lingbot_world_ros.view.link import link_of, LOST_S, Signs
 from lingbot_world_ros.view.messages import MAX_JOINTS, MODES
 from lingbot_world_ros.view.pictures import COLOUR, colour_jpeg, DEPTH, depth_jpeg, FAR_M, TRUTH

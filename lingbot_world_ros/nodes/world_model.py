@@ -13,25 +13,25 @@ import traceback
 
 from lingbot_world_ros.actions.commands import MESSAGE_LENGTH
 from lingbot_world_ros.actions.playback import require_free_camera
+from lingbot_world_ros.engines.isolated import IsolatedWorld
+from lingbot_world_ros.engines.registry import make_world
 from lingbot_world_ros.errors import shown, SpecError, unknown_name
+from lingbot_world_ros.messages.action_embedding import embedding_from_msg
+from lingbot_world_ros.messages.image import rgb_from_msg
 from lingbot_world_ros.msg import ActionEmbedding as ActionEmbeddingMsg
 from lingbot_world_ros.nodes import qos
 from lingbot_world_ros.nodes.newest import NewestOnly
 from lingbot_world_ros.nodes.parameter_service import SafeParameterService
-from lingbot_world_ros.nodes.params import declare, engine_options, flat, WORLD_MODEL
 from lingbot_world_ros.nodes.run import spin_node
 from lingbot_world_ros.nodes.simulation_services import SimulationServices
 from lingbot_world_ros.nodes.world_publishers import WorldPublishers
 from lingbot_world_ros.progress import with_progress
-from lingbot_world_ros.sensors.action_embedding import embedding_from_msg
-from lingbot_world_ros.sensors.image import rgb_from_msg
-from lingbot_world_ros.worlds.isolated import IsolatedWorld
+from lingbot_world_ros.session.session import Session, SessionSpec
+from lingbot_world_ros.session.status import (LOADING, NO_WORLD, PAUSED, PLAYING, REALTIME,
+                                              SessionObserver, STEPPED)
+from lingbot_world_ros.settings.parameters import declare, engine_options, flat, WORLD_MODEL
 from lingbot_world_ros.worlds.library import (check_prompt, find_start_image, IMAGE_SCENE,
                                               started_from, WorldLibrary)
-from lingbot_world_ros.worlds.session import Session, SessionSpec
-from lingbot_world_ros.worlds.status import (LOADING, NO_WORLD, PAUSED, PLAYING, REALTIME,
-                                             SessionObserver, STEPPED)
-from lingbot_world_ros.worlds.world_model import make_world
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from sensor_msgs.msg import Image

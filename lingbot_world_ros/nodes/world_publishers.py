@@ -10,26 +10,26 @@ from threading import Lock
 from typing import Sequence
 
 from diagnostic_msgs.msg import DiagnosticArray
-from lingbot_world_ros.actions.kinematics import read_description
-from lingbot_world_ros.description import ROBOT_URDF
+from lingbot_world_ros.engines.interface import WorldSpec
 from lingbot_world_ros.errors import SpecError
+from lingbot_world_ros.messages.camera_info import camera_info_to_msg
+from lingbot_world_ros.messages.frames import (base_tf_to_msg, FrameNames, pose_since,
+                                               static_tf_to_msg)
+from lingbot_world_ros.messages.image import compressed_to_msg, depth_to_msg, image_to_msg
+from lingbot_world_ros.messages.scan import DepthScan, scan_to_msg
+from lingbot_world_ros.messages.state import (clock_to_msg, covariance_in_odom, EXACT_VARIANCE,
+                                              joint_state_to_msg, odometry_to_msg, TWIST_VARIANCE)
+from lingbot_world_ros.messages.trail import Trail
+from lingbot_world_ros.messages.view import make_view
+from lingbot_world_ros.messages.world import (diagnostics_to_msg, world_spec_to_msg,
+                                              world_status_to_msg)
 from lingbot_world_ros.msg import WorldSpec as WorldSpecMsg, WorldStatus as WorldStatusMsg
 from lingbot_world_ros.nodes import qos
 from lingbot_world_ros.paths import share_path
-from lingbot_world_ros.sensors.camera_info import camera_info_to_msg
-from lingbot_world_ros.sensors.frames import (base_tf_to_msg, FrameNames, pose_since,
-                                              static_tf_to_msg)
-from lingbot_world_ros.sensors.image import compressed_to_msg, depth_to_msg, image_to_msg
-from lingbot_world_ros.sensors.scan import DepthScan, scan_to_msg
-from lingbot_world_ros.sensors.state import (clock_to_msg, covariance_in_odom, EXACT_VARIANCE,
-                                             joint_state_to_msg, odometry_to_msg, TWIST_VARIANCE)
-from lingbot_world_ros.sensors.trail import Trail
-from lingbot_world_ros.sensors.view import make_view
-from lingbot_world_ros.sensors.world import (diagnostics_to_msg, world_spec_to_msg,
-                                             world_status_to_msg)
-from lingbot_world_ros.worlds.robot import ARM_SEGMENTS, ROBOT
-from lingbot_world_ros.worlds.status import Frame, SessionObserver, SessionStatus
-from lingbot_world_ros.worlds.world_model import WorldSpec
+from lingbot_world_ros.robots.robot import ARM_SEGMENTS, ROBOT
+from lingbot_world_ros.robots.urdf import read_description
+from lingbot_world_ros.session.status import Frame, SessionObserver, SessionStatus
+from lingbot_world_ros.settings.description import ROBOT_URDF
 from nav_msgs.msg import Odometry, Path
 import numpy as np
 from rosgraph_msgs.msg import Clock

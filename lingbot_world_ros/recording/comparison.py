@@ -3,7 +3,7 @@
 import threading
 from typing import Optional
 
-from lingbot_world_ros.worlds.entities import compose, inverse
+from lingbot_world_ros.session.entities import compose, inverse
 import numpy as np
 
 NUM_IMAGES, NUM_POSES = 30, 300  # moments kept that the other side has not shown yet

@@ -10,13 +10,13 @@ from dataclasses import dataclass, replace
 import threading
 from typing import Callable, Optional, Sequence
 
+from lingbot_world_ros.engines.interface import WorldModel
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.recording.recorded import RecordedStep, Segment, Story
 from lingbot_world_ros.recording.replay import (definition_of, RecordedActions, set_anchors,
                                                 set_prompt)
-from lingbot_world_ros.worlds.session import Session, SessionSpec
-from lingbot_world_ros.worlds.status import Frame, PAUSED, SessionObserver, STEPPED
-from lingbot_world_ros.worlds.world_model import WorldModel
+from lingbot_world_ros.session.session import Session, SessionSpec
+from lingbot_world_ros.session.status import Frame, PAUSED, SessionObserver, STEPPED
 import numpy as np
 
 MAX_LAG_S = 0.25  # of sim time; further behind, no pictures are made until it is caught up

@@ -10,13 +10,14 @@ import logging
 from typing import Callable, Iterator, List, Optional, Sequence, Tuple
 
 from lingbot_world_ros.actions.embedding import ActionEmbedding, CameraModel
+from lingbot_world_ros.engines.interface import WorldModel, WorldSpec
+from lingbot_world_ros.engines.registry import make_world
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.recording.recorded import RecordedStep, Segment
+from lingbot_world_ros.session.session import Session, SessionSpec
+from lingbot_world_ros.session.status import (PAUSED, PLAYING, SessionObserver, SessionStatus,
+                                              STEPPED)
 from lingbot_world_ros.worlds.library import WorldDefinition, WorldLibrary
-from lingbot_world_ros.worlds.session import Session, SessionSpec
-from lingbot_world_ros.worlds.status import (PAUSED, PLAYING, SessionObserver, SessionStatus,
-                                             STEPPED)
-from lingbot_world_ros.worlds.world_model import make_world, WorldModel, WorldSpec
 import numpy as np
 
 SAME, DIFFERS, UNVERIFIABLE = 'same', 'differs', 'unverifiable'

@@ -10,15 +10,15 @@ import tempfile
 from typing import Callable, Dict, List, Optional
 
 import cv2
+from lingbot_world_ros.engines.registry import make_world
 from lingbot_world_ros.errors import SpecError
+from lingbot_world_ros.evaluation import metrics
+from lingbot_world_ros.evaluation.rollouts import mean_images
 from lingbot_world_ros.recording.bag import BagReader
 from lingbot_world_ros.recording.replay import happen_again, open_session, POSE_SIZE
 from lingbot_world_ros.report.gather import Chapter, Recording
-from lingbot_world_ros.training import metrics
-from lingbot_world_ros.training.rollouts import mean_images
-from lingbot_world_ros.worlds.entities import compose, inverse
-from lingbot_world_ros.worlds.status import SessionObserver
-from lingbot_world_ros.worlds.world_model import make_world
+from lingbot_world_ros.session.entities import compose, inverse
+from lingbot_world_ros.session.status import SessionObserver
 import numpy as np
 
 RAW, COMPRESSED = 'sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage'

@@ -6,10 +6,10 @@ from pathlib import Path
 import cv2
 from lingbot_world_ros.environment import environment
 from lingbot_world_ros.errors import SpecError
+from lingbot_world_ros.evaluation.tables import METHOD_ORDER, METHOD_TABLES, STATE_ROWS
 from lingbot_world_ros.report import figures, pictures
 from lingbot_world_ros.report.page import (Chart, Commands, environment_table, Page, Picture,
                                            Section, Table, Tile, Words)
-from lingbot_world_ros.training.report import METHOD_ORDER, METHOD_TABLES, STATE_ROWS
 import numpy as np
 
 COLOURS = {'imagined': 'imagined', 'mean image': 'mean', 'copy last': 'first',

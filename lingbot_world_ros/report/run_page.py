@@ -3,12 +3,12 @@
 from typing import List, Optional, Sequence
 
 from lingbot_world_ros.environment import environment
+from lingbot_world_ros.evaluation.metrics import spearman
 from lingbot_world_ros.report import figures, pictures
 from lingbot_world_ros.report.compare import Comparer
 from lingbot_world_ros.report.gather import Chapter, merged, Recording
-from lingbot_world_ros.report.page import (Chart, Commands, environment_table, Film, Page,
-                                           Section, Strip, Table, Tile, Words)
-from lingbot_world_ros.training.metrics import spearman
+from lingbot_world_ros.report.page import (Chart, Commands, environment_table, Film, Page, Section,
+                                           Strip, Table, Tile, Words)
 import numpy as np
 
 HORIZONS = (1, 5, 15, 30, 60, 150, 300, 900)  # frames

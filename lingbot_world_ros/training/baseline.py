@@ -9,9 +9,10 @@ Axes: b batch, t frames, z latent, a action, c channel, h w image.
 from dataclasses import asdict, dataclass
 import json
 
+from lingbot_world_ros.actions.layout import robot_action_layout
+from lingbot_world_ros.engines.interface import Observation, WorldSpec
 from lingbot_world_ros.errors import SpecError
-from lingbot_world_ros.worlds.robot import ROBOT
-from lingbot_world_ros.worlds.world_model import Observation, robot_action_layout, WorldSpec
+from lingbot_world_ros.robots.robot import ROBOT
 import numpy as np
 import torch
 from torch import nn, Tensor

@@ -12,10 +12,10 @@ import argparse
 import json
 from pathlib import Path
 
-from lingbot_world_ros.models.room.world import RoomWorld
+from lingbot_world_ros.engines.reference.engine import ReferenceWorld
+from lingbot_world_ros.engines.room.engine import RoomWorld
+from lingbot_world_ros.evaluation.command_sequences import command_sequences
 from lingbot_world_ros.progress import progress_bar
-from lingbot_world_ros.reference.world import ReferenceWorld
-from lingbot_world_ros.training.command_sequences import command_sequences
 import numpy as np
 from scipy.optimize import least_squares
 

@@ -15,11 +15,11 @@ from multiprocessing import get_context
 import os
 from pathlib import Path
 
+from lingbot_world_ros.actions.layout import robot_action_layout
+from lingbot_world_ros.evaluation.command_sequences import command_sequence
 from lingbot_world_ros.progress import progress_bar
-from lingbot_world_ros.training.command_sequences import command_sequence
-from lingbot_world_ros.worlds.robot import ROBOT
+from lingbot_world_ros.robots.robot import ROBOT
 from lingbot_world_ros.worlds.scenes import get_scene, SCENES
-from lingbot_world_ros.worlds.world_model import robot_action_layout
 import numpy as np
 
 TRAINING_SEED = 1_000_000  # start states and commands of episode i use TRAINING_SEED + i
@@ -88,7 +88,7 @@ _SIMS = {}  # scene name -> ReferenceScene of this worker process
 
 
 def _sim(scene):
-    from lingbot_world_ros.reference.world import ReferenceScene
+    from lingbot_world_ros.engines.reference.engine import ReferenceScene
     if scene not in _SIMS:
         _SIMS[scene] = ReferenceScene(get_scene(scene))
     return _SIMS[scene]

@@ -14,8 +14,7 @@ from pathlib import Path
 
 from lingbot_world_ros.models.room.dynamics import (CONTACT_TENSORS, Dynamics, DynamicsSpec,
                                                     NUM_JOINTS, SceneContact)
-from lingbot_world_ros.models.room.renderer import (Renderer, RendererSpec, SCENE_TENSORS,
-                                                    SceneMap)
+from lingbot_world_ros.models.room.renderer import Renderer, RendererSpec, SCENE_TENSORS, SceneMap
 from lingbot_world_ros.models.room.state import RoomState
 from lingbot_world_ros.worlds.scenes import get_scene, SCENES
 from safetensors.torch import load_file, save_file
@@ -23,7 +22,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-FORMAT = 1  # of the weights folder; models/room/world.py reads this one
+FORMAT = 1  # of the weights folder; engines/room/engine.py reads this one
 # Expected image error before training.calibrate has measured it.
 UNCALIBRATED = {'floor': dict.fromkeys(SCENES, 0.02), 'gain': [1.0, 1.0, 1.0], 'ceiling': 0.25,
                 'calibrated_to': 0.0}

@@ -16,8 +16,8 @@ from pathlib import Path
 from lingbot_world_ros.models.room.dynamics import DynamicsSpec
 from lingbot_world_ros.models.room.renderer import RendererSpec, SceneMap
 from lingbot_world_ros.progress import progress_bar
+from lingbot_world_ros.robots.robot import ROBOT
 from lingbot_world_ros.training.dataset import load_scene
-from lingbot_world_ros.worlds.robot import ROBOT
 from lingbot_world_ros.worlds.scenes import get_scene
 import numpy as np
 from safetensors.torch import save_file

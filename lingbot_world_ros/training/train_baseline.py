@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 import time
 
+from lingbot_world_ros.actions.layout import robot_action_layout
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.progress import progress_bar
+from lingbot_world_ros.robots.robot import ROBOT
 from lingbot_world_ros.training.baseline import save_textbook, TextbookModel, TextbookSpec
 from lingbot_world_ros.training.dataset import load_scene
 from lingbot_world_ros.training.runs import cosine, Run
-from lingbot_world_ros.worlds.robot import ROBOT
-from lingbot_world_ros.worlds.world_model import robot_action_layout
 import numpy as np
 import torch
 

@@ -17,11 +17,11 @@ from typing import Dict, List, Optional, Tuple
 import unicodedata
 from urllib.parse import unquote
 
+from lingbot_world_ros.engines.interface import WorldSpec
 from lingbot_world_ros.errors import quoted, SpecError
 from lingbot_world_ros.paths import find_file, MAX_PATH, PACKAGE, share_path
 from lingbot_world_ros.worlds.scenes import get_scene, SCENES
 from lingbot_world_ros.worlds.start_images import start_images
-from lingbot_world_ros.worlds.world_model import WorldSpec
 import yaml
 
 MAX_BYTES = 1 << 20  # of a world file

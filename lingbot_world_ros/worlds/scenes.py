@@ -13,7 +13,7 @@ from typing import Tuple
 import zlib
 
 from lingbot_world_ros.errors import unknown_name
-from lingbot_world_ros.worlds.robot import ROBOT
+from lingbot_world_ros.robots.robot import ROBOT
 import numpy as np
 
 WALL_HEIGHT_M = 2.4

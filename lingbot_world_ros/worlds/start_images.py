@@ -2,7 +2,7 @@
 """
 The pictures that ship with the package, for engines that imagine a world from one.
 
-Drawn by ``lingbot_world_ros.reference.start_images``; no NumPy and no image is read here.
+Drawn by ``lingbot_world_ros.engines.reference.start_images``; no NumPy and no image is read here.
 """
 from functools import lru_cache
 from types import MappingProxyType

@@ -18,13 +18,13 @@ import time
 from fake_world import FakeWorld
 from fuzz.texts import SECRET
 from lingbot_world_ros import paths
-from lingbot_world_ros.actions.kinematics import read_description, RobotModel
+from lingbot_world_ros.engines.interface import WorldSpec
 from lingbot_world_ros.errors import SpecError
-from lingbot_world_ros.nodes.params import load_profile
-from lingbot_world_ros.sensors.calibration import load_calibration
+from lingbot_world_ros.name_filter import NameFilter
+from lingbot_world_ros.robots.calibration import load_calibration
+from lingbot_world_ros.robots.urdf import read_description, RobotModel
+from lingbot_world_ros.settings.parameters import load_profile
 from lingbot_world_ros.worlds.library import WorldLibrary
-from lingbot_world_ros.worlds.name_filter import NameFilter
-from lingbot_world_ros.worlds.world_model import WorldSpec
 import numpy as np
 
 OPERATORS = ('calibration_url', 'profile_name', 'urdf_url')  # may name any file

@@ -3,8 +3,8 @@
 import argparse
 from importlib import import_module
 
-from lingbot_world_ros import verbs
-from lingbot_world_ros.cli import verb_names
+from lingbot_world_ros import cli
+from lingbot_world_ros.cli.main import verb_names
 from md import code, page, prose, table
 
 INTRO = """
@@ -21,7 +21,7 @@ def parser_of(verb: str) -> argparse.ArgumentParser:
     :param verb: name of its module
     :return: the parser, with the help of the verb as its description
     """
-    module = import_module(f'{verbs.__name__}.{verb}')
+    module = import_module(f'{cli.__name__}.{verb}')
     parser = argparse.ArgumentParser(prog=f'lingbot-world {module.NAME}',
                                      description=module.HELP)
     module.add_arguments(parser)

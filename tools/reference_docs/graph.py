@@ -13,7 +13,7 @@ import inspect
 import os
 
 from lingbot_world_ros.errors import SpecError
-from lingbot_world_ros.nodes.params import DEFAULT_PROFILE, load_profile, NODES, PARAMS
+from lingbot_world_ros.settings.parameters import DEFAULT_PROFILE, load_profile, NODES, PARAMS
 from md import code, page, prose, table
 from parameters import tables
 

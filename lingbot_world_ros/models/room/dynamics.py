@@ -13,7 +13,7 @@ Source: RSSM of PlaNet and Dreamer (Hafner et al. 2019, 2020); no code taken fro
 from dataclasses import dataclass
 
 from lingbot_world_ros.models.room.state import RoomState
-from lingbot_world_ros.worlds.robot import ROBOT
+from lingbot_world_ros.robots.robot import ROBOT
 from lingbot_world_ros.worlds.scenes import Scene
 import numpy as np
 import torch

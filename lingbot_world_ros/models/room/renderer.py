@@ -14,7 +14,7 @@ tracing (Hart 1996), cone start depths (Quilez); no code taken from there.
 """
 from dataclasses import dataclass
 
-from lingbot_world_ros.worlds.robot import ARM_SEGMENTS, ROBOT
+from lingbot_world_ros.robots.robot import ARM_SEGMENTS, ROBOT
 from lingbot_world_ros.worlds.scenes import get_scene, Scene, WALL_HEIGHT_M
 import numpy as np
 import torch

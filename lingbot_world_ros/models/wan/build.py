@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 from lingbot_world_ros.errors import SpecError, unknown_name
 from lingbot_world_ros.models.wan.attention import resolve
-from lingbot_world_ros.models.wan.checkpoint import (CAUSAL, Checkpoint, load_dit,
-                                                     open_checkpoint, torch_device)
+from lingbot_world_ros.models.wan.checkpoint import (CAUSAL, Checkpoint, load_dit, open_checkpoint,
+                                                     torch_device)
 from lingbot_world_ros.models.wan.dit import WanDiT
 from lingbot_world_ros.models.wan.memory import check_room, estimate, Preset
 from lingbot_world_ros.models.wan.stream import CausalStream, StreamSpec

@@ -12,9 +12,9 @@ Source: LingBot-World v1 (camera conditioning).
 """
 from typing import Optional, Tuple
 
-from lingbot_world_ros.actions.rotation import rotation_vector
+from lingbot_world_ros.actions.camera_path import CameraPath
 from lingbot_world_ros.errors import SpecError
-from lingbot_world_ros.models.wan.camera_path import CameraPath
+from lingbot_world_ros.geometry.rotation import rotation_vector
 from lingbot_world_ros.models.wan.spec import (FRAMES_PER_LATENT, num_latents, PATCH,
                                                PIXELS_PER_TOKEN, VAE_STRIDE, VideoSize)
 import numpy as np

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import re
 from typing import Callable, Iterator, Optional, Tuple
 
+from lingbot_world_ros.actions.camera_path import CameraPath, MAX_FRAMES, scale_intrinsics
 from lingbot_world_ros.errors import quoted, SpecError, unknown_name
 from lingbot_world_ros.models.wan.attention import resolve
 from lingbot_world_ros.models.wan.base import BaseClips, ClipRequest, Experts
-from lingbot_world_ros.models.wan.build import (check_memory, companion, load_models,
-                                                load_network, load_text, ModelOptions)
+from lingbot_world_ros.models.wan.build import (check_memory, companion, load_models, load_network,
+                                                load_text, ModelOptions)
 from lingbot_world_ros.models.wan.camera import clip_keys, clip_steps
-from lingbot_world_ros.models.wan.camera_path import CameraPath, MAX_FRAMES, scale_intrinsics
 from lingbot_world_ros.models.wan.checkpoint import (CAUSAL, checked_expert, Checkpoint, HIGH, LOW,
                                                      torch_device)
 from lingbot_world_ros.models.wan.condition import resize_image

@@ -29,10 +29,10 @@ import traceback
 from typing import Callable, NamedTuple, Optional, Sequence, Tuple
 import weakref
 
+from lingbot_world_ros.engines.isolated import end_with_parent, exit_text, portable
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.models.wan.stream import CausalStream
-from lingbot_world_ros.worlds.faults import EngineHung, EngineLost
-from lingbot_world_ros.worlds.isolated import end_with_parent, exit_text, portable
+from lingbot_world_ros.session.faults import EngineHung, EngineLost
 import torch
 from torch import distributed, Tensor
 

@@ -11,8 +11,7 @@ import re
 from typing import Dict, Optional
 
 from lingbot_world_ros.errors import quoted, shown, SpecError
-from lingbot_world_ros.models.wan.spec import (DiTSpec, LINGBOT_14B, LINGBOT_1_3B,
-                                               PIXELS_PER_TOKEN)
+from lingbot_world_ros.models.wan.spec import DiTSpec, LINGBOT_14B, LINGBOT_1_3B, PIXELS_PER_TOKEN
 from lingbot_world_ros.models.wan.tensor_files import TensorInfo
 
 BLOCK = re.compile(r'blocks\.(\d+)\.')

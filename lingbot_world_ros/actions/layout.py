@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an action is made of: named columns with units and limits. NumPy only, no ROS."""
+from dataclasses import dataclass
+from typing import Tuple
+
+from lingbot_world_ros.robots.robot import RobotSpec
+import numpy as np
+
+
+@dataclass(frozen=True)
+class ActionDim:
+    """One column of an action: a named quantity with unit and limits."""
+
+    name: str
+    unit: str
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class ActionLayout:
+    """Order, units and limits of the columns of an action."""
+
+    dims: Tuple[ActionDim, ...]
+
+    @property
+    def names(self) -> Tuple[str, ...]:
+        """Column names, in order."""
+        return tuple(d.name for d in self.dims)
+
+    @property
+    def low(self) -> np.ndarray:
+        """Lower limits, (a,) float32."""
+        return np.array([d.low for d in self.dims], np.float32)
+
+    @property
+    def high(self) -> np.ndarray:
+        """Upper limits, (a,) float32."""
+        return np.array([d.high for d in self.dims], np.float32)
+
+
+def robot_action_layout(robot: RobotSpec) -> ActionLayout:
+    """
+    Layout of a robot's action: base twist in base_link, then one velocity target per joint.
+
+    :param robot: the robot
+    :return: ``base.linear.x`` [m/s], ``base.angular.z`` [rad/s], ``<joint>.velocity`` [unit/s]
+    """
+    dims = [ActionDim('base.linear.x', 'm/s', robot.linear_low_mps, robot.linear_high_mps),
+            ActionDim('base.angular.z', 'rad/s', -robot.angular_max_radps,
+                      robot.angular_max_radps)]
+    dims += [ActionDim(f'{j.name}.velocity', f'{j.unit}/s', -j.max_speed, j.max_speed)
+             for j in robot.joints]
+    return ActionLayout(tuple(dims))

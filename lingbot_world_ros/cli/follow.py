@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``lingbot-world follow``: let a simulator do what a running world does, beside it."""
+import os
+
+NAME = 'follow'
+HELP = 'publish the truth beside a running world: another engine does the same, step by step'
+
+
+def add_arguments(parser):
+    """
+    Describe the arguments.
+
+    :param parser: argparse parser of this verb
+    """
+    parser.add_argument('--engine', default='reference',
+                        help='that follows: reference (MuJoCo), room or lingbot_world (default: '
+                        'reference)')
+    parser.add_argument('--namespace', default='', help='namespace of the world')
+    parser.add_argument('--as', dest='below', default='reference', metavar='NAME',
+                        help='put before the topic names of what it sees (default: reference)')
+    parser.add_argument('--reset', action='store_true',
+                        help='reset the world if it is past its first step; else the truth begins '
+                        'with its next reset')
+    parser.add_argument('--profile', default='default', metavar='NAME|FILE',
+                        help='parameter file of the world, for its topic names (default: default)')
+    parser.add_argument('--param', action='append', default=[], metavar='NAME:=VALUE',
+                        help='any other parameter of the world; may be repeated')
+    parser.add_argument('--duration', type=float, metavar='S',
+                        help='end by itself after this many seconds of wall time')
+
+
+def run(args) -> int:
+    """
+    Follow until Ctrl-C, SIGTERM or the duration is over.
+
+    :param args: parsed arguments
+    :return: exit code
+    :raises SpecError: profile, parameter or engine cannot be used
+    """
+    from lingbot_world_ros.settings.parameters import (DEFAULT_PROFILE, load_profile, profile_path,
+                                                       read_assignments)
+    load_profile(args.profile)
+    values = read_assignments(args.param)
+    from lingbot_world_ros.nodes.run import (end_process, interrupt_on_signals, INTERRUPTED,
+                                             namespace_args, Spinner, start_ros, stop_on_signals)
+    ros_args = ['--ros-args']
+    if args.profile != DEFAULT_PROFILE:
+        ros_args += ['--params-file', str(profile_path(args.profile))]
+    start_ros([*ros_args, *namespace_args(args.namespace), *args.ros_args])
+    from lingbot_world_ros.nodes.follower import FollowerNode
+    from lingbot_world_ros.progress import show_until_end
+    import rclpy
+    from rclpy.parameter import Parameter
+    code = 0
+    try:
+        with Spinner() as spinner:
+            interrupt_on_signals()
+            node = spinner.add(FollowerNode(
+                name=args.engine, below=args.below, reset=args.reset,
+                parameter_overrides=[Parameter(n, value=v) for n, v in values.items()]))
+            stop_on_signals(spinner)
+            _introduce(node)
+            show_until_end(spinner, lambda: status_line(node.follower, node.comparison),
+                           args.duration)
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    except BaseException:
+        rclpy.try_shutdown()
+        raise
+    return end_process(code)
+
+
+def _introduce(node):
+    """Say what it does."""
+    spec = node.follower.session.world.spec
+    print(f'Follows    {node.resolve_topic_name("world_status")} with engine {spec.engine} '
+          f'({spec.model}), ROS domain {os.environ.get("ROS_DOMAIN_ID") or "0"}\n'
+          f'Publishes  {" ".join(node.topics)}\n'
+          'Ctrl-C ends.', flush=True)
+
+
+def status_line(follower, comparison) -> str:
+    """
+    Put into one line how far the truth has come.
+
+    :param follower: a Follower
+    :param comparison: of the world and the truth
+    :return: its step, how far behind it is, the errors that are known
+    """
+    if not follower.is_following:
+        return follower.text
+    parts = [f'step {follower.session.status.step}']
+    if follower.num_behind > 1:
+        parts.append(f'{follower.num_behind} steps behind')
+    if comparison.image_error is not None:
+        parts.append(f'image error {comparison.image_error:.3f}')
+    if comparison.position_error_m is not None:
+        parts.append(f'position error {comparison.position_error_m:.3f} m')
+    return ' | '.join(parts)

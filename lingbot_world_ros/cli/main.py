@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The command ``lingbot-world <verb>``.
+
+A verb is a module beside this one that offers ``NAME``, ``HELP``, ``add_arguments(parser)`` and
+``run(args) -> int``; only the one asked for is imported. What the user can fix is told in one
+line and ends with exit code 2.
+"""
+import argparse
+from importlib import import_module
+import os
+import pkgutil
+import re
+import sys
+
+from lingbot_world_ros import cli
+from lingbot_world_ros.errors import SpecError
+from lingbot_world_ros.processes import end_with_parent
+
+NO_VERBS = {'main', '__main__'}
+ROS_PACKAGE = re.compile(r'(rclpy|std_srvs|\w+_msgs|lingbot_world_ros\.msg)(\..*)?')
+
+
+def verb_names() -> list:
+    """Return the names of all verbs."""
+    return sorted({module.name for module in pkgutil.iter_modules(cli.__path__)} - NO_VERBS)
+
+
+def main(argv=None) -> int:
+    """
+    Run one verb.
+
+    :param argv: arguments without the program name; None takes the process's own. What follows
+        ``--ros-args`` is for ROS
+    :return: exit code
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    cut = argv.index('--ros-args') if '--ros-args' in argv else len(argv)
+    argv, ros_args = argv[:cut], argv[cut:]
+    known = verb_names()
+    names = [argv[0]] if argv and argv[0] in known else known
+    parser = argparse.ArgumentParser(
+        prog='lingbot-world', description='A learned world model in the place of the simulator.')
+    subparsers = parser.add_subparsers(dest='verb', required=True, metavar='verb')
+    modules = {}
+    for name in names:
+        module = import_module(f'{cli.__name__}.{name}')
+        modules[module.NAME] = module
+        module.add_arguments(subparsers.add_parser(
+            module.NAME, help=module.HELP, description=module.HELP))
+    args = parser.parse_args(argv)
+    args.ros_args = ros_args
+    end_with_parent()
+    try:
+        return modules[args.verb].run(args)
+    except SpecError as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        if not ROS_PACKAGE.fullmatch(error.name or ''):
+            raise
+        print(f'error: {error.name} cannot be imported: {args.verb} needs ROS 2 and the messages '
+              'of this package. Without ROS run it through make ("make sim"); in a robot '
+              'workspace build with colcon and source install/setup.sh first.', file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # whoever read the output has left, as in "| head"
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141

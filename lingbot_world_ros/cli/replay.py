@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``lingbot-world replay``: make a recorded world happen again, to verify it or to watch it."""
+from functools import partial
+from pathlib import Path
+import threading
+import time
+
+NAME = 'replay'
+HELP = 'make a recorded world happen again: --verify it byte by byte, or watch it'
+
+
+def add_arguments(parser):
+    """
+    Describe the arguments.
+
+    :param parser: argparse parser of this verb
+    """
+    parser.add_argument('recording', type=Path, help='folder or .mcap file')
+    parser.add_argument('--verify', action='store_true',
+                        help='as fast as possible and without ROS: compare all frames with the '
+                        'recorded digests; exit code 0: the same, 1: different, 2: cannot be told')
+    parser.add_argument('--namespace', default='',
+                        help='namespace of the world, where several were recorded')
+    parser.add_argument('--speed', type=float, default=1.0,
+                        help='sim seconds per wall second to watch it at, 0 for as fast as '
+                        'possible (default: 1)')
+    parser.add_argument('--profile', default='default', metavar='NAME|FILE',
+                        help='parameter file with what the engine needs (default: default)')
+    parser.add_argument('--param', action='append', default=[], metavar='NAME:=VALUE',
+                        help='what the engine needs, for example lingbot.checkpoint:=FOLDER; may '
+                        'be repeated')
+    parser.add_argument('--world-path', default='', metavar='DIR[:DIR]',
+                        help='folders with the start images of the recording')
+
+
+def run(args) -> int:
+    """
+    Replay until the recording ends.
+
+    :param args: parsed arguments
+    :return: exit code
+    :raises SpecError: the recording cannot be read or not be replayed here
+    """
+    from lingbot_world_ros.recording.bag import require_rosbags
+    require_rosbags()
+    from lingbot_world_ros.recording.recorded import read_recording
+    make_engine = engine_maker(args.profile, args.param)
+    story = read_recording(args.recording, args.namespace)
+    if args.verify:
+        return verify_story(story, make_engine=make_engine, world_path=args.world_path)
+    return watch(story, args, make_engine)
+
+
+def engine_maker(profile='default', assignments=()):
+    """
+    Say how engines are made.
+
+    :param profile: name or path of a parameter file
+    :param assignments: texts like ``'lingbot.checkpoint:=/models/fast'``
+    :return: function from an engine's name to the engine
+    :raises SpecError: a parameter cannot be used
+    """
+    from lingbot_world_ros.engines.registry import make_world
+    from lingbot_world_ros.progress import with_progress
+    from lingbot_world_ros.settings.parameters import (DEFAULT_PROFILE, engine_options,
+                                                       load_profile, read_assignments)
+    values = {**load_profile(DEFAULT_PROFILE), **load_profile(profile),
+              **read_assignments(assignments)}
+    return lambda name: make_world(name, **with_progress(
+        engine_options({**values, 'engine': name})))
+
+
+def verify_story(story, **options) -> int:
+    """
+    Compare everything and print what came of it.
+
+    :param story: from ``read_recording``
+    :param options: for ``recording.replay.verify``
+    :return: exit code
+    """
+    from lingbot_world_ros.progress import Progress
+    from lingbot_world_ros.recording.replay import DIFFERS, UNVERIFIABLE, verify
+    started_s, outcomes, num_frames = time.monotonic(), set(), 0
+    total = sum(segment.num_frames for segment in story)
+    with Progress('frames', {'comparing': total}) as progress:
+        for verdict in verify(story, tell=partial(progress.add, 'comparing'), **options):
+            progress.clear()
+            segment = verdict.segment
+            print(f'Segment {segment.number} ({segment.world.scene}, seed {segment.seed}, '
+                  f'{segment.last_step} steps): {verdict.outcome}, {verdict.num_frames} frames '
+                  f'are equal{": " + verdict.text if verdict.text else "."}', flush=True)
+            outcomes.add(verdict.outcome)
+            num_frames += verdict.num_frames
+    took_s = time.monotonic() - started_s
+    print(f'{num_frames} frames are the same, byte by byte; compared in {took_s:.1f} s.')
+    if not num_frames and UNVERIFIABLE in outcomes:
+        print('A recording that begins with a reset can be compared: "lingbot-world record '
+              '--reset".')
+    return 1 if DIFFERS in outcomes else 2 if UNVERIFIABLE in outcomes else 0
+
+
+def watch(story, args, make_engine=None) -> int:
+    """
+    Publish everything on the topics of a world, at the speed asked for.
+
+    :param story: from ``read_recording``
+    :param args: parsed arguments
+    :param make_engine: makes an engine by its name, None for one without options
+    :return: exit code
+    :raises SpecError: ROS does not start, or the engine cannot be made here
+    """
+    from lingbot_world_ros.nodes.run import namespace_args, Spinner, start_ros, stop_on_signals
+    from lingbot_world_ros.nodes.world_model import WorldModelNode
+    from lingbot_world_ros.recording.replay import definition_of, RecordedActions
+    import rclpy
+    from rclpy.parameter import Parameter
+    playable = [segment for segment in story if segment.num_frames]
+    if not playable:
+        print('Nothing can be replayed: ' + '; '.join(segment.problem for segment in story) + '.')
+        return 2
+    first = playable[0]
+    playable = [s for s in playable if s.world.engine == first.world.engine]
+    engine = (make_engine or engine_maker())(first.world.engine)
+    encoder = RecordedActions(engine.spec)
+    values = {'engine': first.world.engine, 'scene': first.world.scene, 'seed': first.seed,
+              'speed': args.speed, 'mode': 'realtime', 'initial_state': 'stopped',
+              'autostart': True, 'isolate_engine': False, 'reset_time_policy': 'zero'}
+    start_ros(['--ros-args', *namespace_args(args.namespace), *args.ros_args])
+    try:
+        with Spinner() as spinner:
+            stop_on_signals(spinner)
+            node = spinner.add(WorldModelNode(
+                world=lambda: engine, encoder=encoder, observers=[encoder],
+                definition=definition_of(first, engine.spec, args.world_path),
+                parameter_overrides=[Parameter(n, value=v) for n, v in values.items()]))
+            node.refuse_second_clock(spinner)
+            print(f'Publishes {" ".join(node.sensors.topics)}\nCtrl-C ends.', flush=True)
+            for segment in playable:
+                if not _show(segment, node.session, encoder, spinner, args.world_path):
+                    break
+    finally:
+        rclpy.try_shutdown()
+    return 0
+
+
+def _show(segment, session, encoder, spinner, world_path) -> bool:
+    """Let one segment happen again in real time; False when it is time to end."""
+    from lingbot_world_ros.recording.replay import blocks, definition_of, set_anchors, set_prompt
+    over = threading.Event()
+
+    def pause():  # called after the last step of a block, before the next one
+        session.pause().add_done_callback(lambda _: over.set())
+
+    encoder.on_last = pause
+    session.load(definition_of(segment, session.world.spec, world_path)).result()
+    num_steps = len(segment.steps)
+    for block in blocks(segment.steps):
+        set_anchors(session, block[0].anchors)
+        set_prompt(session, block[0].prompt)
+        over.clear()
+        encoder.put(block)
+        session.play().result()
+        told_s = time.monotonic()
+        while not over.wait(0.05):
+            if spinner.wait(0.0):
+                return False
+            if time.monotonic() - told_s >= 1.0:
+                told_s = time.monotonic()
+                print(f'Segment {segment.number}: step {session.status.step} of {num_steps}',
+                      flush=True)
+    same = not segment.steps or session.status.digest == segment.steps[-1].digest
+    print(f'Segment {segment.number}: {num_steps} steps, '
+          f'{"the same as" if same else "not what was"} recorded'
+          + (f'; {segment.problem}.' if segment.problem else '.'), flush=True)
+    return True

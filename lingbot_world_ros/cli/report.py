@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``lingbot-world report``: a recorded run, or an evaluation, as one HTML file."""
+from pathlib import Path
+import time
+
+NAME = 'report'
+HELP = 'turn a recorded run or an evaluation into one HTML file'
+PACKAGES = {'matplotlib': 'matplotlib', 'PIL': 'pillow', 'jinja2': 'jinja2', 'tqdm': 'tqdm'}
+LIMIT_S = 120.0
+
+
+def add_arguments(parser):
+    """
+    Describe the arguments.
+
+    :param parser: argparse parser of this verb
+    """
+    add = parser.add_argument
+    add('run', type=Path, metavar='RUN', help='folder or .mcap file of "lingbot-world record", or '
+        'folder or evaluation.json of "lingbot-world evaluate"')
+    add('-o', '--output', type=Path, metavar='FILE', help='default: RUN.html beside RUN')
+    add('--title', default='', help="default: the recording's name")
+    add('--engine', default='reference', choices=('reference', 'none'),
+        help='world that is taken as the truth; none makes no comparison (default: reference)')
+    add('--seconds', type=float, default=LIMIT_S, metavar='S', help='sim time of a segment that '
+        f'is shown and compared at most (default: {LIMIT_S:g})')
+    add('--verify', action='store_true',
+        help='also replay the recording and compare all frames byte by byte')
+    add('--force', action='store_true', help='overwrite a file that is no report')
+    add('--namespace', default='', help='namespace of the world, where several were recorded')
+    add('--profile', default='default', metavar='NAME|FILE',
+        help='parameter file with what the engine needs to replay (default: default)')
+    add('--param', action='append', default=[], metavar='NAME:=VALUE',
+        help='what the engine needs, for example lingbot.checkpoint:=FOLDER; may be repeated')
+    add('--world-path', default='', metavar='DIR[:DIR]',
+        help='folders with the start images of the recording')
+
+
+def run(args) -> int:
+    """
+    Make the report.
+
+    :param args: parsed arguments
+    :return: exit code
+    :raises SpecError: the run cannot be read, or the file not be written
+    """
+    started_s = time.monotonic()
+    _require_packages()
+    from lingbot_world_ros.errors import SpecError
+    from lingbot_world_ros.report.page import check_target, render, write
+    if not args.seconds > 0:
+        raise SpecError(f'--seconds {args.seconds:g} must be more than 0.')
+    source = args.run
+    if not source.exists():
+        raise SpecError(f'There is no {source}; give what "lingbot-world record" or '
+                        '"lingbot-world evaluate" made.')
+    out = args.output or source.resolve().with_suffix('.html')
+    check_target(out, args.force)
+    page = _evaluation(args) if _is_evaluation(source) else _recording(args)
+    text = render(page)
+    write(text, out)
+    print(f'Written: {out} ({len(text.encode()) / 1e6:.2f} MB, made in '
+          f'{time.monotonic() - started_s:.1f} s)')
+    return 0
+
+
+def _require_packages():
+    """Say what to install before anything is imported that needs it."""
+    from importlib.util import find_spec
+    from lingbot_world_ros.errors import SpecError
+    from lingbot_world_ros.paths import pip_install
+    missing = [pip for name, pip in PACKAGES.items() if find_spec(name) is None]
+    if missing:
+        raise SpecError(f'report needs the Python package{"s" if len(missing) > 1 else ""} '
+                        f'{", ".join(missing)}: {pip_install(*missing)}.')
+
+
+def _is_evaluation(path) -> bool:
+    if path.is_dir():
+        return (path / 'evaluation.json').is_file() and not (path / 'metadata.yaml').exists()
+    return path.suffix == '.json'
+
+
+def _evaluation(args):
+    from lingbot_world_ros.report.evaluation_page import evaluation_page
+    return evaluation_page(args.run, args.title)
+
+
+def _recording(args):
+    from lingbot_world_ros.recording.bag import require_rosbags
+    require_rosbags()
+    from lingbot_world_ros.cli.replay import engine_maker
+    from lingbot_world_ros.progress import Progress
+    from lingbot_world_ros.recording.replay import verify
+    from lingbot_world_ros.report.compare import Comparer
+    from lingbot_world_ros.report.gather import gather
+    from lingbot_world_ros.report.run_page import run_page, totals
+    make_engine = engine_maker(args.profile, args.param)
+    recording = gather(args.run, args.namespace)
+    with Progress('frames', totals(recording, args.seconds)) as progress:
+        comparer = Comparer(recording, '' if args.engine == 'none' else args.engine, make_engine,
+                            args.world_path, args.seconds, progress.add)
+        verdicts = list(verify(recording.segments, make_engine, args.world_path,
+                               lambda number: progress.add('replay', number))
+                        ) if args.verify else ()
+        return run_page(recording, comparer, title=args.title, verdicts=verdicts)

@@ -1,0 +1,269 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+``lingbot-world sim``: both nodes in one process, with the same YAML as ``ros2 launch``.
+
+Several worlds are as many processes, each with a namespace, clock, frames and seed of its own.
+"""
+import json
+import os
+from pathlib import Path
+import shutil
+import sys
+import time
+
+NAME = 'sim'
+HELP = 'start an imagined world and its ROS topics'
+PAGE, TRUTH = 'page', 'truth'  # what may run beside a world
+PAGE_PATIENCE_S = 20.0
+OVERRIDES = ('engine', 'isolate_engine', 'world', 'scene', 'start_image', 'prompt',
+             'lingbot.checkpoint', 'camera_path', 'seed', 'mode', 'initial_state', 'speed')
+
+
+def add_arguments(parser):
+    """
+    Describe the arguments.
+
+    :param parser: argparse parser of this verb
+    """
+    from lingbot_world_ros.settings.parameters import PARAMS
+    parser.add_argument('--profile', default='default', metavar='NAME|FILE',
+                        help='parameter file: a name from config/ or a path (default: default)')
+    for param in (PARAMS[name] for name in OVERRIDES):
+        option = _option(param.name)
+        kind = ({'action': 'store_const', 'const': True} if param.kind is bool else
+                {'type': param.kind, 'metavar': option.upper()})
+        parser.add_argument(f'--{option.replace("_", "-")}', help=param.description, **kind)
+    parser.add_argument('--param', action='append', default=[], metavar='NAME:=VALUE',
+                        help='any other parameter; may be repeated')
+    parser.add_argument('--namespace', default='', help='put before all relative topic names')
+    parser.add_argument('--view', action='store_true',
+                        help='serve a page that shows the world and drives it')
+    parser.add_argument('--open', action='store_true',
+                        help='the same, and open it in a browser where there is a screen')
+    parser.add_argument('--truth', action='store_true',
+                        help='run the MuJoCo reference world beside it, with the same actions')
+    parser.add_argument('--worlds', type=int, default=1, metavar='N',
+                        help='that many worlds, world_0, world_1 ..., each in a process with '
+                        'namespace, clock, frames and seed of its own (default: 1)')
+    parser.add_argument('--log-level', default='info',
+                        choices=('debug', 'info', 'warn', 'error'), help='(default: info)')
+    parser.add_argument('--duration', type=float, metavar='S',
+                        help='end by itself after this many seconds of wall time')
+
+
+def _option(name):
+    """Return what a parameter is called on the command line, without dashes."""
+    return name.rpartition('.')[2]
+
+
+def run(args) -> int:
+    """
+    Run the world until Ctrl-C, SIGTERM or the duration is over.
+
+    :param args: parsed arguments
+    :return: exit code
+    :raises SpecError: profile, parameter, scene, weights or ROS domain cannot be used
+    """
+    started_s = time.monotonic()
+    from lingbot_world_ros.processes import Companions
+    from lingbot_world_ros.progress import show_until_end
+    from lingbot_world_ros.settings.parameters import DEFAULT_PROFILE, load_profile, profile_path
+    values = load_profile(args.profile)
+    overrides = _overrides(args, values)
+    if args.worlds != 1:
+        return _run_worlds(args, values, overrides)
+    from lingbot_world_ros.nodes.run import (end_process, interrupt_on_signals, INTERRUPTED,
+                                             make_pair, namespace_args, Spinner, start_ros,
+                                             stop_on_signals)
+    import rclpy
+    from rclpy.parameter import Parameter
+    ros_args = ['--ros-args', '--log-level', args.log_level]
+    if args.profile != DEFAULT_PROFILE:  # the nodes take their defaults from that one anyway
+        ros_args += ['--params-file', str(profile_path(args.profile))]
+    start_ros([*ros_args, *namespace_args(args.namespace), *args.ros_args])
+    parameters = [Parameter(name, value=value) for name, value in overrides.items()]
+    code = 0
+    try:
+        with Companions(_companions(args, overrides)) as companions, Spinner() as spinner:
+            interrupt_on_signals()
+            world, encoder = (spinner.add(node)
+                              for node in make_pair(parameter_overrides=parameters))
+            stop_on_signals(spinner)
+            world.on_quit = spinner.stop
+            first_image_s = time.monotonic() - started_s
+            world.refuse_second_clock(spinner)
+            if world.session is None:
+                _tell_how_to_activate(world)
+            else:
+                _introduce(world, encoder, first_image_s)
+            if PAGE in companions.names:
+                print(companions.first_line(PAGE, PAGE_PATIENCE_S))
+            print('Ctrl-C ends.', flush=True)
+            show_until_end(spinner, lambda: _tell(world, companions), args.duration)
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    except BaseException:
+        rclpy.try_shutdown()
+        raise
+    return end_process(code)
+
+
+def _companions(args, overrides) -> dict:
+    """Return the commands of what runs beside the world, by name."""
+    from lingbot_world_ros.nodes.run import namespace_args
+    namespace_args(args.namespace)  # a mistake in it is told once
+    same = ['--profile', args.profile, '--namespace', args.namespace]
+    for name, value in overrides.items():
+        same += ['--param', f'{name}:={json.dumps(value)}']  # JSON is YAML
+    same += args.ros_args
+    commands = {}
+    if args.view or args.open:
+        commands[PAGE] = ['view', *(['--open'] if args.open else []), *same]
+    if args.truth:
+        commands[TRUTH] = ['follow', '--reset', *same]
+    return {name: [sys.executable, '-m', 'lingbot_world_ros.cli', *command]
+            for name, command in commands.items()}
+
+
+def _run_worlds(args, values, overrides) -> int:
+    """Run this command once per world, each with what keeps it apart from the others."""
+    from lingbot_world_ros.nodes.run import namespace_args
+    from lingbot_world_ros.processes import run_together
+    from lingbot_world_ros.settings.several_worlds import world_parameters
+    commands = {}
+    namespace_args(args.namespace)  # a mistake in it is told once
+    for index in range(max(1, args.worlds)):
+        namespace, apart = world_parameters(index, args.worlds, {**values, **overrides},
+                                            args.namespace)
+        command = [sys.executable, '-m', 'lingbot_world_ros.cli', NAME,
+                   '--profile', args.profile, '--log-level', args.log_level,
+                   '--namespace', namespace]
+        for name, value in {**overrides, **apart}.items():
+            command += ['--param', f'{name}:={json.dumps(value)}']  # JSON is YAML
+        command += [f'--{name}' for name in ('view', 'open', 'truth') if getattr(args, name)]
+        if args.duration is not None:
+            command += ['--duration', str(args.duration)]
+        commands[namespace] = command + args.ros_args
+    return run_together(commands)
+
+
+def _overrides(args, profile) -> dict:
+    """Check parameters given on the command line; they win over the profile."""
+    from lingbot_world_ros.settings.parameters import PARAMS, read_assignments
+    values = {name: getattr(args, _option(name)) for name in OVERRIDES}
+    values = {**{name: PARAMS[name].check(value, 'command line') for name, value in values.items()
+                 if value is not None}, **read_assignments(args.param)}
+    world_path = {**profile, **values}.get('world_path', '')
+    return {**values, **_world_file(args.world, world_path)}
+
+
+def _world_file(given, world_path) -> dict:
+    """Let a path name a world file: who types it may read its folder."""
+    if not given or '://' in given or not given.endswith(('.yaml', '.yml')):
+        return {}
+    from lingbot_world_ros.errors import quoted, SpecError
+    path = Path(given).expanduser().absolute()
+    if not path.is_file():
+        raise SpecError(f'--world {quoted(given)}: there is no such file; give a path, a URI or '
+                        'the name of a world.')
+    return {'world': path.as_uri(),
+            'world_path': ':'.join(filter(None, (world_path, str(path.parent))))}
+
+
+def _domain() -> str:
+    return os.environ.get('ROS_DOMAIN_ID') or '0'
+
+
+def _tell_how_to_activate(world):
+    name = world.get_fully_qualified_name()
+    print(f'World      not configured (autostart is false), ROS domain {_domain()}\n'
+          f'Start it   ros2 lifecycle set {name} configure    (loads the engine)\n'
+          f'           ros2 lifecycle set {name} activate')
+
+
+def _introduce(world, encoder, first_image_s):
+    """Say what runs and how to drive it."""
+    spec, status = world.session.world.spec, world.session.status
+    twist = encoder.cmd_vel.msg_type.__name__
+    motion = 'linear: {x: 0.2}, angular: {z: 0.3}'
+    if twist == 'TwistStamped':
+        motion = f'twist: {{{motion}}}'
+    topic = encoder.cmd_vel.topic_name
+    joints = encoder.resolve_topic_name(world.params.topics.joint_command)
+    namespace = encoder.get_namespace().strip('/')
+    teleop = _teleop_command() + (f' --namespace {namespace}' if namespace else '')
+    print(f'First image after {first_image_s:.1f} s.\n'
+          f'World      {spec.engine} ({spec.model}), scene {status.scene}, seed {status.seed}, '
+          f'{spec.camera.width_px}x{spec.camera.height_px} at {spec.frame_rate_hz:g} Hz, '
+          f'ROS domain {_domain()}\n'
+          f'Publishes  {" ".join(world.sensors.topics)}\n'
+          f'Listens    {" ".join(_heard(world, encoder))} ({topic} takes {twist})\n'
+          f'Answers    {" ".join(_services(world))}\n'
+          f'Drive it   {teleop}    (keyboard, in a second terminal)')
+    if shutil.which('ros2'):  # not part of a .venv
+        print(f'           ros2 topic pub -r 10 {topic} geometry_msgs/msg/{twist} "{{{motion}}}"\n'
+              f'           ros2 topic pub -1 {joints} sensor_msgs/msg/JointState '
+              f'"{{name: [{spec.joints[0].name}], position: [0.5]}}"')
+
+
+def _heard(world, encoder) -> list:
+    """Return the names of the topics that are listened to and of use."""
+    spec, topics = world.session.world.spec, world.params.topics
+    names = [subscription.topic_name for subscription in encoder.command_subscriptions]
+    names += [world.resolve_topic_name(topics.prompt)] if spec.takes_text else []
+    return names + ([world.resolve_topic_name(topics.anchor_image)] if spec.takes_images else [])
+
+
+def _services(world) -> list:
+    """Return the names of what simulation_interfaces offers here; std_srvs where it is missing."""
+    from rclpy.action import get_action_server_names_and_types_by_node
+    node = world.get_name(), world.get_namespace()
+    offers = [*world.get_service_names_and_types_by_node(*node),
+              *get_action_server_names_and_types_by_node(world, *node)]
+    for package in ('simulation_interfaces/', 'std_srvs/'):
+        names = [name for name, types in offers if types[0].startswith(package)]
+        names = [name for name in names if '/_action/' not in name]
+        if names:
+            return names
+    return []
+
+
+def _teleop_command() -> str:
+    """Return what starts teleop from the user's shell, however this process was started."""
+    if shutil.which('lingbot-world'):
+        return 'lingbot-world teleop'
+    script = os.path.join(sys.prefix, 'bin', 'lingbot-world')
+    if os.path.exists(script):
+        return f'{os.path.relpath(script)} teleop'
+    return 'ros2 run lingbot_world_ros teleop'
+
+
+def _tell(world, companions) -> str:
+    """Say how the world is doing, and first what has ended beside it."""
+    for name, code in companions.ended():
+        print(f'\nThe {name} has ended, exit code {code}; the world goes on without it.')
+    session = world.session
+    if session is None:
+        return 'not configured'
+    return status_line(session.status, session.latencies_s())
+
+
+def status_line(status, latencies_s) -> str:
+    """
+    Put how a world is doing into one line.
+
+    :param status: a SessionStatus
+    :param latencies_s: (n,) command-to-frame latencies, seconds, possibly none
+    :return: frame rate, real-time factor, latency p50/p95, uncertainty, problem if any
+    """
+    import numpy as np
+    latency = 'no new command'
+    if len(latencies_s):
+        p50, p95 = np.percentile(latencies_s, (50, 95)) * 1e3
+        latency = f'command to frame {p50:.0f}/{p95:.0f} ms (p50/p95)'
+    parts = [f'{status.state} {status.stamp_ns * 1e-9:7.2f} s', f'{status.frame_rate_hz:5.1f} Hz',
+             f'real time x{status.real_time_factor:.2f}', latency]
+    if not np.isnan(status.uncertainty):  # NaN: the engine does not estimate it
+        parts.append(f'uncertainty {status.uncertainty:.3f}')
+    problem = status.message or status.counts.message
+    return ' | '.join(parts + [problem] if problem else parts)

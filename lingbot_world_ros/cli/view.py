@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``lingbot-world view``: serve the operator's page of a running world."""
+import os
+import sys
+
+NAME = 'view'
+HELP = 'serve a page that shows a running world and drives it'
+
+
+def add_arguments(parser):
+    """
+    Describe the arguments.
+
+    :param parser: argparse parser of this verb
+    """
+    parser.add_argument('--profile', default='default', metavar='NAME|FILE',
+                        help='parameter file of the world or simulator: a name from config/ or a '
+                        'path (default: default)')
+    parser.add_argument('--namespace', default='', help='namespace of the world')
+    parser.add_argument('--host', help='address to listen on; another than this machine needs a '
+                        'token (default: 127.0.0.1)')
+    parser.add_argument('--port', type=int, help='TCP port (default: the first free one from '
+                        '8420 on)')
+    parser.add_argument('--token', help='let in only who knows this text; one is made up where '
+                        'it is needed and not given')
+    parser.add_argument('--open', action='store_true',
+                        help='open the page in a browser, where there is a screen')
+    parser.add_argument('--param', action='append', default=[], metavar='NAME:=VALUE',
+                        help='any other parameter; may be repeated')
+
+
+def run(args) -> int:
+    """
+    Serve until Ctrl-C or SIGTERM.
+
+    :param args: parsed arguments
+    :return: exit code
+    :raises SpecError: profile, parameter, address or ROS domain cannot be used
+    """
+    import asyncio
+    try:
+        import aiohttp  # noqa: F401
+    except ImportError as error:
+        from lingbot_world_ros.errors import SpecError
+        from lingbot_world_ros.paths import pip_install
+        raise SpecError('The page needs the Python package aiohttp: '
+                        f'{pip_install("aiohttp")} (or apt install python3-aiohttp).') from error
+    from lingbot_world_ros.nodes.run import namespace_args, Spinner, start_ros
+    from lingbot_world_ros.nodes.view import serve, ViewNode
+    from lingbot_world_ros.settings.parameters import DEFAULT_PROFILE, load_profile, profile_path
+    import rclpy
+    from rclpy.parameter import Parameter
+    overrides = _overrides(args, load_profile(args.profile))
+    ros_args = ['--ros-args']
+    if args.profile != DEFAULT_PROFILE:
+        ros_args += ['--params-file', str(profile_path(args.profile))]
+    start_ros([*ros_args, *namespace_args(args.namespace), *args.ros_args])
+    try:
+        with Spinner() as spinner:
+            node = spinner.add(ViewNode(parameter_overrides=[
+                Parameter(name, value=value) for name, value in overrides.items()]))
+            asyncio.run(serve(node, spinner, lambda url: _announce(url, args.open)))
+    finally:
+        rclpy.try_shutdown()
+    return 0
+
+
+def _overrides(args, profile) -> dict:
+    """Check parameters given on the command line, and see to a token where one is needed."""
+    from lingbot_world_ros.settings.parameters import (DEFAULT_PROFILE, load_profile, PARAMS,
+                                                       read_assignments)
+    from lingbot_world_ros.view.server import is_local
+    import secrets
+    given = {'view.host': args.host, 'view.port': args.port, 'view.token': args.token}
+    values = {**{name: PARAMS[name].check(value, 'command line')
+                 for name, value in given.items() if value is not None},
+              **read_assignments(args.param)}
+    known = {**load_profile(DEFAULT_PROFILE), **profile, **values}
+    if not is_local(known['view.host']) and not known['view.token']:
+        values['view.token'] = secrets.token_urlsafe(16)
+    return values
+
+
+def _announce(url, opens):
+    """Say where the page is; show it where there is a screen."""
+    print(f'Page       {url}', flush=True)
+    if sys.stdin.isatty():  # else somebody else started it, who says so
+        print('Ctrl-C ends.', flush=True)
+    if opens and (os.environ.get('DISPLAY') or os.environ.get('WAYLAND_DISPLAY')):
+        import webbrowser
+        webbrowser.open(url)

@@ -1,0 +1,330 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The reference world: MuJoCo behind the same interface as the learned worlds.
+
+Training data, ground truth, and a classical simulator to put next to the imagined one.
+Deterministic by scene, seed and actions. Rendering is headless (EGL, else OSMesa).
+"""
+import atexit
+import copy
+import os
+import weakref
+
+import cv2
+from lingbot_world_ros.actions.layout import robot_action_layout
+from lingbot_world_ros.engines.interface import Observation, WorldSpec
+from lingbot_world_ros.errors import SpecError
+from lingbot_world_ros.robots.robot import ROBOT
+from lingbot_world_ros.worlds.scenes import get_scene, Scene, SCENES, StartState
+import numpy as np
+
+if 'MUJOCO_GL' not in os.environ and not os.environ.get('DISPLAY'):
+    os.environ['MUJOCO_GL'] = 'egl'
+
+NO_DRAWING = ('The reference world cannot draw ({}). It needs OpenGL without a screen: install '
+              'libegl1 and libgl1-mesa-dri, and set MUJOCO_GL=egl.')
+
+try:
+    import mujoco  # noqa: E402, I100, I202  reads MUJOCO_GL when imported
+except (AttributeError, OSError, RuntimeError) as error:  # of the OpenGL it asks for
+    raise SpecError(NO_DRAWING.format(error)) from error
+
+from lingbot_world_ros.engines.reference.mjcf import (scene_mjcf,  # noqa: E402, I100
+                                                      TIMESTEPS_PER_FRAME)
+
+SUPERSAMPLING = 2  # rendered this much larger per axis, then averaged: MuJoCo's own AA is slow
+
+
+_OPEN = weakref.WeakSet()  # scenes with a rendering context
+
+
+def _close_renderers():
+    """Free contexts at exit, before the GL library goes; afterwards it only raises."""
+    for scene in list(_OPEN):
+        scene.close()
+
+
+class ReferenceScene:
+    """One robot in one scene: the MuJoCo model, its state and its camera."""
+
+    def __init__(self, scene: Scene, robot=ROBOT, frame_rate_hz: float = 15.0):
+        """Compile the scene; the renderer is made when the first image is asked for."""
+        text, files = scene_mjcf(scene, robot, frame_rate_hz)
+        self.scene, self.robot = scene, robot
+        self.model = mujoco.MjModel.from_xml_string(text, files)
+        self.data = mujoco.MjData(self.model)
+        self._renderers = {}  # supersampling -> its off-screen buffer
+        joint = self.model.joint
+        self._base = [joint(n).qposadr[0] for n in ('base_x', 'base_y', 'base_yaw')]
+        self._arm = [joint(n).qposadr[0] for n in robot.joint_names]
+        self._mirror = joint('right_finger').qposadr[0]
+        self._objects = np.array([[joint(f'{m.name}_{a}').qposadr[0] for a in ('x', 'y', 'yaw')]
+                                  for m in scene.movables], int).reshape(-1, 3)
+        self._base_geom = self.model.geom('base_collision').id
+
+    def set_state(self, state: StartState):
+        """Put everything at rest at a state."""
+        mujoco.mj_resetData(self.model, self.data)
+        q = self.data.qpos
+        q[self._base] = state.base_pose
+        q[self._arm] = state.joint_position
+        q[self._mirror] = state.joint_position[self.robot.joint_names.index('gripper_joint')]
+        q[self._objects] = state.object_pose
+        mujoco.mj_forward(self.model, self.data)
+
+    def set_speed(self, base_twist, joint_velocity):
+        """Set the base's twist (3,) in base_link and the joint speeds (j,)."""
+        vx, vy, wz = base_twist
+        c, s = np.cos(self.data.qpos[self._base[2]]), np.sin(self.data.qpos[self._base[2]])
+        self.data.qvel[self._base] = c * vx - s * vy, s * vx + c * vy, wz
+        self.data.qvel[self._arm] = joint_velocity
+        mujoco.mj_forward(self.model, self.data)
+
+    def step(self, action: np.ndarray):
+        """
+        Advance one camera frame.
+
+        :param action: (a,) base v_x [m/s], w_z [rad/s] in base_link, then joint velocities
+        """
+        ctrl = self.data.ctrl
+        ctrl[2:] = action[1:]
+        yaw = self._base[2]
+        for _ in range(TIMESTEPS_PER_FRAME):
+            ctrl[0] = action[0] * np.cos(self.data.qpos[yaw])
+            ctrl[1] = action[0] * np.sin(self.data.qpos[yaw])
+            mujoco.mj_step(self.model, self.data)
+        mujoco.mj_forward(self.model, self.data)  # contacts of the state that is shown
+
+    @property
+    def base_pose(self):
+        """(3,) float64: x, y [m], yaw [rad] in the scene frame."""
+        return self.data.qpos[self._base].copy()
+
+    @property
+    def base_twist(self):
+        """(3,) float64: v_x, v_y [m/s], w_z [rad/s] in base_link."""
+        vx, vy, wz = self.data.qvel[self._base]
+        c, s = np.cos(self.data.qpos[self._base[2]]), np.sin(self.data.qpos[self._base[2]])
+        return np.array([c * vx + s * vy, -s * vx + c * vy, wz])
+
+    @property
+    def joint_position(self):
+        """(j,) float64: rad or m."""
+        return self.data.qpos[self._arm].copy()
+
+    @property
+    def joint_velocity(self):
+        """(j,) float64: rad/s or m/s."""
+        return self.data.qvel[self._arm].copy()
+
+    @property
+    def object_pose(self):
+        """(n, 3) float64: x, y [m], yaw [rad] in the scene frame."""
+        return self.data.qpos[self._objects].copy()
+
+    @property
+    def contact(self):
+        """Whether the base touches anything."""
+        pairs = self.data.contact.geom[:self.data.ncon]
+        return bool((pairs == self._base_geom).any())
+
+    def render(self, groups=(0, 1, 2), supersampling: int = SUPERSAMPLING):
+        """
+        Draw the head camera.
+
+        :param groups: visible geom groups: 0 static, 1 robot, 2 movable objects
+        :param supersampling: rendered pixels per image pixel and axis
+        :return: rgb (h, w, 3) uint8, depth (h, w) float32 metres along the optical axis
+        """
+        if supersampling not in self._renderers:
+            self._renderers[supersampling] = _Renderer(self.model, self.robot.camera,
+                                                       supersampling)
+            if not _OPEN:  # exit runs in reverse order, and the first context registered GL's
+                atexit.register(_close_renderers)
+            _OPEN.add(self)
+        return self._renderers[supersampling].draw(self.data, groups)
+
+    def arm_mask(self):
+        """Pixels where the robot is nearer than everything else, (h, w) bool."""
+        with_arm = self.render(supersampling=1)[1]
+        without = self.render(groups=(0, 2), supersampling=1)[1]
+        return with_arm < without - 1e-3
+
+    def close(self):
+        """Free the rendering contexts."""
+        while self._renderers:
+            self._renderers.popitem()[1].close()
+
+
+class _Renderer:
+    """An off-screen buffer and what is needed to read colour and depth from one pass."""
+
+    def __init__(self, model, camera, supersampling):
+        self.supersampling = supersampling
+        width, height = camera.width_px * supersampling, camera.height_px * supersampling
+        try:
+            self._gl = mujoco.GLContext(width, height)
+            self._gl.make_current()
+            self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
+        except (AttributeError, OSError, RuntimeError, mujoco.FatalError) as error:
+            raise SpecError(NO_DRAWING.format(error)) from error
+        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
+        self._scene = mujoco.MjvScene(model, maxgeom=500)
+        self._option = mujoco.MjvOption()
+        self._camera = mujoco.MjvCamera()
+        self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
+        self._camera.fixedcamid = model.camera('head').id
+        self._model = model
+        self._viewport = mujoco.MjrRect(0, 0, width, height)
+        self._rgb = np.empty((height, width, 3), np.uint8)
+        self._depth = np.empty((height, width), np.float32)
+        self._near = model.vis.map.znear * model.stat.extent
+        self._far = model.vis.map.zfar * model.stat.extent
+
+    def draw(self, data, groups):
+        self._gl.make_current()
+        self._option.geomgroup[:] = 0
+        self._option.geomgroup[list(groups)] = 1
+        mujoco.mjv_updateScene(self._model, data, self._option, None, self._camera,
+                               mujoco.mjtCatBit.mjCAT_ALL, self._scene)
+        mujoco.mjr_render(self._viewport, self._scene, self._context)
+        mujoco.mjr_readPixels(self._rgb, self._depth, self._viewport, self._context)
+        depth = self._metres(self._depth[::-1])
+        rgb = self._rgb[::-1]
+        if self.supersampling == 1:
+            return rgb.copy(), depth
+        h, w = depth.shape[0] // self.supersampling, depth.shape[1] // self.supersampling
+        return cv2.resize(rgb, (w, h), interpolation=cv2.INTER_AREA), _second_nearest(depth)
+
+    def _metres(self, buffer):
+        """OpenGL depth 0..1 -> metres; MuJoCo clears with reversed z in newer versions."""
+        near, far = np.float32(self._near), np.float32(self._far)
+        return near * far / (far - buffer * (far - near))
+
+    def close(self):
+        self._context.free()
+        self._gl.free()
+
+
+def _second_nearest(depth: np.ndarray) -> np.ndarray:
+    """
+    Halve a depth image without inventing depths between foreground and background.
+
+    :param depth: (2 h, 2 w) metres
+    :return: (h, w), of every 2 x 2 block the second smallest
+    """
+    a, b, c, d = depth[::2, ::2], depth[::2, 1::2], depth[1::2, ::2], depth[1::2, 1::2]
+    low, high = np.minimum(a, b), np.maximum(a, b)
+    low_2, high_2 = np.minimum(c, d), np.maximum(c, d)
+    return np.minimum(np.maximum(low, low_2), np.minimum(high, high_2))
+
+
+class ReferenceWorld:
+    """MuJoCo as a ``WorldModel``; the worlds of a batch are stepped one after the other."""
+
+    def __init__(self, batch_size: int = 1, arm_mask: bool = False, robot=ROBOT):
+        """
+        Prepare a batch of worlds.
+
+        :param batch_size: worlds side by side
+        :param arm_mask: put ``arm_mask`` (b, t, h, w) bool into ``Observation.extra``
+        :param robot: the robot
+        """
+        if batch_size < 1:
+            raise SpecError(f'batch_size={batch_size} must be at least 1.')
+        self.spec = WorldSpec(engine='reference', model=f'mujoco {mujoco.__version__}',
+                              scenes=tuple(SCENES), robot=robot,
+                              action=robot_action_layout(robot), has_depth=True,
+                              predicted_states=('base', 'joints', 'contact', 'objects'))
+        self._batch_size, self._arm_mask = batch_size, arm_mask
+        self._compiled = {}  # scene name -> the one model that all worlds of the batch share
+        self._scene_name = None
+        self._states = []
+
+    def _scene(self) -> ReferenceScene:
+        if self._scene_name not in self._compiled:
+            self._compiled[self._scene_name] = ReferenceScene(
+                get_scene(self._scene_name), self.spec.robot, self.spec.frame_rate_hz)
+        return self._compiled[self._scene_name]
+
+    def reset(self, scene: str, seed, render: bool = True) -> Observation:
+        """Start over; see ``WorldModel.reset``."""
+        starts = [get_scene(scene).start_state(s)
+                  for s in np.broadcast_to(np.asarray(seed), (self._batch_size,))]
+        self._scene_name = scene
+        sim = self._scene()
+        self._states, observed = [], []
+        for start in starts:
+            sim.set_state(start)
+            self._states.append(self._save(sim))
+            observed.append(self._observe(sim, render))
+        return _stack(observed)
+
+    def step(self, actions: np.ndarray, render: bool = True) -> Observation:
+        """Advance one frame; see ``WorldModel.step``."""
+        sim = self._scene()
+        observed = []
+        for i, action in enumerate(np.asarray(actions, np.float64)[:, 0]):
+            self._load(sim, self._states[i])
+            sim.step(action)
+            self._states[i] = self._save(sim)
+            observed.append(self._observe(sim, render))
+        return _stack(observed)
+
+    def object_names(self, scene: str) -> tuple:
+        """Return the names of the movable objects; see ``WorldModel.object_names``."""
+        return tuple(movable.name for movable in get_scene(scene).movables)
+
+    def observe(self, observation: Observation, render: bool = True) -> Observation:
+        """Take over observed poses, twists, joints and objects; see ``WorldModel.observe``."""
+        sim, seen, shown = self._scene(), observation, []
+        for i in range(self._batch_size):
+            sim.set_state(StartState(seen.base_pose[i, -1], seen.joint_position[i, -1],
+                                     seen.object_pose[i, -1]))
+            sim.set_speed(seen.base_twist[i, -1], seen.joint_velocity[i, -1])
+            self._states[i] = self._save(sim)
+            shown.append(self._observe(sim, render))
+        return _stack(shown)
+
+    def snapshot(self):
+        """Return a copy of the state of all worlds."""
+        return self._scene_name, copy.deepcopy(self._states)
+
+    def restore(self, snapshot) -> None:
+        """Go back to a snapshot."""
+        self._scene_name, states = snapshot
+        self._states = copy.deepcopy(states)
+
+    def close(self) -> None:
+        """Free the rendering contexts; call it in the thread that rendered."""
+        for scene in self._compiled.values():
+            scene.close()
+
+    @staticmethod
+    def _save(sim):
+        spec = mujoco.mjtState.mjSTATE_INTEGRATION
+        state = np.empty(mujoco.mj_stateSize(sim.model, spec))
+        mujoco.mj_getState(sim.model, sim.data, state, spec)
+        return state
+
+    @staticmethod
+    def _load(sim, state):
+        mujoco.mj_setState(sim.model, sim.data, state, mujoco.mjtState.mjSTATE_INTEGRATION)
+        mujoco.mj_forward(sim.model, sim.data)
+
+    def _observe(self, sim, render):
+        rgb, depth = sim.render() if render else (None, None)
+        seen = dict(rgb=rgb, depth_m=depth, base_pose=sim.base_pose, base_twist=sim.base_twist,
+                    joint_position=sim.joint_position, joint_velocity=sim.joint_velocity,
+                    contact=np.float32(sim.contact), object_pose=sim.object_pose)
+        if render and self._arm_mask:
+            seen['arm_mask'] = sim.arm_mask()
+        return seen
+
+
+def _stack(observed):
+    """List of per-world dicts -> one Observation with axes b, t = 1."""
+    columns = {key: None if observed[0][key] is None
+               else np.stack([o[key] for o in observed])[:, None] for key in observed[0]}
+    extra = {'arm_mask': columns.pop('arm_mask')} if 'arm_mask' in columns else {}
+    return Observation(**columns, extra=extra)

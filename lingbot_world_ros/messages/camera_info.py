@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A camera calibration <-> sensor_msgs/CameraInfo."""
+from typing import Optional
+
+from lingbot_world_ros.messages.stamps import set_stamp
+from lingbot_world_ros.robots.calibration import Calibration
+import numpy as np
+from sensor_msgs.msg import CameraInfo
+
+
+def camera_info_to_msg(calibration: Calibration, stamp_ns: int, frame_id: str,
+                       out: Optional[CameraInfo] = None) -> CameraInfo:
+    """
+    Write the calibration that belongs to an image.
+
+    :param calibration: of the camera that is shown
+    :param stamp_ns: sim time of the image
+    :param frame_id: optical frame
+    :param out: message of the same camera to stamp again; None makes one
+    :return: the message
+    """
+    if out is None:
+        out = CameraInfo(width=calibration.width_px, height=calibration.height_px,
+                         distortion_model=calibration.distortion_model, d=list(calibration.d),
+                         k=calibration.k.ravel(), r=calibration.r.ravel(),
+                         p=calibration.p.ravel())
+        out.header.frame_id = frame_id
+    set_stamp(out.header.stamp, stamp_ns)
+    return out
+
+
+def project(msg: CameraInfo, points_m: np.ndarray) -> np.ndarray:
+    """
+    Project points into the image a CameraInfo belongs to.
+
+    :param msg: calibration of a raw image, distorted or not
+    :param points_m: (n, 3) in the optical frame, z more than 0
+    :return: (n, 2) float64 u, v pixels, (0, 0) the centre of the upper left pixel
+    """
+    points_m = np.asarray(points_m, np.float64)
+    calibration = Calibration(msg.width, msg.height, np.array(msg.k).reshape(3, 3),
+                              msg.distortion_model, tuple(msg.d))
+    return calibration.pixels(points_m[:, :2] / points_m[:, 2:])

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where the robot has been since the reset -> nav_msgs/Path."""
+import math
+
+from geometry_msgs.msg import PoseStamped
+from lingbot_world_ros.messages.frames import FrameNames
+from lingbot_world_ros.messages.stamps import set_stamp
+from nav_msgs.msg import Path
+
+MAX_POSES = 2000
+MIN_MOVE_M, MIN_TURN_RAD = 0.05, 0.1
+PERIOD_NS = 500_000_000  # least sim time between two messages
+PERIOD_PER_POSE_NS = 1_000_000  # a long path comes less often: it is 80 bytes a pose, each time
+
+
+class Trail:
+    """
+    The newest poses of the base, thinned out to what a line needs.
+
+    The message is kept and grows with the robot's way: a subscriber that comes late sees it all.
+    """
+
+    def __init__(self, frames: FrameNames):
+        """Begin without a pose."""
+        self._frame_id = frames.odom
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget all poses: odometry starts over."""
+        self._msg, self._newest, self._sent_ns = Path(), None, None
+        self._msg.header.frame_id = self._frame_id
+
+    def add(self, pose_odom, stamp_ns: int) -> None:
+        """
+        Keep a pose if the base moved or turned enough since the one before.
+
+        :param pose_odom: (3,) x, y [m], yaw [rad] of base_link in odom, yaw not wrapped
+        :param stamp_ns: sim time
+        """
+        x_m, y_m, yaw_rad = (float(value) for value in pose_odom)
+        if self._newest is not None:
+            before_x_m, before_y_m, before_rad = self._newest
+            if (math.hypot(x_m - before_x_m, y_m - before_y_m) < MIN_MOVE_M
+                    and abs(yaw_rad - before_rad) < MIN_TURN_RAD):
+                return
+        self._newest = x_m, y_m, yaw_rad
+        self._msg.poses.append(self._pose(x_m, y_m, yaw_rad, stamp_ns))
+        if len(self._msg.poses) > MAX_POSES:
+            del self._msg.poses[0]
+
+    def is_due(self, stamp_ns: int) -> bool:
+        """Return whether enough sim time has passed since the message was taken."""
+        period_ns = max(PERIOD_NS, PERIOD_PER_POSE_NS * len(self._msg.poses))
+        return self._sent_ns is None or not 0 <= stamp_ns - self._sent_ns < period_ns
+
+    def take(self, stamp_ns: int) -> Path:
+        """
+        Return the path so far.
+
+        :param stamp_ns: sim time, of the message
+        :return: kept and filled on; publish it before the next ``add``
+        """
+        self._sent_ns = stamp_ns
+        set_stamp(self._msg.header.stamp, stamp_ns)
+        return self._msg
+
+    def _pose(self, x_m, y_m, yaw_rad, stamp_ns):
+        stamped = PoseStamped()
+        stamped.header.frame_id = self._frame_id
+        set_stamp(stamped.header.stamp, stamp_ns)
+        position, turn = stamped.pose.position, stamped.pose.orientation
+        position.x, position.y = x_m, y_m
+        turn.z, turn.w = math.sin(0.5 * yaw_rad), math.cos(0.5 * yaw_rad)
+        return stamped

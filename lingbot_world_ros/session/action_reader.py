@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a step acts on, read at the last moment before it. No ROS."""
+import threading
+from typing import Callable, NamedTuple, Optional
+
+from lingbot_world_ros.actions.embedding import (ActionEmbedding, actions_at_latch,
+                                                 check_embedding, CommandCounts)
+from lingbot_world_ros.engines.interface import Observation, WorldSpec
+from lingbot_world_ros.session.clock import WallClock
+from lingbot_world_ros.session.latch import EmbeddingLatch, EmbeddingSource, Taken
+import numpy as np
+
+
+class Latched(NamedTuple):
+    """What a step acts on."""
+
+    actions: np.ndarray  # (1, T, A) float32
+    sequence: Optional[int]  # of the embedding; None if there was none, or it is too old
+    counts: Optional[CommandCounts]
+    since_ns: Optional[int]  # when the first of its new commands came in
+
+
+class ActionReader:
+    """Turns the newest embedding into the actions of a step; called by the session's worker."""
+
+    def __init__(self, spec: WorldSpec, latch: EmbeddingLatch, *, clock: WallClock,
+                 wake: threading.Condition, is_closing: Callable[[], bool]):
+        """
+        Prepare.
+
+        :param spec: of the world
+        :param latch: where embeddings of an encoder elsewhere are
+        :param clock: steady wall clock
+        :param wake: told when an embedding has come
+        :param is_closing: asked with ``wake`` held whether to wait no longer
+        """
+        self.source: Optional[EmbeddingSource] = None  # an encoder in this process
+        self._spec, self._latch, self._clock, self._wake = spec, latch, clock, wake
+        self._is_closing = is_closing
+        self._joint_lag_s = spec.robot.joint_array('lag_s')
+        self._waited_for: Optional[ActionEmbedding] = None  # nothing newer came in time
+
+    def check(self, embedding: ActionEmbedding) -> None:
+        """
+        Refuse what this world cannot follow.
+
+        :raises SpecError: says why
+        """
+        check_embedding(embedding, self._spec.action, self._spec.robot.joint_names)
+
+    def read(self, seen: Observation, start_ns: int, *, timeout_s: float, by_step: bool,
+             by_wall: bool) -> Latched:
+        """
+        Latch: the newest embedding becomes the actions of the step that starts now.
+
+        :param seen: how the world is when the step starts, in its last frame
+        :param start_ns: sim time of that
+        :param timeout_s: wall time after which an embedding counts as silence, and how long an
+            encoder elsewhere is waited for
+        :param by_step: the step was asked for
+        :param by_wall: wall time says something about a command's age
+        :return: the actions and where they come from
+        """
+        spec = self._spec
+        # A servo coasts on for its lag: steer where it would come to rest, or it overshoots.
+        resting = seen.joint_position[0, -1] + self._joint_lag_s * seen.joint_velocity[0, -1]
+        if self.source is not None:
+            embedding, age_ns, since_ns = self._pull(start_ns, resting, by_step)
+        else:
+            if not by_wall:
+                self._wait_for_valid_embedding(start_ns, timeout_s)
+            embedding, age_ns, since_ns = self._latch.take(self._clock.now_ns())
+        if embedding is None or (by_wall and age_ns > timeout_s * 1e9):
+            still = np.zeros((1, spec.frames_per_step, len(spec.action.dims)), np.float32)
+            return Latched(still, None, None, since_ns)
+        actions = actions_at_latch(embedding, spec.action, resting, spec.frames_per_step, start_ns)
+        return Latched(actions[None], embedding.sequence, embedding.counts, since_ns)
+
+    def _pull(self, start_ns, resting, by_step):
+        pulled = self.source.pull(start_ns, resting, by_step)
+        if pulled is not None:
+            self.check(pulled)
+        return Taken(pulled, 0, self._latch.take(self._clock.now_ns()).since_ns)
+
+    def _wait_for_valid_embedding(self, start_ns, timeout_s):
+        """
+        Let an encoder in another process catch up with sim time.
+
+        Only where its last word does not hold for the coming step: a trajectory runs or a
+        velocity is about to time out. After the timeout the world goes on without, and does not
+        wait for the same word again.
+        """
+        step_end_ns = start_ns + self._spec.frame_period_ns * self._spec.frames_per_step
+        until_ns = self._clock.now_ns() + round(timeout_s * 1e9)
+        with self._wake:
+            while not self._is_closing() and self._clock.now_ns() < until_ns:
+                newest = self._latch.newest
+                if (newest is None or newest is self._waited_for
+                        or not 0 < newest.valid_until_ns < step_end_ns):
+                    return
+                self._clock.wait(self._wake, until_ns)
+            self._waited_for = self._latch.newest

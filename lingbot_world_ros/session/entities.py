@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What of a world can be moved, where it is, and the planar geometry of that. No ROS."""
+from dataclasses import replace
+from typing import Dict, Sequence, Tuple
+
+from lingbot_world_ros.engines.interface import Observation
+from lingbot_world_ros.session.status import EntityState
+import numpy as np
+
+
+def entities_of(observation: Observation, robot: str,
+                objects: Sequence[str]) -> Dict[str, EntityState]:
+    """
+    List robot and movable objects.
+
+    :param observation: its last frame counts
+    :param robot: name of the robot
+    :param objects: names in the order of ``object_pose``
+    :return: name -> EntityState
+    """
+    pose, twist = observation.base_pose[0, -1], observation.base_twist[0, -1]
+    entities = [EntityState(robot, 'robot', pose, rotated(twist, pose[2]))]
+    entities += [EntityState(name, 'object', pose, np.zeros(3))
+                 for name, pose in zip(objects, observation.object_pose[0, -1])]
+    return {entity.name: entity for entity in entities}
+
+
+def with_robot_at(observation: Observation, pose=None, twist=None) -> Observation:
+    """
+    Put the robot elsewhere.
+
+    :param observation: t = 1
+    :param pose: (3,) x, y [m], yaw [rad] in the scene frame; None leaves it
+    :param twist: (3,) in base_link; None leaves it
+    :return: another observation
+    """
+    changed = {name: getattr(observation, name).copy() for name in ('base_pose', 'base_twist')}
+    for name, value in (('base_pose', pose), ('base_twist', twist)):
+        if value is not None:
+            changed[name][0, 0] = value
+    return replace(observation, **changed)
+
+
+def with_object_at(observation: Observation, index: int, pose) -> Observation:
+    """
+    Put an object elsewhere.
+
+    :param observation: t = 1
+    :param index: of the object
+    :param pose: (3,) x, y [m], yaw [rad] in the scene frame; None leaves it
+    :return: another observation
+    """
+    poses = observation.object_pose.copy()
+    if pose is not None:
+        poses[0, 0, index] = pose
+    return replace(observation, object_pose=poses)
+
+
+def anchor_of(observation: Observation) -> Tuple[float, ...]:
+    """Return what a record needs to set the same from outside, as in WorldStatus.msg."""
+    return tuple(np.concatenate([
+        observation.base_pose[0, -1], observation.base_twist[0, -1],
+        observation.object_pose[0, -1].ravel()]).tolist())
+
+
+def compose(a, b) -> np.ndarray:
+    """Planar pose b, given in frame a, in a's own parent."""
+    c, s = np.cos(a[2]), np.sin(a[2])
+    return np.array([a[0] + c * b[0] - s * b[1], a[1] + s * b[0] + c * b[1], a[2] + b[2]])
+
+
+def inverse(a) -> np.ndarray:
+    """Planar pose of the parent in frame a."""
+    c, s = np.cos(a[2]), np.sin(a[2])
+    return np.array([-c * a[0] - s * a[1], s * a[0] - c * a[1], -a[2]])
+
+
+def rotated(twist, yaw) -> np.ndarray:
+    """Body twist -> the same along the axes of the scene frame."""
+    c, s = np.cos(yaw), np.sin(yaw)
+    return np.array([c * twist[0] - s * twist[1], s * twist[0] + c * twist[1], twist[2]])

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The URDF of a world's robot, and what robot_state_publisher is to make of it.
+
+The world publishes ``odom -> base_link -> camera_link -> camera_optical_frame``, the links of the
+arm it leaves to robot_state_publisher. Both publish the fixed links of the camera where the URDF
+has them: tf2 takes that as long as both name the same parent, which is checked here. No ROS.
+"""
+from xml.etree import ElementTree
+
+from lingbot_world_ros.errors import quoted, shown, SpecError
+from lingbot_world_ros.paths import share_path
+from lingbot_world_ros.robots.urdf import read_description
+from lingbot_world_ros.settings.parameters import LINGBOT_ENGINE
+
+ROBOT_URDF = ('config', 'robots', 'room.urdf')
+
+
+def description_of(values: dict) -> str:
+    """
+    Find the robot of a world that does not run yet.
+
+    :param values: all parameters by name
+    :return: URDF as XML, '' where neither the user nor the engine has one
+    :raises SpecError: the file cannot be read
+    """
+    if values['robot_description']:
+        return read_description(values['robot_description'])
+    return '' if values['engine'] == LINGBOT_ENGINE else share_path(*ROBOT_URDF).read_text()
+
+
+def link_publisher_parameters(values: dict) -> dict:
+    """
+    Say what robot_state_publisher is started with, so that its frames join those of the world.
+
+    :param values: all parameters by name
+    :return: its parameters
+    :raises SpecError: there is no URDF, or its links and the world's frames make no one tree
+    """
+    text = description_of(values)
+    if not text:
+        raise SpecError('robot_state_publisher needs a URDF, and engine '
+                        f'{quoted(values["engine"])} has no robot of its own; give '
+                        'robot_description, or robot_state_publisher:=false.')
+    parents = _parents(text)
+    base, camera, optical = (values[f'frames.{name}'] for name in ('base', 'camera', 'optical'))
+    if base not in parents:
+        raise SpecError(f'frames.base={quoted(base)} is no link of the URDF '
+                        f'({shown(", ".join(parents))}); its links would hang nowhere.')
+    link = values['camera_link']
+    for child, parent in ((optical, link),) if link else ((camera, base), (optical, camera)):
+        if child != parent and parents.get(child) not in (None, parent):
+            raise SpecError(
+                f'Frame {quoted(child)} is on {quoted(parent)} for the world and on '
+                f'{quoted(parents[child])} in the URDF; tf knows one parent only. Give '
+                'frames.camera or frames.optical a name of its own.')
+    return {'robot_description': text, 'frame_prefix': values['frame_prefix'],
+            'use_sim_time': values['publish_clock']}
+
+
+def _parents(text):
+    """Return the parent of every link by name, None for that of the base."""
+    try:
+        robot = ElementTree.fromstring(text)
+    except ElementTree.ParseError as error:
+        raise SpecError(f'robot_description is no XML: {error}.') from error
+    parents = {link.get('name'): None for link in robot.findall('link')}
+    for joint in robot.findall('joint'):
+        child, parent = joint.find('child'), joint.find('parent')
+        if child is not None and parent is not None:
+            parents[child.get('link')] = parent.get('link')
+    return parents
