@@ -7,7 +7,8 @@ import threading
 from lingbot_world_ros.actions.layout import robot_action_layout
 from lingbot_world_ros.engines.interface import Observation, WorldSpec
 from lingbot_world_ros.errors import SpecError
-from lingbot_world_ros.robots.robot import CameraSpec, ROBOT, RobotSpec
+from lingbot_world_ros.geometry.camera import CameraSpec
+from lingbot_world_ros.robots.robot import ROBOT, RobotSpec
 import numpy as np
 
 # Its servos follow at once, so that motion can be worked out by hand.

@@ -12,6 +12,7 @@ pytest.importorskip('lingbot_world_ros.msg')
 from fake_world import FakeWorld  # noqa: E402, I100
 from geometry_msgs.msg import Quaternion, Transform, Twist, TwistStamped  # noqa: E402
 from lingbot_world_ros.errors import SpecError  # noqa: E402
+from lingbot_world_ros.geometry.camera import T_LINK_OPTICAL  # noqa: E402
 from lingbot_world_ros.messages.action_embedding import embedding_from_msg  # noqa: E402
 from lingbot_world_ros.messages.commands import joint_command_to_msg, twist_to_msg  # noqa: E402
 from lingbot_world_ros.messages.stamps import set_stamp, stamp_to_ns  # noqa: E402
@@ -19,7 +20,7 @@ from lingbot_world_ros.messages.world import world_spec_to_msg  # noqa: E402
 from lingbot_world_ros.msg import ActionEmbedding, WorldSpec  # noqa: E402
 from lingbot_world_ros.nodes import action_encoder, qos  # noqa: E402
 from lingbot_world_ros.nodes.action_encoder import ActionEncoderNode  # noqa: E402
-from lingbot_world_ros.robots.robot import ROBOT, T_LINK_OPTICAL  # noqa: E402
+from lingbot_world_ros.robots.robot import ROBOT  # noqa: E402
 from lingbot_world_ros.session.status import SessionStatus  # noqa: E402
 import numpy as np  # noqa: E402
 import rclpy  # noqa: E402

@@ -12,12 +12,13 @@ from lingbot_world_ros.actions.embedding import CommandCounts, encode  # noqa: E
 from lingbot_world_ros.actions.layout import robot_action_layout  # noqa: E402
 from lingbot_world_ros.engines.interface import WorldSpec  # noqa: E402
 from lingbot_world_ros.errors import SpecError  # noqa: E402
-from lingbot_world_ros.messages import (action_embedding, camera_info,  # noqa: E402
-                                        commands, frames, image, state, world)
+from lingbot_world_ros.geometry.camera import T_LINK_OPTICAL  # noqa: E402
+from lingbot_world_ros.messages import (action_embedding, camera_info, commands,  # noqa: E402
+                                        frames, image, state, world)
 from lingbot_world_ros.messages.stamps import set_stamp, stamp_to_ns  # noqa: E402
 from lingbot_world_ros.msg import WorldStatus  # noqa: E402
 from lingbot_world_ros.robots.calibration import Calibration  # noqa: E402
-from lingbot_world_ros.robots.robot import ROBOT, T_LINK_OPTICAL  # noqa: E402
+from lingbot_world_ros.robots.robot import ROBOT  # noqa: E402
 from lingbot_world_ros.session.faults import Fault  # noqa: E402
 from lingbot_world_ros.session.status import SessionStatus  # noqa: E402
 import numpy as np  # noqa: E402

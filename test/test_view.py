@@ -7,10 +7,10 @@ import pytest
 cv2 = pytest.importorskip('cv2')
 
 from lingbot_world_ros.errors import SpecError  # noqa: E402, I100
+from lingbot_world_ros.geometry.camera import CameraSpec  # noqa: E402
 from lingbot_world_ros.messages.view import make_view, View  # noqa: E402
 from lingbot_world_ros.robots.calibration import (Calibration, load_calibration,  # noqa: E402
                                                   MAX_FILE_BYTES, parse_calibration)
-from lingbot_world_ros.robots.robot import CameraSpec  # noqa: E402
 import numpy as np  # noqa: E402
 
 CAMERA = CameraSpec()  # 160x120, 75 x 60 degrees

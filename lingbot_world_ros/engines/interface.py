@@ -9,7 +9,8 @@ from typing import Optional, Protocol, Sequence, Tuple, TYPE_CHECKING, Union
 
 from lingbot_world_ros.actions.layout import ActionLayout
 from lingbot_world_ros.errors import SpecError
-from lingbot_world_ros.robots.robot import CameraSpec, JointSpec, RobotSpec
+from lingbot_world_ros.geometry.camera import CameraSpec
+from lingbot_world_ros.robots.robot import JointSpec, RobotSpec
 import numpy as np
 
 if TYPE_CHECKING:

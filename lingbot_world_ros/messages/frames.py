@@ -5,8 +5,8 @@ from typing import Optional
 
 from geometry_msgs.msg import Transform, TransformStamped
 from lingbot_world_ros.errors import SpecError
+from lingbot_world_ros.geometry.camera import CameraSpec, T_LINK_OPTICAL
 from lingbot_world_ros.messages.stamps import set_stamp
-from lingbot_world_ros.robots.robot import CameraSpec, T_LINK_OPTICAL
 import numpy as np
 from tf2_msgs.msg import TFMessage
 

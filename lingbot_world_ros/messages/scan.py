@@ -10,8 +10,8 @@ from array import array
 from typing import Optional
 
 from lingbot_world_ros.errors import SpecError
+from lingbot_world_ros.geometry.camera import CameraSpec
 from lingbot_world_ros.messages.stamps import set_stamp
-from lingbot_world_ros.robots.robot import CameraSpec
 import numpy as np
 from sensor_msgs.msg import LaserScan
 

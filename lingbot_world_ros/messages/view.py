@@ -6,8 +6,8 @@ Both look from the same place in the same direction; size, field of view and len
 is asked for must lie inside what the engine sees: nothing is made up at the edges.
 """
 from lingbot_world_ros.errors import SpecError
+from lingbot_world_ros.geometry.camera import CameraSpec
 from lingbot_world_ros.robots.calibration import Calibration, load_calibration
-from lingbot_world_ros.robots.robot import CameraSpec
 import numpy as np
 
 EDGE_TOLERANCE_PX = 1e-3  # of the engine's image

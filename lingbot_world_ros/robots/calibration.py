@@ -9,9 +9,9 @@ from dataclasses import dataclass, field, replace
 from typing import Optional, Tuple
 
 from lingbot_world_ros.errors import shown, SpecError, unknown_name
+from lingbot_world_ros.geometry.camera import CameraSpec
 from lingbot_world_ros.paths import read_text
 from lingbot_world_ros.plain_yaml import load_plain_yaml
-from lingbot_world_ros.robots.robot import CameraSpec
 import numpy as np
 
 NUM_COEFFICIENTS = {'plumb_bob': 5, 'rational_polynomial': 8, 'equidistant': 4}

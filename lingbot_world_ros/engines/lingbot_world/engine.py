@@ -14,6 +14,7 @@ from lingbot_world_ros.actions.embedding import integrate_twist
 from lingbot_world_ros.actions.layout import ActionLayout, robot_action_layout
 from lingbot_world_ros.engines.interface import Observation, Start, WorldSpec
 from lingbot_world_ros.errors import SpecError, unknown_name
+from lingbot_world_ros.geometry.camera import CameraSpec
 from lingbot_world_ros.models.wan.build import (build_stream, check_memory, load_models,
                                                 ModelOptions)
 from lingbot_world_ros.models.wan.camera import latent_steps
@@ -24,7 +25,7 @@ from lingbot_world_ros.models.wan.schedule import FewStepSchedule
 from lingbot_world_ros.models.wan.spec import FRAME_RATE_HZ, FRAMES_PER_LATENT, VideoSize
 from lingbot_world_ros.models.wan.start import PinholeCamera, read_image, seen_by
 from lingbot_world_ros.models.wan.stream import StreamSpec
-from lingbot_world_ros.robots.robot import CameraSpec, JointSpec, RobotSpec
+from lingbot_world_ros.robots.robot import JointSpec, RobotSpec
 from lingbot_world_ros.robots.urdf import RobotModel
 from lingbot_world_ros.worlds.start_images import start_images
 import numpy as np

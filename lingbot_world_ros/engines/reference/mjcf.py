@@ -7,7 +7,8 @@ Gravity is off: the base and the objects slide on the floor, so nothing can tip 
 """
 import cv2
 from lingbot_world_ros.engines.reference.textures import texture
-from lingbot_world_ros.robots.robot import CameraSpec, RobotSpec
+from lingbot_world_ros.geometry.camera import CameraSpec
+from lingbot_world_ros.robots.robot import RobotSpec
 from lingbot_world_ros.worlds.scenes import Scene, WALL_HEIGHT_M
 import numpy as np
 
