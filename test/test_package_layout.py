@@ -17,7 +17,7 @@ SOURCES = sorted(path for folder in FOLDERS
                  for path in (ROOT / folder).rglob('*') if path.suffix == '.py' or
                  path.parent.name == 'scripts')
 MODULES = [path for path in SOURCES if PACKAGE in path.parents and path.name != '__init__.py']
-ROS_ROOMS = ('nodes', 'sensors')  # sensors knows message types, nodes knows rclpy
+ROS_ROOMS = ('nodes', 'messages')  # messages knows message types, nodes knows rclpy
 # Extras that a light install lacks.
 OPTIONAL = ('torch', 'mujoco', 'scipy', 'matplotlib', 'PIL', 'jinja2')
 
@@ -70,7 +70,7 @@ def import_all(modules, blocked):
 
 
 def test_rooms_import_without_rclpy():
-    """Nothing outside nodes/ needs ROS to be imported; sensors/ needs message types only."""
+    """Nothing outside nodes/ needs ROS to be imported; messages/ needs message types only."""
     rooms = [path for path in MODULES if path.relative_to(PACKAGE).parts[0] not in ROS_ROOMS]
     assert rooms
     result = import_all(rooms, ['rclpy', 'rosidl_runtime_py', 'launch', 'launch_ros'])
@@ -80,7 +80,7 @@ def test_rooms_import_without_rclpy():
 def test_light_install_imports_without_torch_and_mujoco():
     """What `make sim` starts must not need what its light install leaves out."""
     pytest.importorskip('rclpy')
-    heavy = ('training', 'reference', 'report')
+    heavy = ('training', 'evaluation', 'report')
     light = [path for path in MODULES if path.relative_to(PACKAGE).parts[0] not in heavy and
              not imported_packages(path) & set(OPTIONAL)]
     result = import_all(light, OPTIONAL)
