@@ -2,10 +2,11 @@
 """POSIX extended expressions: agree with Python's where both mean the same, and never hang."""
 import random
 import re
+import sys
 import time
 
 from lingbot_world_ros.errors import SpecError
-from lingbot_world_ros.name_filter import NameFilter
+from lingbot_world_ros.messages.name_filter import NameFilter
 import pytest
 
 
@@ -22,12 +23,26 @@ import pytest
     ('[]x]', [']', 'x'], ['a']),
     ('[a-]', ['-', 'a'], ['b']),
     ('^(|a)$', ['', 'a'], ['b']),
+    ('^.[^a].$', ['äöü', 'b\nc'], ['bac', 'ö']),
+    ('^a.b$', ['a\ud800b', 'a\0b'], ['ab']),
 ])
 def test_pattern_means_what_posix_says(pattern, fits, fits_not):
     """Names that fit and names that do not."""
     compiled = NameFilter(pattern)
     assert [name for name in fits if not compiled.matches(name)] == []
     assert [name for name in fits_not if compiled.matches(name)] == []
+
+
+@pytest.mark.parametrize('pattern, fits, fits_not', [
+    ('^a{,2}$', ['a{,2}'], ['a', 'aa']),
+    ('^a{x}$', ['a{x}'], ['a']),
+    ('^a{256}$', ['a' * 256], ['a' * 255]),
+    (r'^[\]a]$', [']', 'a'], ['\\']),
+    ('^[[.a.]]$', ['a]', '.]'], ['a']),
+])
+def test_pattern_that_posix_leaves_open_or_reads_otherwise(pattern, fits, fits_not):
+    """What RE2 makes of bounds that are none, of more than RE_DUP_MAX, and of brackets."""
+    test_pattern_means_what_posix_says(pattern, fits, fits_not)
 
 
 def random_pattern(rng, depth=0):
@@ -61,13 +76,14 @@ def test_random_patterns_agree_with_re():
 
 
 @pytest.mark.parametrize('pattern', [
-    '[', '(', 'a)', 'a{', 'a{2', 'a{x}', 'a{3,1}', 'a{256}', 'a{,2}', '*a', '+', '{2}', '[]',
-    '[b-a]', '[[:vowel:]]', '[[.a.]]', r'\d', '\\', '(' * 150, '((a{255}){255}){255}',
-    '(' * 20 + ')' + '{255})' * 19, 'a' * 300])
+    '[', '(', 'a)', 'a{3,1}', 'a{1001}', '*a', '+', '{2}', '[]', '[b-a]', '[[:vowel:]]', r'\d',
+    r'[\d]', r'\bx', '(?i)a', r'(a)\1', '\\', '(' * 150, '((a{255}){255}){255}',
+    '(' * 20 + ')' + '{255})' * 19, '[^a]{1000}' * 20, 'a' * 300])
 def test_pattern_that_cannot_be_used_is_refused(pattern):
     """Refused in words, at once."""
-    with pytest.raises(SpecError):
+    with pytest.raises(SpecError, match='The filter') as refused:
         NameFilter(pattern)
+    assert "b'" not in str(refused.value) and len(str(refused.value)) < 400
 
 
 @pytest.mark.parametrize('pattern', ['(a*)*b', '(a|a)*b', '(a|aa)+$', '(.*)(.*)(.*)(.*)(.*)b',
@@ -77,3 +93,10 @@ def test_hostile_pattern_ends_soon(pattern):
     begun = time.process_time()
     NameFilter(pattern).matches('a' * 64 + 'c')
     assert time.process_time() - begun < 1.0
+
+
+def test_missing_package_is_named_with_its_install_line(monkeypatch):
+    """Who filters names where RE2 is not installed is told what to install."""
+    monkeypatch.setitem(sys.modules, 're2', None)
+    with pytest.raises(SpecError, match='filter of names needs .* install google-re2'):
+        NameFilter('robot')

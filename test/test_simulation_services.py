@@ -2,6 +2,7 @@
 """What the simulation services answer beyond the codes of test_conformance.py."""
 import json
 import math
+import sys
 import threading
 import time
 from types import SimpleNamespace
@@ -416,6 +417,16 @@ def test_filters_that_cannot_be_read_are_refused(paused, filters, code):
     """Never answered as if they had not been there."""
     assert paused.code('get_entities', filters=msg.EntityFilters(**filters)) == code
     assert paused.code('get_entities_states', filters=msg.EntityFilters(**filters)) == code
+
+
+def test_names_are_filtered_only_where_the_package_for_it_is_installed(paused, monkeypatch):
+    """Without RE2 that one filter is refused with the install line; the others do their work."""
+    monkeypatch.setitem(sys.modules, 're2', None)
+    answer = paused.get_entities(filters=msg.EntityFilters(filter='robot'))
+    assert answer.result.result == FAILED and not answer.entities
+    assert 'install google-re2' in answer.result.error_message
+    tagged = msg.EntityFilters(tags=msg.TagsFilter(tags=['arm']))
+    assert paused.get_entities(filters=tagged).entities == ['robot']
 
 
 def test_entity_info_tells_robot_from_object(paused):

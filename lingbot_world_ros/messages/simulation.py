@@ -11,8 +11,8 @@ from typing import Optional, Sequence, Tuple
 from geometry_msgs.msg import Point, Quaternion
 from lingbot_world_ros.engines.interface import WorldSpec
 from lingbot_world_ros.errors import SpecError
+from lingbot_world_ros.messages.name_filter import NameFilter
 from lingbot_world_ros.messages.stamps import set_stamp
-from lingbot_world_ros.name_filter import NameFilter
 from lingbot_world_ros.session.status import EntityState
 from lingbot_world_ros.worlds.library import NamedPose, WorldDefinition
 from lingbot_world_ros.worlds.scenes import get_scene, ROBOT_HEIGHT_M, SCENES

@@ -20,7 +20,7 @@ from fuzz.texts import SECRET
 from lingbot_world_ros import paths
 from lingbot_world_ros.engines.interface import WorldSpec
 from lingbot_world_ros.errors import SpecError
-from lingbot_world_ros.name_filter import NameFilter
+from lingbot_world_ros.messages.name_filter import NameFilter
 from lingbot_world_ros.robots.calibration import load_calibration
 from lingbot_world_ros.robots.urdf import read_description, RobotModel
 from lingbot_world_ros.settings.parameters import load_profile
