@@ -21,6 +21,7 @@ from lingbot_world_ros.msg import ActionEmbedding, WorldSpec  # noqa: E402
 from lingbot_world_ros.nodes import action_encoder, qos  # noqa: E402
 from lingbot_world_ros.nodes.action_encoder import ActionEncoderNode  # noqa: E402
 from lingbot_world_ros.robots.robot import ROBOT  # noqa: E402
+from lingbot_world_ros.session.states import Mode, State  # noqa: E402
 from lingbot_world_ros.session.status import SessionStatus  # noqa: E402
 import numpy as np  # noqa: E402
 import rclpy  # noqa: E402
@@ -92,7 +93,7 @@ def linked(make_encoder):
 
 def spec_msg(mode='stepped', frames_per_step=1, **changes):
     world = FakeWorld(frames_per_step=frames_per_step)
-    status = SessionStatus(state='playing', scene='a', seed=0, mode=mode)
+    status = SessionStatus(State.PLAYING, Mode(mode), 'a', 0)
     msg = world_spec_to_msg(world.spec, status, 'base_link')
     for name, value in changes.items():
         setattr(msg, name, value)
@@ -177,7 +178,7 @@ def test_the_same_world_again_forgets_commands_and_counts_on(linked):
 def test_another_layout_replaces_the_commands_and_counts_on(linked):
     linked.encoder.on_joint_command(joint_command_to_msg([PAN], position=[0.5]))
     world = FakeWorld(robot=replace(ROBOT, joints=ROBOT.joints[1:3]), frames_per_step=4)
-    status = SessionStatus(state='playing', scene='a', seed=0, mode='stepped')
+    status = SessionStatus(State.PLAYING, Mode.STEPPED, 'a', 0)
     linked.encoder.begin(world_spec_to_msg(world.spec, status, 'base_link'))
     embedding = linked.pull(joints=np.zeros(2))
     assert embedding.joint_names == ROBOT.joint_names[1:3]

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 from fake_world import FakeChunkWorld, FakeClock, FakeWorld
 from lingbot_world_ros.recording.comparison import Comparison
 from lingbot_world_ros.recording.follow import Follower
+from lingbot_world_ros.session.observer import SessionObserver
 from lingbot_world_ros.session.session import Session, SessionSpec
-from lingbot_world_ros.session.status import SessionObserver
 from lingbot_world_ros.worlds.library import WorldDefinition
 import numpy as np
 import pytest

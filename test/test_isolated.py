@@ -11,9 +11,10 @@ from fake_world import FakeChunkWorld, FakeWorld
 from lingbot_world_ros.engines.interface import Start
 from lingbot_world_ros.engines.isolated import IsolatedWorld
 from lingbot_world_ros.errors import SpecError
-from lingbot_world_ros.session.faults import EngineHung, EngineLost, Fault
+from lingbot_world_ros.session.faults import EngineHung, EngineLost
+from lingbot_world_ros.session.observer import SessionObserver
 from lingbot_world_ros.session.session import Session, SessionSpec
-from lingbot_world_ros.session.status import SessionObserver
+from lingbot_world_ros.session.states import Fault
 from lingbot_world_ros.worlds.library import WorldDefinition
 import numpy as np
 import pytest

@@ -30,8 +30,8 @@ def real(world=None, state='playing', **spec):
     session = Session(world or FakeWorld(), SessionSpec(initial_state=state, **spec),
                       observers=[seen], log=LOG, clock=clock)
     session.start(room()).result(10.0)
-    wait_for(lambda: session.status.state == ('paused' if spec.get('mode') == 'stepped' else
-                                              state))
+    begun = 'paused' if spec.get('mode') == 'stepped' else state
+    wait_for(lambda: begun in [status.state for status in seen.statuses])  # it may have failed
     return session, seen
 
 

@@ -22,6 +22,7 @@ from lingbot_world_ros.msg import ActionEmbedding  # noqa: E402
 from lingbot_world_ros.nodes.action_encoder import ActionEncoderNode  # noqa: E402
 from lingbot_world_ros.nodes.world_model import WorldModelNode  # noqa: E402
 from lingbot_world_ros.robots.robot import ROBOT  # noqa: E402
+from lingbot_world_ros.session.states import Mode, State  # noqa: E402
 from lingbot_world_ros.session.status import SessionStatus  # noqa: E402
 import numpy as np  # noqa: E402
 from ros_graph import Domain, Graph  # noqa: E402
@@ -144,7 +145,7 @@ def test_the_engine_is_told_the_poses_of_the_file_again_after_each_reset(domain,
 def test_in_realtime_an_embedding_that_comes_late_still_says_where_the_path_is(domain, folder,
                                                                                late_frames):
     world = FreeCameraWorld(frames_per_step=STEP).spec
-    spec = world_spec_to_msg(world, SessionStatus('playing', 'realtime'), 'base_link')
+    spec = world_spec_to_msg(world, SessionStatus(State.PLAYING, Mode.REALTIME), 'base_link')
     joints, wanted = np.zeros(5), from_first(make_poses())
     with Graph(lambda: [ActionEncoderNode()], domain, arguments(folder)) as graph:
         heard = graph.listen(ActionEmbedding, 'action_embedding')
@@ -199,7 +200,8 @@ def test_a_world_that_cannot_start_leaves_nothing_in_the_graph(domain, folder):
 
 
 def test_an_encoder_alone_refuses_a_world_with_a_fixed_camera(domain, folder):
-    spec = world_spec_to_msg(FakeWorld().spec, SessionStatus('playing', 'stepped'), 'base_link')
+    spec = world_spec_to_msg(FakeWorld().spec, SessionStatus(State.PLAYING, Mode.STEPPED),
+                             'base_link')
     with Graph(lambda: [ActionEncoderNode()], domain, arguments(folder)) as graph:
         with pytest.raises(SpecError, match='camera_path: the camera of engine .fake. stays'):
             graph.nodes[0].begin(spec)

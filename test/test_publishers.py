@@ -21,7 +21,9 @@ from lingbot_world_ros.msg import WorldSpec, WorldStatus  # noqa: E402
 from lingbot_world_ros.nodes import qos, world_publishers  # noqa: E402
 from lingbot_world_ros.nodes.world_publishers import WorldPublishers  # noqa: E402
 from lingbot_world_ros.robots.robot import ROBOT  # noqa: E402
-from lingbot_world_ros.session.status import Frame, SessionStatus  # noqa: E402
+from lingbot_world_ros.session.frame import Frame  # noqa: E402
+from lingbot_world_ros.session.states import Mode, State  # noqa: E402
+from lingbot_world_ros.session.status import SessionStatus  # noqa: E402
 from lingbot_world_ros.settings.parameters import declare, WORLD_MODEL  # noqa: E402
 from nav_msgs.msg import Path  # noqa: E402
 import numpy as np  # noqa: E402
@@ -33,7 +35,7 @@ from std_msgs.msg import Float32, String  # noqa: E402
 from tf2_msgs.msg import TFMessage  # noqa: E402
 
 STAMP_NS = 5_000_000_007
-STATUS = SessionStatus('playing', 'realtime', 'a', 3, world='home', stamp_ns=STAMP_NS,
+STATUS = SessionStatus(State.PLAYING, Mode.REALTIME, 'a', 3, world='home', stamp_ns=STAMP_NS,
                        real_time_factor=0.5)
 WORLD = FakeWorld()
 URDF = '<robot name="r"/>'

@@ -11,8 +11,10 @@ from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.recording.recorded import segments
 from lingbot_world_ros.recording.replay import (blocks, definition_of, DIFFERS, RecordedActions,
                                                 SAME, UNVERIFIABLE, verify)
+from lingbot_world_ros.session.observer import SessionObserver
 from lingbot_world_ros.session.session import Session, SessionSpec
-from lingbot_world_ros.session.status import SessionObserver, SessionStatus
+from lingbot_world_ros.session.states import Mode
+from lingbot_world_ros.session.status import SessionStatus
 from lingbot_world_ros.worlds.library import WorldDefinition
 import numpy as np
 import pytest
@@ -241,7 +243,7 @@ def test_the_last_recorded_step_is_told_once_it_was_made():
     source.on_last = lambda: calls.append('last')
     source.put([SimpleNamespace(index=4), SimpleNamespace(index=5)])
     for state, step in (('playing', 4), ('paused', 5), ('playing', 5)):
-        source.on_status(SessionStatus(state, 'realtime', step=step))
+        source.on_status(SessionStatus(state, Mode.REALTIME, step=step))
     assert calls == ['last']
 
 

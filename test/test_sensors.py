@@ -19,7 +19,7 @@ from lingbot_world_ros.messages.stamps import set_stamp, stamp_to_ns  # noqa: E4
 from lingbot_world_ros.msg import WorldStatus  # noqa: E402
 from lingbot_world_ros.robots.calibration import Calibration  # noqa: E402
 from lingbot_world_ros.robots.robot import ROBOT  # noqa: E402
-from lingbot_world_ros.session.faults import Fault  # noqa: E402
+from lingbot_world_ros.session.states import Fault, Mode, State  # noqa: E402
 from lingbot_world_ros.session.status import SessionStatus  # noqa: E402
 import numpy as np  # noqa: E402
 from sensor_msgs.msg import Image  # noqa: E402
@@ -27,7 +27,7 @@ from sensor_msgs.msg import Image  # noqa: E402
 STAMP_NS = 12_000_000_345
 SPEC = WorldSpec(engine='e', model='m 1', scenes=('a', 'b'), robot=ROBOT,
                  action=robot_action_layout(ROBOT), predicted_states=('base',), has_depth=True)
-STATUS = SessionStatus('paused', 'stepped', 'a', 3, world='home', world_text='scene: a')
+STATUS = SessionStatus(State.PAUSED, Mode.STEPPED, 'a', 3, world='home', world_text='scene: a')
 RNG = np.random.default_rng(0)
 
 
@@ -329,7 +329,7 @@ def test_world_spec_tells_the_encoder_all_it_needs():
 
 
 def test_status_adds_up_refusals_and_names_the_problem():
-    status = replace(STATUS, state='error', fault=Fault.HUNG, stamp_ns=STAMP_NS,
+    status = replace(STATUS, state=State.ERROR, fault=Fault.HUNG, stamp_ns=STAMP_NS,
                      rejected_embeddings=2, message='engine broke',
                      counts=CommandCounts(rejected=1, message='cmd_vel: bad'))
     msg = world.world_status_to_msg(status)
@@ -362,16 +362,16 @@ def test_every_state_of_a_session_has_a_number(state, number):
 @pytest.mark.parametrize('changes, level, words', [
     (dict(), b'\x00', 'playing'),
     (dict(real_time_factor=0.5), b'\x01', '0.50'),
-    (dict(real_time_factor=0.5, mode='stepped'), b'\x00', 'playing'),
-    (dict(real_time_factor=0.5, mode='lockstep'), b'\x00', 'playing'),
+    (dict(real_time_factor=0.5, mode=Mode.STEPPED), b'\x00', 'playing'),
+    (dict(real_time_factor=0.5, mode=Mode.LOCKSTEP), b'\x00', 'playing'),
     (dict(calibrated=False), b'\x01', 'calibrated'),
     (dict(counts=CommandCounts(message='cmd_vel: bad')), b'\x01', 'cmd_vel'),
-    (dict(state='error', fault=Fault.OUT_OF_MEMORY, message='broke'), b'\x02',
+    (dict(state=State.ERROR, fault=Fault.OUT_OF_MEMORY, message='broke'), b'\x02',
      'out of memory: broke'),
 ])
 def test_diagnostics_levels(changes, level, words):
-    status = replace(STATUS, **{'state': 'playing', 'mode': 'realtime', 'real_time_factor': 1.0,
-                                **changes})
+    status = replace(STATUS, **{'state': State.PLAYING, 'mode': Mode.REALTIME,
+                                'real_time_factor': 1.0, **changes})
     entry = world.diagnostics_to_msg(status, SPEC, 1.0, 'w/world_model').status[0]
     assert entry.level == level and words in entry.message
     assert (entry.name, entry.hardware_id) == ('w/world_model: world', 'e m 1')
@@ -386,7 +386,7 @@ def test_diagnostics_tell_what_operators_ask_for():
 
 
 def test_an_engine_that_estimates_no_uncertainty_is_no_reason_to_warn():
-    status = replace(STATUS, state='playing', mode='realtime', real_time_factor=1.0,
+    status = replace(STATUS, state=State.PLAYING, mode=Mode.REALTIME, real_time_factor=1.0,
                      uncertainty=float('nan'), calibrated=True)
     msg = world.world_status_to_msg(status)
     assert np.isnan(msg.uncertainty) and not msg.uncertainty_calibrated

@@ -10,9 +10,10 @@ from lingbot_world_ros.actions.commands import CommandBuffer, CommandSpec
 from lingbot_world_ros.actions.embedding import CameraModel, CommandCounts, encode
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.session.clock import ClockTicker, Sweep
-from lingbot_world_ros.session.faults import Fault
+from lingbot_world_ros.session.observer import SessionObserver
+from lingbot_world_ros.session.requests import Refused
 from lingbot_world_ros.session.session import Session, SessionSpec
-from lingbot_world_ros.session.status import Refused, SessionObserver
+from lingbot_world_ros.session.states import Fault
 from lingbot_world_ros.worlds.library import WorldDefinition
 import numpy as np
 import pytest

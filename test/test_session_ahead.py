@@ -5,8 +5,8 @@ import threading
 
 from fake_world import FakeChunkWorld, FakeClock, SharedClock
 from lingbot_world_ros.errors import SpecError
-from lingbot_world_ros.session.faults import Fault
 from lingbot_world_ros.session.session import Session, SessionSpec
+from lingbot_world_ros.session.states import Fault
 import numpy as np
 import pytest
 from test_session import embedding_of, PERIOD_NS, RealWait, Recorder, refusal, room, wait_for

@@ -8,8 +8,8 @@ from lingbot_world_ros.actions.commands import CommandBuffer, CommandSpec
 from lingbot_world_ros.actions.embedding import CameraModel, CommandCounts, encode
 from lingbot_world_ros.engines.registry import make_world
 from lingbot_world_ros.robots.robot import ROBOT
+from lingbot_world_ros.session.observer import SessionObserver
 from lingbot_world_ros.session.session import Session, SessionSpec
-from lingbot_world_ros.session.status import SessionObserver
 from lingbot_world_ros.worlds.library import WorldDefinition
 import numpy as np
 import pytest

@@ -13,7 +13,8 @@ from lingbot_world_ros.engines.interface import WorldSpec
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.messages.name_filter import NameFilter
 from lingbot_world_ros.messages.stamps import set_stamp
-from lingbot_world_ros.session.status import EntityState
+from lingbot_world_ros.session.entities import EntityState
+from lingbot_world_ros.session.states import State
 from lingbot_world_ros.worlds.library import NamedPose, WorldDefinition
 from lingbot_world_ros.worlds.scenes import get_scene, ROBOT_HEIGHT_M, SCENES
 import numpy as np
@@ -27,8 +28,9 @@ SPECIFIC = {'ALREADY_IN_TARGET_STATE': 101, 'STATE_TRANSITION_ERROR': 102,
             'DEFAULT_SOURCES_FAILED': 101, 'UNSUPPORTED_FORMAT': 101, 'NO_RESOURCE': 102,
             'RESOURCE_PARSE_ERROR': 103, 'MISSING_ASSETS': 104, 'UNSUPPORTED_ASSETS': 105,
             'UNSUPPORTED_ELEMENTS': 106}
-STATES = {'stopped': 0, 'playing': 1, 'paused': 2, 'quitting': 3, 'no_world': 4,
-          'loading_world': 5}
+QUITTING = 'quitting'  # a state of the node, which no session has
+STATES = {State.STOPPED: 0, State.PLAYING: 1, State.PAUSED: 2, QUITTING: 3, State.NO_WORLD: 4,
+          State.LOADING: 5}
 FEATURES = {
     'NAMED_POSES': 2, 'ENTITY_TAGS': 4, 'ENTITY_CATEGORIES': 8, 'ENTITY_STATE_GETTING': 10,
     'ENTITY_STATE_SETTING': 11, 'ENTITY_INFO_GETTING': 12, 'SIMULATION_RESET': 20,
@@ -84,12 +86,12 @@ def sendable(text: str) -> str:
 
 
 def state_number(state: str) -> int:
-    """Return SimulationState.state of a session's state; a failed one stands still: paused."""
-    return STATES.get(state, STATES['paused'])
+    """Return SimulationState.state of a State or QUITTING; a failed one stands still: paused."""
+    return STATES.get(state, STATES[State.PAUSED])
 
 
 def state_name(number: int) -> Optional[str]:
-    """Return the session's word for a SimulationState.state; None for a number it has not."""
+    """Return the State (or QUITTING) of a SimulationState.state; None for another number."""
     return next((name for name, value in STATES.items() if value == number), None)
 
 

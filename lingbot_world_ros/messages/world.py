@@ -16,14 +16,16 @@ from lingbot_world_ros.messages.frames import optical_in_link, transform_from_ms
 from lingbot_world_ros.messages.stamps import set_stamp
 from lingbot_world_ros.msg import WorldSpec as WorldSpecMsg, WorldStatus as WorldStatusMsg
 from lingbot_world_ros.robots.urdf import RobotModel
-from lingbot_world_ros.session.faults import Fault
-from lingbot_world_ros.session.status import (ERROR, LOADING, LOCKSTEP, NO_WORLD, PAUSED, PLAYING,
-                                              REALTIME, SessionStatus, STEPPED, STOPPED)
+from lingbot_world_ros.session.states import Fault, Mode, State
+from lingbot_world_ros.session.status import SessionStatus
 import numpy as np
 
-STATES = {STOPPED: WorldStatusMsg.STATE_STOPPED, PLAYING: WorldStatusMsg.STATE_PLAYING,
-          PAUSED: WorldStatusMsg.STATE_PAUSED, NO_WORLD: WorldStatusMsg.STATE_NO_WORLD,
-          LOADING: WorldStatusMsg.STATE_LOADING_WORLD, ERROR: WorldStatusMsg.STATE_ERROR}
+STATES = {State.STOPPED: WorldStatusMsg.STATE_STOPPED,
+          State.PLAYING: WorldStatusMsg.STATE_PLAYING,
+          State.PAUSED: WorldStatusMsg.STATE_PAUSED,
+          State.NO_WORLD: WorldStatusMsg.STATE_NO_WORLD,
+          State.LOADING: WorldStatusMsg.STATE_LOADING_WORLD,
+          State.ERROR: WorldStatusMsg.STATE_ERROR}
 FRAME_RATES_HZ = (0.001, 1e6)  # beyond them whole nanoseconds do not tell frames apart
 MAX_FRAMES = 1000  # of a step, more than any engine makes
 SLOW_FACTOR = 0.95  # below this share of the asked speed a world counts as slow
@@ -41,8 +43,9 @@ def world_spec_to_msg(spec: WorldSpec, status: SessionStatus, frame_id: str) -> 
     joints, limit = spec.joints, spec.uncertainty_limit
     msg = WorldSpecMsg(
         engine=spec.engine, model=spec.model, scene=status.scene, scenes=list(spec.scenes),
-        world=status.world, world_resource=status.world_text, mode=status.mode, seed=status.seed,
-        width=spec.camera.width_px, height=spec.camera.height_px, k=spec.camera.k.ravel(),
+        world=status.world, world_resource=status.world_text, mode=status.mode.value,
+        seed=status.seed, width=spec.camera.width_px, height=spec.camera.height_px,
+        k=spec.camera.k.ravel(),
         camera_pose=transform_to_msg(spec.camera.T_base_optical), camera_parent=frame_id,
         free_camera=spec.free_camera, frame_rate=spec.frame_rate_hz,
         frames_per_step=spec.frames_per_step, step_dt=spec.step_dt_s,
@@ -82,7 +85,7 @@ def command_spec_from_msg(msg: WorldSpecMsg, timeout_s: float,
     return CommandSpec(
         layout, tuple(msg.joint_names), tuple(msg.joint_position_min),
         tuple(msg.joint_position_max), timeout_s, limits=limits,
-        ages_in_sim_time=msg.mode in (STEPPED, LOCKSTEP))
+        ages_in_sim_time=msg.mode in (Mode.STEPPED, Mode.LOCKSTEP))
 
 
 def camera_model_from_msg(msg: WorldSpecMsg, robot: Optional[RobotModel] = None,
@@ -140,7 +143,7 @@ def world_status_to_msg(status: SessionStatus,
     """
     out = out or WorldStatusMsg()
     set_stamp(out.header.stamp, status.stamp_ns)
-    out.state, out.mode = STATES[status.state], status.mode
+    out.state, out.mode = STATES[status.state], status.mode.value
     out.fault, out.recoveries = int(status.fault), status.recoveries
     out.scene, out.seed = status.scene, status.seed
     out.step, out.frame = status.step, status.frame
@@ -201,9 +204,9 @@ def _fault_name(status):
 
 
 def _verdict(status, speed):
-    if status.state == ERROR:
+    if status.state == State.ERROR:
         return DiagnosticStatus.ERROR, f'{_fault_name(status)}: {status.message}'
-    if (status.state == PLAYING and status.mode == REALTIME
+    if (status.state == State.PLAYING and status.mode == Mode.REALTIME
             and status.real_time_factor < SLOW_FACTOR * speed):
         return (DiagnosticStatus.WARN, f'sim time runs at {status.real_time_factor:.2f} of wall '
                 f'time, {speed:g} was asked for: the engine or this machine is too slow')
@@ -211,4 +214,4 @@ def _verdict(status, speed):
         return DiagnosticStatus.WARN, 'the model is less sure than it was ever calibrated for'
     if problem_of(status):
         return DiagnosticStatus.WARN, problem_of(status)
-    return DiagnosticStatus.OK, status.state
+    return DiagnosticStatus.OK, status.state.value

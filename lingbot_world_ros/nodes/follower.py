@@ -18,7 +18,8 @@ from lingbot_world_ros.nodes import qos
 from lingbot_world_ros.nodes.world_publishers import WorldPublishers
 from lingbot_world_ros.recording.comparison import Comparison
 from lingbot_world_ros.recording.follow import Follower
-from lingbot_world_ros.session.status import Frame, SessionObserver
+from lingbot_world_ros.session.frame import Frame
+from lingbot_world_ros.session.observer import SessionObserver
 from lingbot_world_ros.settings.parameters import (declare, engine_options, flat, LINGBOT_ENGINE,
                                                    PREFIX, WORLD_MODEL)
 from nav_msgs.msg import Odometry

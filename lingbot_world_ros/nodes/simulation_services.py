@@ -17,8 +17,8 @@ from lingbot_world_ros.messages import simulation as standard
 from lingbot_world_ros.messages.simulation import (FEATURE_UNSUPPORTED, INCORRECT_STATE, NOT_FOUND,
                                                    OK, OPERATION_FAILED, Refusal)
 from lingbot_world_ros.nodes.waiting import Waiting
-from lingbot_world_ros.session.status import (ERROR, LOADING, NO_WORLD, PAUSED, PLAYING, Refused,
-                                              STEPPED, STOPPED)
+from lingbot_world_ros.session.requests import Refused
+from lingbot_world_ros.session.states import Mode, Reason, State, TimePolicy
 from lingbot_world_ros.worlds.library import misplaced, WorldError, WorldLibrary
 import numpy as np
 from rclpy.action import ActionServer, CancelResponse
@@ -53,9 +53,10 @@ SOFT_SHARE = 0.9  # of service_timeout_s, after which steps end so that the answ
 QUIT_DELAY_S = 0.2  # the answer to QUITTING leaves first
 
 # What a refusal of the session means; services with codes of their own say what differs.
-REASONS = {'no_world': INCORRECT_STATE, 'unknown': NOT_FOUND}
-TRANSITIONS = {'already': 'ALREADY_IN_TARGET_STATE', 'no_world': 'INCORRECT_TRANSITION',
-               '': 'STATE_TRANSITION_ERROR'}
+OTHERWISE = ''
+REASONS = {Reason.NO_WORLD: INCORRECT_STATE, Reason.UNKNOWN: NOT_FOUND}
+TRANSITIONS = {Reason.ALREADY: 'ALREADY_IN_TARGET_STATE',
+               Reason.NO_WORLD: 'INCORRECT_TRANSITION', OTHERWISE: 'STATE_TRANSITION_ERROR'}
 
 
 def installed(kind: str, name: str):
@@ -176,14 +177,14 @@ class SimulationServices:
         Suspend until somebody else is done.
 
         :param outcome: concurrent future
-        :param reasons: code by reason of a refusal, '' for all others
+        :param reasons: code by reason of a refusal, OTHERWISE for all others
         :param within_s: None takes service_timeout_s, 0 waits for ever
         :return: its result
         :raises Refusal: refused, failed, closed or not done in time
         """
         within_s = self._params.service_timeout_s if within_s is None else within_s
         is_done = await self.waiting.wait(outcome, within_s)
-        otherwise = reasons.get('', OPERATION_FAILED)
+        otherwise = reasons.get(OTHERWISE, OPERATION_FAILED)
         if not is_done:
             raise Refusal(otherwise, f'Not done within service_timeout_s={within_s:g} s.')
         if outcome.cancelled():
@@ -203,7 +204,7 @@ class SimulationServices:
         features = response.features
         offered = [*self._services, *([ACTION] if self._action is not None else [])]
         names = [name for offer in offered for name in OFFERS.get(offer, ())]
-        if self._params.reset_time_policy != 'zero':
+        if self._params.reset_time_policy != TimePolicy.ZERO:
             names = [name for name in names if name != 'SIMULATION_RESET_TIME']
         features.features = sorted(getattr(type(features), name, standard.FEATURES[name])
                                    for name in names)
@@ -217,29 +218,30 @@ class SimulationServices:
 
     async def _get_simulation_state(self, session, request, response):
         response.state.state = self._state_number()
-        if session.status.state == ERROR and not self._quitting:
+        if session.status.state == State.ERROR and not self._quitting:
             raise Refusal(OPERATION_FAILED, session.status.message)
 
     def _state_number(self) -> int:
         session = self._get_session()
-        state = NO_WORLD if session is None else session.status.state
-        return standard.state_number('quitting' if self._quitting else state)
+        state = State.NO_WORLD if session is None else session.status.state
+        return standard.state_number(standard.QUITTING if self._quitting else state)
 
     async def _set_simulation_state(self, session, request, response):
         target = standard.state_name(request.state.state)
         if target is None:
             raise Refusal(FEATURE_UNSUPPORTED, f'There is no state {request.state.state}.')
-        if target == 'quitting':
+        if target == standard.QUITTING:
             return await self._quit(session)
-        if target in (NO_WORLD, LOADING):
+        if target in (State.NO_WORLD, State.LOADING):
             if session.status.state == target:
                 raise Refusal('ALREADY_IN_TARGET_STATE', f'The state is {target} already.')
             raise Refusal('INCORRECT_TRANSITION', f'The state {target} cannot be set; use '
                           'unload_world or load_world.')
-        if session.status.state == LOADING:
+        if session.status.state == State.LOADING:
             raise Refusal('INCORRECT_TRANSITION', 'A world is being loaded; wait for it.')
         before = session.status.state
-        change = {STOPPED: session.stop, PLAYING: session.play, PAUSED: session.pause}[target]
+        change = {State.STOPPED: session.stop, State.PLAYING: session.play,
+                  State.PAUSED: session.pause}[target]
         try:
             await self._done(change(), TRANSITIONS)
         except Refusal as refusal:
@@ -260,11 +262,11 @@ class SimulationServices:
 
     async def _reset_simulation(self, session, request, response):
         time_too, state_too = self._scopes(request.scope)
-        if session.status.state in (NO_WORLD, LOADING):
+        if session.status.state in (State.NO_WORLD, State.LOADING):
             raise Refusal(INCORRECT_STATE, 'No world is loaded; load one first.')
         if time_too or state_too:
             await self._done(session.reset(time=time_too, state=state_too))
-        if self._params.state_after_reset == PLAYING and self._params.mode != STEPPED:
+        if self._params.state_after_reset == State.PLAYING and self._params.mode != Mode.STEPPED:
             await self._play(session)
 
     def _scopes(self, scope):
@@ -274,7 +276,7 @@ class SimulationServices:
         if scope & ~(standard.SCOPE_TIME | standard.SCOPE_STATE | standard.SCOPE_SPAWNED):
             raise Refusal(FEATURE_UNSUPPORTED, f'scope={scope} has bits that no scope has.')
         time_too, state_too = bool(scope & standard.SCOPE_TIME), bool(scope & standard.SCOPE_STATE)
-        if time_too and not state_too and self._params.reset_time_policy != 'zero':
+        if time_too and not state_too and self._params.reset_time_policy != TimePolicy.ZERO:
             raise Refusal(FEATURE_UNSUPPORTED, 'Time does not start over: reset_time_policy is '
                           f'{self._params.reset_time_policy}.')
         return time_too, state_too
@@ -328,14 +330,14 @@ class SimulationServices:
     async def _make(self, session, steps, should_stop, within_s=None):
         """Make steps, and count them; a world that is not paused makes none."""
         status = session.status
-        if status.state != PAUSED:
-            raise Refusal(OPERATION_FAILED, status.message if status.state == ERROR else
+        if status.state != State.PAUSED:
+            raise Refusal(OPERATION_FAILED, status.message if status.state == State.ERROR else
                           f'The world makes steps only while it is paused; it is {status.state}.')
         if should_stop():
             raise Refusal(OPERATION_FAILED, f'Interrupted: {steps}.')
         if steps.asked:
             await self._done(session.advance(steps.asked, steps.count, should_stop),
-                             {'': OPERATION_FAILED}, within_s)
+                             {OTHERWISE: OPERATION_FAILED}, within_s)
 
     # Worlds.
 
@@ -350,7 +352,7 @@ class SimulationServices:
         standard.world_to_msg(world, response.world)
 
     async def _unload_world(self, session, request, response):
-        await self._done(session.unload(), {'no_world': 'NO_WORLD_LOADED'})
+        await self._done(session.unload(), {Reason.NO_WORLD: 'NO_WORLD_LOADED'})
 
     async def _get_current_world(self, session, request, response):
         world = session.definition
@@ -478,7 +480,7 @@ class SimulationServices:
 
     def _definition(self, session):
         world = session.definition
-        if world is None or session.status.state == LOADING:
+        if world is None or session.status.state == State.LOADING:
             raise Refusal(INCORRECT_STATE, 'No world is loaded; load one first.')
         return world
 

@@ -26,9 +26,9 @@ from lingbot_world_ros.nodes.run import spin_node
 from lingbot_world_ros.nodes.simulation_services import SimulationServices
 from lingbot_world_ros.nodes.world_publishers import WorldPublishers
 from lingbot_world_ros.progress import with_progress
+from lingbot_world_ros.session.observer import SessionObserver
 from lingbot_world_ros.session.session import Session, SessionSpec
-from lingbot_world_ros.session.status import (LOADING, NO_WORLD, PAUSED, PLAYING, REALTIME,
-                                              SessionObserver, STEPPED)
+from lingbot_world_ros.session.states import Mode, State
 from lingbot_world_ros.settings.parameters import declare, engine_options, flat, WORLD_MODEL
 from lingbot_world_ros.worlds.library import (check_prompt, find_start_image, IMAGE_SCENE,
                                               started_from, WorldLibrary)
@@ -229,13 +229,13 @@ class WorldModelNode(LifecycleNode):
             if error is not None:
                 self._drop_session()
                 raise SpecError(f'The world does not start: {error}') from error
-        elif self._resume and self.params.mode != STEPPED:
+        elif self._resume and self.params.mode != Mode.STEPPED:
             self.session.play().result()
         self._is_active = True
 
     def _deactivate(self):
         self._is_active = False
-        self._resume = self.session.status.state == PLAYING
+        self._resume = self.session.status.state == State.PLAYING
         if self._resume:
             self.session.pause().exception()
 
@@ -324,8 +324,9 @@ class WorldModelNode(LifecycleNode):
     def _may_anchor(self):
         """Let a step follow each image, or a stream of images would keep time at a stand."""
         session = self.running_session()
-        return (session is None or session.status.state != PLAYING
-                or session.spec.mode != REALTIME or session.status.step != self._anchored_step)
+        return (session is None or session.status.state != State.PLAYING
+                or session.spec.mode != Mode.REALTIME
+                or session.status.step != self._anchored_step)
 
     def _ask(self, request, value):
         """Hand a request over to the session, if there is still one."""
@@ -351,7 +352,7 @@ class WorldModelNode(LifecycleNode):
 
     async def on_pause(self, request, response):
         """Pause (data: true) or play (data: false)."""
-        goal = PAUSED if request.data else PLAYING
+        goal = State.PAUSED if request.data else State.PLAYING
         return await self._answer(response, lambda session: (
             _as_it_is(session) if session.status.state == goal
             else session.pause() if request.data else session.play()))
@@ -369,10 +370,10 @@ class WorldModelNode(LifecycleNode):
     def on_beat(self):
         """Give a sign of life while nothing moves; else every step does."""
         session = self.running_session()
-        if session is None or session.status.state == PLAYING:
+        if session is None or session.status.state == State.PLAYING:
             return
         self.sensors.repeat_status()
-        if session.status.state not in (NO_WORLD, LOADING):
+        if session.status.state not in (State.NO_WORLD, State.LOADING):
             self.sensors.on_standstill()
 
     def on_watch(self):

@@ -28,7 +28,9 @@ from lingbot_world_ros.nodes import qos
 from lingbot_world_ros.paths import share_path
 from lingbot_world_ros.robots.robot import ARM_SEGMENTS, ROBOT
 from lingbot_world_ros.robots.urdf import read_description
-from lingbot_world_ros.session.status import Frame, SessionObserver, SessionStatus
+from lingbot_world_ros.session.frame import Frame
+from lingbot_world_ros.session.observer import SessionObserver
+from lingbot_world_ros.session.status import SessionStatus
 from lingbot_world_ros.settings.description import ROBOT_URDF
 from nav_msgs.msg import Odometry, Path
 import numpy as np

@@ -15,8 +15,10 @@ from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.recording.recorded import RecordedStep, Segment, Story
 from lingbot_world_ros.recording.replay import (definition_of, RecordedActions, set_anchors,
                                                 set_prompt)
+from lingbot_world_ros.session.frame import Frame
+from lingbot_world_ros.session.observer import SessionObserver
 from lingbot_world_ros.session.session import Session, SessionSpec
-from lingbot_world_ros.session.status import Frame, PAUSED, SessionObserver, STEPPED
+from lingbot_world_ros.session.states import Mode, State
 import numpy as np
 
 MAX_LAG_S = 0.25  # of sim time; further behind, no pictures are made until it is caught up
@@ -72,7 +74,7 @@ class Follower(SessionObserver):
         self._shift_ns = 0  # from sim time of the session to that of the followed world
         self._newest_ns = 0  # sim time of the newest frame, in the followed world
         self._source = RecordedActions(engine.spec)
-        self.session = Session(engine, SessionSpec(mode=STEPPED, initial_state=PAUSED),
+        self.session = Session(engine, SessionSpec(mode=Mode.STEPPED, initial_state=State.PAUSED),
                                observers=[self], log=log, make_world=make_engine,
                                is_watched=self._takes_pictures)
         self.session.link(self._source)

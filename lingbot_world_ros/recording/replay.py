@@ -14,9 +14,10 @@ from lingbot_world_ros.engines.interface import WorldModel, WorldSpec
 from lingbot_world_ros.engines.registry import make_world
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.recording.recorded import RecordedStep, Segment
+from lingbot_world_ros.session.observer import SessionObserver
 from lingbot_world_ros.session.session import Session, SessionSpec
-from lingbot_world_ros.session.status import (PAUSED, PLAYING, SessionObserver, SessionStatus,
-                                              STEPPED)
+from lingbot_world_ros.session.states import Mode, State
+from lingbot_world_ros.session.status import SessionStatus
 from lingbot_world_ros.worlds.library import WorldDefinition, WorldLibrary
 import numpy as np
 
@@ -60,7 +61,7 @@ class RecordedActions(SessionObserver):
 
     def on_status(self, status: SessionStatus) -> None:
         """Notice when the last step has been made."""
-        if status.state == PLAYING and status.step == max(self._steps, default=None):
+        if status.state == State.PLAYING and status.step == max(self._steps, default=None):
             self.on_last()
 
     def step_at(self, sim_ns: int) -> int:
@@ -171,7 +172,7 @@ def open_session(engine: WorldModel, observers=()) -> Tuple[Session, RecordedAct
     :return: the session, to be closed by the caller, and where its actions come from
     """
     source = RecordedActions(engine.spec)
-    session = Session(engine, SessionSpec(mode=STEPPED, initial_state=PAUSED),
+    session = Session(engine, SessionSpec(mode=Mode.STEPPED, initial_state=State.PAUSED),
                       observers=observers, log=logging.getLogger(__name__))
     session.link(source)
     return session, source

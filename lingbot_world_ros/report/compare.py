@@ -18,7 +18,7 @@ from lingbot_world_ros.recording.bag import BagReader
 from lingbot_world_ros.recording.replay import happen_again, open_session, POSE_SIZE
 from lingbot_world_ros.report.gather import Chapter, Recording
 from lingbot_world_ros.session.entities import compose, inverse
-from lingbot_world_ros.session.status import SessionObserver
+from lingbot_world_ros.session.observer import SessionObserver
 import numpy as np
 
 RAW, COMPRESSED = 'sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage'

@@ -14,7 +14,8 @@ from lingbot_world_ros.engines.interface import Observation, Start, WorldModel
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.session.clock import WallClock
 from lingbot_world_ros.session.faults import check_finite, EngineDiverged, EngineHung
-from lingbot_world_ros.session.status import Refused
+from lingbot_world_ros.session.requests import Refused
+from lingbot_world_ros.session.states import Reason
 from lingbot_world_ros.worlds.library import WorldDefinition
 import numpy as np
 
@@ -354,7 +355,7 @@ class Engine:
     def _reset(self, definition, seed):
         if self.is_gone:
             if self._make_world is None:
-                raise Refused('engine', 'The engine hung and cannot be made again; restart.')
+                raise Refused(Reason.ENGINE, 'The engine hung and cannot be made again; restart.')
             self.world, self.gone_by = self._make_world(), None
         spec = self.world.spec
         more = {'start': Start(definition.prompt, definition.images, definition.camera)

@@ -1,11 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """What of a world can be moved, where it is, and the planar geometry of that. No ROS."""
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Dict, Sequence, Tuple
 
 from lingbot_world_ros.engines.interface import Observation
-from lingbot_world_ros.session.status import EntityState
 import numpy as np
+
+
+@dataclass(frozen=True)
+class EntityState:
+    """
+    Something in the scene that can be moved.
+
+    ``category`` is ``'robot'`` or ``'object'``; ``pose`` (3,) x, y [m], yaw [rad] and ``twist``
+    (3,) v_x, v_y [m/s], w_z [rad/s], both along the axes of the scene frame.
+    """
+
+    name: str
+    category: str
+    pose: np.ndarray
+    twist: np.ndarray
 
 
 def entities_of(observation: Observation, robot: str,

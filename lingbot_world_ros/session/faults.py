@@ -1,19 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What can go wrong with an engine, by name, and how an exception is told apart. No ROS."""
-from enum import IntEnum
-
+from lingbot_world_ros.session.states import Fault
 import numpy as np
-
-
-class Fault(IntEnum):
-    """Why a world stands in its error state; the numbers are those of WorldStatus.msg."""
-
-    NONE = 0
-    FAILED = 1
-    DIVERGED = 2
-    HUNG = 3
-    LOST = 4
-    OUT_OF_MEMORY = 5
 
 
 class EngineDiverged(ArithmeticError):

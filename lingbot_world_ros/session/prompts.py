@@ -4,7 +4,9 @@ from concurrent.futures import Future
 import threading
 from typing import Callable, Optional
 
-from lingbot_world_ros.session.status import Refused, SessionStatus
+from lingbot_world_ros.session.requests import Refused
+from lingbot_world_ros.session.states import Reason
+from lingbot_world_ros.session.status import SessionStatus
 
 
 class Asked:
@@ -22,7 +24,7 @@ class Asked:
     def refuse(self, error: BaseException) -> None:
         """Say why not."""
         refused = error if isinstance(error, Refused) else Refused(
-            'engine', f'The prompt stays as it was: {type(error).__name__}: {error}')
+            Reason.ENGINE, f'The prompt stays as it was: {type(error).__name__}: {error}')
         self._settle(lambda: self.future.set_exception(refused))
 
     def cancel(self) -> None:
@@ -79,8 +81,8 @@ class Prompts:
     def wait(self, asked: Asked) -> None:
         """Let a prompt wait for the engine, instead of the one that waits already."""
         if self._waiting is not None:
-            self._waiting.refuse(Refused('interrupted', 'A newer prompt took the place of this '
-                                         'one.'))
+            self._waiting.refuse(Refused(Reason.INTERRUPTED,
+                                         'A newer prompt took the place of this one.'))
         self._waiting = asked
 
     def pop(self) -> Asked:

@@ -22,13 +22,15 @@ from lingbot_world_ros.session.engine import Abandoned, Engine, Made, moment
 from lingbot_world_ros.session.entities import (anchor_of, compose, entities_of, inverse,
                                                 with_object_at, with_robot_at)
 from lingbot_world_ros.session.faults import fault_of
+from lingbot_world_ros.session.frame import frame_digest, frame_of
 from lingbot_world_ros.session.latch import EmbeddingLatch, EmbeddingSource, FrameMeter
+from lingbot_world_ros.session.observer import SessionObserver
 from lingbot_world_ros.session.pacing import BEGIN, CATCH_UP_NS, ChunkPacer, FRAME
 from lingbot_world_ros.session.prompts import Prompts
+from lingbot_world_ros.session.requests import check_request, Refused
 from lingbot_world_ros.session.spec import SessionSpec
-from lingbot_world_ros.session.status import (ERROR, frame_digest, frame_of, LOADING, LOCKSTEP,
-                                              NO_WORLD, PAUSED, PLAYING, REALTIME, Refused,
-                                              SessionObserver, SessionStatus, STEPPED, STOPPED)
+from lingbot_world_ros.session.states import Mode, Reason, Request, State, TimePolicy
+from lingbot_world_ros.session.status import SessionStatus
 from lingbot_world_ros.worlds.library import WorldDefinition
 import numpy as np
 
@@ -85,7 +87,7 @@ class Session:
         self._sim = SimClock(world.spec.frame_period_ns)
         tick_ns = round(1e9 / spec.clock_rate_hz) if spec.clock_rate_hz else 0
         self._ticker = ClockTicker(tick_ns, self._tell_clock, clock)
-        self._status = SessionStatus(NO_WORLD, spec.mode)
+        self._status = SessionStatus(State.NO_WORLD, spec.mode)
         self._wake = threading.Condition()  # guards what is below, up to the blank line
         self._jobs = deque()
         self._job: Optional[Future] = None  # that the worker is at
@@ -105,7 +107,7 @@ class Session:
         self._ahead: Optional[Latched] = None  # what the step ahead acts on
         self._pacer = ChunkPacer(world.spec.frames_per_step)
         self._origin = np.zeros(3)  # of odometry, scene frame
-        self._resume, self._due_ns = PAUSED, 0
+        self._resume, self._due_ns = State.PAUSED, 0
         self._begun: Optional[SessionStatus] = None  # as told at the newest reset
         self._anchor: Tuple[float, ...] = ()
         self._next_seed: Optional[int] = None
@@ -156,9 +158,9 @@ class Session:
         self._check_scene(definition.scene)
         started = self._submit(lambda: self._load(definition))
         state = self.spec.initial_state
-        if state == PLAYING and self.spec.mode != STEPPED:
+        if state == State.PLAYING and self.spec.mode != Mode.STEPPED:
             self.play()
-        elif state != STOPPED:
+        elif state != State.STOPPED:
             self.pause()
         return started
 
@@ -227,18 +229,18 @@ class Session:
             raise SpecError(f'seed={seed} must be 0 or more.')
         return self._submit(lambda: self._reset(time, state, seed))
 
-    def set_mode(self, mode: str) -> Future:
+    def set_mode(self, mode: Mode) -> Future:
         """
         Let sim time advance in another way, after the step in progress; commands are forgotten.
 
         A world that plays goes on playing, but for stepped: then it is paused, and stays so until
         ``play`` in another mode. Like every request it interrupts steps that are being made.
 
-        :param mode: realtime, stepped or lockstep
+        :param mode: realtime, stepped or lockstep; its text will do
         :return: future of the new status
         :raises SpecError: unknown mode; nothing changed
         """
-        replace(self.spec, mode=mode)  # checks it
+        mode = replace(self.spec, mode=mode).mode  # checks it
         return self._submit(lambda: self._set_mode(mode))
 
     def change_spec(self, **values) -> None:
@@ -270,8 +272,8 @@ class Session:
             raise SpecError(f'num_steps={num_steps} must be at least 1.')
         with self._wake:
             if self._steps_asked:
-                return _refused('not_paused', 'The world is making the steps of another request; '
-                                'wait for its answer.')
+                return _refused(Reason.NOT_PAUSED, 'The world is making the steps of another '
+                                'request; wait for its answer.')
             self._steps_asked = True
         if self._reader.source is not None:
             self._reader.source.catch_up()
@@ -287,7 +289,7 @@ class Session:
         :return: future of the new status
         """
         if not self.world.spec.takes_poses:
-            return _refused('unsupported', f'Nothing can be moved in a world of the engine '
+            return _refused(Reason.UNSUPPORTED, f'Nothing can be moved in a world of the engine '
                             f'{self.world.spec.engine!r}: it is imagined from images, not from '
                             'poses.')
         return self._submit(lambda: self._move(entity, pose, twist))
@@ -311,7 +313,7 @@ class Session:
             engine takes none or a newer prompt came first
         """
         if not self.world.spec.takes_text:
-            return _refused('unsupported', f'The engine {self.world.spec.engine!r} takes no '
+            return _refused(Reason.UNSUPPORTED, f'The engine {self.world.spec.engine!r} takes no '
                             'prompt.')
         asked = self._prompts.ask(text)
         self._prompts.prepare(asked, getattr(self.world, 'prepare_prompt', None),
@@ -327,7 +329,7 @@ class Session:
         :raises SpecError: no such image; nothing changed
         """
         if not self.world.spec.takes_images:
-            return _refused('unsupported', f'The engine {self.world.spec.engine!r} takes no '
+            return _refused(Reason.UNSUPPORTED, f'The engine {self.world.spec.engine!r} takes no '
                             'images.')
         if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8 or not rgb.size:
             raise SpecError(f'anchor_image: got {rgb.dtype} of shape {rgb.shape}, expected uint8 '
@@ -361,7 +363,7 @@ class Session:
         :param accepted: how many it took over since it was started
         """
         self._latch.command_arrived(accepted, self._clock.now_ns())
-        if self.spec.mode == LOCKSTEP:
+        if self.spec.mode == Mode.LOCKSTEP:
             self._notify()
 
     def latencies_s(self) -> np.ndarray:
@@ -429,7 +431,7 @@ class Session:
         self._settle()
         self._engine.close()
         self._ticker.finish()
-        self._tell_status(state=STOPPED)
+        self._tell_status(state=State.STOPPED)
 
     def _work_once(self) -> bool:
         """Do the next request or the step that is due; False when it is time to end."""
@@ -454,24 +456,24 @@ class Session:
 
     def _is_due(self):
         state = self._status.state
-        if self._engine.is_gone and state in (PLAYING, PAUSED, STOPPED):
+        if self._engine.is_gone and state in (State.PLAYING, State.PAUSED, State.STOPPED):
             return True  # with a call that nobody waited for
-        if state != PLAYING:
+        if state != State.PLAYING:
             return False
-        if self.spec.mode == LOCKSTEP and self._latch.pending >= self.spec.lockstep_commands:
+        if self.spec.mode == Mode.LOCKSTEP and self._latch.pending >= self.spec.lockstep_commands:
             return True
         due_ns = self._wait_until_ns()
         return due_ns is not None and self._clock.now_ns() >= due_ns
 
     def _wait_until_ns(self):
-        if self._status.state != PLAYING:
+        if self._status.state != State.PLAYING:
             return None
         return self._turn().due_ns if self._makes_ahead else self._due_ns
 
     @property
     def _makes_ahead(self):
         """Whether steps are made while the frames of the one before leave."""
-        return self._engine.makes_ahead and self.spec.mode == REALTIME
+        return self._engine.makes_ahead and self.spec.mode == Mode.REALTIME
 
     def _turn(self):
         return self._pacer.turn(0 if self._showing is None else self._showing.num_left,
@@ -490,47 +492,45 @@ class Session:
     def _load(self, definition):
         self._settle()
         before, kept = self._status, self._engine.keep()
-        self._tell_status(state=LOADING, frame_rate_hz=0.0, real_time_factor=0.0)
+        self._tell_status(state=State.LOADING, frame_rate_hz=0.0, real_time_factor=0.0)
         try:
             observation = self._engine.reset(definition, definition.seed)
         except Exception as error:
-            if before.state in (NO_WORLD, ERROR) or not self._engine.go_back(kept):
+            if before.state in (State.NO_WORLD, State.ERROR) or not self._engine.go_back(kept):
                 self._tell_status(state=before.state)
                 raise
             self._tell_status(state=before.state)
-            raise Refused('engine', 'The world was not loaded, the one before goes on: '
+            raise Refused(Reason.ENGINE, 'The world was not loaded, the one before goes on: '
                           f'{_told(error)}') from error
         self._next_seed = None
         self._begin(definition, definition.seed, observation, reset_time=True)
-        self._tell_status(state=STOPPED)
+        self._tell_status(state=State.STOPPED)
 
     def _unload(self):
-        self._need_world()
+        self._check(Request.UNLOAD)
         self._settle()
         self._observation = self._definition = None
         self._ticker.finish()
-        self._status = SessionStatus(NO_WORLD, self.spec.mode, stamp_ns=self._sim.now_ns,
+        self._status = SessionStatus(State.NO_WORLD, self.spec.mode, stamp_ns=self._sim.now_ns,
                                      counts=self._status.counts,
                                      recoveries=self._status.recoveries)
         self._tell_status()
 
     def _reset(self, time, state, seed):
-        self._need_world()
+        self._check(Request.RESET)
         self._settle()
-        goal = self._resume if self._status.state == ERROR else self._status.state
-        if state or self._status.state == ERROR:
+        goal = self._resume if self._status.state == State.ERROR else self._status.state
+        if state or self._status.state == State.ERROR:
             self._start_over(seed, reset_time=time)
-        elif time and self.spec.reset_time_policy == 'zero':
+        elif time and self.spec.reset_time_policy == TimePolicy.ZERO:
             self._restart_time()
         self._tell_status(state=goal)
 
     def _stop(self):
-        self._need_world()
-        if self._status.state == STOPPED:
-            raise Refused('already', 'The world is stopped already.')
+        self._check(Request.STOP)
         self._settle()
         self._start_over(None, reset_time=True)
-        self._tell_status(state=STOPPED)
+        self._tell_status(state=State.STOPPED)
 
     def _start_over(self, seed, reset_time):
         next_seed, self._next_seed = self._next_seed, None
@@ -540,19 +540,14 @@ class Session:
                     reset_time)
 
     def _play(self):
-        self._need_engine()
-        if self.spec.mode == STEPPED:
-            raise Refused('mode', 'In stepped mode sim time advances by step_simulation and '
-                          'simulate_steps only; set mode to realtime to play.')
-        if self._status.state == PLAYING:
-            raise Refused('already', 'The world is playing already.')
+        self._check(Request.PLAY)
         self._pace_anew(self._due_ns)
-        self._tell_status(state=PLAYING)
+        self._tell_status(state=State.PLAYING)
 
     def _pace_anew(self, due_ns=0):
         """Begin to pace now, or with a step that is due later."""
         now_ns = self._clock.now_ns()
-        if self.spec.mode == LOCKSTEP:
+        if self.spec.mode == Mode.LOCKSTEP:
             self._due_ns = now_ns + round(self.spec.lockstep_timeout_s * 1e9)
         else:
             self._due_ns = max(due_ns, now_ns)
@@ -566,9 +561,9 @@ class Session:
         self._ticker.finish()
         self.change_spec(mode=mode)
         state = self._status.state
-        if mode == STEPPED:
-            self._resume = PAUSED if self._resume == PLAYING else self._resume
-            state = PAUSED if state == PLAYING else state
+        if mode == Mode.STEPPED:
+            self._resume = State.PAUSED if self._resume == State.PLAYING else self._resume
+            state = State.PAUSED if state == State.PLAYING else state
         self._latch.clear()
         self._pace_anew()
         self._status = replace(self._status, mode=mode)
@@ -579,39 +574,34 @@ class Session:
         self._tell_status(state=state, frame_rate_hz=0.0, real_time_factor=0.0)
 
     def _pause(self):
-        self._need_engine()
-        if self._status.state == PAUSED:
-            raise Refused('already', 'The world is paused already.')
+        self._check(Request.PAUSE)
         self._settle()
         self._ticker.finish()
-        self._tell_status(state=PAUSED, frame_rate_hz=0.0, real_time_factor=0.0)
+        self._tell_status(state=State.PAUSED, frame_rate_hz=0.0, real_time_factor=0.0)
 
     def _advance(self, num_steps, on_step, should_stop):
         started = False
         try:
-            self._need_engine()
-            if self._status.state != PAUSED:
-                raise Refused('not_paused', 'The world makes steps only while it is paused; it is '
-                              f'{self._status.state}.')
-            started, self._status = True, replace(self._status, state=PLAYING)
+            self._check(Request.ADVANCE)
+            started, self._status = True, replace(self._status, state=State.PLAYING)
             for done in range(1, num_steps + 1):
                 self._step(planned_ns=None)
                 if on_step is not None:
                     on_step(done, num_steps - done)
                 if done < num_steps and (self._closing or self._jobs or should_stop()):
-                    raise Refused('interrupted', f'Interrupted after {done} of {num_steps} '
+                    raise Refused(Reason.INTERRUPTED, f'Interrupted after {done} of {num_steps} '
                                   f'steps, {num_steps - done} remain.', done)
         finally:
             if threading.current_thread() is self._thread:  # else a newer request has the flag
                 with self._wake:
                     self._steps_asked = False
-                if self._status.state == PLAYING and started:
-                    self._tell_status(state=PAUSED, frame_rate_hz=0.0, real_time_factor=0.0)
+                if self._status.state == State.PLAYING and started:
+                    self._tell_status(state=State.PAUSED, frame_rate_hz=0.0, real_time_factor=0.0)
 
     def _move(self, entity, pose, twist):
-        self._need_engine()
+        self._check(Request.MOVE)
         if entity not in self.entities():
-            raise Refused('unknown', str(unknown_name('entity', entity, self.entities())))
+            raise Refused(Reason.UNKNOWN, str(unknown_name('entity', entity, self.entities())))
         self._settle()
         last = moment(self._observation)
         if entity == self.spec.entity_name:
@@ -626,7 +616,7 @@ class Session:
         self._tell_status(anchor=self._anchor)
 
     def _look(self):
-        self._need_engine()
+        self._check(Request.LOOK)
         if self._observation.rgb is not None or not self.world.spec.cheap_snapshots:
             return
         self._observation = self._engine.look(self._observation)
@@ -636,8 +626,8 @@ class Session:
             observer.on_drawn(frame)
 
     def _set_prompt(self, asked):
-        self._need_engine()
-        if self._makes_ahead and self._status.state == PLAYING:
+        self._check(Request.SET_PROMPT)
+        if self._makes_ahead and self._status.state == State.PLAYING:
             return self._prompts.wait(asked)
         try:
             self._engine.set_prompt(asked.text)
@@ -656,28 +646,23 @@ class Session:
     def _prompt_set(self, asked, error):
         if error is not None:
             return asked.refuse(error)
-        if self._status.state != PLAYING:  # else the step made with it will tell
+        if self._status.state != State.PLAYING:  # else the step made with it will tell
             self._tell_status(prompt=self._engine.prompt)
         asked.answer(self._status)
 
     def _anchor_image(self, rgb):
-        self._need_engine()
+        self._check(Request.ANCHOR_IMAGE)
         self._settle()
         wanted = replace(moment(self._observation), rgb=rgb[None, None])
         try:
             self._observation = self._engine.observe(wanted, is_image=True)
         except SpecError as error:
-            raise Refused('unsupported', str(error))
+            raise Refused(Reason.UNSUPPORTED, str(error))
         self._tell_status(images_anchored=self._engine.num_images)
 
-    def _need_world(self):
-        if self._definition is None:
-            raise Refused('no_world', 'No world is loaded; load one first.')
-
-    def _need_engine(self):
-        self._need_world()
-        if self._status.state == ERROR:
-            raise Refused('engine', f'No world runs: {self._status.message} Reset it first.')
+    def _check(self, request):
+        status = self._status
+        check_request(request, status.state, status.mode, status.message)
 
     def _begin(self, definition, seed, observation, reset_time):
         """Everything starts over from a first observation, which is shown."""
@@ -686,7 +671,7 @@ class Session:
         self._anchor = ()
         self._latch.clear()
         self._meter.clear()
-        if reset_time and self.spec.reset_time_policy == 'zero':
+        if reset_time and self.spec.reset_time_policy == TimePolicy.ZERO:
             self._sim.reset()
         old = self._status
         self._status = SessionStatus(
@@ -696,7 +681,7 @@ class Session:
         self._tell_reset()
         self._due_ns = self._clock.now_ns() + self._wall_ns(1)
         self._hand_out(observation, 0)
-        if self.spec.mode == LOCKSTEP:
+        if self.spec.mode == Mode.LOCKSTEP:
             self._due_ns = self._clock.now_ns() + round(self.spec.lockstep_timeout_s * 1e9)
 
     def _restart_time(self):
@@ -716,7 +701,7 @@ class Session:
         if self._engine.is_gone:
             self._show_rest()
             raise self._engine.gone_by
-        if self.spec.mode == LOCKSTEP:
+        if self.spec.mode == Mode.LOCKSTEP:
             return self._lockstep()
         if self._makes_ahead:
             return self._play_ahead(self._turn().what)
@@ -813,7 +798,7 @@ class Session:
             self._observation if showing is None else showing.made.observation,
             self._sim.now_ns + num_left * self._sim.period_ns,
             timeout_s=self.spec.action_timeout_s, by_step=by_step,
-            by_wall=self.spec.mode == REALTIME and not by_step)
+            by_wall=self.spec.mode == Mode.REALTIME and not by_step)
 
     def _hand_out(self, observation, t, planned_ns=None, since_ns=None):
         """Let a frame leave; what clients see of the world follows it."""
@@ -853,14 +838,15 @@ class Session:
             self._log.error(text)
         else:
             self._log.error(f'{text}\n{"".join(traceback.format_exception(error))}')
-        if self._status.state in (PLAYING, PAUSED, STOPPED):
-            self._resume = PAUSED if self._steps_asked else self._status.state
+        if self._status.state in (State.PLAYING, State.PAUSED, State.STOPPED):
+            self._resume = State.PAUSED if self._steps_asked else self._status.state
         self._ticker.finish()
         self._showing = None
         self._engine.drop()
         self._prompts.refuse_all(error)
-        self._tell_status(state=ERROR if self._definition is not None else NO_WORLD, fault=fault,
-                          message=text, frame_rate_hz=0.0, real_time_factor=0.0)
+        state = State.NO_WORLD if self._definition is None else State.ERROR
+        self._tell_status(state=state, fault=fault, message=text, frame_rate_hz=0.0,
+                          real_time_factor=0.0)
 
     def _tell_reset(self):
         self._begun = self._status
