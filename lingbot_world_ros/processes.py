@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from typing import Dict, Sequence
+from typing import Any, Dict, List, Optional, Sequence
 
 from lingbot_world_ros.errors import SpecError
 
@@ -44,9 +44,11 @@ class _Group:
     """The running processes and their pipes."""
 
     def __init__(self):
-        self._processes, self._selector = [], selectors.DefaultSelector()
+        self._processes: List[subprocess.Popen] = []
+        self._selector = selectors.DefaultSelector()
         self._stopped = False
-        self._code = self._killed_at_s = None
+        self._code: Optional[int] = None
+        self._killed_at_s = 0.0  # once there is a code
 
     def start(self, name, command):
         # In a session of its own: Ctrl-C comes here only, and is passed on in order.
@@ -54,6 +56,7 @@ class _Group:
                                    stderr=subprocess.PIPE, start_new_session=True)
         self._processes.append(process)
         for pipe, target in ((process.stdout, sys.stdout), (process.stderr, sys.stderr)):
+            assert pipe is not None  # it was asked for
             self._selector.register(pipe, selectors.EVENT_READ, _Lines(f'[{name}] ', target))
 
     def stop(self, *_):
@@ -67,7 +70,7 @@ class _Group:
                 if not data:
                     self._selector.unregister(key.fileobj)
             self._end_if_due()
-        return self._code
+        return 0 if self._code is None else self._code
 
     def kill(self):
         for process in self._processes:
@@ -82,9 +85,8 @@ class _Group:
             codes = [p.poll() for p in self._processes if p.poll() is not None]
             if not codes and not self._stopped:
                 return
-            self._code = 0 if self._stopped else codes[0]
-            if self._code < 0:  # by a signal; as shells tell it
-                self._code = 128 - self._code
+            code = 0 if self._stopped else codes[0]
+            self._code = 128 - code if code < 0 else code  # by a signal: as shells tell it
             self._killed_at_s = time.monotonic() + GRACE_S
             for process in self._processes:
                 process.terminate()
@@ -117,7 +119,8 @@ class Companions:
 
         :param commands: name -> arguments; their standard output is kept for ``first_line``
         """
-        self._processes, self._lines = {}, {}
+        self._processes: Dict[str, subprocess.Popen] = {}
+        self._lines: Dict[str, Any] = {}
         environment = {**os.environ, PARENT: str(os.getpid())}
         for name, command in commands.items():
             # In a session of its own: Ctrl-C comes to this process, which ends them in order.

@@ -7,6 +7,7 @@ Library code does not use it, but takes a callback such as ``Progress.show`` or 
 import shutil
 import sys
 import time
+from typing import Any, Dict, Optional
 
 DELAY_S = 1.0  # what is done sooner shows nothing
 LINE_PERIOD_S = 5.0  # between lines where stderr is no terminal
@@ -50,7 +51,9 @@ class Progress:
         """
         self._unit, self._totals = unit, totals or {}
         self._file = file if file is not None else sys.stderr
-        self._bar, self._what, self._done = None, None, {}
+        self._bar: Any = None  # of tqdm
+        self._what: Optional[str] = None
+        self._done: Dict[str, int] = {}
 
     def __enter__(self):
         return self
@@ -110,7 +113,8 @@ class Loading:
 
         :param what: is loaded
         """
-        self._what, self._progress = what, None
+        self._what = what
+        self._progress: Optional[Progress] = None
 
     def __call__(self, done: int, total: int) -> None:
         """Show how far it is; at the end the bar goes."""

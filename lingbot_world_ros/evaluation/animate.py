@@ -31,7 +31,7 @@ def main(argv=None):
               for frame in drive(worlds, scene, args.seed, args.seconds)]
     animation = cv2.Animation()
     animation.frames = [frame[..., ::-1].copy() for frame in frames]
-    animation.durations = np.full(len(frames), round(1000 / worlds[1].spec.frame_rate_hz))
+    animation.durations = [round(1000 / worlds[1].spec.frame_rate_hz)] * len(frames)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwriteanimation(str(args.out), animation, [cv2.IMWRITE_WEBP_QUALITY, 60])
 

@@ -6,6 +6,7 @@ A trial is right when the imagined outcome is closer to the true outcome of its 
 the true outcome of the opposite command. Axes: b trials, c commands, j joint, h w image.
 """
 from dataclasses import dataclass
+from typing import Dict, List
 
 import cv2
 from lingbot_world_ros.engines.interface import WorldSpec
@@ -42,7 +43,7 @@ def sign_commands(spec: WorldSpec) -> tuple:
     duration_s = DURATION_FRAMES / spec.frame_rate_hz
     names = [('forward', 'backward'), ('turn left', 'turn right')]
     names += [(f'{j.name} +', f'{j.name} -') for j in spec.joints]
-    commands = []
+    commands: List[Command] = []
     for column, pair in enumerate(names):
         dim, cap = spec.action.dims[column], np.inf
         if column >= 2:
@@ -70,7 +71,8 @@ def obedience(world, reference, batch_size: int, num_trials: int, progress=None)
     :return: command name -> counts and shares, see ``_summary``
     """
     commands = sign_commands(world.spec)
-    parts, drawn = [], 0
+    parts: List[Dict[str, np.ndarray]] = []
+    drawn = 0
     while drawn < MAX_DRAWS_PER_TRIAL * num_trials:
         scene = world.spec.scenes[len(parts) % len(world.spec.scenes)]
         seeds = [FIRST_SEED + drawn + i for i in range(batch_size)]
@@ -115,7 +117,8 @@ def _way(first, last):
 
 def _verdicts(imagined, true, commands, rate_hz):
     """Return dict of (b, c) bool: blocked, seen, valid, image, arm, state."""
-    rows = {name: [] for name in ('blocked', 'seen', 'image', 'arm', 'state')}
+    rows: Dict[str, List[np.ndarray]] = {
+            name: [] for name in ('blocked', 'seen', 'image', 'arm', 'state')}
     for i, command in enumerate(commands):
         o, k = command.opposite, command.column
         asked = command.value * DURATION_FRAMES / rate_hz

@@ -12,7 +12,7 @@ from importlib import metadata
 from pathlib import Path
 import platform
 import time
-from typing import Tuple
+from typing import Any, Tuple
 
 import cv2
 from lingbot_world_ros.engines.registry import make_world
@@ -363,7 +363,7 @@ def targets(results: dict) -> list:
     """
     rows = []
     for name, path, bar, more_is_better in TARGETS:
-        value = results
+        value: Any = results
         for key in path:
             value = value.get(key) if isinstance(value, dict) else None
         if value is not None and np.isfinite(value):

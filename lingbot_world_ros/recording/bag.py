@@ -10,13 +10,13 @@ import os
 from pathlib import Path
 import shutil
 import struct
-from typing import Iterator, Optional, Tuple
+from typing import Any, Dict, Iterator, Literal, Optional, Tuple
 
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.paths import pip_install
 from lingbot_world_ros.recording.definitions import message_definition
 
-FORMAT = 8  # of metadata.yaml; the newest that Humble reads, and everything after it
+FORMAT: Literal[8] = 8  # of metadata.yaml; the newest that Humble reads, and everything after it
 MAGIC = b'\x89MCAP0\r\n'
 DATA_END, FOOTER = 0x0f, 0x02
 SUFFIXES = ('.mcap', '.db3')
@@ -49,12 +49,13 @@ class BagWriter:
         self.folder = Path(folder)
         self._path = self.folder / f'{self.folder.name}.mcap'
         self.num_messages = self.num_bytes = 0
-        self._topics, self._notes = {}, {}
+        self._topics: Dict[str, Any] = {}
+        self._notes: Dict[str, str] = {}
         self._stamp_ns = 0
         if self.folder.exists() or self.folder.is_symlink():
             raise SpecError(f'{self.folder} exists already; name another folder with -o, or '
                             'delete it.')
-        self._writer = Writer(self.folder, version=FORMAT, storage_plugin=StoragePlugin.MCAP)
+        self._writer: Any = Writer(self.folder, version=FORMAT, storage_plugin=StoragePlugin.MCAP)
         try:
             self._writer.open()
         except OSError as error:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How far two worlds that do the same are apart, moment by moment. Plain numbers, no ROS."""
 import threading
-from typing import Optional
+from typing import Any, Dict, Optional, Tuple
 
 from lingbot_world_ros.session.entities import compose, inverse
 import numpy as np
@@ -18,7 +18,8 @@ class Pairs:
 
         :param num_kept: moments kept per side
         """
-        self._num_kept, self._sides = num_kept, ({}, {})
+        self._num_kept = num_kept
+        self._sides: Tuple[Dict[int, Any], Dict[int, Any]] = ({}, {})
         self._newest_ns = [0, 0]
 
     def put(self, side: int, stamp_ns: int, value):

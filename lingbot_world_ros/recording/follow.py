@@ -8,7 +8,7 @@ received them, and drives its engine in a thread of its own. No ROS.
 from collections import deque
 from dataclasses import dataclass, replace
 import threading
-from typing import Callable, Optional, Sequence
+from typing import Any, Callable, Deque, Optional, Sequence
 
 from lingbot_world_ros.engines.interface import WorldModel
 from lingbot_world_ros.errors import SpecError
@@ -60,12 +60,13 @@ class Follower(SessionObserver):
         """
         self._observers, self._log, self._world_path = observers, log, world_path
         self._is_watched, self._max_lag_s = is_watched, max_lag_s
-        self._story, self._spec = Story(), None
-        self._held = deque(maxlen=MAX_HELD)
+        self._story = Story()
+        self._spec: Any = None  # newest WorldSpec
+        self._held: Deque[Any] = deque(maxlen=MAX_HELD)
         self._segment: Optional[Segment] = None
         self._last_stamp_ns = 0
         self._wake = threading.Condition()  # guards what is below, up to the blank line
-        self._tasks = deque()
+        self._tasks: Deque[_Task] = deque()
         self._following: Optional[Segment] = None
         self._closing = False
         self.text, self.waits_for_reset = WAITS, False
@@ -268,7 +269,7 @@ class Follower(SessionObserver):
 
     def on_frame(self, frame: Frame) -> None:
         """Pass a frame on, with the stamp of the frame it belongs to."""
-        if self._doing.segment is not self._following:
+        if self._doing is None or self._doing.segment is not self._following:
             return
         self._newest_ns = frame.stamp_ns + self._shift_ns
         frame = replace(frame, stamp_ns=self._newest_ns)
@@ -277,7 +278,7 @@ class Follower(SessionObserver):
 
     def on_drawn(self, frame: Frame) -> None:
         """Pass on that the newest frame got a picture."""
-        if self._doing.segment is not self._following:
+        if self._doing is None or self._doing.segment is not self._following:
             return
         frame = replace(frame, stamp_ns=self._newest_ns)
         for observer in self._observers:

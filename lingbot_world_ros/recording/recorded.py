@@ -6,7 +6,7 @@ Read from WorldSpec and WorldStatus messages, whoever deserialised them. No ROS.
 """
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Iterable, List, Optional, Tuple
+from typing import Any, Iterable, List, Optional, Tuple
 
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.recording.bag import BagReader
@@ -141,9 +141,11 @@ class Story:
 
     def __init__(self):
         """Begin with nothing."""
-        self.segments = []
-        self._segment = self._world = self._last = None
-        self._anchors = []  # set since the newest step
+        self.segments: List[Segment] = []
+        self._segment: Optional[Segment] = None
+        self._world: Optional[RecordedWorld] = None
+        self._last: Any = None  # WorldStatus
+        self._anchors: List[Tuple[float, ...]] = []  # set since the newest step
 
     def on_spec(self, msg) -> None:
         """Take in a WorldSpec."""
@@ -166,7 +168,7 @@ class Story:
             if anchor and anchor != tuple(self._last.anchor):
                 self._anchors.append(anchor)
         else:
-            self._add(msg)
+            self._add(self._segment, msg)
         self._last = msg
         return self._segment
 
@@ -178,44 +180,44 @@ class Story:
 
     def _begin(self, msg):
         world = self._world or RecordedWorld('', '', '', msg.scene, 1, 0)
-        self._segment = Segment(len(self.segments) + 1, world, int(msg.seed),
-                                last_step=int(msg.step))
-        self.segments.append(self._segment)
+        self._segment = segment = Segment(len(self.segments) + 1, world, int(msg.seed),
+                                          last_step=int(msg.step))
+        self.segments.append(segment)
         self._anchors = [tuple(msg.anchor)] if msg.step == 0 and len(msg.anchor) else []
         if self._world is None:
-            self._segment.problem = 'its world_spec was not recorded'
+            segment.problem = 'its world_spec was not recorded'
         elif msg.step > 1:
-            self._segment.problem = f'its first {int(msg.step)} steps were not recorded'
+            segment.problem = f'its first {int(msg.step)} steps were not recorded'
         elif msg.step == 1:
-            self._add_step(msg)
+            self._add_step(segment, msg)
         else:
-            self._segment.first_digest = msg.digest
+            segment.first_digest = msg.digest
 
-    def _add(self, msg):
-        self._segment.last_step = int(msg.step)
-        if not self._segment.problem:
+    def _add(self, segment, msg):
+        segment.last_step = int(msg.step)
+        if not segment.problem:
             first = self._last.step + 1
             if msg.step != first:
-                self._segment.problem = f'the status of {_range("step", first, msg.step - 1)} ' \
-                    'is missing'
+                segment.problem = (f'the status of {_range("step", first, msg.step - 1)} is '
+                                   'missing')
             else:
-                self._add_step(msg)
+                self._add_step(segment, msg)
 
-    def _add_step(self, msg):
-        world, anchor = self._segment.world, tuple(msg.anchor)
+    def _add_step(self, segment, msg):
+        world, anchor = segment.world, tuple(msg.anchor)
         if len(msg.actions) != world.frames_per_step * world.num_actions:
-            self._segment.problem = (f'the status of step {int(msg.step)} holds '
-                                     f'{len(msg.actions)} action values')
+            segment.problem = (f'the status of step {int(msg.step)} holds '
+                               f'{len(msg.actions)} action values')
             return
         if getattr(msg, 'images_anchored', 0):  # recordings of old versions have none
-            self._segment.problem = (f'an image was put in before step {int(msg.step)}, which '
-                                     'recordings do not hold')
+            segment.problem = (f'an image was put in before step {int(msg.step)}, which '
+                               'recordings do not hold')
             return
         if anchor and self._anchors[-1:] != [anchor]:
             self._anchors.append(anchor)
         actions = np.array(msg.actions, np.float32).reshape(world.frames_per_step, -1)
         stamp = msg.header.stamp
-        self._segment.steps.append(RecordedStep(
+        segment.steps.append(RecordedStep(
             int(msg.step), stamp.sec * 1_000_000_000 + stamp.nanosec, actions,
             tuple(self._anchors), msg.digest, getattr(msg, 'prompt', '')))
         self._anchors = []

@@ -7,7 +7,7 @@ the same bytes; ``verify`` checks that digest by digest. No ROS.
 """
 from dataclasses import dataclass, replace
 import logging
-from typing import Callable, Iterator, List, Optional, Sequence, Tuple
+from typing import Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from lingbot_world_ros.actions.embedding import ActionEmbedding, CameraModel
 from lingbot_world_ros.engines.interface import WorldModel, WorldSpec
@@ -44,7 +44,7 @@ class RecordedActions(SessionObserver):
         self.on_last: Callable[[], None] = lambda: None
         self._camera = CameraModel(camera.width_px, camera.height_px, camera.k,
                                    camera.T_base_optical)
-        self._steps = {}
+        self._steps: Dict[int, RecordedStep] = {}
 
     def put(self, steps: Sequence[RecordedStep]) -> None:
         """Hand out the actions of these steps and no others."""
@@ -107,7 +107,7 @@ def definition_of(segment: Segment, spec: WorldSpec, world_path: str = '') -> Wo
 
 def blocks(steps: Sequence[RecordedStep]) -> Iterator[List[RecordedStep]]:
     """Cut steps so that something was set from outside only before the first of a block."""
-    block = []
+    block: List[RecordedStep] = []
     for step in steps:
         if block and (step.anchors or step.prompt != block[-1].prompt):
             yield block
@@ -129,8 +129,9 @@ def set_anchors(session: Session, anchors) -> None:
         objects = [name for name, entity in entities.items() if entity.category == 'object']
         robot = entities[session.spec.entity_name]
         pose, twist, rest = np.split(np.array(anchor), (POSE_SIZE, 2 * POSE_SIZE))
-        moves = [(name, place, None) for name, place in zip(objects, rest.reshape(-1, POSE_SIZE))
-                 if not np.array_equal(place, entities[name].pose)]
+        moves: List[Tuple[str, np.ndarray, Optional[np.ndarray]]] = [
+            (name, place, None) for name, place in zip(objects, rest.reshape(-1, POSE_SIZE))
+            if not np.array_equal(place, entities[name].pose)]
         if not moves or not np.array_equal(pose, robot.pose):
             moves.append((robot.name, pose, twist))
         for move in moves:

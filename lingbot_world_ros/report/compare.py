@@ -298,7 +298,8 @@ class _Slots:
                 self._places[stamp_ns - k * period_ns].append((at_ns, self._num))
                 self._num += 1
         self._found = defaultdict(lambda: [None] * self._num)
-        self._away = defaultdict(dict)  # topic -> frame -> how far off the message came
+        # topic -> frame -> how far off the message came
+        self._away: Dict[str, Dict[int, int]] = defaultdict(dict)
         self.start_ns = min(chapter.received_ns) - MARGIN_NS
         self.stop_ns = max(chapter.received_ns) + MARGIN_NS
 
@@ -317,7 +318,7 @@ class _Slots:
 
     def fullest(self, topics):
         counts = {topic: len(self._away.get(topic, ())) for topic in topics}
-        return max(counts, key=counts.get) if any(counts.values()) else ''
+        return max(counts, key=lambda topic: counts[topic]) if any(counts.values()) else ''
 
     def column(self, topic):
         return self._found[topic] if topic else [None] * self._num
@@ -335,8 +336,8 @@ def _rgb(msg):
         return small(image if msg.encoding == 'rgb8' else image[..., ::-1]).copy()
     if 'epth' in msg.format or not data.size:
         return None
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR)
-    return None if image is None else small(image[..., ::-1]).copy()
+    bgr = cv2.imdecode(data, cv2.IMREAD_COLOR)
+    return None if bgr is None else small(bgr[..., ::-1]).copy()
 
 
 def _pose(msg):

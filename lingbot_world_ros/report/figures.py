@@ -7,6 +7,7 @@ Every figure is drawn with marker colours, which are then replaced by CSS variab
 from html import escape
 import io
 import re
+from typing import Any, Dict
 
 from matplotlib import rc_context
 from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -18,14 +19,15 @@ NAMES = ('ink', 'muted', 'grid', 'truth', 'imagined', 'integrated', 'first', 'me
          'series-1', 'series-2', 'series-3', 'series-4', 'series-5')
 COLOUR = {name: f'#0a0b{number:02x}' for number, name in enumerate(NAMES, 16)}
 SERIES = [name for name in NAMES if name.startswith('series')]
-STYLE = {'svg.fonttype': 'none', 'text.parse_math': False, 'font.size': 8.5,
-         'font.family': 'sans-serif', 'axes.edgecolor': COLOUR['muted'],
-         'axes.labelcolor': COLOUR['ink'], 'text.color': COLOUR['ink'],
-         'xtick.color': COLOUR['muted'], 'ytick.color': COLOUR['muted'],
-         'grid.color': COLOUR['grid'], 'grid.linewidth': 0.6, 'axes.linewidth': 0.7,
-         'lines.linewidth': 1.5, 'lines.solid_capstyle': 'round', 'legend.frameon': False,
-         'legend.fontsize': 8.5, 'path.simplify_threshold': 0.3, 'axes.spines.top': False,
-         'axes.spines.right': False, 'axes.axisbelow': True}
+STYLE: Dict[Any, Any] = {
+    'svg.fonttype': 'none', 'text.parse_math': False, 'font.size': 8.5,
+    'font.family': 'sans-serif', 'axes.edgecolor': COLOUR['muted'],
+    'axes.labelcolor': COLOUR['ink'], 'text.color': COLOUR['ink'],
+    'xtick.color': COLOUR['muted'], 'ytick.color': COLOUR['muted'],
+    'grid.color': COLOUR['grid'], 'grid.linewidth': 0.6, 'axes.linewidth': 0.7,
+    'lines.linewidth': 1.5, 'lines.solid_capstyle': 'round', 'legend.frameon': False,
+    'legend.fontsize': 8.5, 'path.simplify_threshold': 0.3, 'axes.spines.top': False,
+    'axes.spines.right': False, 'axes.axisbelow': True}
 HALF, WHOLE = (5.4, 2.5), (11.0, 2.6)  # inches
 LETTERS_PER_INCH, LETTERS_OF_A_LINE = 13, 7  # of legends
 MARGIN_M = 0.3  # around a path

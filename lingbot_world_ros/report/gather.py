@@ -6,7 +6,7 @@ Axes: s steps (the reset's frame counts as one), a action. No ROS.
 """
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Dict, List, Tuple
+from typing import Any, Dict, List, Tuple
 
 from lingbot_world_ros.environment import from_note, NOTE
 from lingbot_world_ros.errors import SpecError
@@ -49,7 +49,7 @@ class Chapter:
     """
 
     segment: Segment
-    spec: object
+    spec: Any
     mode: str
     step: List[int] = field(default_factory=list)
     stamp_ns: List[int] = field(default_factory=list)
@@ -248,7 +248,8 @@ def merged(events: List[Event], gap_s: float = 1.5) -> List[Event]:
     :param gap_s: events further apart stay apart
     :return: fewer events
     """
-    found, newest = [], {}
+    found: List[List[Event]] = []
+    newest: Dict[str, List[Event]] = {}
     for event in events:
         run = newest.get(event.kind)
         if event.kind in COUNTED_EVENTS and run and event.wall_s - run[-1].wall_s < gap_s:

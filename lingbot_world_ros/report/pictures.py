@@ -78,10 +78,11 @@ def movie(rows: Sequence[Sequence[Optional[np.ndarray]]], period_s: float,
     stride = max(1, -(-len(rows) // MAX_PICTURES))
     chosen = range((len(rows) - 1) % stride, len(rows), stride)  # the last one is shown
     wait_ms = round(1000 * period_s) if stride == 1 else LEAST_MS
-    images, shown = [], None
+    images: List[Image.Image] = []
+    shown: Sequence[Optional[np.ndarray]] = ()
     for i in chosen:
         shown = [new if new is not None else old for new, old in
-                 zip(rows[i], shown or [None] * len(rows[i]))]
+                 zip(rows[i], shown or (None,) * len(rows[i]))]
         if any(image is not None for image in shown):
             images.append(Image.fromarray(_beside(shown, (i + 1) / len(rows))))
     file = io.BytesIO()

@@ -39,6 +39,7 @@ def run_page(recording: Recording, comparer: Optional[Comparer], *, title: str =
     sections, comparisons = [], []
     for number, chapter in enumerate(recording.chapters, 1):
         if chapter in pictured:
+            assert comparer is not None  # only a recording without pictures has none
             comparison = comparer.compare(chapter)
             sections.append(_segment_section(number, comparison, len(recording.chapters)))
             comparisons.append(_without_pictures(comparison))

@@ -14,6 +14,7 @@ import json
 from multiprocessing import get_context
 import os
 from pathlib import Path
+from typing import Any, Dict, List, Tuple
 
 from lingbot_world_ros.actions.layout import robot_action_layout
 from lingbot_world_ros.evaluation.command_sequences import command_sequence
@@ -41,7 +42,8 @@ def main(argv=None):
     for scene in args.scenes:
         make_scene_files(args.out / scene, scene, args.episodes, args.frames,
                          0 if args.no_images else args.mapping_frames, not args.no_images)
-    jobs = [(args.out / s, s, args.first, a, min(a + 8, args.episodes), not args.no_images)
+    jobs: List[tuple] = [
+            (args.out / s, s, args.first, a, min(a + 8, args.episodes), not args.no_images)
             for a in range(0, args.episodes, 8) for s in args.scenes]
     if not args.no_images:
         jobs += [(args.out / s, s, a, min(a + 25, args.mapping_frames))
@@ -57,7 +59,8 @@ def make_scene_files(folder: Path, scene: str, episodes: int, frames: int, mappi
     """Create the (still empty) arrays of one scene and ``about.json``."""
     folder.mkdir(parents=True, exist_ok=True)
     h, w, n = ROBOT.camera.height_px, ROBOT.camera.width_px, episodes
-    arrays = {name: ((n, frames + 1, size), np.float32) for name, size in STATES.items()}
+    arrays: Dict[str, Tuple[Tuple[int, ...], type]] = {
+        name: ((n, frames + 1, size), np.float32) for name, size in STATES.items()}
     arrays['object_pose'] = ((n, frames + 1, len(get_scene(scene).movables), 3), np.float32)
     arrays['contact'] = ((n, frames + 1), np.uint8)
     arrays['action'] = ((n, frames, 2 + len(ROBOT.joints)), np.float32)
@@ -84,7 +87,7 @@ def load_scene(folder: Path, names=None) -> dict:
     return {name: np.load(Path(folder) / f'{name}.npy', mmap_mode='r') for name in names}
 
 
-_SIMS = {}  # scene name -> ReferenceScene of this worker process
+_SIMS: Dict[str, Any] = {}  # scene name -> ReferenceScene of this worker process
 
 
 def _sim(scene):

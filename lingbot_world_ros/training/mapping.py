@@ -50,8 +50,7 @@ def fuse(scene_map: SceneMap, depth: np.ndarray, pose: np.ndarray) -> np.ndarray
         free[left[seen]] = True
         if i % 16 == 15:  # most corners are settled by the first frames
             todo, left = todo[~free[left]], left[~free[left]]
-    free = free.numpy()
-    return np.where(free, distance, -distance).reshape(scene_map.shape).astype(np.float32)
+    return np.where(free.numpy(), distance, -distance).reshape(scene_map.shape).astype(np.float32)
 
 
 def clearance(sdf: np.ndarray, scene_map: SceneMap, spec: DynamicsSpec) -> torch.Tensor:

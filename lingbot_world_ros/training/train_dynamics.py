@@ -10,6 +10,7 @@ Resumable: run it again with the same folder. Axes: b batch, t time, j joint, k 
 import argparse
 import copy
 from pathlib import Path
+from typing import Any, Dict, List
 
 from lingbot_world_ros.models.room.dynamics import (Dynamics, DynamicsSpec, MOTION_SCALE,
                                                     NUM_JOINTS, SceneContact)
@@ -187,8 +188,9 @@ class Trainee(torch.nn.Module):
     def loss(self, names, batch):
         """Accumulated errors of the rollout, one-frame errors, calibration, and the latent."""
         target = self.seen(batch)
-        j, total, parts = NUM_JOINTS, 0.0, {'state': 0.0, 'frame': 0.0, 'calibration': 0.0,
-                                            'latent': 0.0, 'contact': 0.0}
+        j = NUM_JOINTS
+        parts: Dict[str, Any] = dict.fromkeys(
+            ('state', 'frame', 'calibration', 'latent', 'contact'), 0.0)
         d = self.dynamics
         for t, state, out in self.rollout(names, batch, posterior=True):
             error = state_error(state, batch, t + 1)
@@ -216,7 +218,7 @@ class Trainee(torch.nn.Module):
 
     def errors(self, names, batch):
         """Position, objects [m], yaws [deg], joints [rad] per sequence and frame: (b, t)."""
-        rows = {k: [] for k in ERROR_SCALE}
+        rows: Dict[str, List[torch.Tensor]] = {k: [] for k in ERROR_SCALE}
         for t, state, out in self.rollout(names, batch, posterior=False):
             error = state_error(state, batch, t + 1)
             rows['position'].append(error['position'].norm(dim=-1))

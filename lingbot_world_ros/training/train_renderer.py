@@ -10,6 +10,7 @@ Resumable: run it again with the same folder. Axes: b batch, h w image.
 import argparse
 import copy
 from pathlib import Path
+from typing import Any
 
 from lingbot_world_ros.models.room.renderer import make_maps, Renderer
 from lingbot_world_ros.progress import progress_bar
@@ -97,7 +98,10 @@ class Gradients:
     def __init__(self, model, eager: bool):
         """Record nothing yet; ``eager`` never does."""
         self.eager = eager or not next(model.parameters()).is_cuda
-        self.model, self.graph, self.inputs, self.losses = model, None, None, None
+        self.model = model
+        self.graph: Any = None  # torch.cuda.CUDAGraph
+        self.inputs: Any = None  # the buffers that it reads
+        self.losses: Any = None
 
     def __call__(self, batches):
         """Take name -> batch; return the parts of the last scene's loss."""
@@ -145,8 +149,7 @@ def validate(model, frames):
             weight = model.arm_weight(batch['joints'])
             arm.append((square * weight).sum() / weight.sum())
             depth_error.append(((depth - batch['depth']).abs() / batch['depth']).mean())
-    squares = torch.cat(squares)
-    return {'psnr': -10 * squares.log10().mean(),
+    return {'psnr': -10 * torch.cat(squares).log10().mean(),
             'arm_psnr': -10 * torch.stack(arm).mean().log10(),
             'depth_rel': torch.stack(depth_error).mean()}
 

@@ -80,7 +80,7 @@ def parse(text: str):
         raise SpecError('A message is a JSON object.')
     kind = content.get('type')
     if not isinstance(kind, str) or kind not in READERS:
-        raise unknown_name('type', kind, READERS)
+        raise unknown_name('type', str(kind), READERS)
     return READERS[kind](content)
 
 

@@ -19,7 +19,7 @@ import os
 from pathlib import Path
 from socket import gethostname
 import time
-from typing import Optional, Protocol
+from typing import Any, Dict, Optional, Protocol, Set
 from urllib.parse import quote, urlsplit
 
 from aiohttp import web, WSCloseCode, WSMsgType
@@ -129,10 +129,12 @@ class Server:
                             'token.')
         self._robot, self._host, self._port, self._token = robot, host, port, token
         self._controls = Controls()
-        self._pages, self._num_pages = {}, 0
-        self._newest, self._sequence = {}, 0  # pictures by kind, for pages that come late
+        self._num_pages = self._sequence = 0
+        self._pages: Dict[str, Any] = {}
+        self._newest: Dict[int, Any] = {}  # pictures by kind, for pages that come late
         self._num_requests, self._ends = 0, False
-        self._runner = self._ticking = None
+        self._runner: Optional[web.AppRunner] = None
+        self._ticking: Optional[asyncio.Future] = None
 
     @property
     def url(self) -> str:
@@ -155,22 +157,22 @@ class Server:
         app.router.add_get('/', self._on_index)
         app.router.add_get('/ws', self._on_socket)
         app.router.add_static('/', PAGE)
-        self._runner = web.AppRunner(app, access_log=None, handle_signals=False)
-        await self._runner.setup()
-        await self._listen()
+        self._runner = runner = web.AppRunner(app, access_log=None, handle_signals=False)
+        await runner.setup()
+        await self._listen(runner)
         self._ticking = asyncio.ensure_future(self._tick())
 
-    async def _listen(self):
+    async def _listen(self, runner):
         ports = [self._port] if self._port else range(FIRST_PORT, FIRST_PORT + NUM_PORTS)
         for port in ports:
             try:
-                await web.TCPSite(self._runner, self._host, port).start()
+                await web.TCPSite(runner, self._host, port).start()
             except OSError as error:
                 problem = error
             else:
                 self._port = port
                 return
-        await self._runner.cleanup()
+        await runner.cleanup()
         tried = f'{ports[0]}' if len(ports) == 1 else f'{ports[0]} to {ports[-1]}'
         raise SpecError(f'The page cannot listen on {self._host}, port {tried}: '
                         f'{_reason(problem)}. End what listens there or choose '
@@ -287,7 +289,7 @@ class Server:
         self._watch()
 
     def _watch(self):
-        kinds = set().union(*(_kinds(page.shows) for page in self._pages.values()))
+        kinds: Set[int] = set().union(*(_kinds(page.shows) for page in self._pages.values()))
         for kind in (DEPTH, TRUTH):
             if kind not in kinds:
                 self._newest.pop(kind, None)

@@ -72,6 +72,14 @@ CONTACT_TENSORS = ('clearance', 'radius', 'embedding')  # one row per scene
 class Dynamics(nn.Module):
     """One frame of the transition model; ``state.advance`` applies what it predicts."""
 
+    probes: Tensor
+    joint_low: Tensor
+    joint_high: Tensor
+    joint_max_speed: Tensor
+    twist_scale: Tensor
+    action_scale: Tensor
+    motion_scale: Tensor
+
     def __init__(self, spec: DynamicsSpec = DynamicsSpec(), robot=ROBOT):
         """Build the networks for a robot."""
         super().__init__()
@@ -101,10 +109,10 @@ class Dynamics(nn.Module):
         self.linear = nn.Linear(3 + j + 2 + j, 6 + 2 * j, bias=False)
         self.object_head = nn.Sequential(nn.Linear(h + o + spec.latent + object_inputs, o),
                                          nn.SiLU(), nn.Linear(o, 3 + 1))
-        self.growth = nn.Sequential(nn.Linear(h + spec.latent, 64), nn.SiLU(),
-                                    nn.Linear(64, 2 + j))
+        growth = nn.Linear(64, 2 + j)
+        self.growth = nn.Sequential(nn.Linear(h + spec.latent, 64), nn.SiLU(), growth)
         nn.init.zeros_(self.linear.weight)
-        nn.init.constant_(self.growth[-1].bias, -6.0)
+        nn.init.constant_(growth.bias, -6.0)
 
     def _constant(self, name, value):
         self.register_buffer(name, torch.tensor(np.asarray(value), dtype=torch.float32),

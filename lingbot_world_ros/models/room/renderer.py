@@ -107,6 +107,14 @@ def pack_atlas(sdf: Tensor) -> Tensor:
 class Renderer(nn.Module):
     """Turn poses, joints and object poses into images of a scene given by its map tensors."""
 
+    rays: Tensor
+    rays_half: Tensor
+    rays_coarse: Tensor
+    optical_from_base: Tensor
+    pixels_half: Tensor
+    starts: Tensor
+    ends: Tensor
+
     def __init__(self, spec: RendererSpec = RendererSpec(), robot=ROBOT):
         """Build the shared network and the constant rays of the robot's camera."""
         super().__init__()
@@ -182,8 +190,9 @@ class Renderer(nn.Module):
         rx, ry, rz = rays
         low = grid[3]
         origin = ((ex - low) * scale[0], (ey - low) * scale[1], (self.eye[2] - low) * scale[2])
-        return origin, ((c * rx - s * ry) * scale[0], (s * rx + c * ry) * scale[1],
-                        (rz * scale[2])[None])
+        direction = ((c * rx - s * ry) * scale[0], (s * rx + c * ry) * scale[1],
+                     (rz * scale[2])[None])
+        return origin, direction
 
     def trace(self, base_pose: Tensor, scene: dict) -> Tensor:
         """
@@ -277,7 +286,7 @@ class Renderer(nn.Module):
         alpha = torch.sigmoid(x[:, :, 0]) * (inside > 0).to(x.dtype)
         own = near + inside * torch.sigmoid(x[:, :, 1])
         depth = static[:, 0, ::2, ::2].reshape(base_pose.shape[0], -1)
-        feature, cover = 0.0, torch.zeros_like(depth)
+        feature, cover = torch.zeros_like(x[:, 0, 2:]), torch.zeros_like(depth)
         edge = inside.clamp(-0.2, 0.2).amax(1)
         for k in range(objects.shape[1]):
             front = alpha[:, k] * torch.sigmoid((depth - own[:, k]) * 40.0)
