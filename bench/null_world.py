@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """An engine that takes no time, to measure everything around engines. NumPy only, no ROS."""
 from lingbot_world_ros.actions.layout import robot_action_layout
-from lingbot_world_ros.engines.interface import Observation, WorldSpec
+from lingbot_world_ros.engines.interface import Observation, WorldModel, WorldSpec
 from lingbot_world_ros.robots.robot import ROBOT
 import numpy as np
 
 
-class NullWorld:
+class NullWorld(WorldModel):
     """
     Shows the same image for ever; a robot that moves exactly as it is told.
 

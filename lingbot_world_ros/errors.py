@@ -1,11 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one error type for what a user can fix; everything else is our own mistake."""
+"""
+The error type for what a user can fix, and those that name how an engine failed.
+
+Everything else is our own mistake.
+"""
 
 MAX_LISTED = 30
 
 
 class SpecError(ValueError):
     """A value the user gave cannot be used; the text says what, got, expected and what to do."""
+
+
+class EngineDiverged(ArithmeticError):
+    """An engine returned values that are not finite."""
+
+
+class EngineHung(TimeoutError):
+    """A step of an engine took longer than it may."""
+
+
+class EngineLost(ConnectionError):
+    """The process of an engine ended."""
 
 
 def quoted(value, limit: int = 120) -> str:

@@ -1,8 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Several processes as one: their lines with a name before them, one end for all."""
+"""
+Several processes as one: their lines with a name before them, one end for all.
+
+And what a child that talks to its parent by pickled messages needs.
+"""
 from contextlib import suppress
 import ctypes
 import os
+import pickle
 import queue
 import selectors
 import signal
@@ -18,6 +23,7 @@ PARENT = 'LINGBOT_WORLD_PARENT'  # environment: process id of who started a comp
 PR_SET_PDEATHSIG = 1
 CHECK_PERIOD_S = 0.1
 GRACE_S = 15.0  # for ending, before a process is killed
+PARENT_CHECK_S = 1.0
 
 
 def run_together(commands: Dict[str, Sequence[str]]) -> int:
@@ -193,3 +199,35 @@ def end_with_parent() -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != int(parent):  # it ended before
         raise SystemExit(0)
+
+
+def begin_as_child() -> None:
+    """Let this process, made by multiprocessing, end with its parent and leave Ctrl-C to it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    """A killed parent closes no pipe that a hanging engine would look at."""
+    while os.getppid() == parent:
+        time.sleep(PARENT_CHECK_S)
+    os._exit(1)
+
+
+def exit_text(code: Optional[int]) -> str:
+    """Say how a process ended, by the exit code that multiprocessing tells."""
+    if code is None:
+        return 'its pipe closed'
+    if code < 0:
+        name = signal.Signals(-code).name
+        return f'{name}, possibly out of memory' if name == 'SIGKILL' else name
+    return f'exit code {code}'
+
+
+def portable(error: Exception) -> Exception:
+    """Return the error itself if it survives a pipe, else its text."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # whatever a foreign class does when pickled
+        return RuntimeError(f'{type(error).__name__}: {error}')
+    return error

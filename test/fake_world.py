@@ -5,7 +5,7 @@ from dataclasses import replace
 import threading
 
 from lingbot_world_ros.actions.layout import robot_action_layout
-from lingbot_world_ros.engines.interface import Observation, WorldSpec
+from lingbot_world_ros.engines.interface import Capabilities, Observation, WorldModel, WorldSpec
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.geometry.camera import CameraSpec
 from lingbot_world_ros.robots.robot import ROBOT, RobotSpec
@@ -16,7 +16,7 @@ SMALL_ROBOT = RobotSpec(camera=CameraSpec(width_px=32, height_px=24),
                         joints=tuple(replace(joint, lag_s=0.0) for joint in ROBOT.joints))
 
 
-class FakeWorld:
+class FakeWorld(WorldModel):
     """Integrates actions without limits of physics; ``script`` maps a step number to a fault."""
 
     def __init__(self, robot=SMALL_ROBOT, frames_per_step=1, script=None, scenes=('a', 'b'),
@@ -147,8 +147,9 @@ class FakeChunkWorld(FakeWorld):
     def __init__(self, frames_per_step=12, clock=None, takes_ns=lambda step: 0, finish_ns=0,
                  fail_finish=(), script=None, cheap_snapshots=False):
         super().__init__(frames_per_step=frames_per_step, script=script, has_depth=False)
-        self.spec = replace(self.spec, takes_text=True, takes_images=True, takes_poses=False,
-                            cheap_snapshots=cheap_snapshots)
+        self.spec = replace(self.spec, can=Capabilities(
+            take_prompts=True, take_images=True, take_poses=False, finish_step=True,
+            undo_step=True, snapshot_cheaply=cheap_snapshots))
         self.clock, self.takes_ns, self.finish_ns = clock, takes_ns, finish_ns
         self.fail_finish = list(fail_finish)
         self.calls, self.starts = [], []

@@ -5,7 +5,10 @@ from dataclasses import replace
 from fake_world import FakeWorld
 from lingbot_world_ros.actions.camera_columns import camera_action_dims, camera_motion_of
 from lingbot_world_ros.actions.layout import ActionLayout
+from lingbot_world_ros.engines.interface import Capabilities
 import numpy as np
+
+CAN = Capabilities(take_prompts=True, take_images=True, follow_camera=True)
 
 
 class FreeCameraWorld(FakeWorld):
@@ -16,8 +19,7 @@ class FreeCameraWorld(FakeWorld):
                          **options)
         layout = ActionLayout((*self.spec.action.dims, *camera_action_dims()))
         self._robot_columns = len(self.spec.action.dims)
-        self.spec = replace(self.spec, action=layout, free_camera=True, takes_text=True,
-                            takes_images=True, frame_rate_hz=16.0,
+        self.spec = replace(self.spec, action=layout, can=CAN, frame_rate_hz=16.0,
                             integrated_states=('base', 'joints'), predicted_states=())
         self.motions, self.prompts, self.anchors, self.start = [], [], [], None
 

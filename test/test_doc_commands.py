@@ -132,11 +132,12 @@ def read_yaml(block, folder):
     elif isinstance(content, dict) and 'scene' in content:
         from dataclasses import replace
         from fake_world import FakeWorld
+        from lingbot_world_ros.engines.interface import Capabilities
         from lingbot_world_ros.robots.robot import ROBOT
         from lingbot_world_ros.worlds.library import IMAGE_SCENE, WorldLibrary
         from lingbot_world_ros.worlds.scenes import SCENES
         spec = replace(FakeWorld(robot=ROBOT).spec, scenes=(*SCENES, IMAGE_SCENE),
-                       takes_text=True, takes_images=True)
+                       can=Capabilities(take_prompts=True, take_images=True))
         WorldLibrary(spec, str(folder)).load(path.as_uri(), ignore_assets=True)
 
 

@@ -64,11 +64,7 @@ KNOWN = {
     ('ring', 'nodes/world_model.py', 'nodes/run.py'),
     ('ring', 'worlds/library.py', 'engines/interface.py'),
     ('upward', 'actions/camera_path.py', 'models/wan/spec.py'),
-    ('upward', 'engines/isolated.py', 'session/faults.py'),
-    ('upward', 'engines/lingbot_world/engine.py', 'session/faults.py'),
     ('upward', 'evaluation/evaluate.py', 'training/baseline.py'),
-    ('upward', 'models/wan/parallel.py', 'engines/isolated.py'),
-    ('upward', 'models/wan/parallel.py', 'session/faults.py'),
     ('upward', 'robots/urdf.py', 'actions/limits.py'),
     ('upward', 'worlds/library.py', 'engines/interface.py'),
 }

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Engines in a process of their own: the same bytes; back after kills, hangs, lack of memory."""
+from dataclasses import replace
 from functools import partial
 import logging
 import os
@@ -10,8 +11,7 @@ import time
 from fake_world import FakeChunkWorld, FakeWorld
 from lingbot_world_ros.engines.interface import Start
 from lingbot_world_ros.engines.isolated import IsolatedWorld
-from lingbot_world_ros.errors import SpecError
-from lingbot_world_ros.session.faults import EngineHung, EngineLost
+from lingbot_world_ros.errors import EngineHung, EngineLost, SpecError
 from lingbot_world_ros.session.observer import SessionObserver
 from lingbot_world_ros.session.session import Session, SessionSpec
 from lingbot_world_ros.session.states import Fault
@@ -65,7 +65,7 @@ def is_alive(pid):
 
 def test_gives_the_bytes_of_the_same_engine_inside(make):
     inside, outside = FakeWorld(), make()
-    assert outside.spec == inside.spec
+    assert outside.spec == replace(inside.spec, can=replace(inside.spec.can, kill=True))
     for world in (inside, outside):
         world.reset('a', 3)
     seen = [world.step(ACTIONS) for world in (inside, outside)]
@@ -188,8 +188,9 @@ def start_chunks(world, **spec):
 
 def test_engine_without_cheap_snapshots_has_all_its_calls_and_sends_no_state(make):
     world = make(chunks)
-    assert all(hasattr(world, name) for name in ('set_prompt', 'finish_step', 'undo_step'))
-    assert not hasattr(make(), 'undo_step') and world.is_lost
+    can = world.spec.can
+    assert can.take_prompts and can.finish_step and can.undo_step and not can.prepare_prompt
+    assert not make().spec.can.undo_step and world.is_lost
     world.reset('a', 0, start=Start('a room'))
     assert world._snapshot[-1] is None and not world.is_lost
     actions = np.full((1, 4, 7), 0.1, np.float32)

@@ -8,7 +8,7 @@ import random
 import time
 
 from lingbot_world_ros.actions.layout import robot_action_layout
-from lingbot_world_ros.engines.interface import WorldSpec
+from lingbot_world_ros.engines.interface import Capabilities, WorldSpec
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.paths import share_path
 from lingbot_world_ros.robots.robot import ROBOT
@@ -22,7 +22,7 @@ import pytest
 
 SPEC = WorldSpec(engine='test', model='test 1', scenes=tuple(SCENES), robot=ROBOT,
                  action=robot_action_layout(ROBOT))
-IMAGINES = replace(SPEC, takes_text=True, takes_images=True)
+IMAGINES = replace(SPEC, can=Capabilities(take_prompts=True, take_images=True))
 PNG = b'\x89PNG\r\n\x1a\n' + bytes(20)
 FULL = """
 name: rainy
@@ -389,7 +389,7 @@ def test_a_scene_without_words_has_those_of_its_picture():
 
 def test_a_start_pose_is_of_no_use_where_nothing_can_be_moved():
     text, spec = 'scene: office\nstart_pose: {x_m: 3.3, y_m: 2.5, yaw_rad: 0}', replace(
-        SPEC, takes_poses=False)
+        SPEC, can=Capabilities(take_poses=False))
     assert WorldLibrary(spec).load(text=text).start_pose is None
     assert code_of(WorldLibrary(spec), text=text, fail_on_unsupported=True) \
         == 'UNSUPPORTED_ELEMENTS'

@@ -13,9 +13,8 @@ from lingbot_world_ros.actions.camera_columns import camera_actions  # noqa: E40
 from lingbot_world_ros.actions.embedding import integrate_twist  # noqa: E402
 from lingbot_world_ros.engines.interface import Start  # noqa: E402
 from lingbot_world_ros.engines.registry import make_world  # noqa: E402
-from lingbot_world_ros.errors import SpecError  # noqa: E402
+from lingbot_world_ros.errors import EngineDiverged, SpecError  # noqa: E402
 from lingbot_world_ros.paths import share_path  # noqa: E402
-from lingbot_world_ros.session.faults import EngineDiverged  # noqa: E402
 from lingbot_world_ros.worlds.library import ImageCamera, WorldDefinition  # noqa: E402
 import numpy as np  # noqa: E402
 import wan_checkpoints as tiny  # noqa: E402

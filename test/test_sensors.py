@@ -10,7 +10,7 @@ pytest.importorskip('lingbot_world_ros.msg')
 from lingbot_world_ros.actions.commands import CommandBuffer  # noqa: E402, I100
 from lingbot_world_ros.actions.embedding import CommandCounts, encode  # noqa: E402
 from lingbot_world_ros.actions.layout import robot_action_layout  # noqa: E402
-from lingbot_world_ros.engines.interface import WorldSpec  # noqa: E402
+from lingbot_world_ros.engines.interface import Capabilities, WorldSpec  # noqa: E402
 from lingbot_world_ros.errors import SpecError  # noqa: E402
 from lingbot_world_ros.geometry.camera import T_LINK_OPTICAL  # noqa: E402
 from lingbot_world_ros.messages import (action_embedding, camera_info, commands,  # noqa: E402
@@ -318,10 +318,12 @@ def test_world_spec_tells_the_encoder_all_it_needs():
     np.testing.assert_allclose(camera.T_base_optical, ROBOT.camera.T_base_optical, atol=1e-12)
     assert (msg.world, msg.world_resource, msg.mode) == ('home', 'scene: a', 'stepped')
     assert (msg.camera_parent, msg.free_camera) == ('base_link', False)
-    free = world.world_spec_to_msg(replace(SPEC, free_camera=True), status, 'w/base_link')
+    can = Capabilities(follow_camera=True)
+    free = world.world_spec_to_msg(replace(SPEC, can=can), status, 'w/base_link')
     assert (free.camera_parent, free.free_camera) == ('w/base_link', True)
     assert (msg.takes_text, msg.takes_images) == (False, False)
-    led = world.world_spec_to_msg(replace(SPEC, takes_text=True, takes_images=True), status, 'b')
+    can = Capabilities(take_prompts=True, take_images=True)
+    led = world.world_spec_to_msg(replace(SPEC, can=can), status, 'b')
     assert (led.takes_text, led.takes_images) == (True, True)
     assert np.isnan(msg.uncertainty_limit)
     sure = world.world_spec_to_msg(replace(SPEC, uncertainty_limit=0.25), status, 'b')

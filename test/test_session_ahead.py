@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sessions over an engine that makes steps ahead: pace, latency, requests, faults, prompts."""
+from dataclasses import replace
 import logging
 import threading
 
@@ -388,6 +389,7 @@ def test_prompt_while_playing_interrupts_nothing_and_steps_tell_theirs(takes):
 
 def test_prompt_is_prepared_ahead_where_the_engine_can():
     world, prepared = FakeChunkWorld(), []
+    world.spec = replace(world.spec, can=replace(world.spec.can, prepare_prompt=True))
     world.prepare_prompt = prepared.append
     session, seen = ahead(world, paused=True)
     assert session.set_prompt('snow').result(10.0).prompt == 'snow'
@@ -478,10 +480,8 @@ def test_step_that_cannot_be_taken_back_is_an_error_of_the_next_one_until_a_rese
 
 
 def test_engine_that_cannot_take_steps_back_is_stepped_when_the_last_frame_has_left():
-    class Forward(FakeChunkWorld):
-        undo_step = property()  # hasattr says no
-
-    world = Forward()
+    world = FakeChunkWorld()
+    world.spec = replace(world.spec, can=replace(world.spec.can, undo_step=False))
     session, seen = ahead(world, stop_at=3 * NUM_FRAMES)
     session.close()
     check_frames(seen)

@@ -309,8 +309,7 @@ def check_engine(engine: str) -> Finding:
         started_s = time.monotonic()
         world.step(action)
         steps_s.append(time.monotonic() - started_s)
-    if hasattr(world, 'close'):
-        world.close()
+    world.close()
     step_s = float(np.median(steps_s))
     text = (f'{spec.model}, loads in {loaded_s:.1f} s, {step_s * 1e3:.1f} ms a step '
             f'(needs {spec.step_dt_s * 1e3:.0f} ms)')

@@ -4,8 +4,9 @@ The interface every engine implements, and the plain data that crosses it. NumPy
 
 Axes: b batch (worlds side by side), t frames of one step, a action, j joint, h w image.
 """
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Optional, Protocol, Sequence, Tuple, TYPE_CHECKING, Union
+from typing import Any, Optional, Sequence, Tuple, TYPE_CHECKING, Union
 
 from lingbot_world_ros.actions.layout import ActionLayout
 from lingbot_world_ros.errors import SpecError
@@ -15,6 +16,26 @@ import numpy as np
 
 if TYPE_CHECKING:
     from lingbot_world_ros.worlds.library import ImageCamera
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """
+    What an engine can do, said before it is asked for; each names methods of ``WorldModel``.
+
+    A method that is not among them refuses with ``SpecError``, or has nothing to do.
+    """
+
+    take_prompts: bool = False  # set_prompt, and Start.prompt
+    prepare_prompt: bool = False  # the slow part of set_prompt ahead, from any thread
+    take_images: bool = False  # Start.images and camera; observe goes on from an image
+    take_poses: bool = True  # observe moves robot and objects
+    follow_camera: bool = False  # ActionEmbedding.camera_motion, wherever the camera is mounted
+    snapshot_cheaply: bool = True  # else none is taken per step; a step that fails undoes itself
+    finish_step: bool = False  # there is work that only the next step needs
+    undo_step: bool = False
+    render: bool = False  # a state that came from elsewhere
+    kill: bool = False
 
 
 @dataclass(frozen=True)
@@ -31,12 +52,8 @@ class WorldSpec:
     predicted_states: Tuple[str, ...] = ()
     integrated_states: Tuple[str, ...] = ()
     has_depth: bool = False
-    takes_text: bool = False  # a world's prompt, and changes of it
-    takes_images: bool = False  # a world's start images and their camera
-    free_camera: bool = False  # follows ActionEmbedding.camera_motion wherever it is mounted
-    takes_poses: bool = True  # observe moves robot and objects; False: that is refused
     uncertainty_limit: Optional[float] = None  # calibrated up to here, 0..1; None: not estimated
-    cheap_snapshots: bool = True  # False: none is taken per step; a step that fails undoes itself
+    can: Capabilities = Capabilities()
 
     def __post_init__(self):
         """Refuse sizes that no engine can run."""
@@ -64,6 +81,31 @@ class WorldSpec:
     def step_dt_s(self) -> float:
         """Sim time per step, seconds."""
         return self.frames_per_step / self.frame_rate_hz
+
+    @property
+    def takes_text(self) -> bool:
+        """Whether a world may have a prompt, and it may change."""
+        return self.can.take_prompts
+
+    @property
+    def takes_images(self) -> bool:
+        """Whether a world may start from images and be anchored on one."""
+        return self.can.take_images
+
+    @property
+    def takes_poses(self) -> bool:
+        """Whether robot and objects can be put elsewhere."""
+        return self.can.take_poses
+
+    @property
+    def free_camera(self) -> bool:
+        """Whether the camera follows any motion, wherever it is mounted."""
+        return self.can.follow_camera
+
+    @property
+    def cheap_snapshots(self) -> bool:
+        """Whether a snapshot may be taken after every step."""
+        return self.can.snapshot_cheaply
 
 
 @dataclass
@@ -103,23 +145,20 @@ class Start:
     camera: Optional['ImageCamera'] = None
 
 
-class WorldModel(Protocol):
+class WorldModel(ABC):
     """
     A batch of worlds that can be reset and stepped.
 
     Not thread safe: there is one call at a time. A step either returns a full observation or
-    raises and leaves the state before it untouched.
-
-    What an engine may have besides: ``set_prompt(text)`` (with ``spec.takes_text``), the prompt
-    from the next step on; ``prepare_prompt(text)``, the slow part of that ahead and from any
-    thread. ``finish_step()``, work that only the next step needs, called once after each step
-    (again if it raised) while others look at the frames. ``undo_step()`` takes the newest step
-    back as if it had never been made, finished or not, until the next one begins; a prompt stays.
-    An engine with several frames per step that has it is stepped ahead while its frames leave.
+    raises and leaves the state before it untouched. What is returned is the caller's: writing
+    into it changes nothing here. What an engine has besides the abstract methods,
+    ``spec.can`` says; an engine with several frames per step that can undo them is stepped ahead
+    while its frames leave.
     """
 
     spec: WorldSpec
 
+    @abstractmethod
     def reset(self, scene: str, seed: Union[int, Sequence[int]],
               render: bool = True, start: Optional[Start] = None) -> Observation:
         """
@@ -128,13 +167,13 @@ class WorldModel(Protocol):
         :param scene: one of ``spec.scenes``
         :param seed: start state; one int, or one per world of the batch
         :param render: False skips rgb and depth
-        :param start: given where ``spec.takes_text`` or ``spec.takes_images``
+        :param start: where it can take prompts or images
         :return: the first observation, t = 1, at sim time zero
         :raises SpecError: it cannot start like that (an unknown scene: lists the known ones);
             nothing changed
         """
-        ...
 
+    @abstractmethod
     def step(self, actions: np.ndarray, render: bool = True) -> Observation:
         """
         Advance one step.
@@ -143,29 +182,89 @@ class WorldModel(Protocol):
         :param render: False skips rgb and depth (state only, fast)
         :return: the t frames that followed
         """
-        ...
 
+    @abstractmethod
     def observe(self, observation: Observation, render: bool = True) -> Observation:
         """
         Replace imagined state by what was observed, as of the observation's last frame.
 
-        :param observation: measured poses, twists, joints and objects; with
-            ``spec.takes_images`` an ``rgb`` that is not None is the image to go on from,
-            (b, 1, h, w, 3) uint8 of any size
+        :param observation: measured poses, twists, joints and objects; where it can take images
+            an ``rgb`` that is not None is the image to go on from, (b, 1, h, w, 3) uint8 of any
+            size
         :param render: False skips rgb and depth
         :return: the world as it is now, t = 1; no sim time has passed
         :raises SpecError: an image that cannot be used; nothing changed
         """
-        ...
 
+    @abstractmethod
     def object_names(self, scene: str) -> Tuple[str, ...]:
         """Return the names of a scene's movable objects, in the order of ``object_pose``."""
-        ...
 
-    def snapshot(self):
+    @abstractmethod
+    def snapshot(self) -> Any:
         """Return an opaque copy of the state, to be handed to ``restore``."""
-        ...
 
-    def restore(self, snapshot) -> None:
+    @abstractmethod
+    def restore(self, snapshot: Any) -> None:
         """Go back to a snapshot; later steps give the same bytes as they did after it."""
-        ...
+
+    # What an engine may have besides.
+
+    def set_prompt(self, text: str) -> None:
+        """
+        Go on with another prompt from the next step on (``can.take_prompts``).
+
+        :param text: the prompt
+        :raises SpecError: it takes none
+        """
+        raise self._refusal('takes no prompt')
+
+    def prepare_prompt(self, text: str) -> None:
+        """Do the slow part of ``set_prompt`` ahead, from any thread (``can.prepare_prompt``)."""
+
+    def finish_step(self) -> None:
+        """
+        Do the work that only the next step needs (``can.finish_step``).
+
+        Called once after each step, again if it raised, while others look at the frames.
+        """
+
+    def undo_step(self) -> None:
+        """
+        Take the newest step back as if it had never been made (``can.undo_step``).
+
+        Finished or not, until the next one begins; a prompt stays.
+
+        :raises SpecError: it cannot
+        """
+        raise self._refusal('cannot take a step back')
+
+    def render(self, state: Observation) -> Observation:
+        """
+        Draw a state that came from elsewhere; that of the world stays (``can.render``).
+
+        :param state: base, joints and objects of its last frame are drawn
+        :return: what there is to see, t = 1
+        :raises SpecError: it cannot
+        """
+        raise self._refusal('draws no state but its own')
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether there is no state to go on from: only a reset or a restore can follow."""
+        return False
+
+    def kill(self, reason: Exception) -> None:
+        """
+        End the engine at once, from any thread; the call under way raises (``can.kill``).
+
+        :param reason: what it raises
+        :raises SpecError: it cannot
+        """
+        raise self._refusal('cannot be killed')
+
+    def close(self) -> None:
+        """Give back what it holds; nothing is called afterwards."""
+
+    def _refusal(self, what: str) -> SpecError:
+        return SpecError(f'The engine {self.spec.engine!r} {what}.')

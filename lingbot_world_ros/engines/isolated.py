@@ -8,27 +8,22 @@ A state too large to be copied after each call (``cheap_snapshots`` False) is lo
 process: such an engine can only be reset, and goes on from an observation.
 Only trusted code is at the other end of the pipe, so messages are pickled.
 """
-from functools import partial
+from dataclasses import replace
 import multiprocessing
-import os
-import pickle
-import signal
-import threading
-import time
 from typing import Callable, Optional
 
-from lingbot_world_ros.session.faults import EngineLost
+from lingbot_world_ros.engines.interface import WorldModel
+from lingbot_world_ros.errors import EngineLost
+from lingbot_world_ros.processes import begin_as_child, exit_text, portable
 
-PARENT_CHECK_S = 1.0
 END_S = 3.0  # an engine that does not end by itself is killed after this long
 ADVANCING = ('reset', 'step', 'observe')  # calls that leave another state
-OPTIONAL = ('set_prompt', 'finish_step', 'undo_step')  # what an engine may have besides
 
 
-class IsolatedWorld:
+class IsolatedWorld(WorldModel):
     """A ``WorldModel`` whose work is done by a child process; one thread may call it."""
 
-    def __init__(self, make_world: Callable[[], object]):
+    def __init__(self, make_world: Callable[[], WorldModel]):
         """
         Start the process and load the engine there.
 
@@ -42,10 +37,7 @@ class IsolatedWorld:
         self._killed_by: Optional[Exception] = None
         self._snapshot = None  # of the engine after its newest answer
         self._object_names = {}
-        self.spec = None
         self._start()
-        for name in self._optional:
-            setattr(self, name, partial(self._call, name))
 
     @property
     def pid(self) -> Optional[int]:
@@ -92,6 +84,22 @@ class IsolatedWorld:
         self._call('restore', state)
         self._snapshot = snapshot
 
+    def set_prompt(self, text: str) -> None:
+        """Go on with another prompt; see ``WorldModel.set_prompt``."""
+        self._call('set_prompt', text)
+
+    def finish_step(self) -> None:
+        """Do what only the next step needs; see ``WorldModel.finish_step``."""
+        self._call('finish_step')
+
+    def undo_step(self) -> None:
+        """Take the newest step back; see ``WorldModel.undo_step``."""
+        self._call('undo_step')
+
+    def render(self, state):
+        """Draw a state; see ``WorldModel.render``."""
+        return self._call('render', state)
+
     def kill(self, reason: Exception) -> None:
         """
         End the process at once; the call under way raises ``reason``. Any thread may do that.
@@ -123,7 +131,8 @@ class IsolatedWorld:
         self._process.start()
         theirs.close()
         self._killed_by, self._fresh = None, True
-        self.spec, self._optional = self._receive()
+        spec = self._receive()  # a prompt has to wait for its turn in the pipe
+        self.spec = replace(spec, can=replace(spec.can, kill=True, prepare_prompt=False))
 
     def _call(self, name, *args, **kwargs):
         try:
@@ -157,22 +166,12 @@ class IsolatedWorld:
         raise EngineLost(f'the process of the engine ended ({exit_text(code)})')
 
 
-def exit_text(code):
-    if code is None:
-        return 'its pipe closed'
-    if code < 0:
-        name = signal.Signals(-code).name
-        return f'{name}, possibly out of memory' if name == 'SIGKILL' else name
-    return f'exit code {code}'
-
-
 def _serve(pipe, make_world):
     """Run in the child: make the engine, then answer until the pipe closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
-    threading.Thread(target=end_with_parent, args=(os.getppid(),), daemon=True).start()
+    begin_as_child()
     try:
         world = make_world()
-        _send(pipe, True, (world.spec, [name for name in OPTIONAL if hasattr(world, name)]))
+        _send(pipe, True, world.spec)
         while True:
             name, args, kwargs = pipe.recv()
             try:
@@ -185,19 +184,9 @@ def _serve(pipe, make_world):
             else:
                 _send(pipe, True, answer)
     except EOFError:
-        if hasattr(world, 'close'):
-            world.close()
+        world.close()
     except Exception as error:  # the engine could not be made
         _send(pipe, False, portable(error))
-
-
-def portable(error):
-    """Return the error itself if it survives the pipe, else its text."""
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:  # whatever a foreign class does when pickled
-        return RuntimeError(f'{type(error).__name__}: {error}')
-    return error
 
 
 def _send(pipe, good, answer):
@@ -205,10 +194,3 @@ def _send(pipe, good, answer):
         pipe.send((good, answer))
     except (BrokenPipeError, ConnectionResetError):
         raise EOFError from None
-
-
-def end_with_parent(parent):
-    """A killed parent closes no pipe that a hanging engine would look at."""
-    while os.getppid() == parent:
-        time.sleep(PARENT_CHECK_S)
-    os._exit(1)

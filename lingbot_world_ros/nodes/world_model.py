@@ -202,8 +202,7 @@ class WorldModelNode(LifecycleNode):
             self.session = Session(engine, spec, observers=observers, log=self.get_logger(),
                                    make_world=make_engine)
         except Exception:
-            if hasattr(engine, 'close'):
-                engine.close()
+            engine.close()
             raise
         if self._encoder is not None:
             session = self.session  # bound here: a late command may come after a cleanup

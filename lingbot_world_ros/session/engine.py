@@ -11,9 +11,9 @@ import threading
 from typing import Callable, Optional
 
 from lingbot_world_ros.engines.interface import Observation, Start, WorldModel
-from lingbot_world_ros.errors import SpecError
+from lingbot_world_ros.errors import EngineDiverged, EngineHung, SpecError
 from lingbot_world_ros.session.clock import WallClock
-from lingbot_world_ros.session.faults import check_finite, EngineDiverged, EngineHung
+from lingbot_world_ros.session.faults import check_finite
 from lingbot_world_ros.session.requests import Refused
 from lingbot_world_ros.session.states import Reason
 from lingbot_world_ros.worlds.library import WorldDefinition
@@ -143,8 +143,8 @@ class Engine:
         self.world, self._is_watched = world, is_watched
         self._wake, self._clock, self._log = wake, clock, log
         self._timeout_s, self._make_world = timeout_s, make_world
-        self.makes_ahead = world.spec.frames_per_step > 1 and hasattr(world, 'undo_step')
-        self._finishes = hasattr(world, 'finish_step')
+        self.makes_ahead = world.spec.frames_per_step > 1 and world.spec.can.undo_step
+        self._finishes = world.spec.can.finish_step
         self._runner = _Runner(wake) if self.makes_ahead else None
         self._busy_until_ns: Optional[int] = None  # when the call that runs counts as hanging
         self._caller: Optional[threading.Thread] = None
@@ -252,8 +252,7 @@ class Engine:
     def close(self) -> None:
         """End the engine, after the call that runs."""
         self.drop()
-        if hasattr(self.world, 'close'):
-            self._call(self.world.close, is_watched=False)
+        self._call(self.world.close, is_watched=False)
         if self._runner is not None:
             self._runner.end()
 
@@ -312,7 +311,7 @@ class Engine:
         if self._busy_until_ns is None or self._clock.now_ns() < self._busy_until_ns:
             return None
         error = EngineHung(f'a step took longer than step_timeout_s={self._timeout_s():g} s')
-        if hasattr(self.world, 'kill'):
+        if self.world.spec.can.kill:
             self._busy_until_ns = None
             self.world.kill(error)
             return None
@@ -443,7 +442,7 @@ class Engine:
 
     def _disown(self, error):
         """Take back a step that was made, but badly; no snapshot can do that."""
-        if hasattr(self.world, 'undo_step'):
+        if self.world.spec.can.undo_step:
             self._guarded(self.world.undo_step)
         else:
             self._broken_by = error
@@ -466,7 +465,7 @@ class Engine:
             self._is_unfinished = self._finishes and self._good.is_step
             self._finish_error = None
             return 'from the last good state'
-        if getattr(self.world, 'is_lost', False):
+        if self.world.is_lost:
             self._guarded(self._restart, LOADING_FACTOR)
             self._is_unfinished, self._finish_error = False, None
             return self._restarted_text()
@@ -503,7 +502,7 @@ class Engine:
         try:
             self._guarded(self.world.undo_step)
         except Exception as error:  # an engine may fail in any way; the next step tells
-            if not getattr(self.world, 'is_lost', False):
+            if not self.world.is_lost:
                 self._broken_by = error
         self._good, self._is_unfinished, self._finish_error = self._before, False, None
 
@@ -529,4 +528,8 @@ class _Gone:
     """Stands where an engine was that hangs; only its description is left."""
 
     def __init__(self, world):
-        self.spec, self.object_names = world.spec, world.object_names
+        can = replace(world.spec.can, prepare_prompt=False)
+        self.spec, self.object_names = replace(world.spec, can=can), world.object_names
+
+    def close(self):
+        """Do nothing: the engine is left behind."""

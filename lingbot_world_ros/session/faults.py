@@ -1,19 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What can go wrong with an engine, by name, and how an exception is told apart. No ROS."""
+from lingbot_world_ros.errors import EngineDiverged, EngineHung, EngineLost
 from lingbot_world_ros.session.states import Fault
 import numpy as np
-
-
-class EngineDiverged(ArithmeticError):
-    """An engine returned values that are not finite."""
-
-
-class EngineHung(TimeoutError):
-    """A step of an engine took longer than it may."""
-
-
-class EngineLost(ConnectionError):
-    """The process of an engine ended."""
 
 
 def fault_of(error: BaseException) -> Fault:

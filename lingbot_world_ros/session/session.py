@@ -316,8 +316,8 @@ class Session:
             return _refused(Reason.UNSUPPORTED, f'The engine {self.world.spec.engine!r} takes no '
                             'prompt.')
         asked = self._prompts.ask(text)
-        self._prompts.prepare(asked, getattr(self.world, 'prepare_prompt', None),
-                              self._submit_prompt)
+        prepare = self.world.prepare_prompt if self.world.spec.can.prepare_prompt else None
+        self._prompts.prepare(asked, prepare, self._submit_prompt)
         return asked.future
 
     def anchor_image(self, rgb: np.ndarray) -> Future:

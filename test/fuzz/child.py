@@ -6,6 +6,7 @@ Requests come in on standard input as ``marshal`` data, answers leave on standar
 messages come as they always do. From ``watch`` on every file that Python opens is looked at.
 """
 from collections import deque
+from dataclasses import replace
 import marshal
 import os
 from pathlib import Path
@@ -18,7 +19,7 @@ import time
 from fake_world import FakeWorld
 from fuzz.texts import SECRET
 from lingbot_world_ros import paths
-from lingbot_world_ros.engines.interface import WorldSpec
+from lingbot_world_ros.engines.interface import Capabilities
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.messages.name_filter import NameFilter
 from lingbot_world_ros.robots.calibration import load_calibration
@@ -67,9 +68,8 @@ class Direct:
     def __init__(self, folders):
         self._folders = folders
         world = FakeWorld()
-        plain = dict(vars(world.spec))
         self._spec = world.spec
-        self._rich = WorldSpec(**{**plain, 'takes_text': True, 'takes_images': True})
+        self._rich = replace(world.spec, can=Capabilities(take_prompts=True, take_images=True))
 
     def _library(self, rich):
         return WorldLibrary(self._rich if rich else self._spec, self._folders['{worlds}'])

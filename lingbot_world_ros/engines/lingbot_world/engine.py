@@ -12,8 +12,9 @@ from typing import Optional, Tuple
 from lingbot_world_ros.actions.camera_columns import camera_action_dims, camera_motion_of
 from lingbot_world_ros.actions.embedding import integrate_twist
 from lingbot_world_ros.actions.layout import ActionLayout, robot_action_layout
-from lingbot_world_ros.engines.interface import Observation, Start, WorldSpec
-from lingbot_world_ros.errors import SpecError, unknown_name
+from lingbot_world_ros.engines.interface import (Capabilities, Observation, Start, WorldModel,
+                                                 WorldSpec)
+from lingbot_world_ros.errors import EngineDiverged, SpecError, unknown_name
 from lingbot_world_ros.geometry.camera import CameraSpec
 from lingbot_world_ros.models.wan.build import (build_stream, check_memory, load_models,
                                                 ModelOptions)
@@ -35,6 +36,8 @@ IMAGE_SCENE = 'image'  # whose start image the user gives
 BASE_SPEED_MPS = 1.0
 CAMERA_HEIGHT_M = 1.2
 MAX_POSITION = 1e4  # rad or m, of joints without limits
+CAN = Capabilities(take_prompts=True, prepare_prompt=True, take_images=True, take_poses=False,
+                   follow_camera=True, snapshot_cheaply=False, finish_step=True, undo_step=True)
 DEFAULT_JOINT_SPEED = 1.0  # rad/s or m/s, of joints whose URDF names none
 
 
@@ -105,7 +108,7 @@ class _Body:
     joint_velocity: np.ndarray  # (J,)
 
 
-class LingBotWorld:
+class LingBotWorld(WorldModel):
     """One imagined world on one accelerator, streamed without end."""
 
     def __init__(self, batch_size: int = 1, robot_description: str = '', on_progress=None,
@@ -137,8 +140,7 @@ class LingBotWorld:
             engine='lingbot_world', model=models.name, scenes=(*self._scenes, IMAGE_SCENE),
             robot=robot, action=layout, frame_rate_hz=FRAME_RATE_HZ,
             frames_per_step=FRAMES_PER_LATENT * spec.window.chunk_latents,
-            integrated_states=('base', 'joints'), takes_text=True, takes_images=True,
-            free_camera=True, takes_poses=False, cheap_snapshots=False)
+            integrated_states=('base', 'joints'), can=CAN)
         self._frames = FrameCopy()
         self._rest = np.tile(np.eye(4), (spec.window.chunk_latents, 1, 1))
         self._body: Optional[_Body] = None
@@ -207,8 +209,7 @@ class LingBotWorld:
 
     def close(self) -> None:
         """End the processes on other GPUs, if there are any."""
-        if hasattr(self._stream, 'close'):
-            self._stream.close()
+        self._stream.close()
 
     def object_names(self, scene: str) -> Tuple[str, ...]:
         """Return none: nothing in an image can be moved by name."""
@@ -304,7 +305,6 @@ class _readable_errors:
             raise MemoryError(f'{str(error).splitlines()[0]} Use a smaller window_latents or '
                               'frame size, or precision nf4.') from error
         if isinstance(error, FloatingPointError):
-            from lingbot_world_ros.session.faults import EngineDiverged
             raise EngineDiverged(str(error)) from error
 
 

@@ -12,7 +12,7 @@ import weakref
 
 import cv2
 from lingbot_world_ros.actions.layout import robot_action_layout
-from lingbot_world_ros.engines.interface import Observation, WorldSpec
+from lingbot_world_ros.engines.interface import Observation, WorldModel, WorldSpec
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.robots.robot import ROBOT
 from lingbot_world_ros.worlds.scenes import get_scene, Scene, SCENES, StartState
@@ -219,7 +219,7 @@ def _second_nearest(depth: np.ndarray) -> np.ndarray:
     return np.minimum(np.maximum(low, low_2), np.minimum(high, high_2))
 
 
-class ReferenceWorld:
+class ReferenceWorld(WorldModel):
     """MuJoCo as a ``WorldModel``; the worlds of a batch are stepped one after the other."""
 
     def __init__(self, batch_size: int = 1, arm_mask: bool = False, robot=ROBOT):

@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 
 from lingbot_world_ros.actions.layout import robot_action_layout
-from lingbot_world_ros.engines.interface import Observation, WorldSpec
+from lingbot_world_ros.engines.interface import Observation, WorldModel, WorldSpec
 from lingbot_world_ros.errors import SpecError, unknown_name
 from lingbot_world_ros.models.room.state import advance, RoomState
 from lingbot_world_ros.robots.robot import ROBOT
@@ -26,7 +26,7 @@ NUM_LATENT = 8  # width of the stochastic part
 NUM_OBJECTS = 3  # movable objects of every scene
 
 
-class RoomWorld:
+class RoomWorld(WorldModel):
     """
     A batch of imagined rooms.
 

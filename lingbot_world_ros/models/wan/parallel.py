@@ -21,7 +21,6 @@ from multiprocessing import connection
 import os
 import pickle
 import shutil
-import signal
 import tempfile
 import threading
 import time
@@ -29,10 +28,9 @@ import traceback
 from typing import Callable, NamedTuple, Optional, Sequence, Tuple
 import weakref
 
-from lingbot_world_ros.engines.isolated import end_with_parent, exit_text, portable
-from lingbot_world_ros.errors import SpecError
+from lingbot_world_ros.errors import EngineHung, EngineLost, SpecError
 from lingbot_world_ros.models.wan.stream import CausalStream
-from lingbot_world_ros.session.faults import EngineHung, EngineLost
+from lingbot_world_ros.processes import begin_as_child, exit_text, portable
 import torch
 from torch import distributed, Tensor
 
@@ -577,8 +575,7 @@ class _Follower:
 
 def _follow(pipe, rank, meeting, make_follower):
     """Run in a child: make the follower, then do what comes through the pipe until it closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
-    threading.Thread(target=end_with_parent, args=(os.getppid(),), daemon=True).start()
+    begin_as_child()
     code = 0
     try:
         follower = make_follower(rank)

@@ -188,6 +188,9 @@ class CausalStream:
         self._state, self._before, self._text, cache = snapshot
         self.cache.restore(cache)
 
+    def close(self) -> None:
+        """Give back what is held elsewhere: nothing, in one process."""
+
     def _denoise(self, state, f, camera):
         """Return clean latents (1, 16, f, h, w) float32."""
         schedule, first = self.spec.schedule, state.next_latent
