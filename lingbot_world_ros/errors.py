@@ -6,6 +6,7 @@ Everything else is our own mistake.
 """
 
 MAX_LISTED = 30
+MAX_COMPARED = 100  # characters; comparing more takes time that grows with their square
 
 
 class SpecError(ValueError):
@@ -50,11 +51,27 @@ def unknown_name(kind: str, name: str, known) -> SpecError:
     :param known: iterable of names that would have been accepted
     :return: the error, to be raised by the caller
     """
-    import difflib
     known = sorted(str(k) for k in known)
-    near = difflib.get_close_matches(str(name)[:100], known, n=1, cutoff=0.5)
-    hint = f' Did you mean {near[0]!r}?' if near else ''
+    hint = did_you_mean(name, known)
     if len(known) > MAX_LISTED:  # a page of names helps nobody
-        known = difflib.get_close_matches(str(name), known, n=5, cutoff=0.0)
+        known = _nearest(name, known, 5, 0.0)
         return SpecError(f'Unknown {kind} {quoted(name)}.{hint} Nearest: {", ".join(known)}.')
     return SpecError(f'Unknown {kind} {quoted(name)}.{hint} Known: {", ".join(known) or "none"}.')
+
+
+def did_you_mean(name: str, known) -> str:
+    """
+    Ask for the nearest known name.
+
+    :param name: the name that was given
+    :param known: iterable of names that would have been accepted
+    :return: a sentence with a space before it, '' where none is near
+    """
+    near = _nearest(name, known, 1, 0.5)
+    return f' Did you mean {near[0]!r}?' if near else ''
+
+
+def _nearest(name: str, known, count: int, cutoff: float) -> list:
+    import difflib
+    return difflib.get_close_matches(str(name)[:MAX_COMPARED], [str(k) for k in known], n=count,
+                                     cutoff=cutoff)

@@ -134,7 +134,8 @@ def read_yaml(block, folder):
         from fake_world import FakeWorld
         from lingbot_world_ros.engines.interface import Capabilities
         from lingbot_world_ros.robots.robot import ROBOT
-        from lingbot_world_ros.worlds.library import IMAGE_SCENE, WorldLibrary
+        from lingbot_world_ros.worlds.definition import IMAGE_SCENE
+        from lingbot_world_ros.worlds.library import WorldLibrary
         from lingbot_world_ros.worlds.scenes import SCENES
         spec = replace(FakeWorld(robot=ROBOT).spec, scenes=(*SCENES, IMAGE_SCENE),
                        can=Capabilities(take_prompts=True, take_images=True))

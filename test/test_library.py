@@ -12,12 +12,13 @@ from lingbot_world_ros.engines.interface import Capabilities, WorldSpec
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.paths import share_path
 from lingbot_world_ros.robots.robot import ROBOT
-from lingbot_world_ros.worlds import library as library_module
-from lingbot_world_ros.worlds.library import (ImageCamera, MAX_BYTES, misplaced, NamedPose,
-                                              started_from, WorldDefinition, WorldError,
-                                              WorldLibrary)
+from lingbot_world_ros.worlds.definition import ImageCamera, NamedPose, WorldDefinition, WorldError
+from lingbot_world_ros.worlds.library import WorldLibrary
+from lingbot_world_ros.worlds.placement import misplaced
 from lingbot_world_ros.worlds.scenes import get_scene, SCENES
+from lingbot_world_ros.worlds.start import started_from
 from lingbot_world_ros.worlds.start_images import start_images
+from lingbot_world_ros.worlds.world_file import MAX_BYTES
 import pytest
 
 SPEC = WorldSpec(engine='test', model='test 1', scenes=tuple(SCENES), robot=ROBOT,
@@ -201,10 +202,12 @@ def test_links_are_followed_before_the_check(library, folder):
 
 def test_package_of_links_needs_its_sources_in_world_path(folder, tmp_path, monkeypatch):
     """As colcon installs with --symlink-install: share holds links into the source folder."""
-    share = tmp_path / 'share'
-    share.mkdir()
-    (share / 'linked.yaml').symlink_to(folder / 'plain.yml')
-    monkeypatch.setattr(library_module, '_package_share', lambda package: share.resolve())
+    pytest.importorskip('ament_index_python')
+    for below in ('their_robot', 'ament_index/resource_index/packages'):
+        (tmp_path / 'share' / below).mkdir(parents=True)
+    (tmp_path / 'share/ament_index/resource_index/packages/their_robot').touch()
+    (tmp_path / 'share/their_robot/linked.yaml').symlink_to(folder / 'plain.yml')
+    monkeypatch.setenv('AMENT_PREFIX_PATH', str(tmp_path))
     uri = 'package://their_robot/linked.yaml'
     assert code_of(WorldLibrary(SPEC), uri) == 'NOT_FOUND'
     assert WorldLibrary(SPEC, str(folder)).load(uri).scene == 'workshop'

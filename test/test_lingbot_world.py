@@ -15,7 +15,7 @@ from lingbot_world_ros.engines.interface import Start  # noqa: E402
 from lingbot_world_ros.engines.registry import make_world  # noqa: E402
 from lingbot_world_ros.errors import EngineDiverged, SpecError  # noqa: E402
 from lingbot_world_ros.paths import share_path  # noqa: E402
-from lingbot_world_ros.worlds.library import ImageCamera, WorldDefinition  # noqa: E402
+from lingbot_world_ros.worlds.definition import ImageCamera, WorldDefinition  # noqa: E402
 import numpy as np  # noqa: E402
 import wan_checkpoints as tiny  # noqa: E402
 from wan_companions import write_companions  # noqa: E402

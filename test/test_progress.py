@@ -18,7 +18,7 @@ from lingbot_world_ros.progress import (Loading, Progress, progress_bar, show_un
                                         with_progress)
 from lingbot_world_ros.recording.recorded import RecordedStep, RecordedWorld, Segment
 from lingbot_world_ros.recording.replay import open_session, verify
-from lingbot_world_ros.worlds.library import WorldDefinition
+from lingbot_world_ros.worlds.definition import WorldDefinition
 import numpy as np
 import pytest
 

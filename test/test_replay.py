@@ -15,7 +15,7 @@ from lingbot_world_ros.session.observer import SessionObserver
 from lingbot_world_ros.session.session import Session, SessionSpec
 from lingbot_world_ros.session.states import Mode
 from lingbot_world_ros.session.status import SessionStatus
-from lingbot_world_ros.worlds.library import WorldDefinition
+from lingbot_world_ros.worlds.definition import WorldDefinition
 import numpy as np
 import pytest
 

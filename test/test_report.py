@@ -38,7 +38,7 @@ from lingbot_world_ros.report.pictures import difference, evenly, movie  # noqa:
 from lingbot_world_ros.report.run_page import run_page  # noqa: E402
 from lingbot_world_ros.session.observer import SessionObserver  # noqa: E402
 from lingbot_world_ros.session.session import Session, SessionSpec  # noqa: E402
-from lingbot_world_ros.worlds.library import WorldDefinition  # noqa: E402
+from lingbot_world_ros.worlds.definition import WorldDefinition  # noqa: E402
 import numpy as np  # noqa: E402
 from PIL import Image as PillowImage  # noqa: E402
 from rclpy.serialization import serialize_message  # noqa: E402

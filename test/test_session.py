@@ -14,7 +14,7 @@ from lingbot_world_ros.session.observer import SessionObserver
 from lingbot_world_ros.session.requests import Refused
 from lingbot_world_ros.session.session import Session, SessionSpec
 from lingbot_world_ros.session.states import Fault
-from lingbot_world_ros.worlds.library import WorldDefinition
+from lingbot_world_ros.worlds.definition import WorldDefinition
 import numpy as np
 import pytest
 

@@ -10,7 +10,7 @@ from lingbot_world_ros.engines.registry import make_world
 from lingbot_world_ros.robots.robot import ROBOT
 from lingbot_world_ros.session.observer import SessionObserver
 from lingbot_world_ros.session.session import Session, SessionSpec
-from lingbot_world_ros.worlds.library import WorldDefinition
+from lingbot_world_ros.worlds.definition import WorldDefinition
 import numpy as np
 import pytest
 

@@ -3,7 +3,7 @@
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.models.wan.spec import VideoSize
 from lingbot_world_ros.models.wan.start import PinholeCamera, read_image, seen_by
-from lingbot_world_ros.worlds.library import ImageCamera
+from lingbot_world_ros.worlds.definition import ImageCamera
 import numpy as np
 import pytest
 

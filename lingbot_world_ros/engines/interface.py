@@ -15,7 +15,7 @@ from lingbot_world_ros.robots.robot import JointSpec, RobotSpec
 import numpy as np
 
 if TYPE_CHECKING:
-    from lingbot_world_ros.worlds.library import ImageCamera
+    from lingbot_world_ros.worlds.definition import ImageCamera
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from lingbot_world_ros.messages.name_filter import NameFilter
 from lingbot_world_ros.messages.stamps import set_stamp
 from lingbot_world_ros.session.entities import EntityState
 from lingbot_world_ros.session.states import State
-from lingbot_world_ros.worlds.library import NamedPose, WorldDefinition
+from lingbot_world_ros.worlds.definition import NamedPose, WorldDefinition
 from lingbot_world_ros.worlds.scenes import get_scene, ROBOT_HEIGHT_M, SCENES
 import numpy as np
 

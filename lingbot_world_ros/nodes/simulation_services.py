@@ -19,7 +19,9 @@ from lingbot_world_ros.messages.simulation import (FEATURE_UNSUPPORTED, INCORREC
 from lingbot_world_ros.nodes.waiting import Waiting
 from lingbot_world_ros.session.requests import Refused
 from lingbot_world_ros.session.states import Mode, Reason, State, TimePolicy
-from lingbot_world_ros.worlds.library import misplaced, WorldError, WorldLibrary
+from lingbot_world_ros.worlds.definition import WorldError
+from lingbot_world_ros.worlds.library import WorldLibrary
+from lingbot_world_ros.worlds.placement import misplaced
 import numpy as np
 from rclpy.action import ActionServer, CancelResponse
 from rclpy.exceptions import NameValidationException

@@ -30,8 +30,9 @@ from lingbot_world_ros.session.observer import SessionObserver
 from lingbot_world_ros.session.session import Session, SessionSpec
 from lingbot_world_ros.session.states import Mode, State
 from lingbot_world_ros.settings.parameters import declare, engine_options, flat, WORLD_MODEL
-from lingbot_world_ros.worlds.library import (check_prompt, find_start_image, IMAGE_SCENE,
-                                              started_from, WorldLibrary)
+from lingbot_world_ros.worlds.definition import IMAGE_SCENE
+from lingbot_world_ros.worlds.library import WorldLibrary
+from lingbot_world_ros.worlds.start import check_prompt, find_start_image, started_from
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from sensor_msgs.msg import Image

@@ -18,7 +18,8 @@ from lingbot_world_ros.session.observer import SessionObserver
 from lingbot_world_ros.session.session import Session, SessionSpec
 from lingbot_world_ros.session.states import Mode, State
 from lingbot_world_ros.session.status import SessionStatus
-from lingbot_world_ros.worlds.library import WorldDefinition, WorldLibrary
+from lingbot_world_ros.worlds.definition import WorldDefinition
+from lingbot_world_ros.worlds.library import WorldLibrary
 import numpy as np
 
 SAME, DIFFERS, UNVERIFIABLE = 'same', 'differs', 'unverifiable'

@@ -16,7 +16,7 @@ from lingbot_world_ros.session.clock import WallClock
 from lingbot_world_ros.session.faults import check_finite
 from lingbot_world_ros.session.requests import Refused
 from lingbot_world_ros.session.states import Reason
-from lingbot_world_ros.worlds.library import WorldDefinition
+from lingbot_world_ros.worlds.definition import WorldDefinition
 import numpy as np
 
 LOADING_FACTOR = 12  # loading a world may take this many times as long as a step

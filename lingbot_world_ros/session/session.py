@@ -31,7 +31,7 @@ from lingbot_world_ros.session.requests import check_request, Refused
 from lingbot_world_ros.session.spec import SessionSpec
 from lingbot_world_ros.session.states import Mode, Reason, Request, State, TimePolicy
 from lingbot_world_ros.session.status import SessionStatus
-from lingbot_world_ros.worlds.library import WorldDefinition
+from lingbot_world_ros.worlds.definition import WorldDefinition
 import numpy as np
 
 LATENCY_WINDOW_NS = 5_000_000_000

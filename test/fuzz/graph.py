@@ -9,7 +9,7 @@ from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.nodes.action_encoder import ActionEncoderNode
 from lingbot_world_ros.nodes.run import make_pair, Spinner
 from lingbot_world_ros.nodes.world_model import WorldModelNode
-from lingbot_world_ros.worlds.library import WorldDefinition
+from lingbot_world_ros.worlds.definition import WorldDefinition
 import numpy as np
 import rclpy
 

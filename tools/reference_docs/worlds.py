@@ -4,7 +4,7 @@ from lingbot_world_ros.engines.registry import ENGINES
 from lingbot_world_ros.paths import share_path
 from lingbot_world_ros.plain_yaml import load_plain_yaml
 from lingbot_world_ros.robots.robot import ROBOT
-from lingbot_world_ros.worlds.library import IMAGE_SCENE, VIEW
+from lingbot_world_ros.worlds.definition import IMAGE_SCENE, VIEW
 from lingbot_world_ros.worlds.scenes import get_scene, SCENES
 from lingbot_world_ros.worlds.start_images import start_images
 from md import code, page, prose, table
