@@ -55,18 +55,15 @@ KNOWN = {
     ('rclpy', 'cli/teleop.py', 'rclpy'),
     ('rclpy', 'cli/view.py', 'rclpy'),
     ('rclpy', 'cli/view.py', 'rclpy.parameter'),
-    ('ring', 'engines/interface.py', 'worlds/library.py'),
     ('ring', 'models/wan/checkpoint.py', 'models/wan/nf4.py'),
     ('ring', 'models/wan/nf4.py', 'models/wan/checkpoint.py'),
     ('ring', 'nodes/action_encoder.py', 'nodes/run.py'),
     ('ring', 'nodes/run.py', 'nodes/action_encoder.py'),
     ('ring', 'nodes/run.py', 'nodes/world_model.py'),
     ('ring', 'nodes/world_model.py', 'nodes/run.py'),
-    ('ring', 'worlds/library.py', 'engines/interface.py'),
     ('upward', 'actions/camera_path.py', 'models/wan/spec.py'),
     ('upward', 'evaluation/evaluate.py', 'training/baseline.py'),
     ('upward', 'robots/urdf.py', 'actions/limits.py'),
-    ('upward', 'worlds/library.py', 'engines/interface.py'),
 }
 
 TIDY = {
