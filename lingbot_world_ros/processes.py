@@ -224,7 +224,7 @@ def exit_text(code: Optional[int]) -> str:
     return f'exit code {code}'
 
 
-def portable(error: Exception) -> Exception:
+def portable(error: BaseException) -> BaseException:
     """Return the error itself if it survives a pipe, else its text."""
     try:
         pickle.loads(pickle.dumps(error))

@@ -9,7 +9,7 @@ floor, x and y along the walls, z up, metres.
 """
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Tuple
+from typing import List, Tuple
 import zlib
 
 from lingbot_world_ros.errors import unknown_name
@@ -98,7 +98,7 @@ class Scene:
         """
         rng = np.random.default_rng([zlib.crc32(self.name.encode()), abs(int(seed)),
                                      int(seed < 0)])
-        taken = []  # (x, y, radius)
+        taken: List[np.ndarray] = []  # (x, y, radius)
         base_xy = self._free_point(rng, ROBOT.base_radius_m + 0.12, taken)
         base = np.array([*base_xy, rng.uniform(-np.pi, np.pi)])
         objects = []

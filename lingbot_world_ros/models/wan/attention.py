@@ -7,7 +7,7 @@ as slices of a cache are. Nothing here waits for the device, and all of it can b
 """
 from functools import lru_cache
 import importlib
-from typing import Callable, List, NamedTuple
+from typing import Any, Callable, Dict, List, NamedTuple
 
 from lingbot_world_ros.errors import shown, SpecError, unknown_name
 from lingbot_world_ros.models.wan.kernels import attend_8bit, FP8, why_no_triton
@@ -20,7 +20,7 @@ Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 ORDER = {'cuda': ('flash_attn_3', 'cudnn', 'flash', 'sdpa')}  # elsewhere PLAIN
 PLAIN = ('sdpa',)
 FLASH_ATTN = {'flash_attn_3': 'flash_attn_interface', 'flash_attn_2': 'flash_attn'}
-LOADED = {}  # functions of FLASH_ATTN's modules, which are heavy and mostly absent
+LOADED: Dict[str, Any] = {}  # functions of FLASH_ATTN's modules, which are heavy and mostly absent
 PROBE_HEAD_DIM, PROBE_TOKENS = 128, 128
 
 
@@ -194,4 +194,4 @@ def _name(name: str, device: str, dtype: torch.dtype, head_dim: int) -> str:
 
 
 # As torch.compiler.assume_constant_result does, which takes a second to import the compiler.
-_name._dynamo_marked_constant = True
+setattr(_name, '_dynamo_marked_constant', True)

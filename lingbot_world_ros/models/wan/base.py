@@ -185,7 +185,8 @@ class BaseClips:
             velocity = network.velocity(torch.cat([latents, given], 1), timestep)
             latents, history = solver.step(latents, velocity, i, history)
             yield ClipStep(index, i + 1, len(solver), expert)
-        network = given = None  # room for the decoder
+        del given  # room for the decoder
+        network = None
         if not bool(torch.isfinite(latents).all()):  # waits for the clip, once
             raise FloatingPointError('the imagined latents are not finite')
         yield ClipStep(index, len(solver), len(solver), expert, self._decoded(latents))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 import logging
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Union
 
 from lingbot_world_ros.errors import SpecError, unknown_name
 from lingbot_world_ros.models.wan.attention import resolve
@@ -18,7 +18,7 @@ from lingbot_world_ros.models.wan.dit import WanDiT
 from lingbot_world_ros.models.wan.memory import check_room, estimate, Preset
 from lingbot_world_ros.models.wan.stream import CausalStream, StreamSpec
 from lingbot_world_ros.models.wan.text import load_text_encoder, TextEncoder
-from lingbot_world_ros.models.wan.tiny_vae import load_tiny_vae
+from lingbot_world_ros.models.wan.tiny_vae import load_tiny_vae, TinyVAE
 from lingbot_world_ros.models.wan.vae import WanVAE
 from lingbot_world_ros.models.wan.vae_file import load_vae
 import torch
@@ -104,7 +104,8 @@ def load_codec(checkpoint: Checkpoint, options: ModelOptions):
     device = torch_device(options.device)
     place = torch_device(options.decoder_device) if options.decoder_device else device
     dtype = _dtype(decoder_precision(place))
-    vae = decoder = load_vae(companion(checkpoint, options, 'vae'), place, dtype)
+    vae = load_vae(companion(checkpoint, options, 'vae'), place, dtype)
+    decoder: Union[WanVAE, TinyVAE] = vae
     if options.tiny_decoder:
         decoder = load_tiny_vae(options.tiny_decoder, place, dtype)
     if place == device:

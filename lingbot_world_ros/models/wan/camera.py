@@ -159,8 +159,8 @@ class RayGrid:
         """
         device, f = self.directions.device, len(poses)
         rotations = torch.as_tensor(poses[:, :3, :3], dtype=torch.float32).to(device)
-        constants = poses[:, :3, 3] if keys is None else keys
-        constants = torch.as_tensor(constants, dtype=torch.float32).to(device)
+        given = poses[:, :3, 3] if keys is None else keys
+        constants = torch.as_tensor(given, dtype=torch.float32).to(device)
         n, _, p = self.directions.shape
         directions = torch.einsum('fij,njp->fnip', rotations, self.directions)
         constants = constants[:, None, :, None].expand(f, n, -1, p)

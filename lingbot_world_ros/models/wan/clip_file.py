@@ -107,7 +107,7 @@ class _Video:
         import cv2
         self._out = out
         self._partial = out.with_name(f'.{out.stem}.partial{out.suffix}')
-        self._writer = cv2.VideoWriter(str(self._partial), cv2.VideoWriter_fourcc(*CODEC),
+        self._writer = cv2.VideoWriter(str(self._partial), cv2.VideoWriter.fourcc(*CODEC),
                                        frame_rate_hz, size[::-1])
 
     @property

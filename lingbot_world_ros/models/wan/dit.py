@@ -9,7 +9,7 @@ computed once and handed in: text per prompt, camera per chunk, time per step of
 Axes: b batch, c channel, f latent frames, h w latent rows and columns, n tokens, d model width,
 l text tokens. The residual stream is float32, matrix products are in the weights' dtype.
 """
-from typing import List, NamedTuple, Optional, Tuple
+from typing import Any, cast, Iterable, List, NamedTuple, Optional, Tuple
 
 from lingbot_world_ros.models.wan.attention import attend
 from lingbot_world_ros.models.wan.kv_cache import KVCache, Memory, Place
@@ -98,8 +98,8 @@ class Pass(NamedTuple):
     """What one pass over a chunk shares among all blocks."""
 
     rope: Rotation
-    attend: object  # (q, k, v) -> out, all (b, ., h, d)
-    parallel: object  # splits tokens and heads among processes, or None
+    attend: Any  # (q, k, v) -> out, all (b, ., h, d)
+    parallel: Any  # splits tokens and heads among processes, or None
 
 
 class Block(nn.Module):
@@ -209,7 +209,9 @@ class WanDiT(nn.Module):
         """
         super().__init__()
         self.spec, dim = spec, spec.dim
-        self.attend, self.parallel, self.keep_films = attend, None, True
+        self.attend: Any = attend
+        self.parallel: Any = None  # of parallel.Ulysses
+        self.keep_films = True
         self.patch_embedding = nn.Conv3d(spec.in_channels, dim, PATCH, PATCH)
         if spec.control_channels:
             self.patch_embedding_wancamctrl = nn.Linear(spec.control_width, dim)
@@ -244,7 +246,8 @@ class WanDiT(nn.Module):
         short = self.spec.text_len - embeddings.shape[1]
         padded = F.pad(embeddings.to(self.device, self.dtype), (0, 0, 0, short))
         context = self.text_embedding(padded)
-        return [block.cross_attn.keys_values(context) for block in self.blocks]
+        return [block.cross_attn.keys_values(context)
+                for block in cast(Iterable[Block], self.blocks)]
 
     def camera_context(self, ray_tokens: Tensor) -> CameraContext:
         """

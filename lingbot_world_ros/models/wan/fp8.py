@@ -35,6 +35,10 @@ class FP8Linear(nn.Module):
     original. Results are in the dtype of what comes in.
     """
 
+    weight: Tensor
+    weight_scale: Tensor
+    bias: Optional[Tensor]
+
     def __init__(self, in_features: int, out_features: int, bias: bool = True, device=None,
                  dtype: torch.dtype = torch.bfloat16):
         """
@@ -68,7 +72,7 @@ class FP8Linear(nn.Module):
         weight, scale = quantised_rows(linear.weight)
         made.weight.copy_(weight)
         made.weight_scale.copy_(scale.T)
-        if linear.bias is not None:
+        if made.bias is not None:
             made.bias.copy_(linear.bias)
         return made
 
@@ -104,6 +108,12 @@ class FP8Linear(nn.Module):
         return f'in_features={self.in_features}, out_features={self.out_features}'
 
 
+def _linear(module: nn.Module, name: str) -> nn.Linear:
+    linear = module.get_submodule(name)
+    assert isinstance(linear, nn.Linear)
+    return linear
+
+
 class FP8Report(NamedTuple):
     """What was quantised: layers, layers left, bytes of their parameters before and after."""
 
@@ -125,11 +135,11 @@ def quantise_fp8(module: nn.Module, skip: Optional[Sequence[str]] = None) -> FP8
     check_device(next(module.parameters()).device)
     layers = [name for name, part in module.named_modules() if type(part) is nn.Linear]
     chosen = [name for name in _without(layers, SKIP if skip is None else skip, skip is not None)
-              if _fits(module.get_submodule(name))]
+              if _fits(_linear(module, name))]
     before = num_bytes(module)
     for name in chosen:  # each original is freed before the next one is quantised
         parent, _, leaf = name.rpartition('.')
-        made = FP8Linear.from_linear(module.get_submodule(name))
+        made = FP8Linear.from_linear(_linear(module, name))
         setattr(module.get_submodule(parent), leaf, made)
     return FP8Report(len(chosen), len(layers) - len(chosen), before, num_bytes(module))
 

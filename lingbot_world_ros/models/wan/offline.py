@@ -99,7 +99,8 @@ def parse_size(text: str, rgb: np.ndarray) -> VideoSize:
     :raises SpecError: none of these
     """
     if text in AREAS_PX:
-        return size_for_image(*rgb.shape[:2], AREAS_PX[text])
+        height, width = rgb.shape[:2]
+        return size_for_image(height, width, AREAS_PX[text])
     sides = re.fullmatch('([0-9]{1,5})x([0-9]{1,5})', text)
     if not sides:
         raise SpecError(f'size {quoted(text)} is neither {" nor ".join(AREAS_PX)} nor '

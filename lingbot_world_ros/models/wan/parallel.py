@@ -25,7 +25,7 @@ import tempfile
 import threading
 import time
 import traceback
-from typing import Callable, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 import weakref
 
 from lingbot_world_ros.errors import EngineHung, EngineLost, SpecError
@@ -97,7 +97,8 @@ class Ulysses:
         sent = torch.stack([x.unflatten(2, (self.size, -1)).movedim(2, 0) for x in (q, k, v)], 1)
         received = _exchange(sent)  # size 3 b s h/size d
         joined = received.movedim(0, 2).flatten(2, 3)
-        return joined[:, :, :self._num_tokens].unbind(0)
+        q, k, v = joined[:, :, :self._num_tokens].unbind(0)
+        return q, k, v
 
     def to_tokens(self, out: Tensor) -> Tensor:
         """
@@ -209,7 +210,8 @@ class ParallelStream:
         dit.parallel = Ulysses(dit.spec.num_heads, 0, len(devices))
         self._stream = RankStream(dit, _Encoded(), spec, intrinsics, decoder=decoder or vae,
                                   noise=noise)
-        self._num_snapshots, self._dropped = 0, []
+        self._num_snapshots = 0
+        self._dropped: List[int] = []
         self._ranks = self._started()
 
     @property
@@ -403,7 +405,8 @@ class Ranks:
             raise SpecError('torch.distributed is in use in this process, and num_gpus > 1 needs '
                             'it; use num_gpus=1 or another process.')
         self.is_closed, self._timeout_s, self._backend = False, timeout_s, backend
-        self._ended, self._lock = [], threading.Lock()
+        self._ended: List[_Follower] = []
+        self._lock = threading.Lock()
         self._folder = tempfile.mkdtemp(prefix='lingbot_ranks_')
         meeting = Meeting(os.path.join(self._folder, 'meeting'), backend, size, timeout_s)
         self._followers = []
@@ -493,7 +496,8 @@ class Ranks:
 
     def _watch(self):
         """Wait until a process ends; if it should not have, free those that wait for it."""
-        sentinels = {f.process.sentinel: f for f in self._followers}
+        sentinels: Dict[Any, _Follower] = {
+            f.process.sentinel: f for f in self._followers}
         ended = connection.wait(list(sentinels))
         if not self.is_closed:
             self._ended = [sentinels[sentinel] for sentinel in ended]
@@ -525,7 +529,7 @@ JOIN = 'join'  # of the process group: the first call
 class Failure(NamedTuple):
     """Why a process ended: its error, where, and when by the clock all processes share."""
 
-    error: Exception
+    error: BaseException
     trace: str = ''
     time_s: float = 0.0
 
@@ -607,7 +611,8 @@ def _follow_calls(pipe, rank, meeting, follower):
 @contextmanager
 def _children_allowed():
     """Let a daemon, such as the process of an isolated engine, have children."""
-    config = multiprocessing.current_process()._config  # ours end with their parent anyway
+    # What it has children of ends with its parent anyway.
+    config = getattr(multiprocessing.current_process(), '_config')
     before = config.get('daemon')
     config['daemon'] = False
     try:

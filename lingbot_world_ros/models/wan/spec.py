@@ -82,7 +82,8 @@ class DiTSpec:
 
         :return: public tensor name -> shape, 21 global ones and 35 per block with adapters
         """
-        d, shapes = self.dim, {}
+        d = self.dim
+        shapes: Dict[str, Tuple[int, ...]] = {}
 
         def linear(name, out_width, in_width):
             shapes[f'{name}.weight'] = (out_width, in_width)

@@ -102,14 +102,21 @@ class CausalStream:
         self._text: Optional[TextContext] = None  # that takes effect with the next chunk
 
     @property
+    def _now(self) -> StreamState:
+        """The state of a stream that was started."""
+        if self._state is None:
+            raise RuntimeError('the stream was not started')
+        return self._state
+
+    @property
     def next_latent(self) -> int:
         """Latent frames since the start."""
-        return self._state.next_latent
+        return self._now.next_latent
 
     @property
     def newest_latents(self) -> Tensor:
         """Clean latents of the newest chunk, (1, 16, f, h, w) float32."""
-        return self._state.seen[-1].latents
+        return self._now.seen[-1].latents
 
     @torch.no_grad()
     def start(self, image: Tensor, text_embeddings: Tensor, seed: int) -> None:
@@ -146,7 +153,7 @@ class CausalStream:
         :raises FloatingPointError: what was imagined is not finite
         """
         self.write_cache()
-        before = state = self._state
+        before = state = self._now
         if self._text is not None:
             state = self._refreshed(replace(state, text=self._text))
         camera = self.dit.camera_context(self._rays.tokens(poses))
@@ -163,7 +170,7 @@ class CausalStream:
     @torch.no_grad()
     def write_cache(self) -> None:
         """Write the newest chunk's keys and values; nothing to do if that was done."""
-        state = self._state
+        state = self._now
         if state.pending is None:
             return
         written, camera = state.pending
@@ -175,8 +182,8 @@ class CausalStream:
         """Take the newest chunk back; once, and only until the next one begins."""
         if self._before is None:
             raise RuntimeError('there is no chunk that could be taken back')
-        if self._text is None and self._before.text is not self._state.text:
-            self._text = self._state.text  # unless a newer prompt waits already
+        if self._text is None and self._before.text is not self._now.text:
+            self._text = self._now.text  # unless a newer prompt waits already
         self._state, self._before = self._before, None
 
     def snapshot(self):
@@ -254,6 +261,6 @@ class CausalStream:
 
     def _drawn_noise(self, chunk, step, shape):
         """Draw from a generator of its own, so that order and retries do not matter."""
-        seed = self._state.seed * SEED_STRIDE + chunk * len(self._times) + step
+        seed = self._now.seed * SEED_STRIDE + chunk * len(self._times) + step
         generator = torch.Generator(self.dit.device).manual_seed(seed)
         return torch.randn(shape, generator=generator, device=self.dit.device)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import json
 import math
 from pathlib import Path
-from typing import BinaryIO, Dict, Iterator, Tuple
+from typing import Any, Dict, Iterator, Tuple
 
 from lingbot_world_ros.errors import quoted, shown, SpecError
 
@@ -55,7 +55,9 @@ class SafetensorsFile:
         :param path: of the file
         :raises SpecError: if it is no safetensors file, or an incomplete one
         """
-        self.path, self._file, self._scratch = path, None, None
+        self.path = path
+        self._file: Any = None  # opened unbuffered
+        self._scratch: Any = None  # torch.Tensor
         self._start, self._header = _safetensors_header(path)
         self.infos = {name: TensorInfo(entry['dtype'], tuple(entry['shape']))
                       for name, entry in self._header.items()}
@@ -234,7 +236,7 @@ def _fits(entry) -> bool:
     return end - begin == math.prod(entry['shape']) * DTYPE_BYTES[entry['dtype']]
 
 
-def _read_into(file: BinaryIO, view: memoryview, path) -> None:
+def _read_into(file, view: memoryview, path) -> None:
     """Fill the view; one read may return less, and at most 2 GB."""
     while view:
         count = file.readinto(view)
@@ -301,7 +303,8 @@ class SafetensorsWriter:
         :param names: every tensor that will be written
         :param metadata: text to keep with them
         """
-        self._header, self._end = {'__metadata__': metadata}, 0
+        self._header: Dict[str, Any] = {'__metadata__': metadata}
+        self._end = 0
         longest = {'dtype': 'F8_E4M3', 'shape': [10 ** 9] * 5, 'data_offsets': [10 ** 14] * 2}
         room = len(json.dumps({'__metadata__': metadata, **dict.fromkeys(names, longest)}))
         self._room = -(-room // 64) * 64

@@ -49,7 +49,8 @@ def by_public_name(stored: Dict[str, Stored]):
     :param stored: by the names in the file
     :return: public name -> tensor, and quantised weight -> part -> tensor
     """
-    tensors, quantised = {}, {}
+    tensors: Dict[str, Stored] = {}
+    quantised: Dict[str, Dict[str, Stored]] = {}
     diffusers = any('condition_embedder.' in name for name in stored)
     for name, where in stored.items():
         for prefix in PREFIXES:

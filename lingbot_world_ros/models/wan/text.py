@@ -18,7 +18,7 @@ from pathlib import Path
 import re
 import tempfile
 import threading
-from typing import Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from lingbot_world_ros.errors import quoted, shown, SpecError
 from lingbot_world_ros.models.wan.tensor_files import check_file, PICKLES, SafetensorsFile
@@ -173,7 +173,7 @@ class TextEncoder:
         self._path, self._tokenizer_path = _path(path), _path(tokenizer_path)
         self._device, self._cache, self._log = device, cache, log
         self._lock = threading.Lock()
-        self._network = None
+        self._network: Any = None  # UMT5EncoderModel, read when it is needed
 
     @property
     def is_loaded(self) -> bool:

@@ -13,7 +13,7 @@ Source: TAEHV (MIT), taehv.py@1f14a56: architecture and tensor names; no code ta
 """
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, Optional, Tuple
+from typing import Dict, List, Optional, Tuple
 
 from lingbot_world_ros.errors import quoted, SpecError, unknown_name
 from lingbot_world_ros.models.wan.vae import FRAMES_PER_LATENT, LATENT_MEAN, LATENT_STD
@@ -110,6 +110,9 @@ def decoder_layers(spec: TinySpec) -> nn.Sequential:
 class TinyVAE(nn.Module):
     """The decoder with normalised latents and pixels from -1 to 1, as ``WanVAE`` has them."""
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, spec: TinySpec = TinySpec(), normalised: bool = True):
         """
         Build it with random weights.
@@ -169,7 +172,9 @@ class TinyVAE(nn.Module):
 
     def _decode_one(self, latent: Tensor, cache: Optional[TinyCache]) -> Tuple[Tensor, TinyCache]:
         """Latent (b, 16, h, w) -> four frames (b, 3, 4, H, W) and what to remember."""
-        weight, batch, kept = self.decoder[1].weight, len(latent), []
+        weight: Tensor = getattr(self.decoder[1], 'weight')
+        batch = len(latent)
+        kept: List[Tensor] = []
         order = torch.channels_last if weight.stride(1) == 1 else torch.contiguous_format
         x = latent if self.normalised else latent * self.std + self.mean
         x = x.to(weight.dtype, memory_format=order)

@@ -152,7 +152,8 @@ class CausalConv3d(nn.Conv3d):
         super().__init__(c_in, c_out, (MEMORY + 1, plane, plane),
                          padding=(0, plane // 2, plane // 2))
 
-    def forward(self, x: Tensor, memory: Optional[Tensor]) -> Tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor,  # type: ignore[override]  # a step of a stream
+                memory: Optional[Tensor]) -> Tuple[Tensor, Tensor]:
         memory = empty_memory(x) if memory is None else memory
         x = torch.cat([memory, x], 2)  # b c 2+t h w
         return super().forward(x), last_frames(x)
@@ -161,8 +162,9 @@ class CausalConv3d(nn.Conv3d):
 class Stem(CausalConv3d, Layer):
     """The first convolution."""
 
-    def forward(self, x: Tensor, memory: Memory) -> Tuple[Tensor, Memory]:
-        x, kept = super().forward(x, memory and memory[0])
+    def forward(self, x: Tensor,  # type: ignore[override]  # as every Layer
+                memory: Memory) -> Tuple[Tensor, Memory]:
+        x, kept = super().forward(x, memory[0] if memory else None)
         return x, (kept,)
 
     def reach(self, dirty: int, frames: int) -> Tuple[int, int]:
@@ -175,9 +177,10 @@ class Head(nn.Sequential, Layer):
     def __init__(self, c_in: int, c_out: int):
         super().__init__(RMSNorm(c_in), nn.SiLU(inplace=True), CausalConv3d(c_in, c_out))
 
-    def forward(self, x: Tensor, memory: Memory) -> Tuple[Tensor, Memory]:
+    def forward(self, x: Tensor,  # type: ignore[override]  # as every Layer
+                memory: Memory) -> Tuple[Tensor, Memory]:
         norm, activation, conv = self
-        x, kept = conv(activation(norm(x)), memory and memory[0])
+        x, kept = conv(activation(norm(x)), memory[0] if memory else None)
         return x, (kept,)
 
     def reach(self, dirty: int, frames: int) -> Tuple[int, int]:
@@ -316,7 +319,7 @@ class Encoder(Coder):
         super().__init__()
         widths = spec.widths
         self.conv1 = Stem(3, widths[0])
-        stages = []
+        stages: List[Layer] = []
         for level, (before, width) in enumerate(zip(widths[:1] + widths, widths)):
             stages += [Residual(before if i == 0 else width, width)
                        for i in range(spec.res_blocks)]
@@ -347,7 +350,8 @@ class Encoder(Coder):
         :param group: (b, 3, 4, H, W)
         :param cache: after the first frame of a stream
         """
-        layers, memories, calls = self.layers(), list(cache), self.settled_calls()
+        layers, calls = self.layers(), self.settled_calls()
+        memories: List[Memory] = list(cache)
         settled, first = group, 0
         for call in range(calls[-1] + 1):
             x = settled
@@ -366,7 +370,8 @@ class Decoder(Coder):
         widths = spec.widths[::-1]
         self.conv1 = Stem(spec.latent_channels, widths[0])
         self.middle = middle_layers(widths[0])
-        stages, before = [], widths[0]
+        stages: List[Layer] = []
+        before = widths[0]
         for level, width in enumerate(widths):
             stages += [Residual(before if i == 0 else width, width)
                        for i in range(spec.res_blocks + 1)]

@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 import re
-from typing import Dict
+from typing import Dict, List
 
 from lingbot_world_ros.errors import quoted, shown, SpecError
 from lingbot_world_ros.models.wan.tensor_files import open_tensors
@@ -117,7 +117,9 @@ def spec_of(tensors: Dict[str, Tensor], path: Path) -> VaeSpec:
 
 def _stages(tensors, dim: int) -> VaeSpec:
     """Read widths and halvings off the encoder's stages."""
-    widths, halvings, blocks = [], [], []
+    widths: List[int] = []
+    halvings: List[bool] = []
+    blocks: List[int] = []
     for i in range(len(tensors)):
         prefix = f'encoder.downsamples.{i}.'
         if f'{prefix}residual.6.weight' in tensors:
