@@ -7,8 +7,8 @@ pytest.importorskip('lingbot_world_ros.msg')
 pytest.importorskip('lingbot_world_ros.engines.reference.engine')
 
 from lingbot_world_ros.messages.camera_info import project  # noqa: E402, I100
+from lingbot_world_ros.messages.encodings import depth_from_msg  # noqa: E402
 from lingbot_world_ros.messages.frames import transform_from_msg  # noqa: E402
-from lingbot_world_ros.messages.image import image_from_msg  # noqa: E402
 from lingbot_world_ros.messages.stamps import stamp_to_ns  # noqa: E402
 from lingbot_world_ros.nodes.world_model import WorldModelNode  # noqa: E402, I100
 from lingbot_world_ros.robots.robot import ROBOT  # noqa: E402
@@ -43,7 +43,7 @@ def seen():
         T_base_link, T_link_optical = (transform_from_msg(t.transform)
                                        for t in static[0].transforms)
         q = np.array(joints[-1].position)
-        return info[-1], image_from_msg(depth[-1]), q, T_base_link @ T_link_optical
+        return info[-1], depth_from_msg(depth[-1]), q, T_base_link @ T_link_optical
 
 
 def in_camera(points_base, T_base_optical):

@@ -12,7 +12,8 @@ from fake_world import FakeWorld  # noqa: E402
 from geometry_msgs.msg import Twist, TwistStamped  # noqa: E402
 from lingbot_world_ros.errors import SpecError  # noqa: E402
 from lingbot_world_ros.messages.commands import joint_command_to_msg, twist_to_msg  # noqa: E402
-from lingbot_world_ros.messages.image import compressed_from_msg, image_from_msg  # noqa: E402
+from lingbot_world_ros.messages.encodings import (compressed_from_msg,  # noqa: E402
+                                                  depth_from_msg, rgb_from_msg)
 from lingbot_world_ros.messages.stamps import set_stamp, stamp_to_ns  # noqa: E402
 from lingbot_world_ros.msg import ActionEmbedding, WorldSpec, WorldStatus  # noqa: E402
 from lingbot_world_ros.nodes import world_publishers  # noqa: E402
@@ -266,9 +267,9 @@ def test_compressed_and_depth_images(graph):
     graph.wait_for(lambda: len(rgb) > 3 and len(jpeg) > 3 and len(depth) > 3, 'images')
     by_stamp = {stamp_of(m): m for m in rgb}
     match = next(m for m in jpeg if stamp_of(m) in by_stamp)
-    raw = image_from_msg(by_stamp[stamp_of(match)]).astype(int)
+    raw = rgb_from_msg(by_stamp[stamp_of(match)]).astype(int)
     assert np.abs(compressed_from_msg(match) - raw).max() < 12
-    assert depth[0].encoding == '32FC1' and image_from_msg(depth[0]).max() == 1.0
+    assert depth[0].encoding == '32FC1' and depth_from_msg(depth[0]).max() == 1.0
 
 
 def test_nothing_is_encoded_for_topics_nobody_subscribes_to(make_graph, monkeypatch):

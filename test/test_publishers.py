@@ -12,8 +12,8 @@ pytest.importorskip('lingbot_world_ros.msg')
 from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402, I100
 from fake_world import FakeWorld, SMALL_ROBOT  # noqa: E402
 from lingbot_world_ros.errors import SpecError  # noqa: E402
+from lingbot_world_ros.messages.encodings import compressed_from_msg, depth_from_msg  # noqa: E402
 from lingbot_world_ros.messages.frames import FrameNames  # noqa: E402
-from lingbot_world_ros.messages.image import compressed_from_msg, image_from_msg  # noqa: E402
 from lingbot_world_ros.messages.stamps import stamp_to_ns  # noqa: E402
 from lingbot_world_ros.messages.trail import (MAX_POSES, PERIOD_NS,  # noqa: E402
                                               PERIOD_PER_POSE_NS, Trail)
@@ -118,7 +118,7 @@ def test_another_size_reaches_all_images_and_their_camera_info(make_graph):
     k, small = np.array(got['camera/camera_info'].k).reshape(3, 3), SMALL_ROBOT.camera.k
     np.testing.assert_allclose([k[0, 0], k[1, 1]], [2.0 * small[0, 0], 1.5 * small[1, 1]])
     np.testing.assert_allclose([k[0, 2], k[1, 2]], [31.5, 17.5])
-    assert (image_from_msg(got['camera/depth/image_rect_raw']) == 2.0).all()
+    assert (depth_from_msg(got['camera/depth/image_rect_raw']) == 2.0).all()
 
 
 def test_a_calibration_file_is_what_camera_info_says(make_graph, tmp_path):

@@ -116,12 +116,15 @@ def test_a_prompt_that_is_none_is_refused_and_the_one_before_stays(make_graph, t
     assert '\x1b' not in line and len(line) < 800 and world.prompts == []
 
 
-def test_an_image_sent_while_running_is_what_the_world_goes_on_from(make_graph):
+@pytest.mark.parametrize('encoding', ['bgr8', 'rgba16'])
+def test_an_image_sent_while_running_is_what_the_world_goes_on_from(make_graph, encoding):
     world = FreeCameraWorld()
     graph = make_graph(world)
     status = graph.listen(WorldStatus, 'world_status')
-    msg = image_to_msg(RED[..., ::-1], 0, 'camera')
-    msg.encoding = 'bgr8'
+    pixels = RED[..., ::-1] if encoding == 'bgr8' else np.dstack(
+        [RED, RED[..., :1]]).astype('<u2') * 257
+    msg = Image(height=6, width=8, encoding=encoding, step=pixels.nbytes // 6,
+                data=pixels.tobytes())
     graph.publisher(Image, 'camera/anchor').publish(msg)
     graph.newest(status, lambda m: m.images_anchored == 1, 'the image')
     np.testing.assert_array_equal(world.anchors[0], RED)
@@ -150,9 +153,9 @@ def test_an_image_that_cannot_be_read_is_refused_in_words(make_graph):
     world = FreeCameraWorld()
     graph = make_graph(world, *PAUSED, '-p', 'topics.anchor_image:=eye')
     msg = image_to_msg(RED, 0, 'camera')
-    msg.encoding = 'bayer_rggb8'
+    msg.encoding = '8SC3'
     graph.publisher(Image, 'eye').publish(msg)
-    assert 'anchor_image: refused' in told(graph, 'bayer_rggb8') and not world.anchors
+    assert 'anchor_image: refused' in told(graph, '8SC3') and not world.anchors
 
 
 def test_engines_that_take_no_text_and_no_images_refuse_both_in_words(make_graph):

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Pictures and depth <-> sensor_msgs, with one copy per image.
+Pictures and depth -> sensor_msgs, with one copy per image; ``encodings.py`` reads them.
 
 ``Image.data`` is filled through ``array.array('B')``: any other type is checked or copied element
 by element (a NumPy array takes 70 ms at 832x480). A message handed back in as ``out`` is filled
@@ -9,16 +9,10 @@ in place.
 from array import array
 from typing import Optional
 
-from lingbot_world_ros.errors import quoted, SpecError
 from lingbot_world_ros.messages.stamps import set_stamp
 import numpy as np
 from sensor_msgs.msg import CompressedImage, Image
 
-COLOURS = {  # encoding -> bytes per pixel, and which of them are red, green, blue
-    'rgb8': (3, (0, 1, 2)), 'bgr8': (3, (2, 1, 0)), 'rgba8': (4, (0, 1, 2)),
-    'bgra8': (4, (2, 1, 0)), 'mono8': (1, (0, 0, 0))}
-DEPTH, DEPTH_MM = '32FC1', '16UC1'
-MAX_SIDE_PX = 16384
 JPEG_FORMAT = 'rgb8; jpeg compressed bgr8'  # as image_transport writes it
 
 
@@ -61,71 +55,6 @@ def _fill(pixels, encoding, stamp_ns, frame_id, out):
     return out
 
 
-def image_from_msg(msg: Image) -> np.ndarray:
-    """
-    Read an image.
-
-    :param msg: encoding rgb8, bgr8, rgba8, bgra8, mono8 or 32FC1; rows may be padded
-    :return: (h, w, 3) uint8 rgb or (h, w) float32; may share memory with the message
-    :raises SpecError: another encoding, or sizes that do not fit the data
-    """
-    if msg.encoding == DEPTH:
-        depth_m = _rows(msg, 4).view('>f4' if msg.is_bigendian else '<f4')
-        return depth_m.astype(np.float32, copy=False)
-    if msg.encoding not in COLOURS:
-        raise SpecError(f'Image encoding {quoted(msg.encoding)} is not one of '
-                        f'{", ".join((*COLOURS, DEPTH))}; convert it, for example with '
-                        'image_proc.')
-    num_bytes, order = COLOURS[msg.encoding]
-    pixels = _rows(msg, num_bytes).reshape(msg.height, msg.width, num_bytes)
-    return pixels if msg.encoding == 'rgb8' else pixels[:, :, list(order)]
-
-
-def depth_from_msg(msg: Image) -> np.ndarray:
-    """
-    Read a depth image.
-
-    :param msg: encoding 32FC1, metres, or 16UC1, millimetres (REP-118)
-    :return: (h, w) float32, metres; may share memory with the message
-    :raises SpecError: another encoding, or sizes that do not fit the data
-    """
-    if msg.encoding == DEPTH_MM:
-        millimetres = _rows(msg, 2).view('>u2' if msg.is_bigendian else '<u2')
-        return millimetres.astype(np.float32) * 1e-3
-    if msg.encoding != DEPTH:
-        raise SpecError(f'Image encoding {quoted(msg.encoding)} is no depth; send {DEPTH} or '
-                        f'{DEPTH_MM}.')
-    return image_from_msg(msg)
-
-
-def rgb_from_msg(msg: Image) -> np.ndarray:
-    """
-    Read a colour image to keep.
-
-    :param msg: encoding rgb8, bgr8, rgba8, bgra8 or mono8
-    :return: (h, w, 3) uint8 rgb, contiguous, a copy
-    :raises SpecError: another encoding, or sizes that do not fit the data
-    """
-    if msg.encoding == DEPTH:
-        raise SpecError(f'Image encoding {DEPTH} is depth, not colour; send one of '
-                        f'{", ".join(COLOURS)}.')
-    return np.array(image_from_msg(msg), order='C')
-
-
-def _rows(msg, num_bytes):
-    """Return the pixels of all rows without padding, (h, w * num_bytes) uint8, contiguous."""
-    row = msg.width * num_bytes
-    if not (1 <= msg.width <= MAX_SIDE_PX and 1 <= msg.height <= MAX_SIDE_PX):
-        raise SpecError(f'Image of {msg.width} x {msg.height} pixels; both must be 1 to '
-                        f'{MAX_SIDE_PX}.')
-    if msg.step < row or len(msg.data) != msg.step * msg.height:
-        raise SpecError(f'Image of {msg.width} x {msg.height} pixels {msg.encoding} with step='
-                        f'{msg.step} and {len(msg.data)} bytes; step must be at least {row} and '
-                        'data step x height bytes.')
-    pixels = np.frombuffer(msg.data, np.uint8).reshape(msg.height, msg.step)[:, :row]
-    return np.ascontiguousarray(pixels)
-
-
 def compressed_to_msg(rgb: np.ndarray, stamp_ns: int, frame_id: str, quality: int,
                       out: Optional[CompressedImage] = None) -> CompressedImage:
     """
@@ -146,10 +75,3 @@ def compressed_to_msg(rgb: np.ndarray, stamp_ns: int, frame_id: str, quality: in
     set_stamp(out.header.stamp, stamp_ns)
     out.data = array('B', jpeg.tobytes())
     return out
-
-
-def compressed_from_msg(msg: CompressedImage) -> np.ndarray:
-    """Decode a JPEG message to (h, w, 3) uint8 rgb."""
-    import cv2
-    bgr = cv2.imdecode(np.frombuffer(msg.data, np.uint8), cv2.IMREAD_COLOR)
-    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)

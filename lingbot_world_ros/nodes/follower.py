@@ -11,7 +11,7 @@ from functools import partial
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from lingbot_world_ros.engines.registry import make_world
 from lingbot_world_ros.errors import SpecError
-from lingbot_world_ros.messages.image import image_from_msg
+from lingbot_world_ros.messages.encodings import rgb_from_msg
 from lingbot_world_ros.messages.stamps import set_stamp, stamp_to_ns
 from lingbot_world_ros.msg import WorldSpec as WorldSpecMsg, WorldStatus as WorldStatusMsg
 from lingbot_world_ros.nodes import qos
@@ -135,7 +135,7 @@ class FollowerNode(Node):
     def on_image(self, msg):
         """Compare what is seen."""
         try:
-            rgb = image_from_msg(msg)
+            rgb = rgb_from_msg(msg)
         except SpecError as error:
             return self.get_logger().warning(f'{self.params.topics.image}: {error}', once=True)
         self._publish(self._image_error, self.comparison.image(

@@ -12,7 +12,7 @@ import time
 
 from lingbot_world_ros.errors import SpecError, unknown_name
 from lingbot_world_ros.messages import page
-from lingbot_world_ros.messages.image import depth_from_msg, rgb_from_msg
+from lingbot_world_ros.messages.encodings import depth_from_msg, rgb_from_msg
 from lingbot_world_ros.messages.simulation import state_name
 from lingbot_world_ros.messages.stamps import stamp_to_ns
 from lingbot_world_ros.messages.world import STATES

@@ -17,7 +17,7 @@ from lingbot_world_ros.engines.isolated import IsolatedWorld
 from lingbot_world_ros.engines.registry import make_world
 from lingbot_world_ros.errors import shown, SpecError, unknown_name
 from lingbot_world_ros.messages.action_embedding import embedding_from_msg
-from lingbot_world_ros.messages.image import rgb_from_msg
+from lingbot_world_ros.messages.encodings import rgb_from_msg
 from lingbot_world_ros.msg import ActionEmbedding as ActionEmbeddingMsg
 from lingbot_world_ros.nodes import qos
 from lingbot_world_ros.nodes.newest import NewestOnly

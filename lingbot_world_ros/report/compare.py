@@ -14,6 +14,7 @@ from lingbot_world_ros.engines.registry import make_world
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.evaluation import metrics
 from lingbot_world_ros.evaluation.rollouts import mean_images
+from lingbot_world_ros.messages.encodings import compressed_from_msg, rgb_from_msg
 from lingbot_world_ros.recording.bag import BagReader
 from lingbot_world_ros.recording.replay import happen_again, open_session, POSE_SIZE
 from lingbot_world_ros.report.gather import Chapter, Recording
@@ -326,18 +327,11 @@ class _Slots:
 
 def _rgb(msg):
     """Picture of an Image or CompressedImage, None if it is none (depth) or damaged."""
-    data = np.frombuffer(msg.data, np.uint8)
-    if hasattr(msg, 'encoding'):
-        if msg.encoding not in ('rgb8', 'bgr8') or data.size != msg.height * msg.step \
-                or msg.step < msg.width * 3 or not data.size:
-            return None
-        image = data.reshape(msg.height, msg.step)[:, :msg.width * 3].reshape(
-            msg.height, msg.width, 3)
-        return small(image if msg.encoding == 'rgb8' else image[..., ::-1]).copy()
-    if 'epth' in msg.format or not data.size:
+    read = rgb_from_msg if hasattr(msg, 'encoding') else compressed_from_msg
+    try:
+        return small(read(msg))
+    except SpecError:
         return None
-    bgr = cv2.imdecode(data, cv2.IMREAD_COLOR)
-    return None if bgr is None else small(bgr[..., ::-1]).copy()
 
 
 def _pose(msg):
