@@ -72,7 +72,7 @@ def test_a_playing_world_waits_for_commands_in_lockstep_and_plays_on_in_realtime
 def test_pacing_begins_anew_after_a_mode_in_which_nothing_was_due():
     session, seen = run(FakeWorld(), paused=True, mode='stepped')
     session.advance(2).result(10.0)
-    session._clock.time_ns += 3_600_000_000_000
+    seen.clock.time_ns += 3_600_000_000_000
     session.set_mode('realtime').result(10.0)
     seen.stop_at = 20
     session.play()

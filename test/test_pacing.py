@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """When frames leave and steps begin: tables of plain numbers, in milliseconds."""
-from lingbot_world_ros.session.pacing import (BEGIN, ChunkPacer, Expectation, FRAME, NOTHING, TAKE,
-                                              Turn)
+from lingbot_world_ros.session.pacing import ChunkPacer, Due, Expectation, Turn
 import pytest
 
 MS = 1_000_000
@@ -14,7 +13,7 @@ def shown(*durations, rest=0, at=5000, period=PERIOD):
     for duration in durations:
         pacer.made(duration * MS)
         pacer.finished(rest * MS)
-    pacer.show(at * MS, period * MS)
+    pacer.show(at * MS, period * MS, is_ahead=True)
     return pacer
 
 
@@ -22,7 +21,8 @@ def frames(pacer, period=PERIOD, is_made_from=NUM_FRAMES):
     """Let all frames leave as planned, and return when."""
     times = [pacer._first_ns / MS]
     for index in range(1, NUM_FRAMES):
-        due_ns = pacer.turn(NUM_FRAMES - index, True, index >= is_made_from, False).due_ns
+        due_ns = pacer.turn(NUM_FRAMES - index, is_begun=True, is_made=index >= is_made_from,
+                            can_begin=False, is_ahead=True).due_ns
         pacer.left(due_ns)
         times.append(due_ns / MS)
     return times
@@ -52,23 +52,25 @@ def test_frames_are_spread_over_what_a_step_takes(duration, rest, gap):
     (2000, 5000)])
 def test_next_step_begins_as_late_as_it_can(duration, begins):
     pacer = shown(duration, duration)
-    turn = pacer.turn(0, False, False, True)
-    assert turn == Turn(BEGIN, begins * MS)
-    assert pacer.turn(0, False, False, False) == Turn(NOTHING, None)  # the engine is not free
+    turn = pacer.turn(0, is_ahead=True)
+    assert turn == Turn(Due.STEP, begins * MS)
+    busy = pacer.turn(0, can_begin=False, is_ahead=True)
+    assert busy == Turn(Due.NOTHING, None)
 
 
 def test_first_step_begins_and_is_shown_at_once():
     pacer = ChunkPacer(NUM_FRAMES)
-    assert pacer.turn(0, False, False, True) == Turn(BEGIN, 0)
-    assert pacer.turn(0, True, True, False) == Turn(TAKE, 0)
+    assert pacer.turn(0, is_ahead=True) == Turn(Due.STEP, 0)
+    made = pacer.turn(0, is_begun=True, is_made=True, can_begin=False, is_ahead=True)
+    assert made == Turn(Due.TAKE, 0)
 
 
 def test_frame_goes_before_what_is_due_at_the_same_time():
     pacer = shown(2000)
     pacer.left(5000 * MS)
-    assert pacer.turn(9, False, False, True).what == BEGIN
-    assert shown(600, 600).turn(9, False, False, True) == Turn(FRAME, 5100 * MS)
-    assert shown(500, 500).turn(5, False, False, True) == Turn(BEGIN, 5450 * MS)
+    assert pacer.turn(9, is_ahead=True).what == Due.STEP
+    assert shown(600, 600).turn(9, is_ahead=True) == Turn(Due.FRAME, 5100 * MS)
+    assert shown(500, 500).turn(5, is_ahead=True) == Turn(Due.STEP, 5450 * MS)
 
 
 def test_step_that_comes_sooner_than_expected_ends_the_slow_motion():
@@ -79,7 +81,7 @@ def test_step_that_comes_sooner_than_expected_ends_the_slow_motion():
 @pytest.mark.parametrize('late, gap', [(200, 80), (500, 50), (2000, 50)])
 def test_delay_up_to_half_a_second_is_caught_up_evenly(late, gap):
     pacer = shown(600, 600)
-    pacer.show((6000 + late) * MS, PERIOD * MS)
+    pacer.show((6000 + late) * MS, PERIOD * MS, is_ahead=True)
     times = frames(pacer)
     assert times == [6000 + late + gap * n for n in range(NUM_FRAMES)]
     assert pacer.asked_ns(1) == (6000 + max(0, late - 500) + PERIOD) * MS
@@ -88,8 +90,8 @@ def test_delay_up_to_half_a_second_is_caught_up_evenly(late, gap):
 def test_nothing_is_caught_up_after_time_stood_still():
     pacer = shown(600, 600)
     pacer.start_over()
-    assert pacer.turn(0, False, False, True).due_ns == 0
-    pacer.show(9000 * MS, PERIOD * MS)
+    assert pacer.turn(0, is_ahead=True).due_ns == 0
+    pacer.show(9000 * MS, PERIOD * MS, is_ahead=True)
     assert frames(pacer)[:2] == [9000, 9100]
 
 

@@ -119,7 +119,7 @@ def advance(graph, num_steps):
 
 def wait_for_an_embedding(graph):
     session = graph.nodes[0].session
-    graph.wait_for(lambda: session._latch.newest, 'an embedding')
+    graph.wait_for(lambda: session._reader.latch.newest, 'an embedding')
 
 
 @pytest.mark.parametrize('composed', [True, False], ids=['composed', 'separate'])

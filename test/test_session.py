@@ -195,13 +195,12 @@ def test_newest_embedding_is_read_when_the_step_starts():
 
 def test_silent_encoder_stops_the_robot():
     world = FakeWorld()
-    session, _ = run(world, paused=True)
+    session, seen = run(world, paused=True)
     session.set_embedding(embedding_of(world, 0.3))
-    session._clock.time_ns += 400_000_000
-    recorder = session._observers[0]
-    recorder.stop_at = 6
+    seen.clock.time_ns += 400_000_000
+    seen.stop_at = 6
     session.play()
-    assert recorder.done.wait(10.0)
+    assert seen.done.wait(10.0)
     session.close()
     moved = [a[0, 0, 0] for a in world.actions]
     assert moved == pytest.approx([0.3, 0.3, 0.0, 0.0, 0.0])
@@ -211,7 +210,7 @@ def test_paused_world_advances_by_steps_and_holds_its_embedding():
     world = FakeWorld()
     session, seen = run(world, paused=True)
     session.set_embedding(embedding_of(world, 0.3))
-    session._clock.time_ns += 60_000_000_000
+    seen.clock.time_ns += 60_000_000_000
     status = session.advance(3).result(10.0)
     assert (status.step, status.frame, status.state) == (3, 4, 'paused')
     assert status.stamp_ns == 4 * PERIOD_NS
@@ -353,7 +352,7 @@ def test_newer_request_interrupts_steps_and_they_say_how_many_were_done():
         asked.append((done, remaining))
         if done == 10:
             ten.set()
-            wait_for(lambda: len(session._jobs) > 0)
+            wait_for(lambda: session._worker.num_waiting)
 
     steps = session.advance(10 ** 18, on_step)
     assert ten.wait(10.0) and session.status.state == 'playing'
@@ -401,7 +400,7 @@ def test_lockstep_can_wait_for_several_commands():
     wait_for(lambda: session.status.state == 'playing')
     for accepted in range(1, 5):
         session.set_embedding(embedding_of(world, 0.1 * accepted, accepted=accepted))
-        wait_for(lambda: session._latch.pending == accepted % 2)
+        wait_for(lambda: session._reader.latch.pending == accepted % 2)
     wait_for(lambda: session.status.step == 2)
     assert [a[0, 0, 0] for a in world.actions] == pytest.approx([0.2, 0.4])
     session.close()

@@ -109,7 +109,7 @@ def test_command_to_first_frame_takes_what_the_document_says(takes, before, late
         def pull(self, sim_ns, joint_position, by_step):
             self.latched_ns.append(clock.now_ns())
             if len(self.latched_ns) == 6:  # as if it had come earlier
-                session._latch.command_arrived(1, clock.now_ns() - round(before * PLAY_NS))
+                session._reader.latch.command_arrived(1, clock.now_ns() - round(before * PLAY_NS))
             return embedding_of(world, 0.1, accepted=1)
 
     source = Source()
@@ -228,7 +228,7 @@ def test_other_requests_end_the_step_and_drop_the_next_too(request_, frame):
     def ask(session):
         answers.append(requests[request_](session))
         if request_ == 'close':
-            wait_for(lambda: session._closing)
+            wait_for(lambda: session._worker.is_closing)
     session, seen = ahead(world, at={frame: ask})
     wait_for(lambda: answers)
     if request_ != 'close':
@@ -307,7 +307,7 @@ def test_requests_to_a_hanging_engine_get_their_answers(request_):
         request_]()
     if request_ == 'pause':
         asked.result(10.0)
-    wait_for(lambda: not session._jobs)
+    wait_for(lambda: not session._worker.num_waiting)
     clock.offset_ns += 11_000_000_000
     session.check_engine()
     wait_for(lambda: session.status.state == 'error')
@@ -333,10 +333,10 @@ def test_close_waits_for_the_step_ahead_and_closes_the_engine():
 def test_answer_of_a_step_does_not_wait_for_what_only_the_next_needs():
     world = FakeChunkWorld(takes_ns=lambda step: PLAY_NS, finish_ns=PLAY_NS)
     session, seen = ahead(world, paused=True)
-    start_ns = session._clock.now_ns()
+    start_ns = seen.clock.now_ns()
     times = []
     for _ in range(2):
-        session.advance(1, lambda done, left: times.append(session._clock.now_ns())).result(10.0)
+        session.advance(1, lambda done, left: times.append(seen.clock.now_ns())).result(10.0)
     session.close()
     check_frames(seen)
     assert times[0] - start_ns == PLAY_NS

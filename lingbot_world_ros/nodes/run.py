@@ -9,7 +9,7 @@ import threading
 
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.paths import PACKAGE, share_path
-from lingbot_world_ros.session.session import WORKER
+from lingbot_world_ros.session.worker import WORKER
 import rclpy
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.logging import get_logger

@@ -129,30 +129,3 @@ class EmbeddingLatch:
         """Return the samples taken since a moment, (n,) float64 seconds."""
         with self._lock:
             return np.array([s for at_ns, s in self._latencies if at_ns >= since_ns])
-
-
-class FrameMeter:
-    """Rate of the frames of the last second; one thread owns it."""
-
-    WINDOW_NS = 1_000_000_000
-
-    def __init__(self):
-        self._times_ns = deque()
-
-    def clear(self) -> None:
-        """Start again."""
-        self._times_ns.clear()
-
-    def add(self, now_ns: int) -> float:
-        """Count a frame and return frames per wall second; 0 until there are two."""
-        times = self._times_ns
-        times.append(now_ns)
-        while len(times) > 2 and times[0] < now_ns - self.WINDOW_NS:
-            times.popleft()
-        span_ns = now_ns - times[0]
-        return (len(times) - 1) * 1e9 / span_ns if span_ns else 0.0
-
-    @property
-    def gap_ns(self) -> int:
-        """Wall time between the two newest frames; 0 until there are two."""
-        return self._times_ns[-1] - self._times_ns[-2] if len(self._times_ns) > 1 else 0

@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Prompts that were asked for: the newest waits for the engine, and everybody gets an answer."""
+"""Prompts on their way to the engine: the newest counts, and everybody gets an answer. No ROS."""
 from concurrent.futures import Future
 import threading
 from typing import Callable, Optional
 
-from lingbot_world_ros.session.requests import Refused
-from lingbot_world_ros.session.states import Reason
+from lingbot_world_ros.engines.interface import WorldModel
+from lingbot_world_ros.session.engine import Engine
+from lingbot_world_ros.session.requests import check_request, Refused
+from lingbot_world_ros.session.states import Mode, Reason, Request, State
 from lingbot_world_ros.session.status import SessionStatus
+from lingbot_world_ros.session.teller import Teller
 
 
-class Asked:
+class _Asked:
     """A prompt and the future of who asked for it; only the first answer counts."""
 
     def __init__(self, text: str):
@@ -38,57 +41,57 @@ class Asked:
 
 
 class Prompts:
-    """All prompts without an answer; safe from any thread."""
+    """
+    Owner of the prompts that were asked for and have no answer yet.
 
-    def __init__(self):
+    While steps are made ahead the newest waits until the next one begins. ``ask`` and
+    ``cancel_all`` may be called from any thread, the rest by the session's worker.
+    """
+
+    def __init__(self, engine: Engine, teller: Teller,
+                 submit: Callable[[Callable[[], None]], Future]):
+        """
+        Prepare.
+
+        :param engine: takes the prompts
+        :param teller: has the status that answers
+        :param submit: lets the worker do something
+        """
+        self._engine, self._teller, self._submit = engine, teller, submit
         self._lock = threading.Lock()
         self._asked = []
-        self._waiting: Optional[Asked] = None
+        self._waiting: Optional[_Asked] = None
 
-    def ask(self, text: str) -> Asked:
-        """Take note that somebody asks for a prompt."""
-        asked = Asked(text)
+    def ask(self, text: str) -> Future:
+        """
+        Go on with another prompt as soon as the engine can.
+
+        What the engine can prepare ahead is done in a thread of its own.
+
+        :param text: the prompt
+        :return: future of the status; ``Refused`` if a newer prompt came first or the engine fails
+        """
+        asked = _Asked(text)
         with self._lock:
             self._asked = [*(a for a in self._asked if not a.future.done()), asked]
-        return asked
-
-    def prepare(self, asked: Asked, prepare: Optional[Callable[[str], None]],
-                then: Callable[[Asked], None]) -> None:
-        """
-        Do the slow part of a prompt, in a thread of its own, and go on.
-
-        :param asked: the prompt
-        :param prepare: the slow part; None if there is none
-        :param then: called afterwards, at once if there is no slow part
-        """
-        def run():
-            try:
-                prepare(asked.text)
-            except Exception as error:  # an engine may fail in any way
-                asked.refuse(error)
-            else:
-                then(asked)
-        if prepare is None:
-            then(asked)
+        world = self._engine.world
+        if world.spec.can.prepare_prompt:
+            threading.Thread(target=self._prepare, args=(world, asked), name='prompt',
+                             daemon=True).start()
         else:
-            threading.Thread(target=run, name='prompt', daemon=True).start()
+            self._submit_take(asked)
+        return asked.future
 
     @property
     def is_waiting(self) -> bool:
         """Whether a prompt waits for the engine."""
         return self._waiting is not None
 
-    def wait(self, asked: Asked) -> None:
-        """Let a prompt wait for the engine, instead of the one that waits already."""
-        if self._waiting is not None:
-            self._waiting.refuse(Refused(Reason.INTERRUPTED,
-                                         'A newer prompt took the place of this one.'))
-        self._waiting = asked
-
-    def pop(self) -> Asked:
-        """Return the one that waits, for the engine."""
+    def hand_over(self) -> None:
+        """Let the engine take the prompt that waits, when it is free."""
         asked, self._waiting = self._waiting, None
-        return asked
+        self._engine.set_prompt_later(asked.text, lambda error: self._submit(
+            lambda: self._taken(asked, error)))
 
     def refuse_all(self, error: BaseException) -> None:
         """Say to all why not."""
@@ -100,3 +103,46 @@ class Prompts:
         """Say to all that nobody is there any more."""
         for asked in self._asked:
             asked.cancel()
+
+    def _prepare(self, world: WorldModel, asked: _Asked) -> None:
+        try:
+            world.prepare_prompt(asked.text)
+        except Exception as error:  # an engine may fail in any way
+            asked.refuse(error)
+        else:
+            self._submit_take(asked)
+
+    def _submit_take(self, asked: _Asked) -> None:
+        def look(job):
+            if job.cancelled():
+                asked.cancel()
+            elif job.exception() is not None:
+                asked.refuse(job.exception())
+        self._submit(lambda: self._take(asked)).add_done_callback(look)
+
+    def _take(self, asked: _Asked) -> None:
+        status = self._teller.status
+        check_request(Request.SET_PROMPT, status)
+        if (self._engine.makes_ahead and status.state == State.PLAYING
+                and status.mode == Mode.REALTIME):
+            return self._wait(asked)
+        try:
+            self._engine.set_prompt(asked.text)
+        except Exception as error:  # an engine may fail in any way
+            if self._engine.is_gone:
+                raise
+            return asked.refuse(error)
+        self._taken(asked, None)
+
+    def _wait(self, asked: _Asked) -> None:
+        if self._waiting is not None:
+            self._waiting.refuse(Refused(Reason.INTERRUPTED,
+                                         'A newer prompt took the place of this one.'))
+        self._waiting = asked
+
+    def _taken(self, asked: _Asked, error: Optional[Exception]) -> None:
+        if error is not None:
+            return asked.refuse(error)
+        if self._teller.status.state != State.PLAYING:  # else the step made with it will tell
+            self._teller.tell(prompt=self._engine.prompt)
+        asked.answer(self._teller.status)

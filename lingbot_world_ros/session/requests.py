@@ -2,6 +2,7 @@
 """Which request a world grants in which state, and the refusal of all others. No ROS."""
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.session.states import Mode, Reason, Request, State
+from lingbot_world_ros.session.status import SessionStatus
 
 WITHOUT_WORLD = (Request.LOAD, Request.SET_MODE)
 WITHOUT_ENGINE = (*WITHOUT_WORLD, Request.UNLOAD, Request.RESET, Request.STOP)
@@ -21,21 +22,20 @@ class Refused(SpecError):
         self.reason, self.num_done = reason, num_done
 
 
-def check_request(request: Request, state: State, mode: Mode, message: str = '') -> None:
+def check_request(request: Request, status: SessionStatus) -> None:
     """
     Refuse what cannot be asked of a world as it is.
 
     :param request: what is asked
-    :param state: of the world
-    :param mode: of the session
-    :param message: why the world is in its error state
+    :param status: of the session
     :raises Refused: says what to do first
     """
+    state = status.state
     if state == State.NO_WORLD and request not in WITHOUT_WORLD:
         raise Refused(Reason.NO_WORLD, 'No world is loaded; load one first.')
     if state == State.ERROR and request not in WITHOUT_ENGINE:
-        raise Refused(Reason.ENGINE, f'No world runs: {message} Reset it first.')
-    if request == Request.PLAY and mode == Mode.STEPPED:
+        raise Refused(Reason.ENGINE, f'No world runs: {status.message} Reset it first.')
+    if request == Request.PLAY and status.mode == Mode.STEPPED:
         raise Refused(Reason.MODE, 'In stepped mode sim time advances by step_simulation and '
                       'simulate_steps only; set mode to realtime to play.')
     if state == GOALS.get(request):

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What of a running world can be set from outside: robot, objects, its image. No ROS."""
+from dataclasses import replace
+from typing import Callable, Dict, Optional
+
+from lingbot_world_ros.errors import SpecError, unknown_name
+from lingbot_world_ros.session.engine import Engine, moment
+from lingbot_world_ros.session.entities import (anchor_of, compose, entities_of, EntityState,
+                                                inverse, with_object_at, with_robot_at)
+from lingbot_world_ros.session.frame import frame_of
+from lingbot_world_ros.session.player import Player
+from lingbot_world_ros.session.requests import check_request, Refused
+from lingbot_world_ros.session.spec import SessionSpec
+from lingbot_world_ros.session.states import Reason, Request
+from lingbot_world_ros.session.teller import Teller
+from lingbot_world_ros.worlds.definition import WorldDefinition
+import numpy as np
+
+
+class Interventions:
+    """
+    Requests that change what is there, but neither state nor time; done by the session's worker.
+
+    Each ends the step in progress first.
+    """
+
+    def __init__(self, engine: Engine, player: Player, teller: Teller, *,
+                 get_spec: Callable[[], SessionSpec],
+                 get_definition: Callable[[], Optional[WorldDefinition]]):
+        """
+        Prepare.
+
+        :param engine: runs the world
+        :param player: shows it
+        :param teller: told of what changes
+        :param get_spec: asked how the session runs
+        :param get_definition: returns the world that is loaded, None if none is
+        """
+        self._engine, self._player, self._teller = engine, player, teller
+        self._get_spec, self._get_definition = get_spec, get_definition
+
+    def entities(self) -> Dict[str, EntityState]:
+        """Return what can be moved, by name; empty without a world. From any thread."""
+        seen, definition = self._player.observation, self._get_definition()
+        if seen is None or definition is None:
+            return {}
+        return entities_of(seen, self._get_spec().entity_name,
+                           self._engine.world.object_names(definition.scene))
+
+    def move(self, entity: str, pose, twist) -> None:
+        """
+        Put something elsewhere; the origin of odometry moves along.
+
+        :param entity: its name
+        :param pose: (3,) x, y [m], yaw [rad] in the scene frame; None leaves it
+        :param twist: (3,) in base_link, robot only; None leaves it
+        :raises Refused: nothing is called so
+        """
+        check_request(Request.MOVE, self._teller.status)
+        entities = self.entities()
+        if entity not in entities:
+            raise Refused(Reason.UNKNOWN, str(unknown_name('entity', entity, entities)))
+        self._player.settle()
+        last = moment(self._player.observation)
+        if entity == self._get_spec().entity_name:
+            wanted = with_robot_at(last, pose, twist)
+        else:
+            objects = self._engine.world.object_names(self._get_definition().scene)
+            wanted = with_object_at(last, objects.index(entity), pose)
+        before = last.base_pose[0, 0].copy()
+        now = self._player.observation = self._engine.observe(wanted)
+        self._player.origin = compose(now.base_pose[0, -1],
+                                      compose(inverse(before), self._player.origin))
+        self._teller.anchored(anchor_of(wanted))
+
+    def anchor_image(self, rgb: np.ndarray) -> None:
+        """
+        Go on from an image.
+
+        :param rgb: (h, w, 3) uint8
+        :raises Refused: the engine cannot
+        """
+        check_request(Request.ANCHOR_IMAGE, self._teller.status)
+        self._player.settle()
+        wanted = replace(moment(self._player.observation), rgb=rgb[None, None])
+        try:
+            self._player.observation = self._engine.observe(wanted, is_image=True)
+        except SpecError as error:
+            raise Refused(Reason.UNSUPPORTED, str(error))
+        self._teller.tell(images_anchored=self._engine.num_images)
+
+    def look(self) -> None:
+        """Draw the newest frame, if it came without a picture and the engine can."""
+        status = self._teller.status
+        check_request(Request.LOOK, status)
+        seen = self._player.observation
+        if seen.rgb is not None or not self._engine.world.spec.cheap_snapshots:
+            return
+        self._player.observation = self._engine.look(seen)
+        self._teller.draw(frame_of(self._player.observation, -1, status.frame, status.stamp_ns,
+                                   self._player.origin))
