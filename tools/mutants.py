@@ -1,0 +1,279 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""
+Change the code in small ways and count which changes the unit tests notice: ``make mutants``.
+
+A change is a sign, an operator, a comparison, a condition, a number or a bound, in one place of
+one file. For each, the tests that import the file run until one fails, in a process forked for it;
+nothing on disk is touched. Changes that cannot be seen from outside are listed with a reason in
+``tools/equivalent_mutants.json``. Texts of messages are not changed: tests of words would have to
+repeat them.
+
+Mutation tools from the registry (mutmut, cosmic-ray) import the package from a copy of its own,
+which the finder of a checkout does not know, and change every text and argument besides.
+"""
+import argparse
+import ast
+from collections import defaultdict
+from dataclasses import dataclass
+import importlib.abc
+import importlib.util
+import json
+import os
+from pathlib import Path
+import random
+import signal
+import sys
+import time
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = 'lingbot_world_ros'
+EQUIVALENT = ROOT / 'tools' / 'equivalent_mutants.json'
+CORE = ('geometry', 'robots', 'actions', 'session', 'worlds/library.py', 'worlds/definition.py',
+        'worlds/world_file.py', 'messages/scan.py')
+HANGS_S = 120.0  # a change that makes the tests run this long was noticed
+BINARY = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult,
+          ast.FloorDiv: ast.Mult, ast.Mod: ast.Mult, ast.Pow: ast.Mult}
+COMPARE = {ast.Lt: ast.GtE, ast.GtE: ast.Lt, ast.Gt: ast.LtE, ast.LtE: ast.Gt, ast.Eq: ast.NotEq,
+           ast.NotEq: ast.Eq, ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn,
+           ast.NotIn: ast.In}
+CALLS = {'min': 'max', 'max': 'min', 'minimum': 'maximum', 'maximum': 'minimum', 'sin': 'cos',
+         'cos': 'sin', 'fmin': 'fmax', 'fmax': 'fmin', 'any': 'all', 'all': 'any'}
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One small change: where it is, the code there before and after."""
+
+    file: str  # relative to the package
+    where: str  # qualified name of the function
+    before: str
+    after: str
+    line: int
+    index: int  # of all changes of the file
+
+    @property
+    def key(self) -> str:
+        """Name that survives edits elsewhere in the file."""
+        return f'{self.file}:{self.where}: {self.before} -> {self.after}'
+
+
+class Mutator(ast.NodeTransformer):
+    """Count the places that can be changed; change one of them if asked to."""
+
+    def __init__(self, file: str, wanted: int = -1):
+        """
+        Prepare.
+
+        :param file: relative to the package
+        :param wanted: index of the place to change; -1 changes nothing
+        """
+        self.file, self.wanted = file, wanted
+        self.found, self._scope = [], []
+
+    def visit_module(self, tree: ast.Module) -> ast.Module:
+        """Go through a file."""
+        tree.body = [self.visit(node) for node in tree.body]
+        return ast.fix_missing_locations(tree)
+
+    def visit(self, node: ast.AST) -> ast.AST:
+        """Go through one node and all below it."""
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            return self._visit_scope(node)
+        if isinstance(node, ast.arguments) or isinstance(node, (ast.AnnAssign, ast.arg)):
+            return self._visit_annotated(node)
+        if not self._scope or isinstance(node, (ast.JoinedStr, ast.Raise)):
+            return node  # module constants; texts of messages
+        node = self.generic_visit(node)
+        for changed in self._changes(node):
+            index = len(self.found)
+            self.found.append(Mutant(self.file, '.'.join(self._scope), ast.unparse(node),
+                                     ast.unparse(changed), node.lineno, index))
+            if index == self.wanted:
+                return ast.copy_location(changed, node)
+        return node
+
+    def _visit_scope(self, node: ast.AST) -> ast.AST:
+        self._scope.append(node.name)
+        node.body = [self.visit(child) for child in node.body]
+        self._scope.pop()
+        return node
+
+    def _visit_annotated(self, node: ast.AST) -> ast.AST:
+        """Leave annotations and defaults; a value is code."""
+        if isinstance(node, ast.AnnAssign) and node.value is not None and self._scope:
+            node.value = self.visit(node.value)
+        return node
+
+    @staticmethod
+    def _changes(node: ast.AST):
+        if isinstance(node, ast.BinOp) and type(node.op) in BINARY:
+            if not _is_text(node):
+                yield ast.BinOp(node.left, BINARY[type(node.op)](), node.right)
+        elif isinstance(node, ast.AugAssign) and type(node.op) in BINARY:
+            yield ast.AugAssign(node.target, BINARY[type(node.op)](), node.value)
+        elif isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.USub, ast.Not)):
+            yield node.operand
+        elif isinstance(node, ast.Compare) and len(node.ops) == 1:
+            yield ast.Compare(node.left, [COMPARE[type(node.ops[0])]()], node.comparators)
+        elif isinstance(node, ast.BoolOp):
+            other = ast.Or() if isinstance(node.op, ast.And) else ast.And()
+            yield ast.BoolOp(other, node.values)
+        elif isinstance(node, (ast.If, ast.IfExp)) and isinstance(
+                node.test, (ast.Name, ast.Attribute, ast.Call)):
+            fields = {name: getattr(node, name) for name in node._fields}
+            yield type(node)(**{**fields, 'test': ast.UnaryOp(ast.Not(), node.test)})
+        elif isinstance(node, ast.Constant) and type(node.value) in (int, float):
+            yield ast.Constant(node.value + 1)
+        elif isinstance(node, ast.Constant) and type(node.value) is bool:
+            yield ast.Constant(not node.value)
+        elif isinstance(node, ast.Call):
+            name = getattr(node.func, 'attr', None) or getattr(node.func, 'id', None)
+            if name in CALLS:
+                func = (ast.Name(CALLS[name], ast.Load()) if isinstance(node.func, ast.Name) else
+                        ast.Attribute(node.func.value, CALLS[name], ast.Load()))
+                yield ast.Call(func, node.args, node.keywords)
+
+
+def _is_text(node: ast.BinOp) -> bool:
+    return any(isinstance(part, ast.JoinedStr) or isinstance(part, ast.Constant)
+               and isinstance(part.value, str) for part in ast.walk(node))
+
+
+def mutants_of(file: str) -> list:
+    """List all changes of a file, relative to the package."""
+    mutator = Mutator(file)
+    mutator.visit_module(ast.parse((ROOT / PACKAGE / file).read_text()))
+    return mutator.found
+
+
+class MutantLoader(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Import one module of the package with a change in it."""
+
+    def __init__(self, mutant: Mutant):
+        """Prepare; to be put in front of ``sys.meta_path``."""
+        self._path = ROOT / PACKAGE / mutant.file
+        self._name = f'{PACKAGE}.{mutant.file[:-3].replace("/", ".")}'
+        tree = Mutator(mutant.file, mutant.index).visit_module(ast.parse(self._path.read_text()))
+        self._code = compile(tree, str(self._path), 'exec')
+
+    def find_spec(self, name, path=None, target=None):
+        """Answer for the changed module alone."""
+        if name == self._name:
+            return importlib.util.spec_from_file_location(name, self._path, loader=self)
+        return None
+
+    def create_module(self, spec):
+        """Leave it to Python."""
+
+    def exec_module(self, module):
+        """Run the changed code."""
+        exec(self._code, module.__dict__)
+
+
+def imported_modules(path: Path) -> set:
+    """Return the modules of the package that a file imports, relative paths."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or '').startswith(PACKAGE):
+            below = node.module[len(PACKAGE) + 1:].replace('.', '/')
+            found.add(f'{below}.py')
+            found.update(f'{below}/{alias.name}.py'.lstrip('/') for alias in node.names)
+    return found
+
+
+def unit_tests() -> dict:
+    """Return module file -> test files that import it and need no ROS graph, fewest imports first."""
+    tests = defaultdict(list)
+    for path in (ROOT / 'test').glob('test_*.py'):
+        text = path.read_text()
+        if 'rclpy' in text or 'torch' in text or 'ros_graph' in text:
+            continue
+        modules = imported_modules(path)
+        for module in modules:
+            tests[module].append((len(modules), path.name))
+    return {module: [name for _, name in sorted(names)] for module, names in tests.items()}
+
+
+def run(mutant: Mutant, tests: list) -> bool:
+    """
+    Run tests against a change in a forked process.
+
+    :param mutant: the change; None for the code as it is
+    :param tests: names of test files
+    :return: whether a test failed, or hung
+    """
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            os.setpgid(0, 0)
+            null = os.open(os.devnull, os.O_RDWR)
+            for stream in (0, 1, 2):
+                os.dup2(null, stream)
+            if mutant is not None:
+                sys.meta_path.insert(0, MutantLoader(mutant))
+            import pytest
+            os.chdir(ROOT)
+            code = int(pytest.main(['-x', '-q', '-p', 'no:cacheprovider', '--tb=no',
+                                    *(f'test/{name}' for name in tests)]))
+        finally:
+            os._exit(code)
+    until_s = time.monotonic() + HANGS_S
+    while time.monotonic() < until_s:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return status != 0
+        time.sleep(0.01)
+    os.killpg(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return True
+
+
+def main() -> int:
+    """Run a sample of all changes and print which went unnoticed; return the exit code."""
+    parser = argparse.ArgumentParser(prog='python tools/mutants.py', description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('files', nargs='*', help='files or folders of the package (default: '
+                        f'{" ".join(CORE)})')
+    parser.add_argument('--count', type=int, default=400, help='changes to try; 0 is all')
+    parser.add_argument('--seed', type=int, default=0, help='which ones')
+    parser.add_argument('--least', type=float, default=95.0, help='percent to be noticed')
+    parser.add_argument('--out', type=Path, help='JSON file for the result')
+    args = parser.parse_args()
+    import numpy  # noqa: F401  here once, not in every child
+    import pytest  # noqa: F401
+    files = sorted({path.relative_to(ROOT / PACKAGE).as_posix() for name in args.files or CORE
+                    for path in ([ROOT / PACKAGE / name] if name.endswith('.py') else
+                                 (ROOT / PACKAGE / name).rglob('*.py')) if path.is_file()})
+    tests = unit_tests()
+    for file in [file for file in files if mutants_of(file) and file not in tests]:
+        print(f'{file}: no unit test imports it', flush=True)
+    equivalent = set(json.loads(EQUIVALENT.read_text())) if EQUIVALENT.is_file() else set()
+    mutants = [m for file in files for m in mutants_of(file) if m.key not in equivalent]
+    if args.count and args.count < len(mutants):
+        mutants = random.Random(args.seed).sample(mutants, args.count)
+    for names in {tuple(tests.get(m.file, ())) for m in mutants}:
+        if names and run(None, names):
+            print(f'error: {" ".join(names)} fail without a change; mend them first.')
+            return 2
+    survivors, started_s = [], time.monotonic()
+    for number, mutant in enumerate(mutants, 1):
+        if not tests.get(mutant.file) or not run(mutant, tests[mutant.file]):
+            survivors.append(mutant)
+            print(f'unnoticed {PACKAGE}/{mutant.file}:{mutant.line} in {mutant.where}: '
+                  f'{mutant.before} -> {mutant.after}', flush=True)
+        if number % 50 == 0:
+            print(f'{number} of {len(mutants)} in {time.monotonic() - started_s:.0f} s, '
+                  f'{len(survivors)} unnoticed', flush=True)
+    score = 100.0 * (1.0 - len(survivors) / max(len(mutants), 1))
+    print(f'{len(mutants) - len(survivors)} of {len(mutants)} changes noticed: {score:.1f} %')
+    if args.out:
+        args.out.write_text(json.dumps({'changes': len(mutants), 'noticed': score,
+                                        'seed': args.seed,
+                                        'unnoticed': [vars(m) for m in survivors]}, indent=2))
+    return int(score < args.least)
+
+
+if __name__ == '__main__':
+    raise SystemExit(main())
