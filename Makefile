@@ -6,7 +6,7 @@ ARGS ?=
 EXTRAS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv sim teleop doctor test bench soak fuzz train docs reference linkcheck clean
+.PHONY: help venv sim teleop doctor test bench soak fuzz mutants train docs reference linkcheck clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -37,6 +37,10 @@ soak: venv  ## run it for half an hour against faults of all kinds (docs/robustn
 fuzz:  ## attack it with 10 000 malformed and hostile cases (docs/robustness.md)
 	@$(INSTALL) test
 	@PYTHONPATH=test .venv/bin/python -m fuzz $(ARGS)
+
+mutants:  ## change the core in small ways and count which changes the unit tests notice
+	@$(INSTALL) reference test
+	@.venv/bin/python tools/mutants.py $(ARGS)
 
 train:  ## install what training needs; docs/training.md has the commands
 	@$(INSTALL) reference train

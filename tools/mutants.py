@@ -183,7 +183,7 @@ def imported_modules(path: Path) -> set:
 
 
 def unit_tests() -> dict:
-    """Return module file -> test files that import it and need no ROS graph, fewest imports first."""
+    """Return module file -> test files that import it and need no ROS graph, the closest first."""
     tests = defaultdict(list)
     for path in (ROOT / 'test').glob('test_*.py'):
         text = path.read_text()
