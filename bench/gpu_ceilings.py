@@ -19,7 +19,6 @@ from bench.latency import percentile
 from lingbot_world_ros.errors import shown
 from lingbot_world_ros.models.wan import kernels
 from lingbot_world_ros.models.wan.attention import CALLS, resolve
-from lingbot_world_ros.models.wan.rope import rotation
 import torch
 
 REPEATS, SHORT_S = 7, 0.4  # per measurement, whichever comes first
@@ -95,35 +94,18 @@ def own_kernels(case: Case, device: torch.device, dtype: torch.dtype, guard) -> 
     d, wide, n = case.spec.dim, case.spec.ffn_dim, case.chunk_tokens
     calls = quantised_calls(device)
     return {f'fp8 gemm {n} x {d} x {wide}': guard(partial(_gemm_fp8, n, d, wide, device)),
-            **{f'fused {name}': guard(partial(_pair, device, *pair))
-               for name, pair in fused_pairs(case, device, dtype).items()},
+            'rows to fp8': guard(partial(_rows_to_fp8, n, d, device, dtype)),
             **attentions(case, device, dtype, guard,
                          {name: partial(calls.get, name) for name in calls})}
 
 
-def fused_pairs(case: Case, device: torch.device, dtype: torch.dtype) -> dict:
-    """Return name -> the fused operation and its plain twin, at the sizes of a pass."""
-    spec, n, d = case.spec, case.chunk_tokens, case.spec.dim
-    stream, (scale, shift) = torch.randn(1, n, d, device=device), torch.randn(
-        2, 1, 1, d, device=device)
-    x, weight = torch.randn(1, n, d, device=device).to(dtype), torch.ones(d, device=device)
-    rope = rotation(spec.rope_dims, case.size.grid, 7, case.window.chunk_latents, device)
-    return {
-        'norm and modulation': (
-            lambda: kernels.modulated(stream, scale, shift, spec.eps, dtype),
-            lambda: kernels.plain_modulated(stream, scale, shift, spec.eps).to(dtype)),
-        'norm and rotation': (
-            lambda: kernels.normed_rotated(x, weight, rope, spec.num_heads, spec.eps),
-            lambda: kernels.plain_normed_rotated(x, weight, rope, spec.num_heads, spec.eps)),
-        'gated residual': (lambda: kernels.gated_residual(stream, scale, x),
-                           lambda: kernels.plain_gated_residual(stream, scale, x)),
-        'rows to fp8': (lambda: kernels.quantised_rows(x)[0].float(),
-                        lambda: kernels.plain_quantised_rows(x)[0].float())}
-
-
-def _pair(device, fused, plain):
-    return {'ms': 1e3 * seconds(fused, device), 'plain_ms': 1e3 * seconds(plain, device),
-            'error': relative_error(fused(), plain())}
+def _rows_to_fp8(n, d, device, dtype):
+    """Time the kernel, and its plain twin."""
+    x = torch.randn(1, n, d, device=device).to(dtype)
+    (x8, _), (plain, _) = kernels.quantised_rows(x), kernels.plain_quantised_rows(x)
+    return {'ms': 1e3 * seconds(lambda: kernels.quantised_rows(x), device),
+            'plain_ms': 1e3 * seconds(lambda: kernels.plain_quantised_rows(x), device),
+            'error': relative_error(x8.float(), plain.float())}
 
 
 def _in_a_child(case, device):

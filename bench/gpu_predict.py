@@ -10,8 +10,8 @@ from typing import Dict
 
 from bench.gpu_parts import Case
 
-RUNGS = ('upstream', 'diffusers', 'caches', 'attention', 'fused', 'decoder', 'compile', 'graphs',
-         'fp8', 'attention8', 'tiny', 'emit')
+RUNGS = ('upstream', 'diffusers', 'caches', 'attention', 'decoder', 'compile', 'graphs', 'fp8',
+         'attention8', 'tiny', 'emit')
 TERA = 1e12
 
 
@@ -32,7 +32,6 @@ class Assumptions:
     memory: float = 4.3
     eager_passes: float = 42.0
     plain_passes: float = 76.0  # and modulation per token, and rotary positions in complex128
-    fused_passes: float = 27.0  # our kernels around self-attention and before the feed-forward
     compiled_passes: float = 14.0
     decoder_tf32: float = 80.0
     decoder_16_bit: float = 300.0
@@ -140,8 +139,7 @@ def _network_ms(rung, todo, rates, case):
     step = RUNGS.index(rung)
     attention = rates.attention_plain if rung == 'caches' else rates.attention
     attention = rates.attention_8bit if step >= RUNGS.index('attention8') else attention
-    residual = rates.fused_passes if step >= RUNGS.index('fused') else rates.eager_passes
-    residual = rates.compiled_passes if step >= RUNGS.index('compile') else residual
+    residual = rates.compiled_passes if step >= RUNGS.index('compile') else rates.eager_passes
     blocks = rates.gemm_fp8 if step >= RUNGS.index('fp8') else rates.gemm
     gaps = 0.0 if step >= RUNGS.index('graphs') else rates.launch_gaps_ms
     return (gemm(todo.blocks, blocks) + gemm(todo.attention, attention) + gaps

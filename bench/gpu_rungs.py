@@ -14,8 +14,7 @@ from lingbot_world_ros.engines.lingbot_world.engine import FrameCopy
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.models.wan.camera import RayGrid
 from lingbot_world_ros.models.wan.condition import condition
-from lingbot_world_ros.models.wan.dit import Block, CameraContext, Film, WanDiT
-from lingbot_world_ros.models.wan.kernels import modulated, normed_rotated
+from lingbot_world_ros.models.wan.dit import CameraContext, Film, WanDiT
 from lingbot_world_ros.models.wan.kv_cache import Place
 from lingbot_world_ros.models.wan.rope import Rotation
 from lingbot_world_ros.models.wan.stream import CausalStream, CLEAN, StreamSpec
@@ -274,19 +273,6 @@ def diffusers_name(name: str) -> str:
         if ours in name:
             return name.replace(ours, theirs)
     return name
-
-
-class FusedBlock(Block):
-    """A block whose norms are fused with what follows them, for a network that is not compiled."""
-
-    def _project(self, x, run):
-        attn, heads = self.self_attn, self.self_attn.num_heads
-        q, k = (normed_rotated(project(x), norm.weight, run.rope, heads, norm.eps)
-                for project, norm in ((attn.q, attn.norm_q), (attn.k, attn.norm_k)))
-        return q, k, attn.heads(attn.v(x))
-
-    def _modulated(self, x, scale, shift):
-        return modulated(x, scale, shift, self.eps, self.self_attn.norm_q.weight.dtype)
 
 
 class GraphedDiT:

@@ -20,12 +20,11 @@ import warnings
 from bench import gpu_ceilings, gpu_predict
 from bench.gpu_parts import (Case, CASES, Clock, Inputs, random_network, random_vae,
                              relative_error, STAGES)
-from bench.gpu_rungs import DiffusersStream, FusedBlock, GraphedDiT, OwnStream, PlainStream
+from bench.gpu_rungs import DiffusersStream, GraphedDiT, OwnStream, PlainStream
 from bench.latency import percentile
 from bench.machine import describe, memory_mib
 from lingbot_world_ros.errors import SpecError, unknown_name
 from lingbot_world_ros.models.wan.attention import CALLS, resolve
-from lingbot_world_ros.models.wan.dit import Block
 from lingbot_world_ros.models.wan.fp8 import quantise_fp8
 from lingbot_world_ros.models.wan.tiny_vae import load_tiny_vae, TinyVAE
 import numpy as np
@@ -38,7 +37,6 @@ WHAT = {
     'diffusers': 'diffusers, eager: no cache, the whole window in every step, no camera',
     'caches': 'ours, eager: camera per chunk, text per prompt, time per schedule, integer slots',
     'attention': 'the fastest exact attention here',
-    'fused': 'our kernels for norm and modulation, norm and rotation',
     'decoder': 'video decoder in bfloat16, channels last',
     'compile': 'blocks compiled',
     'graphs': 'each pass replayed as one CUDA graph',
@@ -48,7 +46,7 @@ WHAT = {
     'emit': 'frames handed out before the cache is written',
     'compile_decoder': 'video decoder compiled (takes minutes; not in the usual ladder)'}
 RUNGS = tuple(name for name in WHAT if name != 'compile_decoder')
-TAKEN_BACK = ('attention', 'fused', 'graphs', 'attention8')  # where they make it slower
+TAKEN_BACK = ('attention', 'graphs', 'attention8')  # where they make it slower
 FEW = {'upstream': 4, 'diffusers': 1}  # chunks at most
 HOPPER = (9, 0)
 WORSE = 1.01
@@ -146,17 +144,6 @@ class Ladder:
         self._undo, self.dit.attend = undo, call
         self._record_again()
 
-    def _to_fused(self):
-        self._check_own()
-
-        def undo():
-            for block in self.dit.blocks:
-                block.__class__ = Block
-        self._undo = undo
-        for block in self.dit.blocks:
-            block.__class__ = FusedBlock
-        return ''
-
     def _check_own(self):
         """Refuse kernels that ended the process they were tried in."""
         if gpu_ceilings.OWN in self.ceilings:
@@ -177,7 +164,6 @@ class Ladder:
                 block._compiled_call_impl = None
         self._undo = undo
         for block in self.dit.blocks:
-            block.__class__ = Block  # a compiler fuses by itself
             block.compile(backend=self.options.compiler)
         return f'{self.options.compiler}, one block stands for all'
 

@@ -53,7 +53,7 @@ def test_every_rung_is_a_row(result):
 def test_rungs_compute_the_same_chunk(result):
     """Exact ones to rounding, quantised ones nearly."""
     errors = {rung: row['error'] for rung, row in result['rungs'].items() if 'failed' not in row}
-    for rung in ('upstream', 'caches', 'attention', 'fused', 'decoder', 'compile'):
+    for rung in ('upstream', 'caches', 'attention', 'decoder', 'compile'):
         assert errors[rung] < 1e-5, rung
     for rung in ('fp8', 'attention8', 'tiny', 'emit'):
         assert 1e-4 < errors[rung] < 0.1, rung
@@ -78,7 +78,7 @@ def test_single_operations_are_measured(result):
     assert found['attention sdpa']['tflops'] > 0
     assert 0.001 < found['attention int8']['error'] < 0.05
     assert 'failed' in found['attention cudnn']
-    assert found['fused norm and rotation']['error'] == 0.0  # one and the same on a CPU
+    assert found['rows to fp8']['error'] == 0.0  # one and the same on a CPU
     assert gpu_ceilings.fastest(found, gpu_ceilings.EXACT) in ('flash', 'sdpa')
     assert gpu_ceilings.fastest(found, ('cudnn', 'unheard of')) == ''
 
@@ -139,16 +139,15 @@ def test_failed_kernels_of_the_child_are_a_row(monkeypatch):
 
 def test_child_prints_what_is_read():
     found = gpu_ceilings._in_a_child(TINY, CPU)
-    assert {'attention int8', 'attention fp8', 'fused gated residual'} < set(found)
+    assert {'attention int8', 'attention fp8', 'rows to fp8'} < set(found)
 
 
 def test_kernels_that_end_their_process_are_not_used(monkeypatch):
     ladder = gpu_stream.Ladder.__new__(gpu_stream.Ladder)
     ladder.ceilings = {gpu_ceilings.OWN: {'failed': 'Fatal'}}
-    for rung in ('fused', 'attention8'):
-        monkeypatch.setattr(ladder, 'options', type('Options', (), {'device': CPU}), raising=False)
-        with pytest.raises(SpecError, match='did not work alone'):
-            ladder.switch(rung)
+    monkeypatch.setattr(ladder, 'options', type('Options', (), {'device': CPU}), raising=False)
+    with pytest.raises(SpecError, match='did not work alone'):
+        ladder.switch('attention8')
 
 
 class FakeGraph:

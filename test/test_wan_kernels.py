@@ -14,11 +14,9 @@ import pytest
 torch = pytest.importorskip('torch')
 
 from lingbot_world_ros.models.wan import kernels  # noqa: E402, I100
-from lingbot_world_ros.models.wan.rope import rotate, rotation  # noqa: E402
 
 FP8 = kernels.FP8
 D = 128
-EPS = 1e-6
 needs_triton = pytest.mark.skipif(not kernels.HAS_TRITON, reason='triton is not installed')
 interpreted = pytest.mark.skipif(not kernels.INTERPRETED, reason='runs in the second process')
 
@@ -59,7 +57,7 @@ def test_kernels_in_the_interpreter():
         pytest.skip('this is the second process')
     done = subprocess.run([sys.executable, '-m', 'pytest', '-p', 'no:cacheprovider', '-k',
                            'kernel_', __file__], capture_output=True, text=True,
-                          timeout=120, env={**os.environ, 'TRITON_INTERPRET': '1'})
+                          timeout=600, env={**os.environ, 'TRITON_INTERPRET': '1'})
     if 'only 0-dimensional arrays can be converted' in done.stdout:
         pytest.skip('this Triton cannot interpret loops with this NumPy')
     assert done.returncode == 0, done.stdout + done.stderr
@@ -134,20 +132,6 @@ def test_kernel_with_fp8_values_is_near():
 
 
 @interpreted
-@pytest.mark.parametrize('n, d', [(3, 64), (2, 96), (1, 1536)])
-def test_kernel_modulates_like_its_twin(n, d):
-    x, scale, shift = 3 * torch.randn(2, n, d) + 1, torch.randn(2, 1, d), torch.randn(2, 1, d)
-    expected = kernels.plain_modulated(x, scale, shift, EPS)
-    result = kernels.modulated(x, scale, shift, EPS, torch.float16)
-    assert result.dtype == torch.float16 and relative_error(result, expected) < 1e-3
-    x8, row_scale = kernels.modulated_fp8(x, scale, shift, EPS)
-    assert x8.dtype == FP8 and row_scale.shape == (2, n, 1)
-    assert torch.allclose(row_scale * 448, expected.abs().amax(-1, keepdim=True))
-    # Twice the rounding of e4m3: the interpreter cuts off.
-    assert relative_error(x8.float() * row_scale, expected) < 0.12
-
-
-@interpreted
 @pytest.mark.parametrize('shape', [(5, 64), (2, 3, 96)])
 def test_kernel_quantises_rows_like_its_twin(shape):
     x = 2.0 ** torch.randint(-3, 4, shape)
@@ -155,44 +139,6 @@ def test_kernel_quantises_rows_like_its_twin(shape):
     for dtype in (torch.float32, torch.float16):
         x8, scale = kernels.quantised_rows(x.to(dtype))
         assert torch.equal(x8.float(), x) and torch.equal(scale, torch.ones(*shape[:-1], 1))
-
-
-@interpreted
-@pytest.mark.parametrize('d', [64, 1100])
-def test_kernel_adds_gated_like_its_twin(d):
-    x, gate, y = torch.randn(2, 3, d), torch.randn(2, 1, d), torch.randn(2, 3, d).half()
-    result = kernels.gated_residual(x, gate, y)
-    assert torch.allclose(result, kernels.plain_gated_residual(x, gate, y), atol=1e-6)
-
-
-@interpreted
-@pytest.mark.parametrize('heads, d', [(2, 64), (3, 96), (12, 1536)])
-def test_kernel_norms_and_rotates_like_its_twin(heads, d):
-    x, weight = torch.randn(2, 6, d).half(), torch.randn(d).half()
-    width = 2 * (d // heads // 6)
-    rope = rotation((d // heads - 2 * width, width, width), (1, 3), 7, 2, 'cpu')
-    result = kernels.normed_rotated(x, weight, rope, heads, EPS)
-    assert result.shape == (2, 6, heads, d // heads)
-    expected = kernels.plain_normed_rotated(x, weight, rope, heads, EPS)
-    assert relative_error(result, expected) < 1e-3
-
-
-def test_normed_rotated_is_norm_then_rotation():
-    from lingbot_world_ros.models.wan.dit import RMSNorm
-    norm = RMSNorm(96, EPS)
-    norm.weight.copy_(torch.randn(96))
-    x, rope = torch.randn(2, 6, 96), rotation((12, 10, 10), (1, 3), 7, 2, 'cpu')
-    expected = rotate(norm(x).unflatten(-1, (3, -1)), rope)
-    assert torch.allclose(kernels.normed_rotated(x, norm.weight, rope, 3, EPS), expected,
-                          atol=1e-5)
-
-
-def test_modulated_is_norm_then_modulation():
-    x, scale, shift = torch.randn(2, 3, 64), torch.randn(2, 1, 64), torch.randn(2, 1, 64)
-    expected = torch.nn.functional.layer_norm(x, (64,), eps=EPS) * (1 + scale) + shift
-    assert torch.equal(kernels.modulated(x, scale, shift, EPS, torch.float32), expected)
-    x8, row_scale = kernels.modulated_fp8(x, scale, shift, EPS)
-    assert relative_error(x8.float() * row_scale, expected) < 0.04
 
 
 def hopper_cubin(kernel, signature, constants, warps, stages):
@@ -203,7 +149,7 @@ def hopper_cubin(kernel, signature, constants, warps, stages):
     names = kernel.arg_names
     types = {name: signature.get(name, 'constexpr') for name in names}
     aligned = {(i,): [['tt.divisibility', 16]] for i, name in enumerate(names)
-               if types[name] != 'constexpr' and name not in ('n', 'm', 'score_scale', 'eps')}
+               if types[name] != 'constexpr' and name not in ('n', 'm', 'score_scale')}
     source = ASTSource(fn=kernel, signature=types, attrs=aligned,
                        constexprs={(names.index(name),): value
                                    for name, value in constants.items()})

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Fused operations of the network: Triton on a GPU, the same arithmetic in plain torch elsewhere.
+8-bit attention and rows in FP8: Triton on a GPU, the same arithmetic in plain torch elsewhere.
 
 Every public function has a ``plain_`` twin, which tests compare the kernel with and which a CPU
 runs. Axes: b batch, n queries or tokens, m keys, h heads, d width.
@@ -10,7 +10,6 @@ import math
 import os
 from typing import Optional, Tuple
 
-from lingbot_world_ros.models.wan.rope import rotate, Rotation
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -33,11 +32,6 @@ def why_no_triton() -> str:
 def by_triton(x: Tensor) -> bool:
     """Return whether Triton computes on this tensor; its twin does where not."""
     return (x.is_cuda or INTERPRETED) and HAS_TRITON
-
-
-def by_fused(x: Tensor) -> bool:
-    """Do not interfere where a compiler fuses the plain twin with what surrounds it."""
-    return by_triton(x) and not torch.compiler.is_compiling()
 
 
 def attend_8bit(q: Tensor, k: Tensor, v: Tensor, value_dtype: Optional[torch.dtype] = None,
@@ -121,36 +115,6 @@ def _int8(x: Tensor, rows_per_scale: int) -> Tuple[Tensor, Tensor]:
     return (scaled + scaled.sign() * 0.5).trunc(), scale
 
 
-def modulated(x: Tensor, scale: Tensor, shift: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
-    """
-    Normalise rows (no weights), multiply by 1 + scale, add shift.
-
-    :param x: (b, n, d), the residual stream
-    :param scale: (b, 1, d) float32
-    :param shift: (b, 1, d) float32
-    :param eps: of the normalisation
-    :param dtype: of the result
-    :return: (b, n, d)
-    """
-    if by_fused(x):
-        from lingbot_world_ros.models.wan import triton_kernels
-        return triton_kernels.modulated(x, scale, shift, eps, dtype)[0]
-    return plain_modulated(x, scale, shift, eps).to(dtype)
-
-
-def modulated_fp8(x: Tensor, scale: Tensor, shift: Tensor, eps: float) -> Tuple[Tensor, Tensor]:
-    """Do what ``modulated`` does; return FP8 (b, n, d) and each row's scale (b, n, 1)."""
-    if by_fused(x):
-        from lingbot_world_ros.models.wan import triton_kernels
-        return triton_kernels.modulated(x, scale, shift, eps, FP8)
-    return plain_quantised_rows(plain_modulated(x, scale, shift, eps))
-
-
-def plain_modulated(x: Tensor, scale: Tensor, shift: Tensor, eps: float) -> Tensor:
-    """Twin of ``modulated``, in float32."""
-    return F.layer_norm(x.float(), x.shape[-1:], eps=eps) * (1 + scale) + shift
-
-
 def quantised_rows(x: Tensor) -> Tuple[Tensor, Tensor]:
     """
     Quantise what a linear layer takes.
@@ -158,7 +122,7 @@ def quantised_rows(x: Tensor) -> Tuple[Tensor, Tensor]:
     :param x: (..., d)
     :return: (..., d) FP8 and each row's scale (..., 1) float32; their product is about x
     """
-    if by_fused(x):
+    if by_triton(x) and not torch.compiler.is_compiling():  # a compiler fuses the plain twin
         from lingbot_world_ros.models.wan import triton_kernels
         return triton_kernels.quantised_rows(x)
     return plain_quantised_rows(x)
@@ -169,49 +133,3 @@ def plain_quantised_rows(x: Tensor) -> Tuple[Tensor, Tensor]:
     x32 = x.float()
     scale = x32.abs().amax(-1, keepdim=True).clamp_min(TINY) / FP8_MAX
     return (x32 / scale).to(FP8), scale
-
-
-def gated_residual(x: Tensor, gate: Tensor, y: Tensor) -> Tensor:
-    """
-    Add to the residual stream.
-
-    :param x: (b, n, d)
-    :param gate: (b, 1, d) float32
-    :param y: (b, n, d) in any dtype
-    :return: x + gate * y, (b, n, d) in x's dtype
-    """
-    if by_fused(x):
-        from lingbot_world_ros.models.wan import triton_kernels
-        return triton_kernels.gated_residual(x, gate, y)
-    return plain_gated_residual(x, gate, y)
-
-
-def plain_gated_residual(x: Tensor, gate: Tensor, y: Tensor) -> Tensor:
-    """Twin of ``gated_residual``."""
-    return (x.float() + gate * y.float()).to(x.dtype)
-
-
-def normed_rotated(x: Tensor, weight: Tensor, rope: Rotation, num_heads: int,
-                   eps: float) -> Tensor:
-    """
-    Do all that happens to queries or keys between projection and attention.
-
-    :param x: (b, n, d), all heads
-    :param weight: (d,) of the normalisation over the full width
-    :param rope: table for these n tokens
-    :param num_heads: h
-    :param eps: of the normalisation
-    :return: (b, n, h, d / h) in x's dtype
-    """
-    if by_fused(x):
-        from lingbot_world_ros.models.wan import triton_kernels
-        return triton_kernels.normed_rotated(x, weight, rope, num_heads, eps)
-    return plain_normed_rotated(x, weight, rope, num_heads, eps)
-
-
-def plain_normed_rotated(x: Tensor, weight: Tensor, rope: Rotation, num_heads: int,
-                         eps: float) -> Tensor:
-    """Twin of ``normed_rotated``, in float32 until the end."""
-    x32 = x.float()
-    normed = x32 * torch.rsqrt(x32.square().mean(-1, keepdim=True) + eps) * weight.float()
-    return rotate(normed.unflatten(-1, (num_heads, -1)), rope).to(x.dtype)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import math
 from typing import Optional, Tuple
 
-from lingbot_world_ros.models.wan.rope import Rotation
 import torch
 from torch import Tensor
 import triton
@@ -203,28 +202,6 @@ def _attend(q, k8, k_scale, v, v_scale, out, h, n, m, score_scale, stride_qb, st
     tl.store(out, acc.to(out.dtype.element_ty), mask=(rows < n)[:, None])
 
 
-def modulated(x: Tensor, scale: Tensor, shift: Tensor, eps: float,
-              dtype: torch.dtype) -> Tuple[Tensor, Tensor]:
-    """
-    Normalise rows, multiply by 1 + scale, add shift.
-
-    :param x: (b, n, d)
-    :param scale: (b, 1, d) float32
-    :param shift: (b, 1, d) float32
-    :param eps: of the normalisation
-    :param dtype: of the result; FP8 divides each row by a scale of its own
-    :return: (b, n, d), and the scales (b, n, 1) float32, which mean something for FP8 only
-    """
-    x = x.contiguous()
-    b, n, d = x.shape
-    out = torch.empty(b, n, d, dtype=dtype, device=x.device)
-    row_scale = torch.empty(b, n, 1, dtype=torch.float32, device=x.device)
-    block = triton.next_power_of_2(d)
-    _modulate[(b * n,)](x, scale.contiguous(), shift.contiguous(), out, row_scale, n, d, eps,
-                        TO_FP8=dtype == FP8, BLOCK=block, num_warps=_warps(block))
-    return out, row_scale
-
-
 def quantised_rows(x: Tensor) -> Tuple[Tensor, Tensor]:
     """Return x (..., d) in FP8 and the scale of each row, (..., 1) float32."""
     x = x.contiguous()
@@ -236,97 +213,14 @@ def quantised_rows(x: Tensor) -> Tuple[Tensor, Tensor]:
     return out, scale
 
 
-def gated_residual(x: Tensor, gate: Tensor, y: Tensor) -> Tensor:
-    """Return x + gate * y for x (b, n, d), gate (b, 1, d) float32 and y (b, n, d)."""
-    x, y = x.contiguous(), y.contiguous()
-    b, n, d = x.shape
-    out = torch.empty_like(x)
-    block = 1024
-    _add_gated[(b * n, triton.cdiv(d, block))](x, gate.contiguous(), y, out, n, d, BLOCK=block,
-                                               num_warps=4)
-    return out
-
-
-def normed_rotated(x: Tensor, weight: Tensor, rope: Rotation, num_heads: int,
-                   eps: float) -> Tensor:
-    """
-    Divide rows by their root mean square, multiply by a weight, turn pairs by their position.
-
-    :param x: (b, n, d), all heads
-    :param weight: (d,)
-    :param rope: (n, 1, d / h / 2) each
-    :param num_heads: h
-    :param eps: of the normalisation
-    :return: (b, n, h, d / h) in x's dtype
-    """
-    x = x.contiguous()
-    b, n, d = x.shape
-    out = torch.empty_like(x)
-    block = triton.next_power_of_2(d // 2)
-    _norm_and_rotate[(b * n,)](x, weight, rope.cos.contiguous(), rope.sin.contiguous(), out, n, d,
-                               d // num_heads // 2, eps, PAIRS=block, num_warps=_warps(block))
-    return out.unflatten(-1, (num_heads, -1))
-
-
 def _warps(block: int) -> int:
     return min(max(block // 512, 1), 8)
-
-
-@triton.jit
-def _store_fp8(out, scale, row, y, d, columns):
-    by = tl.maximum(tl.max(tl.abs(y), 0), TINY) / FP8_MAX
-    tl.store(out + row * d + columns, (y / by).to(tl.float8e4nv), mask=columns < d)
-    tl.store(scale + row, by)
-
-
-@triton.jit
-def _modulate(x, scale, shift, out, row_scale, n, d, eps, TO_FP8: tl.constexpr,
-              BLOCK: tl.constexpr):
-    row, columns = tl.program_id(0).to(tl.int64), tl.arange(0, BLOCK)
-    inside = columns < d
-    values = tl.load(x + row * d + columns, mask=inside, other=0.0).to(tl.float32)
-    values = tl.where(inside, values - tl.sum(values, 0) / d, 0.0)
-    values = values * tl.rsqrt(tl.sum(values * values, 0) / d + eps)
-    at = (row // n) * d + columns
-    y = values * (1 + tl.load(scale + at, mask=inside, other=0.0))
-    y = y + tl.load(shift + at, mask=inside, other=0.0)
-    if TO_FP8:
-        _store_fp8(out, row_scale, row, y, d, columns)
-    else:
-        tl.store(out + row * d + columns, y.to(out.dtype.element_ty), mask=inside)
 
 
 @triton.jit
 def _quantise_rows(x, out, scale, d, BLOCK: tl.constexpr):
     row, columns = tl.program_id(0).to(tl.int64), tl.arange(0, BLOCK)
     y = tl.load(x + row * d + columns, mask=columns < d, other=0.0).to(tl.float32)
-    _store_fp8(out, scale, row, y, d, columns)
-
-
-@triton.jit
-def _add_gated(x, gate, y, out, n, d, BLOCK: tl.constexpr):
-    row = tl.program_id(0).to(tl.int64)
-    columns = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    inside = columns < d
-    at = row * d + columns
-    added = tl.load(y + at, mask=inside).to(tl.float32)
-    added = added * tl.load(gate + (row // n) * d + columns, mask=inside)
-    total = tl.load(x + at, mask=inside).to(tl.float32) + added
-    tl.store(out + at, total.to(out.dtype.element_ty), mask=inside)
-
-
-@triton.jit
-def _norm_and_rotate(x, weight, cos, sin, out, n, d, head_pairs, eps, PAIRS: tl.constexpr):
-    row, pairs = tl.program_id(0).to(tl.int64), tl.arange(0, PAIRS)
-    columns = tl.arange(0, 2 * PAIRS)
-    inside = columns < d
-    values = tl.load(x + row * d + columns, mask=inside, other=0.0).to(tl.float32)
-    values = values * tl.rsqrt(tl.sum(values * values, 0) / d + eps)
-    values = values * tl.load(weight + columns, mask=inside, other=0.0).to(tl.float32)
-    even, odd = tl.split(tl.reshape(values, [PAIRS, 2]))
-    at = (row % n) * head_pairs + pairs % head_pairs
-    turn_cos = tl.load(cos + at, mask=pairs < d // 2, other=0.0)
-    turn_sin = tl.load(sin + at, mask=pairs < d // 2, other=0.0)
-    turned = tl.join(even * turn_cos - odd * turn_sin, even * turn_sin + odd * turn_cos)
-    turned = tl.reshape(turned, [2 * PAIRS]).to(out.dtype.element_ty)
-    tl.store(out + row * d + columns, turned, mask=inside)
+    by = tl.maximum(tl.max(tl.abs(y), 0), TINY) / FP8_MAX
+    tl.store(out + row * d + columns, (y / by).to(tl.float8e4nv), mask=columns < d)
+    tl.store(scale + row, by)
