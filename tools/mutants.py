@@ -183,16 +183,27 @@ def imported_modules(path: Path) -> set:
 
 
 def unit_tests() -> dict:
-    """Return module file -> test files that import it and need no ROS graph, the closest first."""
-    tests = defaultdict(list)
-    for path in (ROOT / 'test').glob('test_*.py'):
+    """
+    Find the tests of each file that need no ROS graph.
+
+    :return: module file -> test files: those that import it, the closest first, then those that
+        import another file of its room, through which it is reached
+    """
+    direct, rooms = defaultdict(list), defaultdict(list)
+    for path in sorted((ROOT / 'test').glob('test_*.py')):
         text = path.read_text()
         if 'rclpy' in text or 'torch' in text or 'ros_graph' in text:
             continue
         modules = imported_modules(path)
         for module in modules:
-            tests[module].append((len(modules), path.name))
-    return {module: [name for _, name in sorted(names)] for module, names in tests.items()}
+            direct[module].append((len(modules), path.name))
+        for room in {module.rpartition('/')[0] for module in modules}:
+            rooms[room].append((len(modules), path.name))
+    files = [path.relative_to(ROOT / PACKAGE).as_posix()
+             for path in (ROOT / PACKAGE).rglob('*.py')]
+    return {file: list(dict.fromkeys(
+        name for _, name in (*sorted(direct[file]), *sorted(rooms[file.rpartition('/')[0]]))))
+        for file in files}
 
 
 def run(mutant: Mutant, tests: list) -> bool:
