@@ -8,7 +8,7 @@ from lingbot_world_ros.actions.commands import CommandBuffer, CommandSpec
 from lingbot_world_ros.actions.embedding import (actions_at_latch, CameraModel, check_embedding,
                                                  CommandCounts, encode)
 from lingbot_world_ros.actions.layout import ActionLayout, robot_action_layout
-from lingbot_world_ros.geometry.rotation import rotation_of, rotation_vector
+from lingbot_world_ros.geometry.rotation import rotation_from_vector, vector_from_rotation
 from lingbot_world_ros.robots.robot import ROBOT
 import numpy as np
 import pytest
@@ -39,26 +39,26 @@ def embed(layout=LAYOUT, num_frames=3, motion=None, camera=CAMERA):
 def test_rotation_vectors_there_and_back_at_every_angle(angle):
     axes = np.vstack([np.eye(3), -np.eye(3), AXES])
     vectors = angle * axes / np.linalg.norm(axes, axis=1, keepdims=True)
-    got = rotation_vector(rotation_of(vectors))
+    got = vector_from_rotation(rotation_from_vector(vectors))
     np.testing.assert_allclose(got, vectors, atol=1e-9, rtol=1e-9)
 
 
 @pytest.mark.parametrize('axis', [*np.eye(3), np.array([1.0, -2.0, 0.5])])
 def test_half_a_turn_has_an_axis_of_either_sign(axis):
     axis = axis / np.linalg.norm(axis)
-    vector = rotation_vector(2.0 * np.outer(axis, axis) - np.eye(3))
+    vector = vector_from_rotation(2.0 * np.outer(axis, axis) - np.eye(3))
     assert np.linalg.norm(vector) == pytest.approx(np.pi)
     assert abs(vector @ axis) == pytest.approx(np.pi)
 
 
 def test_rotation_of_a_vector_is_the_turn_about_it():
-    np.testing.assert_allclose(rotation_of([0.0, 0.0, np.pi / 2]) @ [1.0, 0.0, 0.0],
+    np.testing.assert_allclose(rotation_from_vector([0.0, 0.0, np.pi / 2]) @ [1.0, 0.0, 0.0],
                                [0.0, 1.0, 0.0], atol=1e-15)
-    turns = rotation_of(AXES)
+    turns = rotation_from_vector(AXES)
     np.testing.assert_allclose(turns @ np.swapaxes(turns, -1, -2),
                                np.broadcast_to(np.eye(3), turns.shape), atol=1e-14)
     assert np.linalg.det(turns) == pytest.approx(np.ones(len(AXES)))
-    assert rotation_of(np.zeros((2, 0, 3))).shape == (2, 0, 3, 3)
+    assert rotation_from_vector(np.zeros((2, 0, 3))).shape == (2, 0, 3, 3)
 
 
 def test_columns_are_found_by_name_or_not_at_all():
@@ -70,7 +70,7 @@ def test_columns_are_found_by_name_or_not_at_all():
 def test_motion_goes_through_actions_and_comes_back():
     motion = np.tile(np.eye(4), (20, 1, 1))
     motion[:, :3, 3] = np.random.default_rng(1).normal(size=(20, 3))
-    motion[:, :3, :3] = rotation_of(AXES)
+    motion[:, :3, :3] = rotation_from_vector(AXES)
     actions = np.zeros((20, len(LAYOUT.dims)))
     actions[:, camera_columns(LAYOUT.names)] = camera_actions(motion)
     np.testing.assert_allclose(camera_motion_of(actions, LAYOUT), motion, atol=1e-12)

@@ -6,7 +6,7 @@ from lingbot_world_ros.actions.camera_path import (CameraPath, interpolate, keys
                                                    MAX_FILE_BYTES, read_camera_path,
                                                    scale_intrinsics)
 from lingbot_world_ros.errors import SpecError
-from lingbot_world_ros.geometry.rotation import rotation_of
+from lingbot_world_ros.geometry.rotation import rotation_from_vector
 from lingbot_world_ros.models.wan.spec import VideoSize
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ def wave(n=9):
     """Return a path that turns about all axes."""
     t = np.arange(n)[:, None] * np.array([0.1, 0.2, -0.3])
     poses = np.tile(np.eye(4), (n, 1, 1))
-    poses[:, :3, :3] = rotation_of(np.sin(t))
+    poses[:, :3, :3] = rotation_from_vector(np.sin(t))
     poses[:, :3, 3] = t
     return poses
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from lingbot_world_ros.actions.commands import CommandBuffer, CommandSpec
 from lingbot_world_ros.actions.embedding import (actions_at_latch, camera_motion, CameraModel,
                                                  check_embedding, CommandCounts, encode,
-                                                 integrate_twist, track_positions)
+                                                 track_positions)
 from lingbot_world_ros.actions.layout import robot_action_layout
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.robots.robot import ROBOT
@@ -29,20 +29,9 @@ def make_embedding(fill, num_frames=1, current=HOME):
                   counts=CommandCounts(accepted=buffer.accepted))
 
 
-def test_quarter_turn_on_a_circle_of_one_metre():
-    pose = integrate_twist(np.pi / 2, np.pi / 2, 1.0)
-    np.testing.assert_allclose(pose[:3, 3], [1.0, 1.0, 0.0], atol=1e-12)
-    np.testing.assert_allclose(pose[:3, :3], [[0, -1, 0], [1, 0, 0], [0, 0, 1]], atol=1e-12)
-
-
-def test_a_very_slow_turn_meets_the_straight_line():
-    np.testing.assert_allclose(integrate_twist(1.0, 1e-10, 1.0), integrate_twist(1.0, 0.0, 1.0),
-                               atol=1e-9)
-
-
 def test_forward_motion_seen_by_a_camera_pitched_down():
     """Driving 0.1 m ahead moves a camera that looks down by p along (0, -sin p, cos p)."""
-    motion = camera_motion(np.array([0.1, 0.0]), 1.0, CAMERA.T_base_optical)
+    motion = camera_motion(np.array([0.1, 0.0, 0.0]), 1.0, CAMERA.T_base_optical)
     p = ROBOT.camera.pitch_rad
     np.testing.assert_allclose(motion[:3, 3], [0.0, -0.1 * np.sin(p), 0.1 * np.cos(p)],
                                atol=1e-12)
@@ -52,7 +41,7 @@ def test_forward_motion_seen_by_a_camera_pitched_down():
 def test_turn_left_moves_a_camera_in_front_of_the_axis_to_its_left():
     T_base_optical = CAMERA.T_base_optical.copy()
     T_base_optical[:3, 3] = [1.0, 0.0, 0.5]
-    motion = camera_motion(np.array([0.0, 0.01]), 1.0, T_base_optical)
+    motion = camera_motion(np.array([0.0, 0.0, 0.01]), 1.0, T_base_optical)
     assert motion[0, 3] == pytest.approx(-0.01, abs=1e-6)  # left is -x of the optical frame
 
 
@@ -60,7 +49,7 @@ def test_motion_of_a_camera_on_an_arm_is_that_of_base_and_arm():
     """The base drives 0.1 m ahead while the arm carries the camera 0.02 m to its right."""
     poses = np.stack([CAMERA.T_base_optical] * 2)
     poses[1, 1, 3] -= 0.02
-    motion = camera_motion(np.array([[0.1, 0.0]]), 1.0, poses[:1], poses[1:])
+    motion = camera_motion(np.array([[0.1, 0.0, 0.0]]), 1.0, poses[:1], poses[1:])
     p = ROBOT.camera.pitch_rad
     np.testing.assert_allclose(motion[0, :3, 3], [0.02, -0.1 * np.sin(p), 0.1 * np.cos(p)],
                                atol=1e-12)

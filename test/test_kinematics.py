@@ -76,6 +76,27 @@ def test_roll_pitch_yaw_turn_about_the_fixed_axes_in_that_order():
     np.testing.assert_allclose(arm.link_pose('a', {})[:3, 1], [1, 0, 0], atol=1e-12)
 
 
+def test_an_origin_with_three_different_angles_by_hand():
+    """Rz(1.1) Ry(0.5) Rx(0.3), each entry multiplied out."""
+    arm = model(links('base_link', 'a'),
+                joint('j', 'base_link', 'a', 'fixed', '<origin xyz="1 2 3" rpy="0.3 0.5 1.1"/>'))
+    expected = [[0.3980680463, -0.7871374418, 0.4711225724, 1],
+                [0.7821080382, 0.5596031263, 0.2741374794, 2],
+                [-0.4794255386, 0.2593433801, 0.8383866436, 3], [0, 0, 0, 1]]
+    np.testing.assert_allclose(arm.link_pose('a', {}), expected, atol=1e-9)
+
+
+def test_a_base_that_hangs_below_the_root_is_still_where_poses_are_given():
+    """base_link is 0.2 m over the root and turned by 0.5: the root is 0.2 m below, turned back."""
+    arm = model(links('base_footprint', 'base_link', 'a'),
+                joint('j', 'base_footprint', 'base_link', 'fixed',
+                      '<origin xyz="0.1 0 0.2" rpy="0 0 0.5"/>'),
+                joint('k', 'base_footprint', 'a', 'fixed', '<origin xyz="0.1 1 0.2"/>'))
+    expected = [[0.8775825619, 0.4794255386, 0, 0.4794255386],
+                [-0.4794255386, 0.8775825619, 0, 0.8775825619], [0, 0, 1, 0], [0, 0, 0, 1]]
+    np.testing.assert_allclose(arm.link_pose('a', {}), expected, atol=1e-9)
+
+
 def test_mimic_joints_follow():
     arm = model(links('base_link', 'a', 'b'), joint('j', 'base_link', 'a'),
                 joint('k', 'base_link', 'b', inside='<axis xyz="0 0 1"/>'

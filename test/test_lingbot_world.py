@@ -10,10 +10,10 @@ pytest.importorskip('transformers')
 pytest.importorskip('tokenizers')
 
 from lingbot_world_ros.actions.camera_columns import camera_actions  # noqa: E402, I100
-from lingbot_world_ros.actions.embedding import integrate_twist  # noqa: E402
 from lingbot_world_ros.engines.interface import Start  # noqa: E402
 from lingbot_world_ros.engines.registry import make_world  # noqa: E402
 from lingbot_world_ros.errors import EngineDiverged, SpecError  # noqa: E402
+from lingbot_world_ros.geometry import se2, se3  # noqa: E402
 from lingbot_world_ros.paths import share_path  # noqa: E402
 from lingbot_world_ros.worlds.definition import ImageCamera, WorldDefinition  # noqa: E402
 import numpy as np  # noqa: E402
@@ -64,7 +64,8 @@ def driving(world, v_mps=0.8, w_radps=0.3, joint_speed=0.5):
     actions = at_rest(world)
     actions[..., 0], actions[..., 1], actions[..., 2] = v_mps, w_radps, joint_speed
     camera = world.spec.camera.T_base_optical
-    motion = np.linalg.inv(camera) @ integrate_twist(v_mps, w_radps, 1 / 16) @ camera
+    moved = se3.pose_from_se2(se2.exponential((v_mps, 0.0, w_radps), 1 / 16))
+    motion = np.linalg.inv(camera) @ moved @ camera
     actions[0, :, -6:] = camera_actions(np.tile(motion, (world.spec.frames_per_step, 1, 1)))
     return actions
 
@@ -114,9 +115,8 @@ def test_camera_motion_steers_the_picture(world, photo):
 def test_base_and_joints_are_integrated_as_commanded(world, photo):
     world.reset('image', 0, start=start(photo))
     seen = world.step(driving(world, 0.8, 0.4, 0.5))
-    expected = integrate_twist(0.8, 0.4, 12 / 16)
-    assert seen.base_pose[0, -1] == pytest.approx(
-        [expected[0, 3], expected[1, 3], 0.4 * 12 / 16], abs=1e-6)
+    assert seen.base_pose[0, -1] == pytest.approx([
+        2.0 * np.sin(0.3), 2.0 * (1.0 - np.cos(0.3)), 0.3], abs=1e-6)  # a circle of 0.8 / 0.4 m
     assert seen.joint_position[0, -1, 0] == pytest.approx(0.5 * 12 / 16, abs=1e-6)
     assert seen.base_twist[0, -1] == pytest.approx([0.8, 0.0, 0.4])
     for _ in range(3):

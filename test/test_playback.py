@@ -11,10 +11,11 @@ pytest.importorskip('lingbot_world_ros.msg')
 from fake_world import FakeWorld  # noqa: E402, I100
 from free_camera import FreeCameraWorld  # noqa: E402
 from lingbot_world_ros.actions.camera_columns import camera_motion_of  # noqa: E402
-from lingbot_world_ros.actions.embedding import actions_at_latch, invert_pose  # noqa: E402
+from lingbot_world_ros.actions.embedding import actions_at_latch  # noqa: E402
 from lingbot_world_ros.actions.playback import CameraPlayback, open_path  # noqa: E402
 from lingbot_world_ros.errors import SpecError  # noqa: E402
-from lingbot_world_ros.geometry.rotation import rotation_of  # noqa: E402
+from lingbot_world_ros.geometry import se3  # noqa: E402
+from lingbot_world_ros.geometry.rotation import rotation_from_vector  # noqa: E402
 from lingbot_world_ros.messages.action_embedding import embedding_from_msg  # noqa: E402
 from lingbot_world_ros.messages.commands import joint_command_to_msg, twist_to_msg  # noqa: E402
 from lingbot_world_ros.messages.world import world_spec_to_msg  # noqa: E402
@@ -37,7 +38,7 @@ def make_poses(count=NUM_POSES):
     """Poses of a camera that flies a curve, in a world of its own."""
     rng = np.random.default_rng(5)
     poses = np.tile(np.eye(4), (count, 1, 1))
-    poses[:, :3, :3] = rotation_of(np.cumsum(rng.normal(size=(count, 3)), 0) * 0.05)
+    poses[:, :3, :3] = rotation_from_vector(np.cumsum(rng.normal(size=(count, 3)), 0) * 0.05)
     poses[:, :3, 3] = np.cumsum(rng.normal(size=(count, 3)), 0) * 0.1 + 3.0
     return poses
 
@@ -49,7 +50,7 @@ def folder(tmp_path):
 
 
 def from_first(poses):
-    return invert_pose(poses[0]) @ poses
+    return se3.inverse(poses[0]) @ poses
 
 
 def test_frames_of_a_path_follow_sim_time_and_then_rest(folder):

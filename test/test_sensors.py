@@ -7,11 +7,13 @@ import pytest
 
 pytest.importorskip('lingbot_world_ros.msg')
 
-from lingbot_world_ros.actions.commands import CommandBuffer  # noqa: E402, I100
+from geometry_msgs.msg import Pose  # noqa: E402, I100
+from lingbot_world_ros.actions.commands import CommandBuffer  # noqa: E402
 from lingbot_world_ros.actions.embedding import CommandCounts, encode  # noqa: E402
 from lingbot_world_ros.actions.layout import robot_action_layout  # noqa: E402
 from lingbot_world_ros.engines.interface import Capabilities, WorldSpec  # noqa: E402
 from lingbot_world_ros.errors import SpecError  # noqa: E402
+from lingbot_world_ros.geometry import se2  # noqa: E402
 from lingbot_world_ros.geometry.camera import T_LINK_OPTICAL  # noqa: E402
 from lingbot_world_ros.messages import (action_embedding, camera_info, commands,  # noqa: E402
                                         encodings, frames, image, state, world)
@@ -133,7 +135,7 @@ def test_joint_state_carries_names_positions_velocities():
 
 def test_odometry_is_relative_to_the_start_pose():
     start = np.array([1.0, 2.0, np.pi / 2])
-    pose = frames.pose_since(start, np.array([1.0, 3.0, np.pi]))
+    pose = se2.relative(start, np.array([1.0, 3.0, np.pi]))
     np.testing.assert_allclose(pose, [1.0, 0.0, np.pi / 2], atol=1e-12)
     names = frames.FrameNames().prefixed('r1/')
     msg = state.odometry_to_msg(pose, [0.2, 0.0, 0.3], np.eye(6), 0.01, STAMP_NS, names)
@@ -153,13 +155,23 @@ def test_covariance_turns_with_the_odom_frame():
     assert (np.diag(state.covariance_in_odom(0.0, None)) > 0).all()
 
 
-def test_quaternions_there_and_back():
-    rng = np.random.default_rng(1)
-    for quat in [*rng.normal(size=(50, 4)), [1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0]]:
-        R = frames.matrix_from_quat(quat)
-        np.testing.assert_allclose(R @ R.T, np.eye(3), atol=1e-12)
-        np.testing.assert_allclose(frames.matrix_from_quat(frames.quat_from_matrix(R)), R,
-                                   atol=1e-12)
+def test_transforms_by_hand_and_there_and_back():
+    """A turn of 2 pi / 3 about (1, 1, 1) takes x to y, y to z and z to x."""
+    T = np.array([[0, 0, 1, 0.1], [1, 0, 0, -0.2], [0, 1, 0, 0.3], [0, 0, 0, 1.0]])
+    msg = frames.transform_to_msg(T)
+    turn, move = msg.rotation, msg.translation
+    assert (turn.x, turn.y, turn.z, turn.w) == (0.5, 0.5, 0.5, 0.5)
+    assert (move.x, move.y, move.z) == (0.1, -0.2, 0.3)
+    np.testing.assert_allclose(frames.transform_from_msg(msg), T, atol=1e-15)
+
+
+def test_planar_poses_by_hand_and_there_and_back():
+    msg = Pose()
+    frames.planar_pose_to_msg((0.5, -2.0, 2.0), msg)
+    assert (msg.position.x, msg.position.y, msg.position.z) == (0.5, -2.0, 0.0)
+    turn = msg.orientation
+    assert (turn.x, turn.y, turn.z, turn.w) == pytest.approx((0, 0, 0.8414709848, 0.5403023059))
+    assert frames.planar_pose_from_msg(msg) == pytest.approx([0.5, -2.0, 2.0])
 
 
 def test_static_tree_ends_in_optical_axes():

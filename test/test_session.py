@@ -9,6 +9,7 @@ from fake_world import FakeClock, FakeWorld
 from lingbot_world_ros.actions.commands import CommandBuffer, CommandSpec
 from lingbot_world_ros.actions.embedding import CameraModel, CommandCounts, encode
 from lingbot_world_ros.errors import SpecError
+from lingbot_world_ros.geometry import se2
 from lingbot_world_ros.session.clock import ClockTicker, Sweep
 from lingbot_world_ros.session.observer import SessionObserver
 from lingbot_world_ros.session.requests import Refused
@@ -490,7 +491,7 @@ def test_teleport_moves_the_robot_but_not_its_odometry():
     assert stepped.anchor == status.anchor
     assert session.advance(1).result(10.0).anchor == ()
     session.close()
-    in_odom = [pose_since(f.start_pose, f.base_pose) for f in seen.frames]
+    in_odom = [se2.relative(f.start_pose, f.base_pose) for f in seen.frames]
     assert np.diff(in_odom, axis=0)[:, 0] == pytest.approx([0.02] * 5, abs=1e-6)
     assert seen.frames[-2].base_pose[:2] == pytest.approx(
         [5.0 + 0.02 * np.cos(1.0), 6.0 + 0.02 * np.sin(1.0)], abs=1e-6)
@@ -655,9 +656,3 @@ def test_same_seed_scene_and_actions_give_the_same_bytes():
         session.close()
         return b''.join(f.rgb.tobytes() for f in seen.frames)
     assert digest() == digest()
-
-
-def pose_since(start, pose):
-    c, s = np.cos(start[2]), np.sin(start[2])
-    dx, dy = pose[0] - start[0], pose[1] - start[1]
-    return np.array([c * dx + s * dy, c * dy - s * dx, pose[2] - start[2]])

@@ -10,7 +10,7 @@ torch = pytest.importorskip('torch')
 from lingbot_world_ros.actions.camera_path import (CameraPath, keys_to_path,  # noqa: E402, I100
                                                    scale_intrinsics)
 from lingbot_world_ros.errors import SpecError  # noqa: E402
-from lingbot_world_ros.geometry.rotation import rotation_of  # noqa: E402, I100
+from lingbot_world_ros.geometry.rotation import rotation_from_vector  # noqa: E402, I100
 from lingbot_world_ros.models.wan.camera import (clip_keys, clip_steps, latent_steps,  # noqa: E402
                                                  packed_rays, ray_tokens, RayGrid,
                                                  REST_ROTATION_RAD, REST_TRANSLATION,
@@ -43,7 +43,7 @@ def framewise(poses):
 
 def pose(translation=(0, 0, 0), rotation=(0, 0, 0)):
     T = np.eye(4)
-    T[:3, :3], T[:3, 3] = rotation_of(np.array(rotation)), translation
+    T[:3, :3], T[:3, 3] = rotation_from_vector(np.array(rotation)), translation
     return T
 
 
@@ -126,7 +126,7 @@ def test_tokens_come_in_the_dtype_of_the_network():
 def test_longest_translation_becomes_one_unless_all_is_at_rest():
     scaled = unit_translations(np.stack([pose(), pose((0, 0, 4)), pose((2, 0, 0), (0, 1, 0))]))
     np.testing.assert_allclose(scaled[:, :3, 3], [[0, 0, 0], [0, 0, 1], [.5, 0, 0]])
-    np.testing.assert_allclose(scaled[2, :3, :3], rotation_of(np.array([0, 1, 0])))
+    np.testing.assert_allclose(scaled[2, :3, :3], rotation_from_vector(np.array([0, 1, 0])))
     assert np.array_equal(unit_translations(np.tile(np.eye(4), (3, 1, 1)))[2], np.eye(4))
 
 

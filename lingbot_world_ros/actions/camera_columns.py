@@ -10,7 +10,7 @@ from math import pi
 from typing import List, Sequence, Tuple
 
 from lingbot_world_ros.actions.layout import ActionDim, ActionLayout
-from lingbot_world_ros.geometry.rotation import rotation_of, rotation_vector
+from lingbot_world_ros.geometry.rotation import rotation_from_vector, vector_from_rotation
 import numpy as np
 
 MAX_TRANSLATION_M = 10.0  # per frame
@@ -41,7 +41,7 @@ def camera_actions(motion: np.ndarray) -> np.ndarray:
     :param motion: (T, 4, 4) optical frame after each frame seen from the one before, metres
     :return: (T, 6) float64: translation [m], rotation vector [rad]
     """
-    return np.concatenate([motion[:, :3, 3], rotation_vector(motion[:, :3, :3])], -1)
+    return np.concatenate([motion[:, :3, 3], vector_from_rotation(motion[:, :3, :3])], -1)
 
 
 def camera_motion_of(actions: np.ndarray, layout: ActionLayout) -> np.ndarray:
@@ -57,5 +57,5 @@ def camera_motion_of(actions: np.ndarray, layout: ActionLayout) -> np.ndarray:
     if columns:
         values = np.asarray(actions, np.float64)[:, columns]
         motion[:, :3, 3] = values[:, :3]
-        motion[:, :3, :3] = rotation_of(values[:, 3:])
+        motion[:, :3, :3] = rotation_from_vector(values[:, 3:])
     return motion

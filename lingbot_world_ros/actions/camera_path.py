@@ -13,9 +13,9 @@ import re
 import tokenize
 from typing import Optional, Tuple
 
-from lingbot_world_ros.actions.embedding import invert_pose
 from lingbot_world_ros.errors import quoted, shown, SpecError
-from lingbot_world_ros.geometry.rotation import rotation_of, rotation_vector
+from lingbot_world_ros.geometry import se3
+from lingbot_world_ros.geometry.rotation import rotation_from_vector, vector_from_rotation
 from lingbot_world_ros.models.wan.spec import FRAME_RATE_HZ, FRAMES_PER_LATENT, VideoSize
 import numpy as np
 
@@ -65,7 +65,7 @@ class CameraPath:
         """
         wanted = np.arange(first_frame, first_frame + num_frames + 1)
         poses = self.poses[np.minimum(wanted, len(self) - 1)]
-        motion = invert_pose(poses[:-1]) @ poses[1:]
+        motion = se3.inverse(poses[:-1]) @ poses[1:]
         motion[wanted[1:] >= len(self)] = np.eye(4)  # free of rounding
         return motion
 
@@ -117,7 +117,7 @@ def interpolate(poses: np.ndarray, at: np.ndarray) -> np.ndarray:
     T = np.array(poses, np.float64)[low]
     T[:, :3, 3] += part[:, None] * (poses[high][:, :3, 3] - T[:, :3, 3])
     turn = T[:, :3, :3].swapaxes(1, 2) @ poses[high][:, :3, :3]
-    T[:, :3, :3] = T[:, :3, :3] @ rotation_of(part[:, None] * rotation_vector(turn))
+    T[:, :3, :3] = T[:, :3, :3] @ rotation_from_vector(part[:, None] * vector_from_rotation(turn))
     return T
 
 
@@ -161,8 +161,8 @@ def path_of_keys(pressed: np.ndarray, metres_per_unit: float = 1.0) -> CameraPat
     pitch = _clamped_sum(KEY_TURN_RAD * (i - k), MAX_PITCH_RAD)
     poses = np.tile(np.eye(4), (len(pressed) + 1, 1, 1))
     zero = np.zeros_like(yaw)
-    poses[1:, :3, :3] = (rotation_of(np.stack([zero, yaw, zero], -1))
-                         @ rotation_of(np.stack([pitch, zero, zero], -1)))
+    poses[1:, :3, :3] = (rotation_from_vector(np.stack([zero, yaw, zero], -1))
+                         @ rotation_from_vector(np.stack([pitch, zero, zero], -1)))
     forward = np.stack([np.sin(yaw), zero, np.cos(yaw)], -1)  # level, whatever the pitch
     right = np.stack([np.cos(yaw), zero, -np.sin(yaw)], -1)
     steps = (w - s)[:, None] * forward + (d - a)[:, None] * right
@@ -284,7 +284,7 @@ def _poses(path, metres_per_unit):
     if wrong.any():
         raise SpecError(f'{shown(path)}: pose {int(np.argmax(wrong))} is no rotation and '
                         'translation; expected camera-to-world matrices with 0 0 0 1 below.')
-    poses[:, :3, :3] = rotation_of(rotation_vector(R))  # as exact as float64 is
+    poses[:, :3, :3] = rotation_from_vector(vector_from_rotation(R))  # as exact as float64 is
     poses[:, :3, 3] *= metres_per_unit
     poses[:, 3] = [0, 0, 0, 1]
     return poses

@@ -12,6 +12,7 @@ from lingbot_world_ros.actions.camera_columns import camera_actions
 from lingbot_world_ros.actions.commands import CommandCounts, CommandSpec, Targets, velocity_name
 from lingbot_world_ros.actions.layout import ActionLayout
 from lingbot_world_ros.errors import SpecError
+from lingbot_world_ros.geometry import se2, se3
 import numpy as np
 
 
@@ -57,32 +58,12 @@ class ActionEmbedding:
     valid_until_ns: int = 0
 
 
-def integrate_twist(v_mps, w_radps, dt_s: float) -> np.ndarray:
-    """
-    Move a planar body along a constant twist (exact SE(2) exponential).
-
-    :param v_mps: forward speed in the body's own frame; a number or (...) of them
-    :param w_radps: turn rate, counter-clockwise positive, of the same shape
-    :param dt_s: for how long
-    :return: (..., 4, 4) float64 pose of the body afterwards in its frame before
-    """
-    half = 0.5 * dt_s * np.asarray(w_radps, np.float64)
-    chord = v_mps * dt_s * np.sinc(half / np.pi)  # sin(half) / half, 1 where half is 0
-    c, s = np.cos(2.0 * half), np.sin(2.0 * half)
-    T = np.zeros((*half.shape, 4, 4))
-    T[..., 0, 0] = T[..., 1, 1] = c
-    T[..., 1, 0], T[..., 0, 1] = s, -s
-    T[..., 0, 3], T[..., 1, 3] = chord * np.cos(half), chord * np.sin(half)
-    T[..., 2, 2] = T[..., 3, 3] = 1.0
-    return T
-
-
 def camera_motion(twist: np.ndarray, dt_s: float, T_base_optical: np.ndarray,
                   T_base_optical_after: Optional[np.ndarray] = None) -> np.ndarray:
     """
     Turn a base twist into the motion of the camera on it.
 
-    :param twist: (..., 2) v_x [m/s], w_z [rad/s] in base_link
+    :param twist: (..., 3) v_x, v_y [m/s], w_z [rad/s] in base_link
     :param dt_s: length of one frame
     :param T_base_optical: (..., 4, 4) pose of camera_optical_frame in base_link
     :param T_base_optical_after: the same after the frame; None if the camera is fixed
@@ -90,18 +71,8 @@ def camera_motion(twist: np.ndarray, dt_s: float, T_base_optical: np.ndarray,
     """
     if T_base_optical_after is None:
         T_base_optical_after = T_base_optical
-    T_base_base = integrate_twist(twist[..., 0], twist[..., 1], dt_s)
-    return invert_pose(T_base_optical) @ T_base_base @ T_base_optical_after
-
-
-def invert_pose(T: np.ndarray) -> np.ndarray:
-    """Return the inverse of (..., 4, 4) rigid transforms."""
-    inverse = np.zeros_like(T)
-    rotation = np.swapaxes(T[..., :3, :3], -1, -2)
-    inverse[..., :3, :3] = rotation
-    inverse[..., :3, 3] = -(rotation @ T[..., :3, 3:])[..., 0]
-    inverse[..., 3, 3] = 1.0
-    return inverse
+    T_base_base = se3.pose_from_se2(se2.exponential(twist, dt_s))
+    return se3.inverse(T_base_optical) @ T_base_base @ T_base_optical_after
 
 
 def track_positions(joint_position, current, period_s: float, joint_speed) -> np.ndarray:
@@ -159,6 +130,7 @@ def encode(targets: Targets, spec: CommandSpec, camera: CameraModel, current, *,
 
 def _move_camera(camera, twist, velocity, current, period_s):
     """Return the camera at the start of a step, and its (T, 4, 4) motion over the frames."""
+    twist = np.insert(twist, 1, 0.0, axis=-1)  # nothing moves sideways
     if camera.poses_of is None:
         return camera, camera_motion(twist, period_s, camera.T_base_optical)
     poses = camera.poses_of(np.vstack([current, current + np.cumsum(velocity, 0) * period_s]))

@@ -12,6 +12,7 @@ import cv2
 from lingbot_world_ros.engines.interface import WorldSpec
 from lingbot_world_ros.evaluation.metrics import mean_squared_error
 from lingbot_world_ros.evaluation.rollouts import FIRST_HELD_OUT_SEED
+from lingbot_world_ros.geometry import se2
 import numpy as np
 
 FIRST_SEED = FIRST_HELD_OUT_SEED + 50_000_000
@@ -109,8 +110,7 @@ def _outcomes(world, scene, seeds, commands):
 def _way(first, last):
     """Return how far every action column went, (b, a): m forward, rad turned, joint units."""
     move = last.base_pose[:, -1] - first.base_pose[:, -1]
-    yaw = first.base_pose[:, -1, 2]
-    forward = np.cos(yaw) * move[:, 0] + np.sin(yaw) * move[:, 1]
+    forward = se2.rotated(move, -first.base_pose[:, -1, 2])[:, 0]
     joints = last.joint_position[:, -1] - first.joint_position[:, -1]
     return np.concatenate([forward[:, None], move[:, 2:], joints], 1)
 

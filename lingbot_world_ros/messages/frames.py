@@ -3,9 +3,12 @@
 from dataclasses import dataclass, fields
 from typing import Optional
 
-from geometry_msgs.msg import Transform, TransformStamped
+from geometry_msgs.msg import Pose, Transform, TransformStamped
 from lingbot_world_ros.errors import SpecError
+from lingbot_world_ros.geometry import se3
 from lingbot_world_ros.geometry.camera import CameraSpec, T_LINK_OPTICAL
+from lingbot_world_ros.geometry.rotation import (quat_from_rotation, quat_from_yaw,
+                                                 rotation_from_quat, yaw_from_quat)
 from lingbot_world_ros.messages.stamps import set_stamp
 import numpy as np
 from tf2_msgs.msg import TFMessage
@@ -41,42 +44,6 @@ class FrameNames:
         return FrameNames(*(prefix + getattr(self, f.name) for f in fields(self)))
 
 
-def quat_from_matrix(R: np.ndarray) -> np.ndarray:
-    """
-    Turn a rotation matrix into a quaternion.
-
-    :param R: (3, 3) rotation
-    :return: (4,) float64 x, y, z, w with w >= 0
-    """
-    # The largest of the four squared components is the safe one to divide by.
-    trace = np.trace(R)
-    squares = np.array([*(1.0 + 2.0 * np.diag(R) - trace), 1.0 + trace]) / 4.0
-    i = int(np.argmax(squares))
-    q = np.empty(4)
-    if i == 3:
-        q[:3] = [R[2, 1] - R[1, 2], R[0, 2] - R[2, 0], R[1, 0] - R[0, 1]]
-    else:
-        j, k = (i + 1) % 3, (i + 2) % 3
-        q[j], q[k], q[3] = R[j, i] + R[i, j], R[k, i] + R[i, k], R[k, j] - R[j, k]
-    q /= 4.0 * np.sqrt(squares[i])
-    q[i] = np.sqrt(squares[i])
-    return q if q[3] >= 0.0 else -q
-
-
-def matrix_from_quat(quat_xyzw) -> np.ndarray:
-    """
-    Turn a quaternion into a rotation matrix.
-
-    :param quat_xyzw: (4,) of any length but zero
-    :return: (3, 3) float64
-    """
-    x, y, z, w = np.asarray(quat_xyzw, np.float64) / np.linalg.norm(quat_xyzw)
-    return np.array([
-        [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
-        [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
-        [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)]])
-
-
 def transform_to_msg(T: np.ndarray, out: Optional[Transform] = None) -> Transform:
     """
     Write a pose.
@@ -88,30 +55,35 @@ def transform_to_msg(T: np.ndarray, out: Optional[Transform] = None) -> Transfor
     out = out or Transform()
     move, turn = out.translation, out.rotation
     move.x, move.y, move.z = T[:3, 3].tolist()
-    turn.x, turn.y, turn.z, turn.w = quat_from_matrix(T[:3, :3]).tolist()
+    turn.x, turn.y, turn.z, turn.w = quat_from_rotation(T[:3, :3]).tolist()
     return out
 
 
 def transform_from_msg(msg: Transform) -> np.ndarray:
     """Return a Transform as (4, 4) float64."""
-    T = np.eye(4)
-    turn = msg.rotation
-    T[:3, :3] = matrix_from_quat([turn.x, turn.y, turn.z, turn.w])
-    T[:3, 3] = [msg.translation.x, msg.translation.y, msg.translation.z]
-    return T
+    move, turn = msg.translation, msg.rotation
+    return se3.pose((move.x, move.y, move.z),
+                    rotation_from_quat([turn.x, turn.y, turn.z, turn.w]))
 
 
-def pose_since(start_pose, pose) -> np.ndarray:
+def planar_pose_to_msg(pose, out: Pose) -> None:
     """
-    Express a planar pose in the frame of another.
+    Write a pose on the floor.
 
-    :param start_pose: (3,) x, y [m], yaw [rad]
-    :param pose: (3,) in the same frame as ``start_pose``
-    :return: (3,) ``pose`` seen from ``start_pose``, yaw not wrapped
+    :param pose: (3,) x, y [m], yaw [rad]
+    :param out: message to fill
     """
-    c, s = np.cos(start_pose[2]), np.sin(start_pose[2])
-    dx, dy = pose[0] - start_pose[0], pose[1] - start_pose[1]
-    return np.array([c * dx + s * dy, c * dy - s * dx, pose[2] - start_pose[2]])
+    x_m, y_m, yaw_rad = pose
+    turn = out.orientation
+    out.position.x, out.position.y = float(x_m), float(y_m)
+    turn.x, turn.y, turn.z, turn.w = quat_from_yaw(yaw_rad)
+
+
+def planar_pose_from_msg(msg: Pose) -> np.ndarray:
+    """Return where a Pose is on the floor, (3,) float64 x, y [m], yaw [rad]."""
+    turn = msg.orientation
+    return np.array([msg.position.x, msg.position.y,
+                     yaw_from_quat((turn.x, turn.y, turn.z, turn.w))])
 
 
 def base_tf_to_msg(pose_odom, stamp_ns: int, frames: FrameNames,
@@ -133,7 +105,7 @@ def base_tf_to_msg(pose_odom, stamp_ns: int, frames: FrameNames,
     set_stamp(link.header.stamp, stamp_ns)
     move, turn = link.transform.translation, link.transform.rotation
     move.x, move.y = float(pose_odom[0]), float(pose_odom[1])
-    turn.z, turn.w = float(np.sin(0.5 * pose_odom[2])), float(np.cos(0.5 * pose_odom[2]))
+    turn.x, turn.y, turn.z, turn.w = quat_from_yaw(pose_odom[2])
     return out
 
 

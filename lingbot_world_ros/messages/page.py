@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Messages of a world -> what the operator's page is told, in numbers that JSON can carry."""
-from math import atan2, isfinite, isnan, pi
+from math import isfinite, isnan, pi
 
 from lingbot_world_ros.actions.commands import ANGULAR, LINEAR, velocity_name
 from lingbot_world_ros.errors import quoted, SpecError
+from lingbot_world_ros.messages.frames import planar_pose_from_msg
 from lingbot_world_ros.messages.stamps import stamp_to_ns
 from lingbot_world_ros.msg import WorldStatus as WorldStatusMsg
 
@@ -82,9 +83,7 @@ def pose(msg):
     """
     if msg is None:
         return None
-    position, q = msg.pose.pose.position, msg.pose.pose.orientation
-    yaw = atan2(2.0 * (q.w * q.z + q.x * q.y), 1.0 - 2.0 * (q.y * q.y + q.z * q.z))
-    values = [round(value, 4) for value in (position.x, position.y, yaw)]
+    values = [round(value, 4) for value in planar_pose_from_msg(msg.pose.pose).tolist()]
     return values if all(map(isfinite, values)) else None
 
 

@@ -8,9 +8,11 @@ types, and some machines the whole. Constants are read from the message where it
 import math
 from typing import Optional, Sequence, Tuple
 
-from geometry_msgs.msg import Point, Quaternion
+from geometry_msgs.msg import Pose
 from lingbot_world_ros.engines.interface import WorldSpec
 from lingbot_world_ros.errors import SpecError
+from lingbot_world_ros.geometry import se2
+from lingbot_world_ros.messages.frames import planar_pose_from_msg, planar_pose_to_msg
 from lingbot_world_ros.messages.name_filter import NameFilter
 from lingbot_world_ros.messages.stamps import set_stamp
 from lingbot_world_ros.session.entities import EntityState
@@ -134,9 +136,9 @@ def entity_to_msg(entity: EntityState, stamp_ns: int, out) -> None:
     out.twist.angular.z = float(entity.twist[2])
 
 
-def _set_pose(out, x_m, y_m, z_m, yaw_rad):
-    out.position = Point(x=x_m, y=y_m, z=z_m)
-    out.orientation = Quaternion(z=math.sin(0.5 * yaw_rad), w=math.cos(0.5 * yaw_rad))
+def _set_pose(out: Pose, x_m: float, y_m: float, z_m: float, yaw_rad: float) -> None:
+    planar_pose_to_msg((x_m, y_m, yaw_rad), out)
+    out.position.z = z_m
 
 
 def pose_from_msg(pose, frame: np.ndarray) -> np.ndarray:
@@ -161,10 +163,7 @@ def pose_from_msg(pose, frame: np.ndarray) -> np.ndarray:
                       'floor, so only yaw can be set (quaternion x and y are 0).')
     if abs(p.z) > HEIGHT_TOLERANCE_M:
         raise Refusal('INVALID_POSE', f'z={p.z:g} m is not on the floor (0).')
-    x, y, yaw = frame
-    c, s = math.cos(yaw), math.sin(yaw)
-    return np.array([x + c * p.x - s * p.y, y + s * p.x + c * p.y,
-                     yaw + math.atan2(2.0 * q.w * q.z, 1.0 - 2.0 * q.z ** 2)])
+    return se2.compose(frame, planar_pose_from_msg(pose))
 
 
 def twist_from_msg(twist, frame_yaw_rad: float, base_yaw_rad: float, spec: WorldSpec):
@@ -191,8 +190,7 @@ def twist_from_msg(twist, frame_yaw_rad: float, base_yaw_rad: float, spec: World
     if math.hypot(linear.x, linear.y) > limits[0] or abs(angular.z) > limits[1]:
         raise Refusal(OPERATION_FAILED, f'The robot never moves faster than {limits[0]:g} m/s '
                       f'and {limits[1]:g} rad/s.')
-    c, s = math.cos(base_yaw_rad - frame_yaw_rad), math.sin(base_yaw_rad - frame_yaw_rad)
-    return np.array([c * linear.x + s * linear.y, -s * linear.x + c * linear.y, angular.z])
+    return se2.rotated([linear.x, linear.y, angular.z], frame_yaw_rad - base_yaw_rad)
 
 
 def is_at_rest(twist) -> bool:

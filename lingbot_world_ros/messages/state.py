@@ -3,7 +3,8 @@
 from array import array
 from typing import Optional
 
-from lingbot_world_ros.messages.frames import FrameNames
+from lingbot_world_ros.geometry.rotation import rotation_from_yaw
+from lingbot_world_ros.messages.frames import FrameNames, planar_pose_to_msg
 from lingbot_world_ros.messages.stamps import set_stamp
 from nav_msgs.msg import Odometry
 import numpy as np
@@ -46,8 +47,7 @@ def covariance_in_odom(start_yaw: float, base_pose_cov: Optional[np.ndarray]) ->
     covariance = np.diag(np.full(6, FIXED_VARIANCE))
     if base_pose_cov is None:
         return covariance
-    c, s = np.cos(start_yaw), np.sin(start_yaw)
-    R_odom_scene = np.array([[c, s, 0.0], [-s, c, 0.0], [0.0, 0.0, 1.0]])
+    R_odom_scene = rotation_from_yaw(-start_yaw)
     planar = R_odom_scene @ base_pose_cov @ R_odom_scene.T
     covariance[PLANAR] = planar + EXACT_VARIANCE * np.eye(3)
     return covariance
@@ -72,10 +72,8 @@ def odometry_to_msg(pose_odom, base_twist, covariance: np.ndarray, twist_varianc
         out = Odometry(child_frame_id=frames.base)
         out.header.frame_id = frames.odom
     set_stamp(out.header.stamp, stamp_ns)
-    pose, twist = out.pose.pose, out.twist.twist
-    pose.position.x, pose.position.y = float(pose_odom[0]), float(pose_odom[1])
-    pose.orientation.z = float(np.sin(0.5 * pose_odom[2]))
-    pose.orientation.w = float(np.cos(0.5 * pose_odom[2]))
+    planar_pose_to_msg(pose_odom, out.pose.pose)
+    twist = out.twist.twist
     out.pose.covariance[:] = covariance.ravel()
     twist.linear.x, twist.linear.y = float(base_twist[0]), float(base_twist[1])
     twist.angular.z = float(base_twist[2])

@@ -3,7 +3,7 @@
 import math
 
 from geometry_msgs.msg import PoseStamped
-from lingbot_world_ros.messages.frames import FrameNames
+from lingbot_world_ros.messages.frames import FrameNames, planar_pose_to_msg
 from lingbot_world_ros.messages.stamps import set_stamp
 from nav_msgs.msg import Path
 
@@ -44,7 +44,7 @@ class Trail:
                     and abs(yaw_rad - before_rad) < MIN_TURN_RAD):
                 return
         self._newest = x_m, y_m, yaw_rad
-        self._msg.poses.append(self._pose(x_m, y_m, yaw_rad, stamp_ns))
+        self._msg.poses.append(self._pose(stamp_ns))
         if len(self._msg.poses) > MAX_POSES:
             del self._msg.poses[0]
 
@@ -64,11 +64,9 @@ class Trail:
         set_stamp(self._msg.header.stamp, stamp_ns)
         return self._msg
 
-    def _pose(self, x_m, y_m, yaw_rad, stamp_ns):
+    def _pose(self, stamp_ns: int) -> PoseStamped:
         stamped = PoseStamped()
         stamped.header.frame_id = self._frame_id
         set_stamp(stamped.header.stamp, stamp_ns)
-        position, turn = stamped.pose.position, stamped.pose.orientation
-        position.x, position.y = x_m, y_m
-        turn.z, turn.w = math.sin(0.5 * yaw_rad), math.cos(0.5 * yaw_rad)
+        planar_pose_to_msg(self._newest, stamped.pose)
         return stamped

@@ -12,6 +12,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from lingbot_world_ros.engines.registry import make_world
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.messages.encodings import rgb_from_msg
+from lingbot_world_ros.messages.frames import planar_pose_from_msg
 from lingbot_world_ros.messages.stamps import set_stamp, stamp_to_ns
 from lingbot_world_ros.msg import WorldSpec as WorldSpecMsg, WorldStatus as WorldStatusMsg
 from lingbot_world_ros.nodes import qos
@@ -23,7 +24,6 @@ from lingbot_world_ros.session.observer import SessionObserver
 from lingbot_world_ros.settings.parameters import (declare, engine_options, flat, LINGBOT_ENGINE,
                                                    PREFIX, WORLD_MODEL)
 from nav_msgs.msg import Odometry
-import numpy as np
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
@@ -126,10 +126,8 @@ class FollowerNode(Node):
 
     def on_odom(self, msg):
         """Compare where the robot is."""
-        pose, turn = msg.pose.pose.position, msg.pose.pose.orientation
-        yaw_rad = 2.0 * np.arctan2(turn.z, turn.w)
         error_m = self.comparison.odometry(stamp_to_ns(msg.header.stamp),
-                                           np.array([pose.x, pose.y, yaw_rad]))
+                                           planar_pose_from_msg(msg.pose.pose))
         self._publish(self._position_error, error_m)
 
     def on_image(self, msg):

@@ -12,9 +12,9 @@ from typing import Sequence
 from diagnostic_msgs.msg import DiagnosticArray
 from lingbot_world_ros.engines.interface import WorldSpec
 from lingbot_world_ros.errors import SpecError
+from lingbot_world_ros.geometry import se2
 from lingbot_world_ros.messages.camera_info import camera_info_to_msg
-from lingbot_world_ros.messages.frames import (base_tf_to_msg, FrameNames, pose_since,
-                                               static_tf_to_msg)
+from lingbot_world_ros.messages.frames import base_tf_to_msg, FrameNames, static_tf_to_msg
 from lingbot_world_ros.messages.image import compressed_to_msg, depth_to_msg, image_to_msg
 from lingbot_world_ros.messages.scan import DepthScan, scan_to_msg
 from lingbot_world_ros.messages.state import (clock_to_msg, covariance_in_odom, EXACT_VARIANCE,
@@ -120,7 +120,7 @@ class WorldPublishers(SessionObserver):
         with self._lock:
             self._frame, self._due = frame, set(OF_A_FRAME)
             self._publish_frame()
-            pose_odom = pose_since(frame.start_pose, frame.base_pose)
+            pose_odom = se2.relative(frame.start_pose, frame.base_pose)
             self._trail.add(pose_odom, frame.stamp_ns)
             if self._is_wanted('path') and self._trail.is_due(frame.stamp_ns):
                 self._publishers['path'].publish(self._trail.take(frame.stamp_ns))
@@ -148,7 +148,7 @@ class WorldPublishers(SessionObserver):
 
     def _publish_frame(self):
         frame, stamp_ns = self._frame, self._frame.stamp_ns
-        pose_odom = pose_since(frame.start_pose, frame.base_pose)
+        pose_odom = se2.relative(frame.start_pose, frame.base_pose)
         self._publish('tf', base_tf_to_msg, pose_odom, stamp_ns, self._frames)
         self._publish_image(frame.rgb, stamp_ns)
         if frame.depth_m is not None:

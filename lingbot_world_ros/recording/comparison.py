@@ -3,7 +3,7 @@
 import threading
 from typing import Any, Dict, Optional, Tuple
 
-from lingbot_world_ros.session.entities import compose, inverse
+from lingbot_world_ros.geometry import se2
 import numpy as np
 
 NUM_IMAGES, NUM_POSES = 30, 300  # moments kept that the other side has not shown yet
@@ -98,7 +98,7 @@ class Comparison:
         """
         with self._lock:
             before = self._poses.get(0, stamp_ns)
-            self._origin = None if before is None else compose(pose, inverse(before))
+            self._origin = None if before is None else se2.compose(pose, se2.inverse(before))
 
     def odometry(self, stamp_ns: int, pose: np.ndarray) -> Optional[float]:
         """
@@ -126,7 +126,7 @@ class Comparison:
             origin = self._origin
         if pair is None or origin is None:
             return None
-        self.position_error_m = float(np.hypot(*(compose(origin, pair[0]) - pair[1])[:2]))
+        self.position_error_m = float(np.hypot(*(se2.compose(origin, pair[0]) - pair[1])[:2]))
         return self.position_error_m
 
 

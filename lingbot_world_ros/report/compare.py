@@ -14,11 +14,12 @@ from lingbot_world_ros.engines.registry import make_world
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.evaluation import metrics
 from lingbot_world_ros.evaluation.rollouts import mean_images
+from lingbot_world_ros.geometry import se2
 from lingbot_world_ros.messages.encodings import compressed_from_msg, rgb_from_msg
+from lingbot_world_ros.messages.frames import planar_pose_from_msg
 from lingbot_world_ros.recording.bag import BagReader
 from lingbot_world_ros.recording.replay import happen_again, open_session, POSE_SIZE
 from lingbot_world_ros.report.gather import Chapter, Recording
-from lingbot_world_ros.session.entities import compose, inverse
 from lingbot_world_ros.session.observer import SessionObserver
 import numpy as np
 
@@ -336,10 +337,7 @@ def _rgb(msg):
 
 def _pose(msg):
     """Return x, y, yaw of an Odometry; NaN without one."""
-    if msg is None:
-        return np.full(3, np.nan)
-    at, turn = msg.pose.pose.position, msg.pose.pose.orientation
-    return np.array([at.x, at.y, 2.0 * np.arctan2(turn.z, turn.w)])
+    return np.full(3, np.nan) if msg is None else planar_pose_from_msg(msg.pose.pose)
 
 
 def _positions(msg, names):
@@ -356,8 +354,8 @@ def _in_scene(odom, origin, chapter):
              for number, step in enumerate(chapter.segment.steps) if step.anchors}
     for frame, pose in enumerate(odom):
         if frame in moved and np.isfinite(odom[frame - 1]).all():
-            origin = compose(moved[frame], inverse(odom[frame - 1]))
-        poses[frame] = compose(origin, pose)
+            origin = se2.compose(moved[frame], se2.inverse(odom[frame - 1]))
+        poses[frame] = se2.compose(origin, pose)
     return poses
 
 
@@ -386,16 +384,10 @@ def integrate(chapter: Chapter, start: np.ndarray) -> Optional[np.ndarray]:
         if step.anchors:
             poses[-1] = np.array(step.anchors[-1][:POSE_SIZE])
         for action in step.actions[:per_step].astype(np.float64):
-            speed, turn = action[list(columns)] * chapter.period_s
-            poses.append(compose(poses[-1], _arc(speed, turn)))
+            speed_mps, turn_radps = action[list(columns)]
+            moved = se2.exponential((speed_mps, 0.0, turn_radps), chapter.period_s)
+            poses.append(se2.compose(poses[-1], moved))
     return np.array(poses)
-
-
-def _arc(length_m, turn_rad):
-    if abs(turn_rad) < 1e-9:
-        return np.array([length_m, 0.0, turn_rad])
-    radius = length_m / turn_rad
-    return np.array([radius * np.sin(turn_rad), radius * (1 - np.cos(turn_rad)), turn_rad])
 
 
 def errors(imagined: Frames, truth: Frames, spec) -> Dict[str, np.ndarray]:

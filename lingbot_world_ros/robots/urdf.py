@@ -11,6 +11,7 @@ from typing import Dict, List, Mapping, Tuple
 
 from lingbot_world_ros.actions.limits import JointLimits
 from lingbot_world_ros.errors import shown, SpecError, unknown_name
+from lingbot_world_ros.geometry import se3
 from lingbot_world_ros.paths import pip_install, read_text
 import numpy as np
 
@@ -116,7 +117,7 @@ class RobotModel:
             down, up = self._joints_above(link), self._joints_above(self.base)
             while down and up and down[0] is up[0]:
                 down, up = down[1:], up[1:]
-            inverse = [lambda q, move=_joint_motion(joint, self._joints): np.linalg.inv(move(q))
+            inverse = [lambda q, move=_joint_motion(joint, self._joints): se3.inverse(move(q))
                        for joint in reversed(up)]
             self._paths[link] = inverse + [_joint_motion(joint, self._joints) for joint in down]
         return self._paths[link]
@@ -208,12 +209,4 @@ def _joint_motion(joint, joints):
 
 def _pose(origin) -> np.ndarray:
     """Return a URDF origin (xyz, fixed-axis roll pitch yaw) as (4, 4)."""
-    T = np.eye(4)
-    if origin is None:
-        return T
-    (cr, cp, cy), (sr, sp, sy) = np.cos(origin.rpy), np.sin(origin.rpy)
-    T[:3, :3] = [[cy * cp, cy * sp * sr - sy * cr, cy * sp * cr + sy * sr],
-                 [sy * cp, sy * sp * sr + cy * cr, sy * sp * cr - cy * sr],
-                 [-sp, cp * sr, cp * cr]]
-    T[:3, 3] = origin.xyz
-    return T
+    return np.eye(4) if origin is None else se3.pose_from_rpy(origin.xyz, origin.rpy)

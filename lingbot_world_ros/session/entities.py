@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What of a world can be moved, where it is, and the planar geometry of that. No ROS."""
+"""What of a world can be moved, and where it is. No ROS."""
 from dataclasses import dataclass, replace
 from typing import Dict, Sequence, Tuple
 
 from lingbot_world_ros.engines.interface import Observation
+from lingbot_world_ros.geometry import se2
 import numpy as np
 
 
@@ -33,7 +34,7 @@ def entities_of(observation: Observation, robot: str,
     :return: name -> EntityState
     """
     pose, twist = observation.base_pose[0, -1], observation.base_twist[0, -1]
-    entities = [EntityState(robot, 'robot', pose, rotated(twist, pose[2]))]
+    entities = [EntityState(robot, 'robot', pose, se2.rotated(twist, pose[2]))]
     entities += [EntityState(name, 'object', pose, np.zeros(3))
                  for name, pose in zip(objects, observation.object_pose[0, -1])]
     return {entity.name: entity for entity in entities}
@@ -75,21 +76,3 @@ def anchor_of(observation: Observation) -> Tuple[float, ...]:
     return tuple(np.concatenate([
         observation.base_pose[0, -1], observation.base_twist[0, -1],
         observation.object_pose[0, -1].ravel()]).tolist())
-
-
-def compose(a, b) -> np.ndarray:
-    """Planar pose b, given in frame a, in a's own parent."""
-    c, s = np.cos(a[2]), np.sin(a[2])
-    return np.array([a[0] + c * b[0] - s * b[1], a[1] + s * b[0] + c * b[1], a[2] + b[2]])
-
-
-def inverse(a) -> np.ndarray:
-    """Planar pose of the parent in frame a."""
-    c, s = np.cos(a[2]), np.sin(a[2])
-    return np.array([-c * a[0] - s * a[1], s * a[0] - c * a[1], -a[2]])
-
-
-def rotated(twist, yaw) -> np.ndarray:
-    """Body twist -> the same along the axes of the scene frame."""
-    c, s = np.cos(yaw), np.sin(yaw)
-    return np.array([c * twist[0] - s * twist[1], s * twist[0] + c * twist[1], twist[2]])

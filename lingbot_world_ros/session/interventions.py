@@ -4,9 +4,10 @@ from dataclasses import replace
 from typing import Callable, Dict, Optional
 
 from lingbot_world_ros.errors import SpecError, unknown_name
+from lingbot_world_ros.geometry import se2
 from lingbot_world_ros.session.engine import Engine, moment
-from lingbot_world_ros.session.entities import (anchor_of, compose, entities_of, EntityState,
-                                                inverse, with_object_at, with_robot_at)
+from lingbot_world_ros.session.entities import (anchor_of, entities_of, EntityState,
+                                                with_object_at, with_robot_at)
 from lingbot_world_ros.session.frame import frame_of
 from lingbot_world_ros.session.player import Player
 from lingbot_world_ros.session.requests import check_request, Refused
@@ -69,8 +70,8 @@ class Interventions:
             wanted = with_object_at(last, objects.index(entity), pose)
         before = last.base_pose[0, 0].copy()
         now = self._player.observation = self._engine.observe(wanted)
-        self._player.origin = compose(now.base_pose[0, -1],
-                                      compose(inverse(before), self._player.origin))
+        self._player.origin = se2.compose(
+            now.base_pose[0, -1], se2.compose(se2.inverse(before), self._player.origin))
         self._teller.anchored(anchor_of(wanted))
 
     def anchor_image(self, rgb: np.ndarray) -> None:

@@ -13,6 +13,7 @@ Source: truncated signed distance fusion (Curless and Levoy 1996) with exact dis
 import argparse
 from pathlib import Path
 
+from lingbot_world_ros.geometry import se3
 from lingbot_world_ros.models.room.dynamics import DynamicsSpec
 from lingbot_world_ros.models.room.renderer import RendererSpec, SceneMap
 from lingbot_world_ros.progress import progress_bar
@@ -80,11 +81,9 @@ def _plan_distance(solid, cell):
     return np.where(solid, 0.5 * cell[0] - inside, outside - 0.5 * cell[0])
 
 
-def _camera(pose):
-    c, s = np.cos(pose[2]), np.sin(pose[2])
-    T = np.eye(4)
-    T[:2, :2], T[:2, 3] = [[c, -s], [s, c]], pose[:2]
-    return T @ ROBOT.camera.T_base_optical
+def _camera(pose: np.ndarray) -> np.ndarray:
+    """Pose (4, 4) of the optical frame in the scene."""
+    return se3.pose_from_se2(pose) @ ROBOT.camera.T_base_optical
 
 
 def _points(depth, pose):
@@ -92,8 +91,7 @@ def _points(depth, pose):
     v, u = np.mgrid[0:depth.shape[0]:2, 0:depth.shape[1]:2]
     z = depth[v, u]
     rays = np.stack([u, v, np.ones_like(u)], -1) @ np.linalg.inv(ROBOT.camera.k).T
-    T = _camera(pose)
-    return ((rays * z[..., None]) @ T[:3, :3].T + T[:3, 3]).reshape(-1, 3)
+    return se3.transformed(_camera(pose), rays * z[..., None]).reshape(-1, 3)
 
 
 def _thin(points):
@@ -104,7 +102,7 @@ def _thin(points):
 
 def _looked_through(corners: torch.Tensor, depth: torch.Tensor, pose) -> torch.Tensor:
     """Whether a frame saw something clearly behind each corner, (n,) bool."""
-    T = torch.tensor(np.linalg.inv(_camera(pose)), dtype=torch.float32)
+    T = torch.tensor(se3.inverse(_camera(pose)), dtype=torch.float32)
     x, y, z = (corners @ T[:3, :3].T + T[:3, 3]).T
     ahead = z.clamp_min(1e-3)
     k = ROBOT.camera.k

@@ -13,6 +13,7 @@ from typing import List, Tuple
 import zlib
 
 from lingbot_world_ros.errors import unknown_name
+from lingbot_world_ros.geometry import se2
 from lingbot_world_ros.robots.robot import ROBOT
 import numpy as np
 
@@ -135,10 +136,7 @@ def _footprint_distance(part: Part, xy: np.ndarray) -> np.ndarray:
     local = xy - np.array(part.pos[:2])
     if part.shape == 'cylinder':
         return np.hypot(local[..., 0], local[..., 1]) - part.size[0]
-    c, s = np.cos(part.euler[2]), np.sin(part.euler[2])
-    local = np.abs(np.stack([c * local[..., 0] + s * local[..., 1],
-                             -s * local[..., 0] + c * local[..., 1]], -1))
-    outside = local - np.array(part.size[:2])
+    outside = np.abs(se2.rotated(local, -part.euler[2])) - np.array(part.size[:2])
     return np.hypot(*np.moveaxis(np.maximum(outside, 0.0), -1, 0)) \
         + np.minimum(outside.max(-1), 0.0)
 

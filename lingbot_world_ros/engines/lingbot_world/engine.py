@@ -10,11 +10,11 @@ from dataclasses import dataclass, fields, replace
 from typing import Optional, Tuple
 
 from lingbot_world_ros.actions.camera_columns import camera_action_dims, camera_motion_of
-from lingbot_world_ros.actions.embedding import integrate_twist
 from lingbot_world_ros.actions.layout import ActionLayout, robot_action_layout
 from lingbot_world_ros.engines.interface import (Capabilities, Observation, Start, WorldModel,
                                                  WorldSpec)
 from lingbot_world_ros.errors import EngineDiverged, SpecError, unknown_name
+from lingbot_world_ros.geometry import se2
 from lingbot_world_ros.geometry.camera import CameraSpec
 from lingbot_world_ros.models.wan.build import (build_stream, check_memory, load_models,
                                                 ModelOptions)
@@ -258,7 +258,8 @@ class LingBotWorld(WorldModel):
         for row in actions.astype(np.float64):
             twist, speed = np.array([row[0], 0.0, row[1]]), row[2:2 + num_joints]
             joints = np.clip(body.joint_position + speed * dt_s, low, high)
-            body = _Body(_moved(body.base_pose, twist, dt_s), twist, joints,
+            step = se2.rotated(se2.exponential(twist, dt_s), body.base_pose[2])
+            body = _Body(body.base_pose + step, twist, joints,
                          (joints - body.joint_position) / dt_s)
             bodies.append(body)
         return bodies
@@ -306,14 +307,6 @@ class _readable_errors:
                               'frame size, or precision nf4.') from error
         if isinstance(error, FloatingPointError):
             raise EngineDiverged(str(error)) from error
-
-
-def _moved(pose, twist, dt_s):
-    """Planar pose after a constant twist."""
-    T = integrate_twist(twist[0], twist[2], dt_s)
-    c, s = np.cos(pose[2]), np.sin(pose[2])
-    return pose + np.array([c * T[0, 3] - s * T[1, 3], s * T[0, 3] + c * T[1, 3],
-                            twist[2] * dt_s])
 
 
 def _options(given):

@@ -14,6 +14,7 @@ import cv2
 from lingbot_world_ros.actions.layout import robot_action_layout
 from lingbot_world_ros.engines.interface import Observation, WorldModel, WorldSpec
 from lingbot_world_ros.errors import SpecError
+from lingbot_world_ros.geometry import se2
 from lingbot_world_ros.robots.robot import ROBOT
 from lingbot_world_ros.worlds.scenes import get_scene, Scene, SCENES, StartState
 import numpy as np
@@ -74,9 +75,7 @@ class ReferenceScene:
 
     def set_speed(self, base_twist, joint_velocity):
         """Set the base's twist (3,) in base_link and the joint speeds (j,)."""
-        vx, vy, wz = base_twist
-        c, s = np.cos(self.data.qpos[self._base[2]]), np.sin(self.data.qpos[self._base[2]])
-        self.data.qvel[self._base] = c * vx - s * vy, s * vx + c * vy, wz
+        self.data.qvel[self._base] = se2.rotated(base_twist, self.data.qpos[self._base[2]])
         self.data.qvel[self._arm] = joint_velocity
         mujoco.mj_forward(self.model, self.data)
 
@@ -103,9 +102,7 @@ class ReferenceScene:
     @property
     def base_twist(self):
         """(3,) float64: v_x, v_y [m/s], w_z [rad/s] in base_link."""
-        vx, vy, wz = self.data.qvel[self._base]
-        c, s = np.cos(self.data.qpos[self._base[2]]), np.sin(self.data.qpos[self._base[2]])
-        return np.array([c * vx + s * vy, -s * vx + c * vy, wz])
+        return se2.rotated(self.data.qvel[self._base], -self.data.qpos[self._base[2]])
 
     @property
     def joint_position(self):

@@ -14,7 +14,7 @@ from typing import Optional, Tuple
 
 from lingbot_world_ros.actions.camera_path import CameraPath
 from lingbot_world_ros.errors import SpecError
-from lingbot_world_ros.geometry.rotation import rotation_vector
+from lingbot_world_ros.geometry.rotation import vector_from_rotation
 from lingbot_world_ros.models.wan.spec import (FRAMES_PER_LATENT, num_latents, PATCH,
                                                PIXELS_PER_TOKEN, VAE_STRIDE, VideoSize)
 import numpy as np
@@ -118,7 +118,7 @@ def latent_steps(camera_motion: np.ndarray, metres_per_world_unit: float) -> np.
         steps = steps @ motion[:, i]
     steps[:, :3, 3] /= metres_per_world_unit
     steps[np.linalg.norm(steps[:, :3, 3], axis=-1) < REST_TRANSLATION, :3, 3] = 0.0
-    turns = np.linalg.norm(rotation_vector(steps[:, :3, :3]), axis=-1)
+    turns = np.linalg.norm(vector_from_rotation(steps[:, :3, :3]), axis=-1)
     steps[turns < REST_ROTATION_RAD, :3, :3] = np.eye(3)
     return steps
 
