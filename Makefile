@@ -6,7 +6,7 @@ ARGS ?=
 EXTRAS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv sim teleop doctor test bench soak fuzz mutants train docs reference linkcheck clean
+.PHONY: help venv sim teleop doctor test bench soak fuzz net mutants train docs reference linkcheck clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -37,6 +37,10 @@ soak: venv  ## run it for half an hour against faults of all kinds (docs/robustn
 fuzz:  ## attack it with 10 000 malformed and hostile cases (docs/robustness.md)
 	@$(INSTALL) test
 	@PYTHONPATH=test .venv/bin/python -m fuzz $(ARGS)
+
+net:  ## tell whether the package does what it did at a commit: make net BASE=<commit> (docs/robustness.md)
+	@$(INSTALL) reference test lingbot report $(EXTRAS)
+	@.venv/bin/python tools/net against $(BASE) --allow tools/net/allowed.txt $(ARGS)
 
 mutants:  ## change the core in small ways and count which changes the unit tests notice
 	@$(INSTALL) reference test

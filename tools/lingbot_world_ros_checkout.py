@@ -5,8 +5,9 @@ Let the virtual environment import this checkout together with its generated mes
 ``lingbot_world_ros`` is two folders: the sources, and what rosidl generated beside this file.
 Python stops at the first folder it meets, so this finder, loaded by a ``.pth`` file, names both.
 ``SOURCE`` is filled in by ``tools/install.py``, which copies this file into the virtual
-environment. Robot workspaces and plain pip installs hold everything in one folder and need none
-of it.
+environment; the environment variable ``LINGBOT_WORLD_ROS_SOURCE`` names other sources instead,
+for what compares two checkouts. Robot workspaces and plain pip installs hold everything in one
+folder and need none of it.
 """
 import importlib.util
 import os
@@ -15,6 +16,8 @@ import sys
 
 PACKAGE = 'lingbot_world_ros'
 SOURCE = Path('@SOURCE@')
+if os.environ.get('LINGBOT_WORLD_ROS_SOURCE'):
+    SOURCE = Path(os.environ['LINGBOT_WORLD_ROS_SOURCE'])
 GENERATED = Path(__file__).parent / PACKAGE
 
 
