@@ -77,8 +77,9 @@ def measure(path: str, precision: str) -> dict:
     :return: bytes of the process before and at its peak, of the network, of the largest tensor
         in the files; seconds, which depend on what the system had cached
     """
-    from lingbot_world_ros.models.wan.checkpoint import load_dit, open_checkpoint
+    from lingbot_world_ros.models.wan.checkpoint import open_checkpoint
     from lingbot_world_ros.models.wan.dit import WanDiT  # noqa: F401, counted as before
+    from lingbot_world_ros.models.wan.load import load_dit
     from lingbot_world_ros.models.wan.memory import dit_bytes
     if precision == 'nf4':
         import bitsandbytes  # noqa: F401

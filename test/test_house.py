@@ -55,8 +55,6 @@ KNOWN = {
     ('rclpy', 'cli/teleop.py', 'rclpy'),
     ('rclpy', 'cli/view.py', 'rclpy'),
     ('rclpy', 'cli/view.py', 'rclpy.parameter'),
-    ('ring', 'models/wan/checkpoint.py', 'models/wan/nf4.py'),
-    ('ring', 'models/wan/nf4.py', 'models/wan/checkpoint.py'),
     ('ring', 'nodes/action_encoder.py', 'nodes/run.py'),
     ('ring', 'nodes/run.py', 'nodes/action_encoder.py'),
     ('ring', 'nodes/run.py', 'nodes/world_model.py'),

@@ -12,12 +12,14 @@ pytest.importorskip('safetensors')
 
 from lingbot_world_ros.cli import inspect  # noqa: E402, I100
 from lingbot_world_ros.cli.main import main  # noqa: E402, I100
-from lingbot_world_ros.models.wan import checkpoint as module  # noqa: E402
-from lingbot_world_ros.models.wan.checkpoint import (Checkpoint, Companions, Expert,  # noqa: E402
-                                                     open_checkpoint, Stored)
+from lingbot_world_ros.models.wan.checkpoint import (Checkpoint, Expert,  # noqa: E402
+                                                     open_checkpoint)
+from lingbot_world_ros.models.wan.layouts import Companions  # noqa: E402
 from lingbot_world_ros.models.wan.memory import smallest_gpu  # noqa: E402
+from lingbot_world_ros.models.wan.releases_and_licences import V1_FAST, V2_1_3B  # noqa: E402
 from lingbot_world_ros.models.wan.spec import LINGBOT_14B, LINGBOT_1_3B  # noqa: E402
 from lingbot_world_ros.models.wan.tensor_files import TensorInfo  # noqa: E402
+from lingbot_world_ros.models.wan.tensor_names import Stored  # noqa: E402
 import wan_checkpoints as tiny  # noqa: E402
 
 SIZES = SimpleNamespace(height=464, width=832, window=0, chunk=0, tiny_decoder=False,
@@ -29,12 +31,12 @@ def one_thread():
     torch.set_num_threads(1)
 
 
-def large(spec, family, dtype='F32'):
+def large(spec, release, dtype='F32'):
     """Return a whole checkpoint of which only headers exist."""
     tensors = {name: Stored(None, name, TensorInfo(dtype, shape))
                for name, shape in spec.tensor_shapes().items()}
     expert = Expert('causal', None, (), (), spec, tensors, {})
-    return Checkpoint('model', 'at the root', family, {'causal': expert}, family.defaults,
+    return Checkpoint('model', 'at the root', release, {'causal': expert}, release.defaults,
                       Companions(None, None, None), ())
 
 
@@ -92,14 +94,14 @@ def test_it_needs_no_torch(tmp_path):
 
 
 def test_public_sizes_are_told_as_published():
-    report = inspect.describe(large(LINGBOT_14B, module.V1_FAST), SIZES)
+    report = inspect.describe(large(LINGBOT_14B, V1_FAST), SIZES)
     said = inspect.as_text(report)
     assert '18.544 B parameters, 1421 tensors, fp32, 74.18 GB' in said
     assert 'bf16 fits a GPU of: 80 GB' in said and 'nf4 fits a GPU of: 48 GB' in said
     needs = report['memory']['bytes']
     assert needs['nf4']['weights'] / 1e9 == pytest.approx(9.577, abs=5e-4)
     assert needs['bf16']['kv_cache'] / 1e9 == pytest.approx(22.24, abs=0.01)
-    said = inspect.as_text(inspect.describe(large(LINGBOT_1_3B, module.V2_1_3B, 'BF16'), SIZES))
+    said = inspect.as_text(inspect.describe(large(LINGBOT_1_3B, V2_1_3B, 'BF16'), SIZES))
     assert '1.710 B parameters, 1071 tensors, bf16, 3.42 GB' in said
     assert 'CC BY-NC-SA 4.0' in said and 'shift 5' in said
 
@@ -107,7 +109,7 @@ def test_public_sizes_are_told_as_published():
 def test_options_change_the_memory():
     def total(**changes):
         args = SimpleNamespace(**{**vars(SIZES), **changes})
-        report = inspect.describe(large(LINGBOT_14B, module.V1_FAST), args)
+        report = inspect.describe(large(LINGBOT_14B, V1_FAST), args)
         return report['memory']['bytes']['nf4']['total']
     assert total() > total(window=9) and total() > total(height=352, width=640)
     assert total() > total(tiny_decoder=True) and total() > total(cache_in_8_bits=True)

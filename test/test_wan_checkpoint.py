@@ -10,8 +10,9 @@ torch = pytest.importorskip('torch')
 pytest.importorskip('safetensors')
 
 from lingbot_world_ros.errors import SpecError  # noqa: E402, I100
-from lingbot_world_ros.models.wan import checkpoint as module  # noqa: E402
-from lingbot_world_ros.models.wan.checkpoint import load_dit, open_checkpoint  # noqa: E402
+from lingbot_world_ros.models.wan import device, releases_and_licences  # noqa: E402
+from lingbot_world_ros.models.wan.checkpoint import open_checkpoint  # noqa: E402
+from lingbot_world_ros.models.wan.load import load_dit  # noqa: E402
 from lingbot_world_ros.models.wan.memory import (check_room, dit_bytes, estimate,  # noqa: E402
                                                  kv_bytes_per_latent, Preset, smallest_gpu,
                                                  vae_cache_bytes)
@@ -55,7 +56,7 @@ def test_public_layouts_are_recognised_and_load(name, tmp_path):
     write, kind, experts, storage, licence = LAYOUTS[name]
     checkpoint = open_checkpoint(write(tmp_path / 'model'))
     assert checkpoint.kind == kind and tuple(checkpoint.experts) == experts
-    assert checkpoint.control == 'camera' and licence in checkpoint.family.licence
+    assert checkpoint.control == 'camera' and licence in checkpoint.release.licence
     for i, expert in enumerate(checkpoint.experts.values()):
         assert expert.storage == storage and expert.problems() == []
         assert (expert.num_tensors, expert.num_parameters) == (
@@ -73,7 +74,7 @@ def test_the_original_layout_may_hold_the_fast_network_too(tmp_path):
     assert checkpoint.kind == 'base and causal'
     assert checkpoint.expert('causal').folder.name == 'lingbot_world_fast'
     alone = open_checkpoint(path / 'lingbot_world_fast')
-    assert alone.kind == 'causal' and alone.family is module.V1_FAST
+    assert alone.kind == 'causal' and alone.release is releases_and_licences.V1_FAST
 
 
 def test_one_of_two_experts_opens_both_and_one_shard_opens_all(tmp_path):
@@ -96,7 +97,7 @@ def test_repositories_in_the_cache_of_the_hub_are_told_apart(tmp_path):
     for name, family in (('lingbot-world-fast-diffusers', 'v1 fast'),
                          ('lingbot-world-v2-14b-causal-fast-diffusers', 'v2 14B')):
         path = tmp_path / f'models--robbyant--{name}' / 'snapshots' / '0123456789abcdef'
-        assert family in open_checkpoint(tiny.write_fast_diffusers(path)).family.title
+        assert family in open_checkpoint(tiny.write_fast_diffusers(path)).release.title
 
 
 def test_companions_are_found_beside_a_link(tmp_path):
@@ -111,7 +112,7 @@ def test_companions_are_found_beside_a_link(tmp_path):
 def test_names_of_diffusers_are_mapped(tmp_path):
     checkpoint = open_checkpoint(tiny.write_wan_diffusers(tmp_path, NO_CAMERA))
     assert tuple(checkpoint.experts) == ('high_noise', 'low_noise')
-    assert checkpoint.control == 'none' and checkpoint.family is module.WAN
+    assert checkpoint.control == 'none' and checkpoint.release is releases_and_licences.WAN
     dit = load_dit(checkpoint, 'low_noise', 'cpu', 'bf16')
     assert_same(dit, tiny.random_tensors(NO_CAMERA, 1), torch.bfloat16)
 
@@ -135,7 +136,7 @@ def test_names_of_diffusers_are_those_of_its_own_network(tmp_path):
 def test_single_files_load_and_are_converted(suffix, dtype, precision, tmp_path):
     path = tiny.write_single(tmp_path / f'model{suffix}', dtype=dtype)
     checkpoint = open_checkpoint(path)
-    assert checkpoint.kind == 'causal' and checkpoint.family is module.UNKNOWN
+    assert checkpoint.kind == 'causal' and checkpoint.release is releases_and_licences.UNKNOWN
     tensors = {name: value.to(dtype) for name, value in tiny.random_tensors().items()}
     wanted = torch.float32 if precision == 'fp32' else torch.bfloat16
     assert_same(load_dit(checkpoint, precision=precision), tensors, wanted)
@@ -201,7 +202,7 @@ def test_defaults_are_those_of_the_release(tmp_path):
 
 def test_a_folder_above_called_v2_does_not_make_a_checkpoint_v2(tmp_path):
     path = tiny.write_fast(tmp_path / 'lingbot-world-v2' / 'transformers' / 'lingbot-world-fast')
-    assert open_checkpoint(path).family is module.V1_FAST
+    assert open_checkpoint(path).release is releases_and_licences.V1_FAST
 
 
 def test_companions_are_found_beside_and_one_folder_up(tmp_path):
@@ -343,7 +344,7 @@ def test_experts_precisions_and_devices_that_do_not_exist_are_told(tmp_path):
         with pytest.raises(SpecError, match='no CUDA GPU'):
             load_dit(base, 'high_noise', 'cuda')
         with pytest.raises(SpecError, match='no CUDA GPU'):
-            module.torch_device('auto')
+            device.torch_device('auto')
 
 
 def test_too_little_memory_is_told_before_anything_is_read(tmp_path, monkeypatch):

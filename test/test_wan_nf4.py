@@ -11,11 +11,13 @@ torch = pytest.importorskip('torch')
 bnb = pytest.importorskip('bitsandbytes')
 
 from lingbot_world_ros.errors import SpecError  # noqa: E402, I100
-from lingbot_world_ros.models.wan.checkpoint import load_dit, open_checkpoint  # noqa: E402
+from lingbot_world_ros.models.wan.checkpoint import open_checkpoint  # noqa: E402
 from lingbot_world_ros.models.wan.dit import WanDiT  # noqa: E402
+from lingbot_world_ros.models.wan.load import load_dit  # noqa: E402
 from lingbot_world_ros.models.wan.memory import dit_bytes, linear_names, nf4_bytes  # noqa: E402
 from lingbot_world_ros.models.wan.nf4 import (dequantised, is_quantised,  # noqa: E402
-                                              replace_linears, save_nf4, STATE)
+                                              replace_linears, STATE)
+from lingbot_world_ros.models.wan.nf4_file import save_nf4  # noqa: E402
 from lingbot_world_ros.models.wan.spec import LINGBOT_14B, LINGBOT_1_3B  # noqa: E402
 from safetensors import safe_open  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
@@ -119,7 +121,7 @@ def test_large_weights_are_quantised_in_slices_to_the_same_bits(monkeypatch):
     whole, expected = bnb.functional.quantize_4bit(
         weight.bfloat16(), blocksize=64, compress_statistics=True, quant_type='nf4')
     monkeypatch.setattr(nf4, 'CPU_SLICE', 1024)
-    packed, state = nf4._quantise(weight, torch.device('cpu'))
+    packed, state = nf4.quantise(weight, torch.device('cpu'))
     assert torch.equal(packed, whole)
     expected, state = expected.as_dict(packed=True), state.as_dict(packed=True)
     assert set(state) == set(expected)
@@ -132,7 +134,7 @@ def test_saved_copies_load_and_are_the_same_bits(tmp_path):
     path = save_nf4(source, tmp_path / 'copy', on_progress=lambda *done: told.append(done))
     assert told[-1][0] == told[-1][1] == source.expert().num_bytes
     copy = open_checkpoint(path.parent)
-    assert copy.family == source.family and copy.defaults == source.defaults
+    assert copy.release == source.release and copy.defaults == source.defaults
     assert copy.expert().storage == 'nf4' and copy.expert().spec == source.expert().spec
     written = load_dit(copy, precision='nf4').state_dict()
     for name, value in load_dit(source, precision='nf4').state_dict().items():
@@ -207,12 +209,13 @@ def test_the_14b_has_569_quantised_layers_and_9_577_gb():
 def test_without_bitsandbytes_the_error_names_it(tmp_path):
     path = tiny.write_fast(tmp_path)
     code = ('import sys; sys.modules["bitsandbytes"] = None\n'
-            'from lingbot_world_ros.models.wan.checkpoint import *\n'
+            'from lingbot_world_ros.models.wan.checkpoint import open_checkpoint\n'
+            'from lingbot_world_ros.models.wan.load import load_dit\n'
             f'load_dit(open_checkpoint({str(path)!r}), precision="bf16")\n'
             f'load_dit(open_checkpoint({str(path)!r}), precision="nf4")')
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=ROOT)
     assert 'SpecError: precision nf4 needs bitsandbytes' in done.stderr
-    assert 'line 4' in done.stderr
+    assert 'line 5' in done.stderr
 
 
 @pytest.mark.parametrize('precision', ['bf16', 'nf4'])

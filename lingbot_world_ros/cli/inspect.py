@@ -65,9 +65,9 @@ def describe(checkpoint, args) -> dict:
     companions = {name: path and str(path) for name, path in vars(checkpoint.companions).items()}
     own = checkpoint.defaults
     return {
-        'path': str(checkpoint.path), 'title': checkpoint.family.title, 'kind': checkpoint.kind,
+        'path': str(checkpoint.path), 'title': checkpoint.release.title, 'kind': checkpoint.kind,
         'layout': checkpoint.layout, 'control': checkpoint.control,
-        'licence': checkpoint.family.licence, 'repository': checkpoint.family.repo,
+        'licence': checkpoint.release.licence, 'repository': checkpoint.release.repo,
         'complete': not any(e['missing_files'] or e['problems'] for e in experts),
         'experts': experts, 'companions': companions,
         'missing': [{'what': m.what, 'remedy': m.remedy} for m in checkpoint.missing],

@@ -31,21 +31,18 @@ def run(args) -> int:
     :raises SpecError: the checkpoint is incomplete, the device is not there, or the folder cannot
         be written
     """
-    from lingbot_world_ros.models.wan.checkpoint import CAUSAL, checked_expert, open_checkpoint
-    from lingbot_world_ros.models.wan.nf4 import save_nf4
+    from lingbot_world_ros.models.wan.checkpoint import checked_expert, open_checkpoint
+    from lingbot_world_ros.models.wan.nf4_file import FOLDERS, save_nf4
+    from lingbot_world_ros.models.wan.releases_and_licences import CAUSAL
     from lingbot_world_ros.progress import Progress
     checkpoint = open_checkpoint(args.path)
     names = [args.expert] if args.expert else list(checkpoint.experts)
     for name in names:  # before any is written
         checked_expert(checkpoint, name)
     for name in names:
-        folder = args.out if names == [CAUSAL] else args.out / f'{FOLDERS.get(name, name)}'
+        folder = args.out if names == [CAUSAL] else args.out / FOLDERS[name]
         with Progress() as progress:
             path = save_nf4(checkpoint, folder, name, args.device,
                             partial(progress.show, name))
         print(f'Written: {path} ({path.stat().st_size / 1e9:.2f} GB)')
     return 0
-
-
-FOLDERS = {'high_noise': 'high_noise_model_bnb_nf4', 'low_noise': 'low_noise_model_bnb_nf4',
-           'causal': 'lingbot_world_fast'}

@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 from typing import Callable, Dict, Iterator, NamedTuple, Optional, Tuple
 
 from lingbot_world_ros.models.wan.camera import ACT_CHANNELS, RayGrid
-from lingbot_world_ros.models.wan.checkpoint import HIGH, LOW
 from lingbot_world_ros.models.wan.condition import condition
 from lingbot_world_ros.models.wan.dit import WanDiT
+from lingbot_world_ros.models.wan.releases_and_licences import HIGH, LOW
 from lingbot_world_ros.models.wan.schedule import BaseRecipe, FlowUniPC
 from lingbot_world_ros.models.wan.spec import LATENT_CHANNELS, VideoSize
 from lingbot_world_ros.models.wan.vae import to_frames

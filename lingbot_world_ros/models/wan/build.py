@@ -12,10 +12,12 @@ from typing import NamedTuple, Union
 
 from lingbot_world_ros.errors import SpecError, unknown_name
 from lingbot_world_ros.models.wan.attention import resolve
-from lingbot_world_ros.models.wan.checkpoint import (CAUSAL, Checkpoint, load_dit, open_checkpoint,
-                                                     torch_device)
+from lingbot_world_ros.models.wan.checkpoint import Checkpoint, open_checkpoint
+from lingbot_world_ros.models.wan.device import torch_device
 from lingbot_world_ros.models.wan.dit import WanDiT
+from lingbot_world_ros.models.wan.load import load_dit
 from lingbot_world_ros.models.wan.memory import check_room, estimate, Preset
+from lingbot_world_ros.models.wan.releases_and_licences import CAUSAL
 from lingbot_world_ros.models.wan.stream import CausalStream, StreamSpec
 from lingbot_world_ros.models.wan.text import load_text_encoder, TextEncoder
 from lingbot_world_ros.models.wan.tiny_vae import load_tiny_vae, TinyVAE
@@ -90,7 +92,7 @@ def load_models(checkpoint: Checkpoint, options: ModelOptions, expert: str = CAU
     vae, decoder = load_codec(checkpoint, options)
     text = load_text(checkpoint, options)
     dit = load_network(checkpoint, options, expert, on_progress)
-    return Models(f'{checkpoint.family.title} ({options.precision})', dit, vae, decoder, text)
+    return Models(f'{checkpoint.release.title} ({options.precision})', dit, vae, decoder, text)
 
 
 def load_codec(checkpoint: Checkpoint, options: ModelOptions):
@@ -160,7 +162,8 @@ def check_memory(checkpoint: Checkpoint, options: ModelOptions, spec: StreamSpec
         bool(options.tiny_decoder), cache_in_8_bits=spec.cache_in_8_bits)
     parts = estimate(preset)
     parts['kv_cache'] //= options.num_gpus
-    check_room(sum(parts.values()), device, f'{checkpoint.family.title} in {options.precision} at '
+    check_room(sum(parts.values()), device,
+               f'{checkpoint.release.title} in {options.precision} at '
                f'{spec.size.width_px} x {spec.size.height_px}')
 
 

@@ -133,15 +133,30 @@ def quantise_fp8(module: nn.Module, skip: Optional[Sequence[str]] = None) -> FP8
     :raises SpecError: if the GPU cannot multiply FP8, or a pattern matches no layer
     """
     check_device(next(module.parameters()).device)
-    layers = [name for name, part in module.named_modules() if type(part) is nn.Linear]
-    chosen = [name for name in _without(layers, SKIP if skip is None else skip, skip is not None)
-              if _fits(_linear(module, name))]
-    before = num_bytes(module)
+    chosen, before = fp8_layers(module, skip), num_bytes(module)
     for name in chosen:  # each original is freed before the next one is quantised
-        parent, _, leaf = name.rpartition('.')
-        made = FP8Linear.from_linear(_linear(module, name))
-        setattr(module.get_submodule(parent), leaf, made)
-    return FP8Report(len(chosen), len(layers) - len(chosen), before, num_bytes(module))
+        quantise_layer(module, name)
+    return FP8Report(len(chosen), len(_linears(module)), before, num_bytes(module))
+
+
+def fp8_layers(module: nn.Module, skip: Optional[Sequence[str]] = None) -> List[str]:
+    """
+    Choose the layers that are quantised.
+
+    :param module: on any device, the meta device too
+    :param skip: as ``quantise_fp8`` takes it
+    :return: their names
+    :raises SpecError: a pattern matches no layer
+    """
+    return [name for name in _without(_linears(module), SKIP if skip is None else skip,
+                                      skip is not None) if _fits(_linear(module, name))]
+
+
+def quantise_layer(module: nn.Module, name: str) -> None:
+    """Put an ``FP8Linear`` in the place of one linear layer."""
+    parent, _, leaf = name.rpartition('.')
+    made = FP8Linear.from_linear(_linear(module, name))
+    setattr(module.get_submodule(parent), leaf, made)
 
 
 def check_device(device: torch.device) -> None:
@@ -161,6 +176,10 @@ def check_device(device: torch.device) -> None:
 def num_bytes(module: nn.Module) -> int:
     """Return the size of all parameters and buffers."""
     return sum(x.numel() * x.element_size() for x in [*module.parameters(), *module.buffers()])
+
+
+def _linears(module: nn.Module) -> List[str]:
+    return [name for name, part in module.named_modules() if type(part) is nn.Linear]
 
 
 def _without(layers: List[str], skip: Sequence[str], check: bool) -> List[str]:

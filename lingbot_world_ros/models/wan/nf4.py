@@ -7,19 +7,16 @@ layout that bitsandbytes writes and the community shares: ``X.weight`` packed tw
 scales in ``X.weight.absmax`` and so on. Everything but linear weights stays bfloat16.
 """
 from functools import lru_cache
-import json
 import logging
 import math
-from pathlib import Path
 from typing import Dict
 
-from lingbot_world_ros.errors import shown, SpecError
+from lingbot_world_ros.errors import SpecError
 
 BLOCK_SIZE, NESTED_BLOCK_SIZE = 64, 256
 CPU_SLICE = 2 ** 16  # small: larger temporaries leave holes in memory
 STATE = 'quant_state.bitsandbytes__nf4'
 PARTS = ('absmax', 'quant_map', 'nested_absmax', 'nested_quant_map', STATE)
-FILE = 'model.safetensors'
 
 
 @lru_cache(maxsize=None)
@@ -85,7 +82,7 @@ def quantised_parameter(read, module, device):
         packed = read[''].to(device)
         state = _state(read, (module.out_features, module.in_features), device)
     else:
-        packed, state = _quantise(read, device)
+        packed, state = quantise(read, device)
     return _bitsandbytes().nn.Params4bit(
         packed, quant_state=state, blocksize=state.blocksize, quant_type=state.quant_type,
         compress_statistics=state.nested, quant_storage=packed.dtype, module=module,
@@ -104,60 +101,14 @@ def dequantised(read: Dict, shape):
     return _bitsandbytes().functional.dequantize_4bit(read[''], state)
 
 
-def save_nf4(checkpoint, folder, expert: str = '', device: str = 'cpu', on_progress=None) -> Path:
+def quantise(weight, device):
     """
-    Write a quantised copy of a network, tensor by tensor.
+    Quantise a weight from bfloat16, whatever it is in, so that every way gives the same bits.
 
-    The folder then is a checkpoint of its own: ``model.safetensors`` and ``config.json``. Name it
-    ``high_noise_model_bnb_nf4`` and ``low_noise_model_bnb_nf4`` to keep both experts of a base
-    model side by side.
-
-    :param checkpoint: from ``open_checkpoint``
-    :param folder: made where it is not there
-    :param expert: high_noise, low_noise or causal; '' takes the only one
-    :param device: where to quantise
-    :param on_progress: called with bytes read and bytes in all
-    :return: the file of weights
-    :raises SpecError: the checkpoint is incomplete or quantised already; the file is there
-        already, or cannot be written
+    :param weight: (out, in), on the host
+    :param device: torch device on which to do it
+    :return: two weights to a byte, and bitsandbytes' ``QuantState``
     """
-    from lingbot_world_ros.models.wan.checkpoint import checked_expert, torch_device
-    from lingbot_world_ros.models.wan.memory import linear_names
-    source, target = checked_expert(checkpoint, expert), torch_device(device)
-    path = Path(folder) / FILE
-    if source.quantised:
-        raise SpecError(f'{source.name} of {shown(checkpoint.path)} is quantised already.')
-    if path.exists():
-        raise SpecError(f'{shown(path)} is there already; remove it or choose another folder.')
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        weights = {f'{name}.weight' for name in linear_names(source.spec)}
-        _write(source, path, weights, target, on_progress)
-        config = {**_config(source.spec), **_about(checkpoint), 'expert': source.name}
-        (path.parent / 'config.json').write_text(json.dumps(config, indent=2) + '\n')
-    except OSError as error:
-        raise SpecError(f'{shown(path)} cannot be written: {error.strerror or error}.') from None
-    return path
-
-
-def _write(source, path, weights, device, on_progress) -> None:
-    from lingbot_world_ros.models.wan.checkpoint import stream_tensors
-    from lingbot_world_ros.models.wan.tensor_files import safetensors_writer
-    import torch
-    names = list(source.tensors) + [f'{name}.{part}' for name in weights for part in PARTS]
-    with safetensors_writer(path, names, {'format': 'pt'}) as writer:
-        for name, tensor in stream_tensors(source, on_progress):
-            if name not in weights:
-                writer.add(name, tensor.to(torch.bfloat16))
-                continue
-            packed, state = _quantise(tensor, device)
-            writer.add(name, packed)
-            for part, value in state.as_dict(packed=True).items():
-                writer.add(f'{name}.{part}', value)
-
-
-def _quantise(weight, device):
-    """Quantise from bfloat16, whatever the file holds, so that every way gives the same bits."""
     import torch
     functional = _bitsandbytes().functional
     if device.type != 'cpu':
@@ -213,24 +164,6 @@ def _state(read: Dict, shape, device):
 
 def _damaged(what: str) -> SpecError:
     return SpecError(f'a quantised weight cannot be used: {what}; download the file again.')
-
-
-def _config(spec) -> dict:
-    return {'model_type': 'i2v', 'dim': spec.dim, 'ffn_dim': spec.ffn_dim, 'eps': spec.eps,
-            'freq_dim': spec.freq_dim, 'in_dim': spec.in_channels, 'out_dim': spec.out_channels,
-            'num_heads': spec.num_heads, 'num_layers': spec.num_layers,
-            'text_len': spec.text_len, 'text_dim': spec.text_dim}
-
-
-def _about(checkpoint) -> dict:
-    """Tell the release and how it is streamed, which tensors do not tell."""
-    own = checkpoint.defaults
-    return {'quantization_config': {'quant_method': 'bitsandbytes', 'bnb_4bit_quant_type': 'nf4',
-                                    'bnb_4bit_use_double_quant': True,
-                                    'bnb_4bit_compute_dtype': 'bfloat16', 'load_in_4bit': True},
-            'source': checkpoint.family.title, 'licence': checkpoint.family.licence,
-            'num_frames_per_block': own.chunk_latents, 'sink_size': own.sink_latents,
-            'sliding_window_num_frames': own.window_latents}
 
 
 def _bitsandbytes():

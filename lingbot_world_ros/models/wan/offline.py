@@ -16,11 +16,12 @@ from lingbot_world_ros.models.wan.base import BaseClips, ClipRequest, Experts
 from lingbot_world_ros.models.wan.build import (check_memory, companion, load_models, load_network,
                                                 load_text, ModelOptions)
 from lingbot_world_ros.models.wan.camera import clip_keys, clip_steps
-from lingbot_world_ros.models.wan.checkpoint import (CAUSAL, checked_expert, Checkpoint, HIGH, LOW,
-                                                     torch_device)
+from lingbot_world_ros.models.wan.checkpoint import checked_expert, Checkpoint
 from lingbot_world_ros.models.wan.condition import resize_image
+from lingbot_world_ros.models.wan.device import torch_device
 from lingbot_world_ros.models.wan.kv_cache import WindowSpec
 from lingbot_world_ros.models.wan.memory import check_room, dit_bytes, estimate, free_bytes, Preset
+from lingbot_world_ros.models.wan.releases_and_licences import CAUSAL, HIGH, LOW
 from lingbot_world_ros.models.wan.schedule import BaseRecipe, FewStepSchedule
 from lingbot_world_ros.models.wan.spec import (FRAMES_PER_LATENT, num_latents, size_for_image,
                                                VideoSize)
