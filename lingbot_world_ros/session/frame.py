@@ -34,6 +34,19 @@ class Frame:
     calibrated: bool
 
 
+def moment(observation: Observation, t: int = -1) -> Observation:
+    """
+    Cut one frame out of an observation.
+
+    :param observation: t >= 1
+    :param t: which frame
+    :return: the same with t = 1; views, nothing is copied
+    """
+    index = t % observation.base_pose.shape[1]
+    return Observation(**{name: None if value is None else value[:, index:index + 1]
+                          for name, value in vars(observation).items() if name != 'extra'})
+
+
 def frame_of(observation: Observation, t: int, index: int, stamp_ns: int,
              start_pose: np.ndarray) -> Frame:
     """

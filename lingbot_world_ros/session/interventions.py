@@ -5,14 +5,14 @@ from typing import Callable, Dict, Optional
 
 from lingbot_world_ros.errors import SpecError, unknown_name
 from lingbot_world_ros.geometry import se2
-from lingbot_world_ros.session.engine import Engine, moment
 from lingbot_world_ros.session.entities import (anchor_of, entities_of, EntityState,
                                                 with_object_at, with_robot_at)
-from lingbot_world_ros.session.frame import frame_of
+from lingbot_world_ros.session.frame import frame_of, moment
 from lingbot_world_ros.session.player import Player
 from lingbot_world_ros.session.requests import check_request, Refused
 from lingbot_world_ros.session.spec import SessionSpec
 from lingbot_world_ros.session.states import Reason, Request
+from lingbot_world_ros.session.supervisor import Supervisor
 from lingbot_world_ros.session.teller import Teller
 from lingbot_world_ros.worlds.definition import WorldDefinition
 import numpy as np
@@ -25,7 +25,7 @@ class Interventions:
     Each ends the step in progress first.
     """
 
-    def __init__(self, engine: Engine, player: Player, teller: Teller, *,
+    def __init__(self, engine: Supervisor, player: Player, teller: Teller, *,
                  get_spec: Callable[[], SessionSpec],
                  get_definition: Callable[[], Optional[WorldDefinition]]):
         """
@@ -85,10 +85,10 @@ class Interventions:
         self._player.settle()
         wanted = replace(moment(self._player.observation), rgb=rgb[None, None])
         try:
-            self._player.observation = self._engine.observe(wanted, is_image=True)
+            self._player.observation = self._engine.anchor_image(wanted)
         except SpecError as error:
             raise Refused(Reason.UNSUPPORTED, str(error))
-        self._teller.tell(images_anchored=self._engine.num_images)
+        self._teller.tell(images_anchored=self._engine.conditioning.num_images)
 
     def look(self) -> None:
         """Draw the newest frame, if it came without a picture and the engine can."""

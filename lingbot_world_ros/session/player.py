@@ -6,12 +6,12 @@ from typing import Callable, Optional
 from lingbot_world_ros.engines.interface import Observation
 from lingbot_world_ros.session.action_reader import ActionReader, Latched
 from lingbot_world_ros.session.clock import ClockTicker, SimClock, WallClock
-from lingbot_world_ros.session.engine import Engine, Made, moment
-from lingbot_world_ros.session.frame import frame_of
+from lingbot_world_ros.session.frame import frame_of, moment
 from lingbot_world_ros.session.pacing import ChunkPacer, Due, Turn
 from lingbot_world_ros.session.prompts import Prompts
 from lingbot_world_ros.session.spec import SessionSpec
 from lingbot_world_ros.session.states import Mode
+from lingbot_world_ros.session.supervisor import Made, Supervisor
 from lingbot_world_ros.session.teller import Teller
 import numpy as np
 
@@ -40,9 +40,9 @@ class Player:
     those of a step that somebody asked for.
     """
 
-    def __init__(self, engine: Engine, reader: ActionReader, prompts: Prompts, teller: Teller, *,
-                 get_spec: Callable[[], SessionSpec], sim: SimClock, ticker: ClockTicker,
-                 clock: WallClock):
+    def __init__(self, engine: Supervisor, reader: ActionReader, prompts: Prompts,
+                 teller: Teller, *, get_spec: Callable[[], SessionSpec], sim: SimClock,
+                 ticker: ClockTicker, clock: WallClock):
         """
         Prepare.
 
@@ -226,8 +226,7 @@ class Player:
         chunk = self._chunk
         made, latched, is_first = chunk.made, chunk.latched, chunk.num_shown == 0
         if is_first:
-            self._teller.step_begins(latched, prompt=made.prompt, num_images=made.num_images,
-                                     note=made.note)
+            self._teller.step_begins(latched, made.conditioning, made.note)
         self._hand_out(made.observation, chunk.num_shown, planned_ns,
                        latched if is_first else None)
         chunk.num_shown += 1

@@ -5,10 +5,10 @@ import threading
 from typing import Callable, Optional
 
 from lingbot_world_ros.engines.interface import WorldModel
-from lingbot_world_ros.session.engine import Engine
 from lingbot_world_ros.session.requests import check_request, Refused
 from lingbot_world_ros.session.states import Mode, Reason, Request, State
 from lingbot_world_ros.session.status import SessionStatus
+from lingbot_world_ros.session.supervisor import Supervisor
 from lingbot_world_ros.session.teller import Teller
 
 
@@ -48,7 +48,7 @@ class Prompts:
     ``cancel_all`` may be called from any thread, the rest by the session's worker.
     """
 
-    def __init__(self, engine: Engine, teller: Teller,
+    def __init__(self, engine: Supervisor, teller: Teller,
                  submit: Callable[[Callable[[], None]], Future]):
         """
         Prepare.
@@ -144,5 +144,5 @@ class Prompts:
         if error is not None:
             return asked.refuse(error)
         if self._teller.status.state != State.PLAYING:  # else the step made with it will tell
-            self._teller.tell(prompt=self._engine.prompt)
+            self._teller.tell(prompt=self._engine.conditioning.prompt)
         asked.answer(self._teller.status)

@@ -16,7 +16,6 @@ from lingbot_world_ros.engines.interface import WorldModel
 from lingbot_world_ros.errors import SpecError, unknown_name
 from lingbot_world_ros.session.action_reader import ActionReader
 from lingbot_world_ros.session.clock import ClockTicker, SimClock, WallClock
-from lingbot_world_ros.session.engine import Engine
 from lingbot_world_ros.session.interventions import Interventions
 from lingbot_world_ros.session.latch import EmbeddingSource
 from lingbot_world_ros.session.observer import SessionObserver
@@ -26,6 +25,7 @@ from lingbot_world_ros.session.requests import Refused
 from lingbot_world_ros.session.spec import SessionSpec
 from lingbot_world_ros.session.states import Mode, Reason, State
 from lingbot_world_ros.session.status import SessionStatus
+from lingbot_world_ros.session.supervisor import Supervisor
 from lingbot_world_ros.session.teller import Teller
 from lingbot_world_ros.session.transitions import Transitions
 from lingbot_world_ros.session.worker import Worker
@@ -66,9 +66,9 @@ class Session:
         self._clock = clock or WallClock()
         self._wake = threading.Condition()  # guards spec, requests and the calls of the engine
         self._steps: Optional[Future] = None  # the newest that were asked for
-        self._engine = Engine(world, wake=self._wake, clock=self._clock, log=log,
-                              timeout_s=lambda: self.spec.step_timeout_s, make_world=make_world,
-                              is_watched=is_watched)
+        self._engine = Supervisor(world, wake=self._wake, clock=self._clock, log=log,
+                                  timeout_s=lambda: self.spec.step_timeout_s,
+                                  make_world=make_world, is_watched=is_watched)
         self._sim = SimClock(world.spec.frame_period_ns)
         self._reader = ActionReader(world.spec, clock=self._clock, wake=self._wake,
                                     is_closing=lambda: self._worker.is_closing)

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Callable, Optional, Sequence, Tuple
 
 from lingbot_world_ros.session.action_reader import Latched
+from lingbot_world_ros.session.conditioning import Conditioning
 from lingbot_world_ros.session.frame import Frame, frame_digest
 from lingbot_world_ros.session.observer import SessionObserver
 from lingbot_world_ros.session.states import Mode, State
@@ -101,7 +102,7 @@ class Teller:
     # The world.
 
     def world_begins(self, definition: WorldDefinition, seed: int, *, mode: Mode, stamp_ns: int,
-                     prompt: str) -> None:
+                     conditioning: Conditioning) -> None:
         """
         Tell of a world that starts over, before its first frame.
 
@@ -109,14 +110,15 @@ class Teller:
         :param seed: start state
         :param mode: of the session
         :param stamp_ns: sim time of the newest frame; 0 if time starts over, too
-        :param prompt: that it starts with
+        :param conditioning: what it starts with
         """
         self._anchor = ()
         self._meter.clear()
         old = self._status
         self._status = SessionStatus(
             old.state, mode, definition.scene, seed, definition.name, definition.text,
-            stamp_ns=stamp_ns, prompt=prompt, counts=old.counts, recoveries=old.recoveries)
+            stamp_ns=stamp_ns, prompt=conditioning.prompt, counts=old.counts,
+            recoveries=old.recoveries)
         self._tell_begun()
 
     def time_begins(self) -> None:
@@ -156,19 +158,18 @@ class Teller:
         self._say(f'lockstep: {timeouts} steps without a command, lockstep_timeout_s='
                   f'{timeout_s:g} s was over.', TIMEOUT_STEPS, lockstep_timeouts=timeouts)
 
-    def step_begins(self, latched: Latched, *, prompt: str, num_images: int,
-                    note: str) -> None:
+    def step_begins(self, latched: Latched, conditioning: Conditioning, note: str) -> None:
         """
         Take note of how a step came, right before its first frame leaves.
 
         :param latched: what it acted on
-        :param prompt: that it was made with
-        :param num_images: put in since the reset
+        :param conditioning: what it was made with
         :param note: on a recovery, '' if there was none
         """
         acted_on = {} if latched.sequence is None else {
             'embedding_sequence': latched.sequence, 'counts': latched.counts}
-        self.note(prompt=prompt, images_anchored=num_images, **acted_on)
+        self.note(prompt=conditioning.prompt, images_anchored=conditioning.num_images,
+                  **acted_on)
         if note:
             self._say(note, RECOVERY_STEPS, recoveries=self._status.recoveries + 1)
 

@@ -5,7 +5,6 @@ from typing import Callable, Optional
 
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.session.clock import ClockTicker, SimClock
-from lingbot_world_ros.session.engine import Engine
 from lingbot_world_ros.session.faults import fault_of
 from lingbot_world_ros.session.player import Player
 from lingbot_world_ros.session.prompts import Prompts
@@ -13,6 +12,7 @@ from lingbot_world_ros.session.requests import check_request, Refused
 from lingbot_world_ros.session.spec import SessionSpec
 from lingbot_world_ros.session.states import Mode, Reason, Request, State, TimePolicy
 from lingbot_world_ros.session.status import SessionStatus
+from lingbot_world_ros.session.supervisor import Supervisor
 from lingbot_world_ros.session.teller import Teller
 from lingbot_world_ros.worlds.definition import WorldDefinition
 
@@ -24,7 +24,7 @@ class Transitions:
     It is the worker's agenda, too: what is due while nobody asks depends on the state.
     """
 
-    def __init__(self, engine: Engine, player: Player, prompts: Prompts, teller: Teller, *,
+    def __init__(self, engine: Supervisor, player: Player, prompts: Prompts, teller: Teller, *,
                  get_spec: Callable[[], SessionSpec], sim: SimClock, ticker: ClockTicker, log):
         """
         Prepare.
@@ -219,7 +219,7 @@ class Transitions:
         self._player.begin(observation, is_time_zero=(
             may_time_restart and spec.reset_time_policy == TimePolicy.ZERO))
         self._teller.world_begins(definition, seed, mode=spec.mode, stamp_ns=self._sim.now_ns,
-                                  prompt=self._engine.prompt)
+                                  conditioning=self._engine.conditioning)
         self._player.show_start()
 
 

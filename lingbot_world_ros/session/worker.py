@@ -5,8 +5,8 @@ from concurrent.futures import Future
 import threading
 from typing import Callable, Optional, Protocol
 
+from lingbot_world_ros.session.calls import Abandoned
 from lingbot_world_ros.session.clock import WallClock
-from lingbot_world_ros.session.engine import Abandoned
 from lingbot_world_ros.session.requests import Refused
 from lingbot_world_ros.session.status import SessionStatus
 
