@@ -88,7 +88,8 @@ class Teller:
 
     def note(self, **changes) -> None:
         """Change the status; observers hear of it with what is told next."""
-        self._status = replace(self._status, **changes)
+        # As replace() does, at half its cost: there are three for every frame.
+        self._status = SessionStatus(**{**vars(self._status), **changes})
 
     def stand_still(self, state: State, **changes) -> None:
         """Tell that no frames come any more."""
