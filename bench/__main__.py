@@ -28,9 +28,9 @@ CONDITIONS = {'full_speed': (['--speed', '0', '--pin'], {}, False),
               'nominal': (['--pin'], {}, False),
               'nominal_busy': ([], {}, True)}
 FULL = {'repeats': 3, 'frames': 150, 'seconds': 6.0, 'turns': 8, 'count': 45, 'calls': 1000,
-        'conditions': tuple(CONDITIONS), 'engines': ('native', 'avx2')}
+        'costs': 200, 'conditions': tuple(CONDITIONS), 'engines': ('native', 'avx2')}
 QUICK = {'repeats': 1, 'frames': 10, 'seconds': 1.5, 'turns': 0, 'count': 0, 'calls': 0,
-         'conditions': ('full_speed', 'nominal_busy'), 'engines': ('native',)}
+         'costs': 0, 'conditions': ('full_speed', 'nominal_busy'), 'engines': ('native',)}
 
 
 class Bench:
@@ -93,11 +93,13 @@ class Bench:
         transport = settings['count'] and self.run('transport', '--count', settings['count'])
         stepping = settings['calls'] and self.run('stepping', '--pin', '--calls',
                                                   settings['calls'])
+        costs = settings['costs'] and self.run('costs', '--calls', settings['costs'])
         end_to_end = {name: summary(runs) for name, runs in conditions.items()}
         return {'engine': {name: engine_summary(runs) for name, runs in engines.items()},
                 'end_to_end': end_to_end, 'bars': judge(end_to_end, stepping or None),
                 'runtimes': {} if not runtimes or 'missing' in runtimes else runtimes,
-                'transport': transport or [], 'stepping': stepping or {}, 'settings': settings,
+                'transport': transport or [], 'stepping': stepping or {}, 'costs': costs or {},
+                'settings': settings,
                 'runs': {'engine': engines, 'end_to_end': conditions},
                 'seconds': time.monotonic() - self._started_s}
 

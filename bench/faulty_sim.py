@@ -19,7 +19,7 @@ class FaultyWorld:
     An engine whose steps use up the faults that a file names, one per step.
 
     ``error`` raises, ``memory`` raises MemoryError, ``nan`` returns numbers that are not finite,
-    ``hang`` takes too long.
+    ``hang`` takes too long, at the longest until ``end_hang``.
     """
 
     def __init__(self, world, faults: Path, hang_s: float = HANG_S):
@@ -43,11 +43,17 @@ class FaultyWorld:
         if fault == 'memory':
             raise MemoryError('this engine lacks memory on demand')
         if fault == 'hang':
-            time.sleep(self._hang_s)
+            self._hang()
         observation = self._world.step(actions, **kwargs)
         if fault == 'nan':
             observation.base_pose = observation.base_pose * float('nan')
         return observation
+
+    def _hang(self):
+        ended, end_s = _end_of_hang(self._faults), time.monotonic() + self._hang_s
+        while time.monotonic() < end_s and not ended.exists():
+            time.sleep(0.01)
+        ended.unlink(missing_ok=True)
 
     def _next_fault(self):
         if not self._faults.exists():
@@ -70,6 +76,22 @@ def order_faults(path: Path, *faults: str) -> None:
     draft = path.with_suffix('.draft')
     draft.write_text(' '.join(faults))
     draft.rename(path)
+
+
+def end_hang(path: Path) -> Path:
+    """
+    Have a step that hangs come back.
+
+    :param path: file that its ``FaultyWorld`` looks into
+    :return: file that is there until it does
+    """
+    ended = _end_of_hang(path)
+    ended.touch()
+    return ended
+
+
+def _end_of_hang(path):
+    return path.with_suffix('.end_hang')
 
 
 def make_faulty(path: Path, engine: str, **options) -> FaultyWorld:

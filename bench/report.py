@@ -127,6 +127,8 @@ def markdown(result: dict) -> str:
         parts.append(_transport(result['transport']))
     if result.get('stepping'):
         parts.append(_stepping(result['stepping']))
+    if result.get('costs'):
+        parts.append(_costs(result['costs']))
     return '\n'.join(parts)
 
 
@@ -195,6 +197,12 @@ def _stepping(stepping):
         ('call', 'p50 [ms]', 'p95', 'longest'),
         [(name, stepping[key]['p50_ms'], stepping[key]['p95_ms'], stepping[key]['longest_ms'])
          for name, key in rows])
+
+
+def _costs(costs):
+    return '### Parts of a node, CPU time\n\n' + table(
+        ('part', 'p50 [ms]', 'p95'),
+        [(part, cost['p50_ms'], cost['p95_ms']) for part, cost in costs.items()])
 
 
 def put_into(path: Path, text: str, begin: str = BEGIN, end: str = END) -> None:

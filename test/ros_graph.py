@@ -10,7 +10,7 @@ import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import DurabilityPolicy, QoSProfile
 
-PATIENCE_S = 15.0
+PATIENCE_S = 60.0  # only what hangs reaches it; most waits take less than a second
 
 
 class Domain:

@@ -138,6 +138,26 @@ def test_end_to_end_measures_a_running_simulator(tmp_path):
     assert f'{run["frames"]}' in markdown(result)
 
 
+def test_parts_of_a_node_are_measured(tmp_path):
+    """The parts get done, and their times into the report."""
+    pytest.importorskip('rclpy')
+    pytest.importorskip('lingbot_world_ros.msg')
+    from ros_graph import Domain
+    path = os.pathsep.join(filter(None, (os.environ.get('PYTHONPATH'), str(ROOT))))
+    with Domain() as domain:
+        done = subprocess.run(
+            [sys.executable, '-m', 'bench.costs', '--calls', '2'], cwd=tmp_path,
+            env={**os.environ, 'PYTHONPATH': path, 'ROS_DOMAIN_ID': str(domain)},
+            capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    costs = json.loads(done.stdout.splitlines()[-1])
+    assert costs['frame, all topics']['topics'] > 10
+    assert all(0 < cost['p50_ms'] <= cost['p95_ms'] for cost in costs.values())
+    result = {'command': 'c', 'started': 's', 'engine': {}, 'runtimes': {}, 'transport': [],
+              'machine': MACHINE, 'end_to_end': {}, 'bars': [], 'costs': costs}
+    assert '| scan | ' in markdown(result)
+
+
 def test_bars_of_stepping_are_judged_and_shown():
     """2.9 ms pass, one command of a thousand that acts late does not."""
     spread = {'p50_ms': 2.1, 'p95_ms': 2.9, 'longest_ms': 6.0}

@@ -24,9 +24,8 @@ pytest.importorskip('simulation_interfaces.srv')
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT))  # bench/ is not installed; what is installed comes first
 
-from bench.faulty_sim import FaultyWorld, order_faults  # noqa: E402, I100
+from bench.faulty_sim import end_hang, FaultyWorld, order_faults  # noqa: E402, I100
 from bench.ledger import FrameLedger  # noqa: E402
-from bench.machine import memory_mib  # noqa: E402
 from bench.peers import Peer  # noqa: E402
 from bench.report import table  # noqa: E402
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus  # noqa: E402
@@ -48,8 +47,8 @@ OK, OPERATION_FAILED = 1, 4
 PLAYING, PAUSED, ERROR = (WorldStatus.STATE_PLAYING, WorldStatus.STATE_PAUSED,
                           WorldStatus.STATE_ERROR)
 PERIOD_NS = 66_666_667
-STEP_TIMEOUT_S = 0.5
-HANG_S = 1.5
+STEP_TIMEOUT_S = 0.5  # where a step hangs; elsewhere a busy machine may hold up any step
+HANG_S = 120.0  # until its end is ordered; what waits that long has failed
 SLOW_STEP_S = 0.01
 ROWS = []
 
@@ -106,22 +105,31 @@ class World:
             lambda: next((msg for msg in reversed(self.statuses[-3:]) if all(
                 getattr(msg, name) == value for name, value in want.items())), None), f'{want}')
 
-    def call(self, srv_type, name, within_s=5.0, **fields):
+    def end_hang(self):
+        """Let a step that hangs come back, and wait for it."""
+        ended = end_hang(self._faults)
+        self.graph.wait_for(lambda: not ended.exists(), 'the end of the step that hangs')
+
+    def frames(self, number):
+        """Wait for so many more frames; return how long it took, seconds."""
+        frame, start_s = self.statuses[-1].frame, time.monotonic()
+        self.graph.wait_for(lambda: self.statuses[-1].frame >= frame + number, 'frames')
+        return time.monotonic() - start_s
+
+    def call(self, srv_type, name, **fields):
         """Call a service; return result and message."""
-        start_s = time.monotonic()
         result = self.graph.call(srv_type, name, srv_type.Request(**fields)).result
-        assert time.monotonic() - start_s < within_s
         return result.result, result.error_message
 
-    def step(self, steps=1, **kwargs):
-        return self.call(StepSimulation, '/step_simulation', steps=steps, **kwargs)
+    def step(self, steps=1):
+        return self.call(StepSimulation, '/step_simulation', steps=steps)
 
     def set_state(self, state):
         return self.call(SetSimulationState, '/set_simulation_state',
                          state=SimulationState(state=state))
 
-    def state(self, **kwargs):
-        return self.call(GetSimulationState, '/get_simulation_state', **kwargs)
+    def state(self):
+        return self.call(GetSimulationState, '/get_simulation_state')
 
     def hear(self, peer):
         """Listen to the world until a peer says something."""
@@ -154,7 +162,7 @@ def start(domain, tmp_path):
     worlds = []
 
     def run(engine=None, **params):
-        params = {'scene': 'a', 'speed': 3.0, 'step_timeout_s': STEP_TIMEOUT_S,
+        params = {'scene': 'a', 'speed': 3.0, 'step_timeout_s': 30.0,
                   'cmd_vel_type': 'twist', **params}
         ros_args = [word for name, value in params.items() for word in ('-p', f'{name}:={value}')]
         engine = engine or partial(faulty_engine, tmp_path / 'faults')
@@ -234,17 +242,18 @@ def test_engine_that_fails_again_stops_by_name_until_a_reset(start, fault, numbe
      'As above',
      '`reset_simulation`; `isolate_engine: true` if it happens again')
 def test_engine_that_hangs_is_given_up(start):
-    world = start(initial_state='paused')
+    world = start(initial_state='paused', step_timeout_s=STEP_TIMEOUT_S)
     world.order('hang')
-    code, message = world.step(3, within_s=STEP_TIMEOUT_S + 1.0)
+    code, message = world.step(3)
     assert code == OPERATION_FAILED and 'step_timeout_s' in message
     world.wait(ERROR, fault=WorldStatus.FAULT_HUNG)
     assert world.step()[0] == OPERATION_FAILED
     assert world.reset()[0] == OK
     world.wait(PAUSED, fault=WorldStatus.FAULT_NONE)
-    for _ in range(4):  # until after the hanging step has come back
-        assert world.step(2)[0] == OK
-        time.sleep(HANG_S / 4)
+    assert world.step(2)[0] == OK
+    world.end_hang()
+    assert world.step(2)[0] == OK
+    world.wait(PAUSED, fault=WorldStatus.FAULT_NONE, frame=5)
 
 
 @Row('The same with `isolate_engine: true`',
@@ -252,9 +261,9 @@ def test_engine_that_hangs_is_given_up(start):
      '`recoveries` and `message` of `world_status`',
      'Nothing')
 def test_isolated_engine_that_hangs_goes_on(start):
-    world = start(isolate_engine=True, initial_state='paused')
+    world = start(isolate_engine=True, initial_state='paused', step_timeout_s=STEP_TIMEOUT_S)
     world.order('hang')
-    assert world.step(3, within_s=10.0)[0] == OK
+    assert world.step(3)[0] == OK
     world.wait(PAUSED, recoveries=1, fault=WorldStatus.FAULT_NONE, frame=4)
 
 
@@ -276,10 +285,9 @@ def test_isolated_engine_that_is_killed_goes_on(start):
 def test_world_keeps_its_rate_when_a_subscriber_stalls(start, peer):
     world = start()
     stalled = peer(world, 'listen')
+    before_s = world.frames(45)
     stalled.freeze()
-    frame, start_s = world.statuses[-1].frame, time.monotonic()
-    world.graph.wait_for(lambda: world.statuses[-1].frame >= frame + 90, 'two seconds of frames')
-    assert time.monotonic() - start_s < 4.0
+    assert world.frames(45) < 2.5 * before_s, 'a world that waited would take five times as long'
 
 
 @Row('A publisher floods a command topic at 10 kHz',
@@ -288,15 +296,18 @@ def test_world_keeps_its_rate_when_a_subscriber_stalls(start, peer):
      'Send commands at the rate of the frames')
 def test_flood_of_commands_holds_up_nobody(start, peer):
     world = start()
-    flooding = peer(world, 'flood', '--seconds', '1.0', '--last', '0.25')
+    flooding = peer(world, 'flood', '--seconds', '120.0', '--last', '0.25')
     flooding.say('go')
-    before = memory_mib()['resident']
+    frame = world.statuses[-1].frame
+    world.graph.wait_for(lambda: world.statuses[-1].actions[1] < -0.2, 'a command of the flood')
     for _ in range(20):
-        assert world.state(within_s=1.0)[0] == OK
-    assert world.hear(flooding)['rate_hz'] > 5000
+        assert world.state()[0] == OK
+    world.frames(10)
+    flooding.say('enough')
+    sent, frames = world.hear(flooding)['sent'], world.statuses[-1].frame - frame
+    assert sent > 10 * frames, 'that was no flood'
     world.graph.wait_for(lambda: np.isclose(world.statuses[-1].actions[1], 0.25),
                          'the newest command')
-    assert memory_mib()['resident'] < before + 30
 
 
 @Row('A client leaves or is killed during its step request',
@@ -321,7 +332,7 @@ def test_steps_of_a_client_that_dies_end_in_a_pause(start, peer):
      'The action `simulate_steps`, or a longer `service_timeout_s`')
 def test_too_many_steps_are_answered_in_time(start):
     world = start(SlowWorld, initial_state='paused', service_timeout_s=0.5)
-    code, message = world.step(1000, within_s=1.0)
+    code, message = world.step(1000)
     assert code == OPERATION_FAILED and 'of 1000 steps' in message
     world.wait(PAUSED)
     assert world.step(1)[0] == OK
@@ -355,12 +366,10 @@ def test_recording_on_a_full_disk_keeps_what_was_written(tmp_path):
      'Nothing')
 def test_jump_of_the_wall_clock_changes_nothing(start, monkeypatch):
     world = start()
-    real = time.time
+    real, before_s = time.time, world.frames(30)
     for jump_s in (3600.0, -86400.0):
         monkeypatch.setattr(time, 'time', lambda jump_s=jump_s: real() + jump_s)
-        frame, start_s = world.statuses[-1].frame, time.monotonic()
-        world.graph.wait_for(lambda: world.statuses[-1].frame >= frame + 30, 'frames')
-        assert time.monotonic() - start_s < 3.0
+        assert 0.2 < world.frames(30) / before_s < 5.0
 
 
 CLIENTS = ('recorder.py', 'teleop.py')  # bags have the time of day; a user is no simulator

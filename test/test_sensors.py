@@ -94,12 +94,16 @@ def test_jpeg_keeps_colours_in_order():
 
 
 def test_image_takes_the_fast_path():
+    """Bytes that are checked one by one take a hundred times as long; both in this run."""
     rgb = np.zeros((480, 832, 3), np.uint8)
     msg = image.image_to_msg(rgb, 0, 'eye')
-    start = time.process_time()
-    for _ in range(20):
-        msg = image.image_to_msg(rgb, 0, 'eye', out=msg)
-    assert (time.process_time() - start) / 20 < 5e-3  # element by element it is 70 ms
+
+    def cost_s(fill):
+        start_s = time.process_time()
+        fill()
+        return time.process_time() - start_s
+    fast_s = min(cost_s(lambda: image.image_to_msg(rgb, 0, 'eye', out=msg)) for _ in range(9))
+    assert fast_s < cost_s(lambda: setattr(msg, 'data', rgb.ravel())) / 5
 
 
 def test_camera_info_projects_a_point_on_the_axis_to_the_middle():
