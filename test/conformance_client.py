@@ -18,7 +18,7 @@ import simulation_interfaces.action
 import simulation_interfaces.msg
 import simulation_interfaces.srv
 
-PATIENCE_S = 15.0
+PATIENCE_S = 60.0  # a guard: answers come within a second
 STOPPED, PLAYING, PAUSED, QUITTING, NO_WORLD = 0, 1, 2, 3, 4
 OK, INCORRECT_STATE, OPERATION_FAILED = 1, 3, 4
 

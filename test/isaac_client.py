@@ -15,8 +15,8 @@ from rclpy.node import Node
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image, JointState
 from simulation_interfaces.msg import SimulationState
-from simulation_interfaces.srv import (GetSimulationState, ResetSimulation, SetSimulationState,
-                                       StepSimulation)
+from simulation_interfaces.srv import (GetEntities, GetEntityState, GetSimulationState,
+                                       ResetSimulation, SetSimulationState, StepSimulation)
 
 
 class IsaacClient(Node):
@@ -37,7 +37,7 @@ class IsaacClient(Node):
         if key == 'rgb':
             self.stamps.append(nanoseconds(msg.header.stamp))
 
-    def wait_for(self, happened, act=lambda: None, timeout_s=30.0):
+    def wait_for(self, happened, act=lambda: None, timeout_s=60.0):
         deadline = time.monotonic() + timeout_s
         while not happened():
             if time.monotonic() > deadline:
@@ -83,9 +83,10 @@ def main():
     seen['paused'] = result.result.result
     state = sim.call(GetSimulationState, 'get_simulation_state')
     seen['state'] = state.state.state
-    time.sleep(0.2)
-    rclpy.spin_once(sim, timeout_sec=0.1)
-    before = max(sim.stamps)
+    robot = sim.call(GetEntities, 'get_entities').entities[0]
+    before = nanoseconds(sim.call(GetEntityState, 'get_entity_state',
+                                  entity=robot).state.header.stamp)
+    sim.wait_for(lambda: sim.stamps[-1] == before)  # images from before the pause may still come
     seen['step'] = sim.call(StepSimulation, 'step_simulation', steps=10).result.result
     sim.wait_for(lambda: len([s for s in sim.stamps if s > before]) == 10)
     after = nanoseconds(sim.newest['clock'].clock)

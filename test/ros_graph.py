@@ -9,8 +9,7 @@ from lingbot_world_ros.nodes.run import Spinner
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import DurabilityPolicy, QoSProfile
-
-PATIENCE_S = 60.0  # only what hangs reaches it; most waits take less than a second
+from waiting import PATIENCE_S
 
 
 class Domain:

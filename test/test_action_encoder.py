@@ -2,7 +2,6 @@
 """The action encoder as a session uses it in one process, and alone over topics."""
 from dataclasses import replace
 import threading
-import time
 
 import pytest
 
@@ -452,9 +451,11 @@ def test_a_publisher_of_the_other_twist_type_is_told_once(domain, monkeypatch):
         rclpy.init(context=elsewhere, domain_id=domain)
         other = rclpy.create_node('other', context=elsewhere)
         other.create_publisher(TwistStamped, 'cmd_vel', 1)
-        told = graph.nodes[0].warnings
+        told, node, looks = graph.nodes[0].warnings, graph.nodes[0], []
         graph.wait_for(lambda: told, 'a warning')
-        time.sleep(0.3)
+        look = node.get_publishers_info_by_topic
+        node.get_publishers_info_by_topic = lambda topic: (looks.append(topic), look(topic))[1]
+        graph.wait_for(lambda: len(looks) > 5, 'more looks')
         other.destroy_node()
         rclpy.shutdown(context=elsewhere)
         assert len(told) == 1

@@ -26,6 +26,7 @@ from nav_msgs.msg import Odometry  # noqa: E402
 from ros_graph import Domain, Graph  # noqa: E402
 from rosgraph_msgs.msg import Clock  # noqa: E402
 from sensor_msgs.msg import JointState  # noqa: E402
+from waiting import PATIENCE_S  # noqa: E402
 
 COMMAND = [sys.executable, '-m', 'lingbot_world_ros.cli']
 SCRIPTS = Path(__file__).parent.parent / 'scripts'
@@ -84,7 +85,7 @@ def test_verbs_are_listed(capsys):
 ])
 def test_mistakes_are_one_line_and_exit_code_2(domain, args, words):
     process = start(domain, 'sim', *args)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 2 and out == ''
     assert words in err and err.startswith('error: ') and err.count('\n') == 1
 
@@ -92,7 +93,7 @@ def test_mistakes_are_one_line_and_exit_code_2(domain, args, words):
 @pytest.mark.parametrize('number', ['999', 'seven', '-1'])
 def test_bad_domain_is_one_line_and_exit_code_2(number):
     process = start(number, 'sim', *REFERENCE)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 2
     assert 'ROS_DOMAIN_ID' in err and '0 to 232' in err and err.count('\n') == 1
 
@@ -112,12 +113,12 @@ def test_sim_tells_what_it_does_refuses_a_second_one_and_ends_on_signals(domain,
         if number == signal.SIGINT:
             second = start(domain, 'sim', *REFERENCE)
             try:
-                _, err = second.communicate(timeout=60)
+                _, err = second.communicate(timeout=PATIENCE_S)
             finally:
                 second.kill()  # else it would disturb the tests after this one
             assert second.returncode == 2 and 'in use' in err and 'ROS_DOMAIN_ID' in err
         process.send_signal(number)
-        _, err = process.communicate(timeout=30)
+        _, err = process.communicate(timeout=PATIENCE_S)
         assert process.returncode == 0
         assert 'Traceback' not in err
     finally:
@@ -127,20 +128,20 @@ def test_sim_tells_what_it_does_refuses_a_second_one_and_ends_on_signals(domain,
 def test_sim_ends_by_itself_after_its_duration(domain):
     pytest.importorskip('lingbot_world_ros.engines.reference.engine')
     process = start(domain, 'sim', *REFERENCE, '--duration', '1.5', '--param', 'seed:=3')
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0 and 'seed 3' in out and 'Traceback' not in err
 
 
 def test_sim_takes_the_path_of_a_world_file(domain, tmp_path):
     (tmp_path / 'mine.yaml').write_text('scene: office\nseed: 11\n')
     process = start(domain, 'sim', '--world', str(tmp_path / 'mine.yaml'), '--duration', '0.5')
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0 and 'scene office, seed 11' in out, err
 
 
 def test_sim_waits_for_lifecycle_calls_where_it_shall_not_start_itself(domain):
     process = start(domain, 'sim', '--param', 'autostart:=false', '--duration', '1')
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0 and 'Traceback' not in err
     assert 'ros2 lifecycle set /world_model configure' in out and 'not configured' in out
 
@@ -155,7 +156,7 @@ def test_several_worlds_run_side_by_side_and_end_together(domain):
             graph.wait_for(lambda: all(odoms) and all(clocks), 'both worlds')
         assert [m[0].header.frame_id for m in odoms] == ['w_0/odom', 'w_1/odom']
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=PATIENCE_S)
     finally:
         process.kill()
     assert process.returncode == 0 and 'Traceback' not in err
@@ -175,7 +176,7 @@ def test_the_first_process_that_ends_ends_all(capfd, ending, code):
 def test_what_cannot_be_replayed_is_one_line_and_exit_code_2(tmp_path):
     for path in (tmp_path / 'nothing', tmp_path, Path(__file__)):
         done = subprocess.run([*COMMAND, 'replay', '--verify', path], text=True,
-                              capture_output=True, timeout=60)
+                              capture_output=True, timeout=PATIENCE_S)
         assert done.returncode == 2 and done.stdout == ''
         assert done.stderr.startswith('error: ') and done.stderr.count('\n') == 1
         assert 'lingbot-world record' in done.stderr or 'metadata.yaml' in done.stderr
@@ -187,7 +188,7 @@ def test_sim_ends_quietly_when_nobody_reads_its_output_any_more(domain):
     try:
         process.stdout.readline()
         process.stdout.close()
-        assert process.wait(30) == 141 and process.stderr.read() == ''
+        assert process.wait(PATIENCE_S) == 141 and process.stderr.read() == ''
     finally:
         process.kill()
 
@@ -209,7 +210,7 @@ def test_the_nodes_run_as_two_processes_and_end_on_signals(domain):
             graph.wait_for(moves, 'motion')
         for process in processes:
             process.send_signal(signal.SIGINT)
-        assert [process.wait(20) for process in processes] == [0, 0]
+        assert [process.wait(PATIENCE_S) for process in processes] == [0, 0]
     finally:
         for process in processes:
             process.kill()
@@ -221,7 +222,8 @@ def test_world_model_alone_refuses_a_second_clock_unless_it_has_none(domain):
     command = [sys.executable, SCRIPTS / 'world_model', '--ros-args', '-p', 'engine:=reference',
                '-r', '__ns:=/second']
     with Graph(lambda: [WorldModelNode(world=FakeWorld)], domain, ('-p', 'scene:=a')) as graph:
-        refused = subprocess.run(command, env=env, text=True, capture_output=True, timeout=60)
+        refused = subprocess.run(command, env=env, text=True, capture_output=True,
+                                 timeout=PATIENCE_S)
         assert refused.returncode == 2
         assert 'in use' in refused.stderr and 'topics.clock' in refused.stderr
         process = subprocess.Popen([*command, '-p', 'publish_clock:=false'], env=env)
@@ -229,7 +231,7 @@ def test_world_model_alone_refuses_a_second_clock_unless_it_has_none(domain):
             frames = graph.listen(Odometry, '/second/odom')
             graph.wait_for(lambda: len(frames) > 2, 'the second world')
             process.send_signal(signal.SIGINT)
-            assert process.wait(20) == 0
+            assert process.wait(PATIENCE_S) == 0
         finally:
             process.kill()
 
@@ -238,14 +240,14 @@ def test_executable_tells_a_mistake_in_one_line(domain):
     env = {**os.environ, 'ROS_DOMAIN_ID': str(domain)}
     done = subprocess.run(
         [sys.executable, SCRIPTS / 'world_model', '--ros-args', '-p', 'scene:=moon'], env=env,
-        text=True, capture_output=True, timeout=60)
+        text=True, capture_output=True, timeout=PATIENCE_S)
     assert done.returncode == 2 and "Unknown scene 'moon'" in done.stderr
     assert done.stderr.count('\n') == 1
 
 
 def test_teleop_without_a_terminal_says_so(domain):
     process = start(domain, 'teleop', stdin=subprocess.DEVNULL)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 2 and 'not a terminal' in err
 
 
@@ -281,7 +283,8 @@ def test_teleop_drives_base_and_arm_and_restores_the_terminal(domain):
 def test_without_ros_one_line_says_where_it_comes_from(name):
     code = (f'import sys; sys.modules[{name!r}] = None; '
             'from lingbot_world_ros.cli.main import main; sys.exit(main(["sim"]))')
-    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True,
+                          timeout=PATIENCE_S)
     assert done.returncode == 2 and done.stdout == ''
     assert f'error: {name}' in done.stderr and 'make sim' in done.stderr
     assert done.stderr.count('\n') == 1

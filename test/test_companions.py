@@ -4,13 +4,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.processes import Companions
 import pytest
+from waiting import PATIENCE_S, wait_for
 
-PATIENCE_S = 20.0
 WAIT = 'import sys, time; print("up", flush=True); time.sleep(60)'
 END_WITH_PARENT = ('from lingbot_world_ros.processes import end_with_parent; end_with_parent(); '
                    'import os, time; print(os.getpid(), flush=True); time.sleep(60)')
@@ -18,15 +17,6 @@ END_WITH_PARENT = ('from lingbot_world_ros.processes import end_with_parent; end
 
 def python(code):
     return [sys.executable, '-c', code]
-
-
-def wait_for(happened):
-    end_s = time.monotonic() + PATIENCE_S
-    while time.monotonic() < end_s:
-        if happened():
-            return True
-        time.sleep(0.02)
-    return False
 
 
 def is_alive(pid):
@@ -50,7 +40,7 @@ def test_one_that_ends_is_told_once_and_one_that_says_nothing_did_not_start():
     with Companions({'page': python('raise SystemExit(3)')}) as companions:
         with pytest.raises(SpecError, match='The page did not start, see above'):
             companions.first_line('page', PATIENCE_S)
-        assert wait_for(lambda: companions._processes['page'].poll() is not None)
+        wait_for(lambda: companions._processes['page'].poll() is not None)
         assert companions.ended() == [('page', 3)] and companions.ended() == []
 
 
@@ -61,7 +51,7 @@ def test_a_companion_ends_with_a_parent_that_is_killed():
     with subprocess.Popen(python(code), stdout=subprocess.PIPE, text=True) as parent:
         pid = int(parent.stdout.readline())
         parent.kill()
-    assert wait_for(lambda: not is_alive(pid))
+    wait_for(lambda: not is_alive(pid))
 
 
 def test_without_a_parent_that_says_so_nothing_ends():

@@ -3,7 +3,6 @@
 from dataclasses import replace
 import logging
 import threading
-import time
 from types import SimpleNamespace
 
 from fake_world import FakeChunkWorld, FakeClock, FakeWorld
@@ -15,7 +14,7 @@ from lingbot_world_ros.worlds.definition import WorldDefinition
 import numpy as np
 import pytest
 from test_replay import eventful, leading, Wander
-from test_session import wait_for
+from waiting import START_PATIENCE_S, wait_for
 
 LOG = logging.getLogger('test')
 FRAME_BYTES = 'rgb', 'base_pose', 'joint_position'
@@ -93,10 +92,7 @@ def tell(follower, messages, one_by_one=True):
 
 def settle(follower):
     """Wait for the engine; some take long to load on a busy machine."""
-    deadline = time.monotonic() + 60.0
-    while follower.num_behind:
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
+    wait_for(lambda: not follower.num_behind, 'the engine', START_PATIENCE_S)
 
 
 def moments(frames):

@@ -18,6 +18,7 @@ from lingbot_world_ros.session.states import Fault
 from lingbot_world_ros.worlds.definition import WorldDefinition
 import numpy as np
 import pytest
+from waiting import PATIENCE_S, wait_for
 
 ACTIONS = np.full((1, 1, 7), 0.1, np.float32)
 
@@ -27,7 +28,7 @@ def cannot_be_made():
 
 
 def sleep_long():
-    time.sleep(60.0)
+    time.sleep(2 * PATIENCE_S)
 
 
 def lack_of_memory():
@@ -101,7 +102,7 @@ def test_kill_ends_a_call_that_hangs(make):
     world = make(hanging)
     world.reset('a', 0)
     world.step(ACTIONS)
-    threading.Timer(0.2, world.kill, [EngineHung('too long')]).start()
+    threading.Timer(0.2, world.kill, [EngineHung('too long')]).start()  # sooner or later: it hangs
     with pytest.raises(EngineHung, match='too long'):
         world.step(ACTIONS)
     assert world.reset('b', 1).rgb[0, 0, 0, 0, 2] == ord('b')
@@ -141,8 +142,7 @@ def test_session_survives_kills_of_its_engine_without_a_changed_frame():
         session = Session(world, SessionSpec(mode='stepped'), observers=[seen],
                           log=logging.getLogger('test'))
         session.start(WorldDefinition('a', 'a')).result(30.0)
-        while session.status.state != 'paused':
-            time.sleep(0.001)
+        wait_for(lambda: session.status.state == 'paused', 'the pause')
         for step in range(6):
             if kill and step in (2, 5):
                 os.kill(world.pid, signal.SIGKILL)
@@ -212,8 +212,7 @@ def test_engine_without_cheap_snapshots_has_all_its_calls_and_sends_no_state(mak
 def test_session_over_a_killed_engine_goes_on_from_the_last_image_and_says_so():
     world = IsolatedWorld(chunks)
     session, seen = start_chunks(world, mode='stepped')
-    while session.status.state != 'paused':
-        time.sleep(0.001)
+    wait_for(lambda: session.status.state == 'paused', 'the pause')
     session.set_prompt('snow').result(30.0)
     session.advance(2).result(30.0)
     os.kill(world.pid, signal.SIGKILL)
@@ -230,13 +229,11 @@ def test_session_over_a_killed_engine_goes_on_from_the_last_image_and_says_so():
 def test_killed_engine_comes_back_while_frames_leave():
     world = IsolatedWorld(chunks)
     session, seen = start_chunks(world)
-    while session.status.step < 2:
-        time.sleep(0.001)
+    wait_for(lambda: session.status.step >= 2, 'two steps')
     os.kill(world.pid, signal.SIGKILL)
-    deadline = time.monotonic() + 30.0
-    while session.status.recoveries < 1 or session.status.step < 6:
-        assert time.monotonic() < deadline and session.status.state != 'error'
-        time.sleep(0.01)
+    wait_for(lambda: session.status.state == 'error' or
+             session.status.recoveries == 1 and session.status.step >= 6, 'the engine')
+    assert session.status.state == 'playing'
     session.close()
     assert [f.index for f in seen.frames] == list(range(1, len(seen.frames) + 1))
 
@@ -244,11 +241,7 @@ def test_killed_engine_comes_back_while_frames_leave():
 def test_process_of_a_step_ahead_that_hangs_is_killed_and_started_again(tmp_path):
     world = IsolatedWorld(partial(chunks_hanging, tmp_path / 'hung'))
     session, seen = start_chunks(world, speed=0.0, step_timeout_s=0.5)
-    deadline = time.monotonic() + 30.0
-    while session.status.step < 6:
-        assert time.monotonic() < deadline
-        session.check_engine()
-        time.sleep(0.01)
+    wait_for(lambda: session.check_engine() or session.status.step >= 6, 'six steps')
     session.pause().result(30.0)
     assert session.status.recoveries == 1 and 'EngineHung' in session.status.message
     session.close()

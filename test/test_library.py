@@ -5,7 +5,6 @@ import math
 import os
 from pathlib import Path
 import random
-import time
 
 from lingbot_world_ros.actions.layout import robot_action_layout
 from lingbot_world_ros.engines.interface import Capabilities, WorldSpec
@@ -20,6 +19,7 @@ from lingbot_world_ros.worlds.start import started_from
 from lingbot_world_ros.worlds.start_images import start_images
 from lingbot_world_ros.worlds.world_file import MAX_BYTES
 import pytest
+from waiting import no_hang
 
 SPEC = WorldSpec(engine='test', model='test 1', scenes=tuple(SCENES), robot=ROBOT,
                  action=robot_action_layout(ROBOT))
@@ -255,10 +255,9 @@ def test_files_that_are_no_text_or_too_large_do_not_parse(library, folder, conte
     'scene: office\ntags: indoor', 'scene: office\ntags: [[a]]', 'scene: office\nname: {a: b}',
     f'scene: office\nname: {"a" * 101}', 'scene: office\ncamera: {width_px: 0}', 'name: nowhere'])
 def test_what_is_no_world_does_not_parse(library, text):
-    """Bad YAML, wrong types, numbers out of range; answered within a second."""
-    begun = time.process_time()
-    assert code_of(library, text=text) == 'RESOURCE_PARSE_ERROR'
-    assert time.process_time() - begun < 1.0
+    """Bad YAML, wrong types, numbers out of range; none keeps the reader busy for ever."""
+    with no_hang():
+        assert code_of(library, text=text) == 'RESOURCE_PARSE_ERROR'
 
 
 def test_unknown_key_names_the_nearest(library):

@@ -21,6 +21,7 @@ import numpy as np  # noqa: E402
 from ros_graph import Domain, Graph  # noqa: E402
 from sensor_msgs.msg import CameraInfo, Image, JointState  # noqa: E402
 from std_msgs.msg import String  # noqa: E402
+from waiting import PATIENCE_S  # noqa: E402
 import wan_checkpoints as tiny  # noqa: E402
 from wan_companions import write_companions  # noqa: E402
 
@@ -66,7 +67,7 @@ class Sim:
     def __exit__(self, *_):
         self.process.send_signal(signal.SIGINT)
         try:
-            _, self.logged = self.process.communicate(timeout=20)
+            _, self.logged = self.process.communicate(timeout=PATIENCE_S)
         except subprocess.TimeoutExpired:
             self.process.kill()
             raise
@@ -247,7 +248,7 @@ def test_loading_is_told_and_can_be_interrupted(number, fast, domain):
         if 'Loading engine lingbot_world' in line:
             break
     process.send_signal(number)
-    _, error = process.communicate(timeout=30)
+    _, error = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130 and 'Traceback' not in error, error
 
 

@@ -7,9 +7,9 @@ from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.session.session import Session, SessionSpec
 import numpy as np
 import pytest
-from test_session import (embedding_of, LOG, PERIOD_NS, RealWait, Recorder, refusal, room, run,
-                          wait_for)
+from test_session import embedding_of, LOG, PERIOD_NS, RealWait, Recorder, refusal, room, run
 from test_session_ahead import ahead, check_frames, NUM_FRAMES
+from waiting import wait_for
 
 
 class Modes(Recorder):

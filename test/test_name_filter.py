@@ -3,11 +3,11 @@
 import random
 import re
 import sys
-import time
 
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.messages.name_filter import NameFilter
 import pytest
+from waiting import no_hang
 
 
 @pytest.mark.parametrize('pattern, fits, fits_not', [
@@ -88,11 +88,10 @@ def test_pattern_that_cannot_be_used_is_refused(pattern):
 
 @pytest.mark.parametrize('pattern', ['(a*)*b', '(a|a)*b', '(a|aa)+$', '(.*)(.*)(.*)(.*)(.*)b',
                                      'a?' * 40 + 'a{40}'])
-def test_hostile_pattern_ends_soon(pattern):
+def test_hostile_pattern_ends(pattern):
     """Patterns on which a backtracking matcher takes years."""
-    begun = time.process_time()
-    NameFilter(pattern).matches('a' * 64 + 'c')
-    assert time.process_time() - begun < 1.0
+    with no_hang():
+        NameFilter(pattern).matches('a' * 64 + 'c')
 
 
 def test_missing_package_is_named_with_its_install_line(monkeypatch):

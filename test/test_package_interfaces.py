@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from waiting import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -27,6 +28,6 @@ def test_messages_are_found_from_inside_the_checkout(folder):
     pytest.importorskip('lingbot_world_ros_checkout', reason='only the .venv of make has both')
     code = 'import lingbot_world_ros.msg, lingbot_world_ros.errors as e; print(e.__file__)'
     result = subprocess.run([sys.executable, '-c', code], cwd=folder, capture_output=True,
-                            text=True, timeout=60)
+                            text=True, timeout=PATIENCE_S)
     assert result.returncode == 0, result.stderr
     assert Path(result.stdout.strip()) == ROOT / 'lingbot_world_ros' / 'errors.py'

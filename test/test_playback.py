@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A recorded or typed camera path in the place of cmd_vel, frame by frame in sim time."""
 from dataclasses import replace
-import time
 
 import pytest
 
@@ -27,6 +26,7 @@ from lingbot_world_ros.session.states import Mode, State  # noqa: E402
 from lingbot_world_ros.session.status import SessionStatus  # noqa: E402
 import numpy as np  # noqa: E402
 from ros_graph import Domain, Graph  # noqa: E402
+from std_msgs.msg import String  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402
 
 PERIOD_NS = 62_500_000
@@ -196,7 +196,10 @@ def test_a_world_that_cannot_start_leaves_nothing_in_the_graph(domain, folder):
     with Graph(lambda: [], domain, arguments(folder)) as graph:  # other nodes go on
         with pytest.raises(SpecError) as error:
             WorldModelNode(world=FakeWorld)
-        time.sleep(0.5)
+        with pytest.raises(SpecError):
+            WorldModelNode(world=FakeWorld)
+        graph.probe.create_publisher(String, 'last', 1)  # known after all that was there before
+        graph.wait_for(lambda: graph.probe.count_publishers('/last'), 'the last publisher')
         assert not graph.probe.count_publishers('/world_model/transition_event'), error.value
 
 

@@ -30,7 +30,8 @@ def at_once(monkeypatch):
     monkeypatch.setattr(progress, 'LINE_PERIOD_S', 0.0)
 
 
-def test_what_is_quick_shows_nothing():
+def test_what_is_quick_shows_nothing(monkeypatch):
+    monkeypatch.setattr(progress, 'DELAY_S', 3600.0)  # quick on any machine
     file = io.StringIO()
     with Progress('frames', {'truth': 10}, file) as shown:
         for _ in range(10):
@@ -50,6 +51,7 @@ def test_without_a_terminal_there_are_whole_lines(at_once):
 
 def test_lines_are_seconds_apart(monkeypatch):
     monkeypatch.setattr(progress, 'DELAY_S', 0.0)
+    monkeypatch.setattr(progress, 'LINE_PERIOD_S', 3600.0)  # long on any machine
     file = io.StringIO()
     with Progress('frames', {'truth': 100_000}, file) as shown:
         for _ in range(1000):

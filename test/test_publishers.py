@@ -2,7 +2,6 @@
 """What a world publishes, by the parameters of a plain node: names, cameras, scans, QoS."""
 from dataclasses import replace
 import threading
-import time
 
 import pytest
 
@@ -33,6 +32,7 @@ from rosgraph_msgs.msg import Clock  # noqa: E402
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState, LaserScan  # noqa: E402
 from std_msgs.msg import Float32, String  # noqa: E402
 from tf2_msgs.msg import TFMessage  # noqa: E402
+from waiting import PATIENCE_S  # noqa: E402
 
 STAMP_NS = 5_000_000_007
 STATUS = SessionStatus(State.PLAYING, Mode.REALTIME, 'a', 3, world='home', stamp_ns=STAMP_NS,
@@ -184,7 +184,7 @@ def test_ticks_from_several_threads_share_no_message(make_graph, monkeypatch):
 
     def publish(msg):
         before = stamp_to_ns(msg.clock)
-        barrier.wait(10.0)  # all three are at this point at once
+        barrier.wait(PATIENCE_S)  # all three are at this point at once
         sent.append((before, stamp_to_ns(msg.clock)))
     monkeypatch.setattr(graph.sensors._publishers['clock'], 'publish', publish)
     threads = [threading.Thread(target=graph.sensors.publish_clock, args=(n,)) for n in (1, 2, 3)]
@@ -411,5 +411,8 @@ def test_who_joins_while_time_stands_still_gets_what_nobody_heard_and_others_not
     assert stamp_to_ns(joints.header.stamp) == STAMP_NS + PERIOD_NS
     for _ in range(3):
         graph.sensors.on_standstill()
-    time.sleep(0.2)
-    assert graph.wait_for(lambda: len(late) == 1) and len(first) == heard
+    last_ns = STAMP_NS + 2 * PERIOD_NS
+    graph.sensors.on_frame(replace(make_frame(), stamp_ns=last_ns))  # comes after all the others
+    graph.wait_for(lambda: stamp_to_ns(first[-1].header.stamp) == last_ns and
+                   stamp_to_ns(late[-1].header.stamp) == last_ns, 'the last frame')
+    assert (len(first), len(late)) == (heard + 1, 2)

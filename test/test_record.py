@@ -35,6 +35,7 @@ from ros_graph import Domain, Graph  # noqa: E402
 from sensor_msgs.msg import Image  # noqa: E402
 from std_msgs.msg import String  # noqa: E402
 from std_srvs.srv import SetBool, Trigger  # noqa: E402
+from waiting import PATIENCE_S  # noqa: E402
 import yaml  # noqa: E402
 
 COMMAND = [sys.executable, '-m', 'lingbot_world_ros.cli']
@@ -283,7 +284,7 @@ def eventful(domain, tmp_path_factory):
             assert graph.call(Trigger, '/world_model/reset').success
             steps(graph, 5)
             process.send_signal(signal.SIGINT)
-            out, err = process.communicate(timeout=20)
+            out, err = process.communicate(timeout=PATIENCE_S)
         finally:
             process.kill()
     assert process.returncode == 0 and err == '' and 'missed' not in out
@@ -324,7 +325,7 @@ def test_a_recording_can_be_watched(eventful, domain):
                                    stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         try:
             graph.wait_for(lambda: process.poll() is not None, 'the end')
-            out, err = process.communicate(timeout=10)
+            out, err = process.communicate(timeout=PATIENCE_S)
         finally:
             process.kill()
     assert (process.returncode, err) == (0, '')
@@ -408,7 +409,7 @@ def test_a_namespace_finds_its_world(make_graph, domain, tmp_path):
     make_graph(ros_args=('-r', '__ns:=/w1'))
     process = record(domain, '-o', tmp_path / 'bag', '--namespace', 'w1', '--duration', '1',
                      '--images', 'none', '--reset')
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, err) == (0, '') and 'replay' in out
     story = read_recording(tmp_path / 'bag')
     assert [v.outcome for v in verify(story, fake)] == [SAME]
@@ -419,7 +420,7 @@ def test_a_namespace_finds_its_world(make_graph, domain, tmp_path):
 
 def test_no_world_is_one_error_and_leaves_nothing(domain, tmp_path):
     process = record(domain, '-o', tmp_path / 'bag')
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 2 and 'No world in ROS domain' in err
     assert err.count('\n') == 1 and list(tmp_path.iterdir()) == []
 

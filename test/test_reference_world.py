@@ -8,6 +8,7 @@ from lingbot_world_ros.robots.robot import ROBOT
 from lingbot_world_ros.worlds.scenes import generate_scene, get_scene, SCENES, StartState
 import numpy as np
 import pytest
+from waiting import PATIENCE_S
 
 reference = pytest.importorskip('lingbot_world_ros.engines.reference.engine')
 
@@ -110,6 +111,6 @@ def test_without_opengl_the_error_says_what_to_install(library):
     code = ('from lingbot_world_ros.engines.interface import make_world\n'
             'make_world("reference").reset("office", 0)')
     result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True,
-                            timeout=60, env={**os.environ, 'MUJOCO_GL': library})
+                            timeout=PATIENCE_S, env={**os.environ, 'MUJOCO_GL': library})
     assert result.returncode and 'SpecError: The reference world cannot draw' in result.stderr
     assert 'libegl1' in result.stderr.splitlines()[-1]

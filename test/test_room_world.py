@@ -10,6 +10,7 @@ from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.evaluation.command_sequences import command_sequence
 import numpy as np
 import pytest
+from waiting import PATIENCE_S
 
 SIZE_LIMIT_BYTES = 32e6
 
@@ -68,7 +69,8 @@ def test_runs_without_torch():
     code = ('import sys; sys.modules["torch"] = None\n'
             'from lingbot_world_ros.engines.interface import make_world\n'
             'print(make_world("room").reset("office", 1).rgb.mean())')
-    out = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=60)
+    out = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True,
+                         timeout=PATIENCE_S)
     assert out.returncode == 0, out.stderr
     assert 20 < float(out.stdout) < 235
 

@@ -18,6 +18,7 @@ from lingbot_world_ros.session.states import Fault
 from lingbot_world_ros.worlds.definition import WorldDefinition
 import numpy as np
 import pytest
+from waiting import wait_for
 
 PERIOD_NS = 66_666_667
 LOG = logging.getLogger('test')
@@ -73,14 +74,6 @@ def run(world, *, stop_at=None, at=None, paused=False, clock=None, seed=0, make_
         assert recorder.done.wait(10.0)
         session.pause().exception(10.0)
     return session, recorder
-
-
-def wait_for(happened):
-    """Wait for another thread; only a failure gets near the deadline."""
-    deadline = time.monotonic() + 10.0
-    while not happened():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
 
 
 def embedding_of(world, v=0.0, joint=None, position=None, accepted=1, sequence=1):

@@ -10,7 +10,8 @@ from lingbot_world_ros.session.session import Session, SessionSpec
 from lingbot_world_ros.session.states import Fault
 import numpy as np
 import pytest
-from test_session import embedding_of, PERIOD_NS, RealWait, Recorder, refusal, room, wait_for
+from test_session import embedding_of, PERIOD_NS, RealWait, Recorder, refusal, room
+from waiting import wait_for
 
 LOG = logging.getLogger('test')
 NUM_FRAMES = 12

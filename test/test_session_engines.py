@@ -2,7 +2,6 @@
 """Sessions over the real engines: servo lag, and the same bytes twice."""
 import hashlib
 import logging
-import time
 
 from lingbot_world_ros.actions.commands import CommandBuffer, CommandSpec
 from lingbot_world_ros.actions.embedding import CameraModel, CommandCounts, encode
@@ -13,6 +12,7 @@ from lingbot_world_ros.session.session import Session, SessionSpec
 from lingbot_world_ros.worlds.definition import WorldDefinition
 import numpy as np
 import pytest
+from waiting import wait_for
 
 ENGINES = {'reference': 'lingbot_world_ros.engines.reference.engine', 'room': 'openvino'}
 
@@ -42,8 +42,7 @@ def play(engine, commands, num_steps, seed=1):
     session = Session(world, SessionSpec(mode='stepped'), observers=[seen],
                       log=logging.getLogger('test'))
     session.start(WorldDefinition(spec.scenes[0], spec.scenes[0], seed)).result(60.0)
-    while session.status.state != 'paused':
-        time.sleep(0.001)
+    wait_for(lambda: session.status.state == 'paused', 'the pause')
     session.set_embedding(encode(
         buffer.targets(0, 0, 1, spec.frame_period_ns), command_spec, camera,
         seen.frames[0].joint_position, sequence=1, stamp_ns=0, period_s=1 / spec.frame_rate_hz,

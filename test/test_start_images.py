@@ -10,6 +10,7 @@ from lingbot_world_ros.worlds.scenes import SCENES
 from lingbot_world_ros.worlds.start_images import start_images
 import numpy as np
 import pytest
+from waiting import PATIENCE_S
 
 
 def test_every_scene_has_a_picture_and_a_prompt():
@@ -38,7 +39,7 @@ def test_listing_needs_neither_numpy_nor_torch():
     code = ('import sys; from lingbot_world_ros.worlds.start_images import start_images; '
             'start_images(); print({"numpy", "cv2", "torch"} & set(sys.modules))')
     result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True,
-                            timeout=60)
+                            timeout=PATIENCE_S)
     assert result.stdout.strip() == 'set()', result.stderr
 
 

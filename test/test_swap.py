@@ -12,6 +12,7 @@ pytest.importorskip('rclpy')
 pytest.importorskip('simulation_interfaces.srv')
 
 from ros_graph import Domain  # noqa: E402, I100
+from waiting import PATIENCE_S  # noqa: E402
 
 ENGINES = {'reference': 'lingbot_world_ros.engines.reference.engine', 'room': 'openvino'}
 
@@ -28,11 +29,11 @@ def test_isaac_client_drives_and_reads_either_world(engine):
         try:
             client = subprocess.run(
                 [sys.executable, str(Path(__file__).with_name('isaac_client.py'))],
-                env=environment, capture_output=True, text=True, timeout=60)
+                env=environment, capture_output=True, text=True, timeout=PATIENCE_S)
             assert client.returncode == 0, client.stderr
         finally:
             world.terminate()
-            _, errors = world.communicate(timeout=20)
+            _, errors = world.communicate(timeout=PATIENCE_S)
         for noise in ('Traceback', 'rcutils', 'typesupport'):  # the middleware misses a library
             assert noise not in errors, errors[:2000]
     seen = json.loads(client.stdout.splitlines()[-1])

@@ -26,6 +26,7 @@ from rosgraph_msgs.msg import Clock  # noqa: E402
 from sensor_msgs.msg import Image  # noqa: E402
 from std_srvs.srv import SetBool  # noqa: E402
 from tf2_msgs.msg import TFMessage  # noqa: E402
+from waiting import PATIENCE_S  # noqa: E402
 
 SECONDS = float(os.environ.get('TWO_WORLDS_S', 6))
 PERIOD_NS = 66_666_667
@@ -60,7 +61,7 @@ def worlds():
                 yield graph, [World(graph, name) for name in WORLDS]
         finally:
             process.send_signal(signal.SIGINT)
-            _, errors = process.communicate(timeout=20)
+            _, errors = process.communicate(timeout=PATIENCE_S)
         assert 'Traceback' not in errors
 
 

@@ -4,6 +4,7 @@ import asyncio
 from contextlib import asynccontextmanager
 import json
 import socket
+import time
 
 import pytest
 
@@ -25,8 +26,8 @@ import numpy as np  # noqa: E402
 from ros_graph import Domain, Graph  # noqa: E402
 from sensor_msgs.msg import Image, JointState  # noqa: E402
 from simulation_interfaces.srv import GetSimulationState  # noqa: E402
+from waiting import PATIENCE_S  # noqa: E402
 
-PATIENCE_S = 10.0
 SCENE = ('-p', 'scene:=a')
 STOP = {'type': 'drive', 'linear': 0, 'angular': 0}
 
@@ -85,6 +86,19 @@ class Page:
     async def status(self, fits=lambda status: True, what='a status'):
         return await self.until(lambda: (s := self.told.get(('status', None))) and fits(s) and s,
                                 what)
+
+    async def next_status(self):
+        before = await self.status()
+        return await self.status(lambda s: s is not before, 'another status')
+
+    async def standstill(self):
+        """Wait until the robot stays for half a second of sim time; return where."""
+        start, end_s = await self.status(), time.monotonic() + PATIENCE_S
+        while (status := await self.next_status())['sim_s'] < start['sim_s'] + 0.5:
+            if status['pose'] != start['pose']:
+                start = status
+            assert time.monotonic() < end_s, 'the robot does not stop'
+        return status['pose']
 
     async def do(self, what, **content):
         self._ids += 1
@@ -162,16 +176,13 @@ def test_a_robot_moves_while_asked_to_and_stops_when_the_page_goes_silent(make_g
     async def drive(view):
         async with pages(view) as page:
             await page.status(lambda s: s['pose'], 'a pose')
-            for _ in range(10):
+            end_s = time.monotonic() + PATIENCE_S
+            while (moving := await page.next_status())['pose'][0] < 0.3:
                 await page.send(type='drive', linear=1.0, angular=0.0, joints={'elbow_joint': 1.0})
-                await asyncio.sleep(0.05)
-            moving = await page.status()
+                assert time.monotonic() < end_s
             assert moving['driver']['mine']
-            await asyncio.sleep(0.8)  # no further word
-            still = await page.status()
-            await asyncio.sleep(0.5)
-            assert (await page.status())['pose'] == still['pose']
-            assert still['pose'][0] > 0.3 and abs(still['pose'][1]) < 1e-6
+            x, y, _ = await page.standstill()  # no further word
+            assert x > 0.3 and abs(y) < 1e-6
 
     graph = make_graph('-p', 'cmd_timeout_s:=100.0')  # what stops it is the page's server
     asyncio.run(drive(graph.view))
@@ -247,10 +258,8 @@ def test_one_page_drives_others_watch_and_take_over_stops_the_robot_first(make_g
             await second.send(type='take')
             await second.status(lambda s: s['driver']['mine'], 'the controls')
             await first.send(type='drive', linear=1.0, angular=0.0)
-            await asyncio.sleep(0.4)
-            here = (await second.status())['pose']
-            await asyncio.sleep(0.4)
-            assert (await second.status())['pose'] == here
+            assert not (await first.do('pause'))[0]  # what it sent before was read
+            await second.standstill()
             await second.send(type='release')
             await first.status(lambda s: not s['driver']['held'], 'free controls')
 
@@ -265,10 +274,7 @@ def test_a_page_that_leaves_stops_the_robot_and_frees_the_controls(make_graph):
             await second.status(lambda s: s['driver']['held'])
             await first._socket.close()
             await second.status(lambda s: not s['driver']['held'], 'free controls')
-            await asyncio.sleep(0.3)
-            here = (await second.status())['pose']
-            await asyncio.sleep(0.4)
-            assert (await second.status())['pose'] == here
+            await second.standstill()
 
     asyncio.run(leave(make_graph('-p', 'cmd_timeout_s:=100.0').view))
 
