@@ -12,13 +12,13 @@ import time
 from bench.latency import percentile
 from bench.machine import cores
 from bench.null_world import NullWorld
-from lingbot_world_ros.nodes.params import declare, WORLD_MODEL
+from lingbot_world_ros.messages.image import image_to_msg
+from lingbot_world_ros.messages.scan import DepthScan
 from lingbot_world_ros.nodes.run import start_ros
 from lingbot_world_ros.nodes.world_publishers import WorldPublishers
-from lingbot_world_ros.sensors.image import image_to_msg
-from lingbot_world_ros.sensors.scan import DepthScan
-from lingbot_world_ros.worlds.robot import ARM_SEGMENTS, ROBOT
-from lingbot_world_ros.worlds.status import Frame
+from lingbot_world_ros.robots.robot import ARM_SEGMENTS, ROBOT
+from lingbot_world_ros.session.status import Frame
+from lingbot_world_ros.settings.parameters import declare, WORLD_MODEL
 import numpy as np
 import rclpy
 from rclpy.executors import SingleThreadedExecutor

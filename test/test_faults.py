@@ -261,7 +261,8 @@ def test_engine_that_hangs_is_given_up(start):
      '`recoveries` and `message` of `world_status`',
      'Nothing')
 def test_isolated_engine_that_hangs_goes_on(start):
-    world = start(isolate_engine=True, initial_state='paused', step_timeout_s=STEP_TIMEOUT_S)
+    # In this time another process has to start, on a busy machine too.
+    world = start(isolate_engine=True, initial_state='paused', step_timeout_s=4.0)
     world.order('hang')
     assert world.step(3)[0] == OK
     world.wait(PAUSED, recoveries=1, fault=WorldStatus.FAULT_NONE, frame=4)

@@ -240,7 +240,7 @@ def test_killed_engine_comes_back_while_frames_leave():
 
 def test_process_of_a_step_ahead_that_hangs_is_killed_and_started_again(tmp_path):
     world = IsolatedWorld(partial(chunks_hanging, tmp_path / 'hung'))
-    session, seen = start_chunks(world, speed=0.0, step_timeout_s=0.5)
+    session, seen = start_chunks(world, speed=0.0, step_timeout_s=4.0)  # a start must fit
     wait_for(lambda: session.check_engine() or session.status.step >= 6, 'six steps')
     session.pause().result(30.0)
     assert session.status.recoveries == 1 and 'EngineHung' in session.status.message
