@@ -108,7 +108,7 @@ def test_generated_scenes_repeat_by_seed_and_differ_by_seed():
 
 @pytest.mark.parametrize('library', ['off', 'nonsense'])
 def test_without_opengl_the_error_says_what_to_install(library):
-    code = ('from lingbot_world_ros.engines.interface import make_world\n'
+    code = ('from lingbot_world_ros.engines.registry import make_world\n'
             'make_world("reference").reset("office", 0)')
     result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True,
                             timeout=PATIENCE_S, env={**os.environ, 'MUJOCO_GL': library})

@@ -67,7 +67,7 @@ def test_sampled_future_repeats_by_seed_and_is_not_the_mean():
 
 def test_runs_without_torch():
     code = ('import sys; sys.modules["torch"] = None\n'
-            'from lingbot_world_ros.engines.interface import make_world\n'
+            'from lingbot_world_ros.engines.registry import make_world\n'
             'print(make_world("room").reset("office", 1).rgb.mean())')
     out = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True,
                          timeout=PATIENCE_S)
