@@ -77,7 +77,7 @@ class Graph:
         messages = []
         durability = (DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE)
         self.probe.create_subscription(msg_type, topic, messages.append,
-                                       QoSProfile(depth=50, durability=durability))
+                                       QoSProfile(depth=1000, durability=durability))
         return messages
 
     def newest(self, messages, fits=lambda msg: True, what='a message'):

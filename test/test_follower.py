@@ -318,7 +318,7 @@ class Drawn(World):
 
 @pytest.fixture
 def graph():
-    """Run a world on the wall's clock, and a follower of it with the same engine."""
+    """Have a world on the wall's clock paused after the reset that its follower asked for."""
     pytest.importorskip('rclpy')
     pytest.importorskip('lingbot_world_ros.msg')
     from lingbot_world_ros.nodes.follower import FollowerNode
@@ -326,8 +326,10 @@ def graph():
     from ros_graph import Domain, Graph
     with Domain() as domain:
         with Graph(lambda: (*make_pair(World), FollowerNode(Drawn, reset=True)), domain,
-                   ['-p', 'scene:=a', '-p', 'cmd_vel_type:=twist', '-p', 'speed:=3.0']) as graph:
+                   ['-p', 'scene:=a', '-p', 'cmd_vel_type:=twist', '-p', 'speed:=3.0',
+                    '-p', 'initial_state:=paused']) as graph:
             graph.follower = graph.nodes[2]
+            graph.wait_for(lambda: graph.follower.follower.is_following, 'the follower')
             yield graph
 
 
@@ -341,20 +343,19 @@ def test_the_node_publishes_what_the_other_engine_sees_with_the_same_stamps(grap
     from nav_msgs.msg import Odometry
     from sensor_msgs.msg import Image, JointState
     from std_msgs.msg import Float32
-    from std_srvs.srv import SetBool, Trigger
+    from std_srvs.srv import SetBool
     follower = graph.follower.follower
     topics = {'camera/image_raw': Image, 'odom': Odometry, 'joint_states': JointState}
     world = {name: graph.listen(kind, name) for name, kind in topics.items()}
     truth = {name: graph.listen(kind, f'reference/{name}') for name, kind in topics.items()}
     errors = {name: graph.listen(Float32, f'reference/{name}_error')
               for name in ('image', 'position')}
-    graph.wait_for(lambda: all(errors.values()), 'errors')
     cmd_vel = graph.publisher(Twist, 'cmd_vel')
-    assert graph.call(Trigger, '/world_model/reset').success
-    for messages in (*world.values(), *truth.values()):
-        messages.clear()
+    graph.wait_for(lambda: all((*world.values(), *truth.values())), 'both at the start')
+    assert graph.call(SetBool, '/world_model/pause', SetBool.Request(data=False)).success
     cmd_vel.publish(Twist(linear=Vector3(x=0.3)))
-    graph.wait_for(lambda: len(truth['camera/image_raw']) > 20, 'the truth')
+    graph.wait_for(lambda: all(len(messages) > 20 for messages in (
+        *world.values(), *truth.values(), *errors.values())), 'the truth')
     assert graph.call(SetBool, '/world_model/pause', SetBool.Request(data=True)).success
     graph.wait_for(lambda: follower.session.status.step == graph.nodes[0].session.status.step,
                    'the last step')
@@ -386,6 +387,7 @@ def test_nothing_is_drawn_before_somebody_subscribes_and_operators_are_told(grap
     from sensor_msgs.msg import CompressedImage, Image
     from std_srvs.srv import SetBool
     follower = graph.follower.follower
+    assert graph.call(SetBool, '/world_model/pause', SetBool.Request(data=False)).success
     graph.wait_for(lambda: follower.session.status.step > 20, 'steps')
     assert follower.session.world.drawn == 0
     diagnostics = graph.listen(DiagnosticArray, '/diagnostics')
