@@ -17,7 +17,7 @@ from lingbot_world_ros.messages.scan import DepthScan
 from lingbot_world_ros.nodes.run import start_ros
 from lingbot_world_ros.nodes.world_publishers import WorldPublishers
 from lingbot_world_ros.robots.robot import ARM_SEGMENTS, ROBOT
-from lingbot_world_ros.session.status import Frame
+from lingbot_world_ros.session.frame import Frame
 from lingbot_world_ros.settings.parameters import declare, WORLD_MODEL
 import numpy as np
 import rclpy
