@@ -98,3 +98,58 @@ def test_nothing_is_caught_up_after_time_stood_still():
 def test_full_speed_spreads_frames_and_lets_them_go_once_the_next_are_there():
     assert frames(shown(500, 500, period=0))[:3] == [5000, 5050, 5100]
     assert frames(shown(500, 500, period=0), is_made_from=1) == [5000] * NUM_FRAMES
+
+
+def one_by_one(*late, num_frames=1, period=PERIOD):
+    """Return when steps begin (ms) that are not made ahead and whose last frame leaves so late."""
+    pacer, begun = ChunkPacer(num_frames), []
+    pacer.wait_until(5000 * MS)
+    for delay in late:
+        turn = pacer.turn(0, is_ahead=False)
+        assert turn.what == Due.STEP
+        begun.append(turn.due_ns / MS)
+        pacer.show(turn.due_ns, period * MS, is_ahead=False)
+        for index in range(num_frames):
+            last = index == num_frames - 1
+            pacer.left(pacer.asked_ns(index) + (delay * MS if last else 0))
+    return [*begun, pacer.turn(0, is_ahead=False).due_ns / MS]
+
+
+@pytest.mark.parametrize('late, begun', [
+    ((0, 0), [5000, 5100, 5200]),
+    ((300, 0), [5000, 5100, 5200]),  # caught up at once: the next is due in the past
+    ((600, 0), [5000, 5100, 5200]),
+    ((700, 0), [5000, 5200, 5300]),  # half a second can be caught up
+    ((2000, 0), [5000, 6500, 6600])])
+def test_step_that_is_not_made_ahead_begins_when_the_frame_before_had_its_period(late, begun):
+    assert one_by_one(*late) == begun
+
+
+def test_chunk_that_is_not_made_ahead_plays_out_before_the_next_step_begins():
+    assert one_by_one(0, 0, num_frames=4) == [5000, 5400, 5800]
+    assert one_by_one(0, 0, period=0) == [5000, 5000, 5000]
+    pacer = ChunkPacer(4)
+    pacer.wait_until(5000 * MS)
+    pacer.show(5020 * MS, PERIOD * MS, is_ahead=False)
+    pacer.left(5020 * MS)
+    assert [pacer.asked_ns(index) / MS for index in range(4)] == [5000, 5100, 5200, 5300]
+    turns = [pacer.turn(num_left, is_ahead=False) for num_left in (3, 2, 1)]
+    assert turns == [Turn(Due.FRAME, due * MS) for due in (5100, 5200, 5300)]
+
+
+def test_what_was_due_while_time_stood_still_is_due_now():
+    pacer = ChunkPacer(1)
+    pacer.wait_until(5000 * MS)
+    pacer.go_on(4000 * MS)
+    assert pacer.turn(0, is_ahead=False).due_ns == 5000 * MS  # it still has its time
+    pacer.go_on(6000 * MS)
+    assert pacer.turn(0, is_ahead=False).due_ns == 6000 * MS
+    pacer.start_over()  # for steps made ahead only
+    assert pacer.turn(0, is_ahead=False).due_ns == 6000 * MS
+
+
+def test_step_that_is_called_for_begins_at_once():
+    pacer = ChunkPacer(1)
+    pacer.wait_until(5000 * MS)
+    assert pacer.turn(0, is_called=True, is_ahead=False) == Turn(Due.STEP, 0)
+    assert pacer.turn(0, can_begin=False, is_ahead=False).due_ns == 5000 * MS  # waits its turn
