@@ -16,7 +16,7 @@ from lingbot_world_ros.messages.image import image_to_msg
 from lingbot_world_ros.messages.scan import DepthScan
 from lingbot_world_ros.nodes.run import start_ros
 from lingbot_world_ros.nodes.world_publishers import WorldPublishers
-from lingbot_world_ros.robots.robot import ARM_SEGMENTS, ROBOT
+from lingbot_world_ros.robots.load import load_robot
 from lingbot_world_ros.session.frame import Frame
 from lingbot_world_ros.settings.parameters import declare, WORLD_MODEL
 import numpy as np
@@ -46,12 +46,13 @@ def timed(call, calls: int) -> dict:
 
 def scan(calls: int) -> dict:
     """Time a scan of a depth image of the robot's camera, its arm taken out."""
-    camera = ROBOT.camera
+    robot = load_robot()
+    camera = robot.camera
     maker = DepthScan(camera, **LIMITS)
     # Nearer from row to row, as a floor is, with a wall behind it.
     rows = np.linspace(8.0, 1.0, camera.height_px, dtype=np.float32)[:, None]
     depth_m = np.minimum(np.repeat(rows, camera.width_px, 1), np.float32(3.0))
-    arm = ROBOT.arm_points(ROBOT.joint_array('home'))[np.array(ARM_SEGMENTS)]
+    arm = robot.arm.links(robot.joint_array('home'))
     return timed(lambda: maker.ranges(depth_m, arm), calls)
 
 
@@ -102,7 +103,7 @@ def main():
     parser.add_argument('--calls', type=int, default=200)
     args = parser.parse_args()
     os.sched_setaffinity(0, {cores()[0]})
-    camera = ROBOT.camera
+    camera = load_robot().camera
     small, large = (camera.width_px, camera.height_px), (832, 480)
     print(json.dumps({'scan': scan(args.calls),
                       **{f'image {w}x{h}': image(args.calls, w, h) for w, h in (small, large)},

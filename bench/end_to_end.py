@@ -17,11 +17,13 @@ import time
 from bench.latency import command_latencies, frame_rate, Log
 from bench.machine import cores, CpuMeter, memory_mib
 from geometry_msgs.msg import Twist
+from lingbot_world_ros.actions.layout import ANGULAR, velocity_name
 from lingbot_world_ros.messages.commands import joint_command_to_msg, twist_to_msg
 from lingbot_world_ros.messages.stamps import stamp_to_ns
 from lingbot_world_ros.msg import ActionEmbedding, WorldSpec, WorldStatus
 from lingbot_world_ros.nodes import qos
 from lingbot_world_ros.nodes.run import start_ros
+from lingbot_world_ros.robots.load import load_robot
 from nav_msgs.msg import Odometry
 import numpy as np
 import rclpy
@@ -33,7 +35,7 @@ PATIENCE_S = 60.0
 WARM_UP_S = 1.0
 GAP_S = (0.1, 0.3)  # between commands: longer than a frame, shorter than the command timeout
 EVERYTHING = QoSProfile(depth=200)  # the log must not lose what the middleware delivered
-BASE, JOINT = 'base.angular.z', 'shoulder_pan_joint.velocity'
+BASE, JOINT = ANGULAR, velocity_name(load_robot().joint_names[0])
 
 
 class Robot:

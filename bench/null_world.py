@@ -2,7 +2,7 @@
 """An engine that takes no time, to measure everything around engines. NumPy only, no ROS."""
 from lingbot_world_ros.actions.layout import robot_action_layout
 from lingbot_world_ros.engines.interface import Observation, WorldModel, WorldSpec
-from lingbot_world_ros.robots.robot import ROBOT
+from lingbot_world_ros.robots.load import load_robot
 import numpy as np
 
 
@@ -16,14 +16,15 @@ class NullWorld(WorldModel):
 
     def __init__(self):
         """Allocate everything that will ever be shown."""
-        self.spec = WorldSpec(engine='null', model='null', scenes=('living_room',), robot=ROBOT,
-                              action=robot_action_layout(ROBOT), predicted_states=('base',))
-        camera, num_joints = self.spec.camera, len(ROBOT.joints)
+        robot = load_robot()
+        self.spec = WorldSpec(engine='null', model='null', scenes=('living_room',), robot=robot,
+                              action=robot_action_layout(robot), predicted_states=('base',))
+        camera, num_joints = self.spec.camera, len(robot.joints)
         rng = np.random.default_rng(0)
         self._shown = {
             'rgb': rng.integers(0, 256, (1, 1, camera.height_px, camera.width_px, 3), np.uint8),
             'base_pose': np.zeros((1, 1, 3)), 'base_twist': np.zeros((1, 1, 3)),
-            'joint_position': ROBOT.joint_array('home')[None, None],
+            'joint_position': robot.joint_array('home')[None, None],
             'joint_velocity': np.zeros((1, 1, num_joints)),
             'contact': np.zeros((1, 1), np.float32), 'object_pose': np.zeros((1, 1, 0, 3))}
 

@@ -56,10 +56,11 @@ def start_inputs(scene: str) -> dict:
     :return: name -> array, batch of one
     """
     from lingbot_world_ros.engines.room.engine import NUM_LATENT, read_about, WEIGHTS
-    from lingbot_world_ros.robots.robot import ROBOT
+    from lingbot_world_ros.robots.load import load_robot
     from lingbot_world_ros.worlds.scenes import get_scene
-    start = get_scene(scene).start_state(0)
-    objects, j = np.float32(start.object_pose)[None], len(ROBOT.joints)
+    robot = load_robot()
+    start = get_scene(scene).start_state(0, robot)
+    objects, j = np.float32(start.object_pose)[None], len(robot.joints)
     k = objects.shape[1]
     return {'pose': np.float32(start.base_pose)[None],
             'joints': np.float32(start.joint_position)[None], 'objects': objects,

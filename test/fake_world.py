@@ -8,12 +8,12 @@ from lingbot_world_ros.actions.layout import robot_action_layout
 from lingbot_world_ros.engines.interface import Capabilities, Observation, WorldModel, WorldSpec
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.geometry.camera import CameraSpec
-from lingbot_world_ros.robots.robot import ROBOT, RobotSpec
+from lingbot_world_ros.robots.load import load_robot
 import numpy as np
 
 # Its servos follow at once, so that motion can be worked out by hand.
-SMALL_ROBOT = RobotSpec(camera=CameraSpec(width_px=32, height_px=24),
-                        joints=tuple(replace(joint, lag_s=0.0) for joint in ROBOT.joints))
+SMALL_ROBOT = replace(load_robot().with_camera(CameraSpec(width_px=32, height_px=24)),
+                      description='').with_quick_joints()
 
 
 class FakeWorld(WorldModel):
@@ -30,9 +30,9 @@ class FakeWorld(WorldModel):
 
     def reset(self, scene, seed):
         self._pose = np.array([1.0, 2.0, 0.1 * seed])
-        self._q = ROBOT.joint_array('home')
+        self._q = self.spec.robot.joint_array('home')
         self._scene, self._step, self._cov = scene, 0, 0.0
-        return self._observe([self._state(np.zeros(3), np.zeros(5))])
+        return self._observe([self._state(np.zeros(3), np.zeros_like(self._q))])
 
     def step(self, actions, render=True):
         self._step += 1
@@ -59,7 +59,7 @@ class FakeWorld(WorldModel):
         self._pose = observation.base_pose[0, -1].copy()
         self._q = observation.joint_position[0, -1].copy()
         self._cov = 0.0
-        return self._observe([self._state(observation.base_twist[0, -1], np.zeros(5))])
+        return self._observe([self._state(observation.base_twist[0, -1], np.zeros_like(self._q))])
 
     def snapshot(self):
         return self._scene, self._step, self._pose.copy(), self._q.copy(), self._cov

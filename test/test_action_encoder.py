@@ -19,7 +19,7 @@ from lingbot_world_ros.messages.world import world_spec_to_msg  # noqa: E402
 from lingbot_world_ros.msg import ActionEmbedding, WorldSpec  # noqa: E402
 from lingbot_world_ros.nodes import action_encoder, qos  # noqa: E402
 from lingbot_world_ros.nodes.action_encoder import ActionEncoderNode  # noqa: E402
-from lingbot_world_ros.robots.robot import ROBOT  # noqa: E402
+from lingbot_world_ros.robots.load import load_robot  # noqa: E402
 from lingbot_world_ros.session.states import Mode, State  # noqa: E402
 from lingbot_world_ros.session.status import SessionStatus  # noqa: E402
 import numpy as np  # noqa: E402
@@ -29,6 +29,8 @@ from ros_graph import Domain, Graph  # noqa: E402
 from sensor_msgs.msg import JointState  # noqa: E402
 from std_msgs.msg import Float64MultiArray  # noqa: E402
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint  # noqa: E402
+
+ROBOT = load_robot()
 
 PERIOD_NS = 66_666_667
 SECOND_NS = 1_000_000_000
@@ -336,7 +338,7 @@ def test_a_camera_on_the_arm_moves_with_it(make_encoder, room_urdf, link, change
     motion = linked.pull().camera_motion[0]
     q = np.stack([HOME, HOME])
     q[1, 0] += 0.1
-    palm = ROBOT.arm_points(q)[:, 3]
+    palm = ROBOT.arm.points(q)[:, 3]
     turn = np.array([[np.cos(0.1), -np.sin(0.1)], [np.sin(0.1), np.cos(0.1)]])
     np.testing.assert_allclose(turn @ (palm[0, :2] - [0.02, 0.0]) + [0.02, 0.0], palm[1, :2])
     T_turn = np.eye(4)

@@ -9,9 +9,11 @@ from lingbot_world_ros.actions.embedding import (actions_at_latch, CameraModel, 
                                                  CommandCounts, encode)
 from lingbot_world_ros.actions.layout import ActionLayout, robot_action_layout
 from lingbot_world_ros.geometry.rotation import rotation_from_vector, vector_from_rotation
-from lingbot_world_ros.robots.robot import ROBOT
+from lingbot_world_ros.robots.load import load_robot
 import numpy as np
 import pytest
+
+ROBOT = load_robot()
 
 LAYOUT = ActionLayout((*robot_action_layout(ROBOT).dims, *camera_action_dims()))
 HOME = ROBOT.joint_array('home')

@@ -11,11 +11,13 @@ from lingbot_world_ros.messages.encodings import depth_from_msg  # noqa: E402
 from lingbot_world_ros.messages.frames import transform_from_msg  # noqa: E402
 from lingbot_world_ros.messages.stamps import stamp_to_ns  # noqa: E402
 from lingbot_world_ros.nodes.world_model import WorldModelNode  # noqa: E402, I100
-from lingbot_world_ros.robots.robot import ROBOT  # noqa: E402
+from lingbot_world_ros.robots.load import load_robot  # noqa: E402
 import numpy as np  # noqa: E402
 from ros_graph import Domain, Graph  # noqa: E402
 from sensor_msgs.msg import CameraInfo, Image, JointState  # noqa: E402
 from tf2_msgs.msg import TFMessage  # noqa: E402
+
+ROBOT = load_robot()
 
 SEED = 3  # a start where the arm is raised and no part of it hides another
 SURFACE_M = 0.04  # a point inside a link is at most this far behind what is seen of it
@@ -53,7 +55,7 @@ def in_camera(points_base, T_base_optical):
 def test_arm_points_project_onto_the_arm(seen):
     """The arm is a thin thing in front of a far room: depth says whether a pixel is on it."""
     info, depth, q, T_base_optical = seen
-    points = in_camera(ROBOT.arm_points(q), T_base_optical)
+    points = in_camera(ROBOT.arm.points(q), T_base_optical)
     pixels = np.round(project(info, points)).astype(int)
     inside = [(u, v, z) for (u, v), z in zip(pixels, points[:, 2])
               if 0 <= u < info.width and 0 <= v < info.height]
@@ -65,7 +67,7 @@ def test_arm_points_project_onto_the_arm(seen):
 def test_points_beside_the_arm_do_not(seen):
     """The same check fails for a camera that is off by a few pixels, so it can fail."""
     info, depth, q, T_base_optical = seen
-    tips = ROBOT.arm_points(q)[[5, 7]]
+    tips = ROBOT.arm.points(q)[[5, 7]]
     misses = 0
     for side in (-0.1, 0.1):
         points = in_camera(tips + [0.0, side, 0.0], T_base_optical)

@@ -2,11 +2,13 @@
 """Random command sequences: limits, determinism and what they cover."""
 from lingbot_world_ros.actions.layout import robot_action_layout
 from lingbot_world_ros.evaluation.command_sequences import command_sequence, command_sequences
-from lingbot_world_ros.robots.robot import ROBOT
+from lingbot_world_ros.robots.load import load_robot
 import numpy as np
 
+ROBOT = load_robot()
+
 LAYOUT = robot_action_layout(ROBOT)
-SEQUENCES = command_sequences(LAYOUT, 24, 900, seed=5)
+SEQUENCES = command_sequences(ROBOT, 24, 900, seed=5)
 
 
 def test_sequences_keep_shape_and_limits():
@@ -16,17 +18,17 @@ def test_sequences_keep_shape_and_limits():
 
 
 def test_same_seed_gives_same_bytes_and_other_seed_does_not():
-    again = command_sequences(LAYOUT, 24, 900, seed=5)
+    again = command_sequences(ROBOT, 24, 900, seed=5)
     assert again.tobytes() == SEQUENCES.tobytes()
-    assert command_sequences(LAYOUT, 2, 900, seed=6).tobytes() != again[:2].tobytes()
+    assert command_sequences(ROBOT, 2, 900, seed=6).tobytes() != again[:2].tobytes()
 
 
 def test_longer_list_starts_with_the_shorter_one():
-    assert np.array_equal(command_sequences(LAYOUT, 3, 900, seed=5), SEQUENCES[:3])
+    assert np.array_equal(command_sequences(ROBOT, 3, 900, seed=5), SEQUENCES[:3])
 
 
 def test_short_sequence_has_the_asked_length():
-    assert command_sequence(LAYOUT, 1, np.random.default_rng(0)).shape == (1, 7)
+    assert command_sequence(ROBOT, 1, np.random.default_rng(0)).shape == (1, 7)
 
 
 def test_base_stands_a_fifth_of_the_time_while_the_arm_moves():

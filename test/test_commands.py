@@ -4,11 +4,14 @@ from dataclasses import replace
 
 from lingbot_world_ros.actions.commands import CommandBuffer, CommandCounts, CommandSpec
 from lingbot_world_ros.actions.layout import ActionDim, ActionLayout, robot_action_layout
-from lingbot_world_ros.actions.limits import JointLimits, Limits
+from lingbot_world_ros.actions.limits import Limits
 from lingbot_world_ros.errors import SpecError
-from lingbot_world_ros.robots.robot import ROBOT
+from lingbot_world_ros.robots.load import load_robot
+from lingbot_world_ros.robots.urdf import JointLimits
 import numpy as np
 import pytest
+
+ROBOT = load_robot()
 
 PERIOD_NS = 66_666_667
 PERIOD_S = PERIOD_NS * 1e-9
@@ -86,8 +89,8 @@ def test_a_zero_twist_that_falls_silent_is_no_timeout(buffer):
 
 
 @pytest.mark.parametrize('linear, angular, wanted', [
-    ([9.0, 0, 0], [0, 0, 0], [ROBOT.linear_high_mps, 0.0]),
-    ([-9.0, 0, 0], [0, 0, 9.0], [ROBOT.linear_low_mps, ROBOT.angular_max_radps]),
+    ([9.0, 0, 0], [0, 0, 0], [ROBOT.drive.linear_high_mps, 0.0]),
+    ([-9.0, 0, 0], [0, 0, 9.0], [ROBOT.drive.linear_low_mps, ROBOT.drive.angular_max_radps]),
     ([0.2, 0.1, 0], [0, 0, 0], [0.2, 0.0]),
     ([0.2, 0, 0], [0, 0.3, 0], [0.2, 0.0]),
 ])
@@ -423,9 +426,9 @@ def test_base_velocity_ramps_frame_by_frame_and_keeps_its_state():
 def test_limits_of_the_profile_narrow_those_of_the_engine():
     spec = replace(SPEC, limits=Limits(linear_velocity_mps=0.5, angular_velocity_radps=9.0))
     buffer = CommandBuffer(spec)
-    for sign, speed in ((1.0, 0.5), (-1.0, ROBOT.linear_low_mps)):
+    for sign, speed in ((1.0, 0.5), (-1.0, ROBOT.drive.linear_low_mps)):
         buffer.twist([sign * 9.0, 0, 0], [0, 0, 9.0], 0)
-        assert targets(buffer).twist.tolist() == [[speed, ROBOT.angular_max_radps]]
+        assert targets(buffer).twist.tolist() == [[speed, ROBOT.drive.angular_max_radps]]
 
 
 def test_joint_acceleration_limits_velocities_and_the_way_to_a_position():

@@ -133,11 +133,11 @@ def read_yaml(block, folder):
         from dataclasses import replace
         from fake_world import FakeWorld
         from lingbot_world_ros.engines.interface import Capabilities
-        from lingbot_world_ros.robots.robot import ROBOT
+        from lingbot_world_ros.robots.load import load_robot
         from lingbot_world_ros.worlds.definition import IMAGE_SCENE
         from lingbot_world_ros.worlds.library import WorldLibrary
         from lingbot_world_ros.worlds.scenes import SCENES
-        spec = replace(FakeWorld(robot=ROBOT).spec, scenes=(*SCENES, IMAGE_SCENE),
+        spec = replace(FakeWorld(robot=load_robot()).spec, scenes=(*SCENES, IMAGE_SCENE),
                        can=Capabilities(take_prompts=True, take_images=True))
         WorldLibrary(spec, str(folder)).load(path.as_uri(), ignore_assets=True)
 

@@ -8,9 +8,11 @@ from lingbot_world_ros.actions.embedding import (actions_at_latch, camera_motion
                                                  track_positions)
 from lingbot_world_ros.actions.layout import robot_action_layout
 from lingbot_world_ros.errors import SpecError
-from lingbot_world_ros.robots.robot import ROBOT
+from lingbot_world_ros.robots.load import load_robot
 import numpy as np
 import pytest
+
+ROBOT = load_robot()
 
 LAYOUT = robot_action_layout(ROBOT)
 SPEC = CommandSpec(LAYOUT, ROBOT.joint_names, tuple(ROBOT.joint_array('low')),

@@ -3,7 +3,7 @@
 import csv
 
 from lingbot_world_ros.errors import SpecError
-from lingbot_world_ros.robots.robot import ROBOT
+from lingbot_world_ros.robots.load import load_robot
 import numpy as np
 import pytest
 
@@ -12,8 +12,10 @@ pytest.importorskip('safetensors')
 
 from lingbot_world_ros.training import baseline, train_baseline  # noqa: E402, I100
 
+ROBOT = load_robot()
+
 H, W = ROBOT.camera.height_px, ROBOT.camera.width_px
-TINY = baseline.TextbookSpec(latent_dim=16, channels=(16, 8, 8, 8), squeezed_channels=8,
+TINY = baseline.TextbookSpec(W, H, 7, latent_dim=16, channels=(16, 8, 8, 8), squeezed_channels=8,
                              hidden_dim=16)
 
 
@@ -33,7 +35,7 @@ def dataset(tmp_path):
 
 @pytest.mark.parametrize('size', [(160, 120), (128, 96), (50, 33)])
 def test_images_keep_their_size(size):
-    spec = baseline.TextbookSpec(width_px=size[0], height_px=size[1], latent_dim=16,
+    spec = baseline.TextbookSpec(width_px=size[0], height_px=size[1], action_dim=7, latent_dim=16,
                                  channels=(16, 8, 8, 8), squeezed_channels=8, hidden_dim=16)
     model = baseline.TextbookModel(spec)
     out = model(torch.rand(2, 3, size[1], size[0]), torch.zeros(2, 3, 7))
@@ -42,11 +44,12 @@ def test_images_keep_their_size(size):
 
 def test_too_small_images_are_refused():
     with pytest.raises(SpecError, match='31x120'):
-        baseline.TextbookSpec(width_px=31, height_px=120)
+        baseline.TextbookSpec(width_px=31, height_px=120, action_dim=7)
 
 
 def test_capacity_is_that_of_a_small_world_model():
-    count = sum(p.numel() for p in baseline.TextbookModel(baseline.TextbookSpec()).parameters())
+    model = baseline.TextbookModel(baseline.TextbookSpec(W, H, 7))
+    count = sum(p.numel() for p in model.parameters())
     assert 3e6 < count < 5e6
 
 
@@ -96,7 +99,7 @@ def test_training_continues_where_it_stopped_and_writes_its_curve(dataset, tmp_p
     assert [int(r['step']) for r in rows] == [1, 2]
     assert float(rows[0]['psnr_1']) > 0 and 'psnr_5' not in rows[0]
     model = baseline.load_textbook(out / 'textbook.safetensors')
-    assert model.action_scale[0] == pytest.approx(ROBOT.linear_high_mps)
+    assert model.action_scale[0] == pytest.approx(ROBOT.drive.linear_high_mps)
 
 
 def test_optimiser_steps_lower_the_loss():

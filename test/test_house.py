@@ -61,7 +61,6 @@ KNOWN = {
     ('ring', 'nodes/world_model.py', 'nodes/run.py'),
     ('upward', 'actions/camera_path.py', 'models/wan/spec.py'),
     ('upward', 'evaluation/evaluate.py', 'training/baseline.py'),
-    ('upward', 'robots/urdf.py', 'actions/limits.py'),
 }
 
 TIDY = {

@@ -2,18 +2,19 @@
 """Robot descriptions: limits, forward kinematics, the shipped URDF, what is refused."""
 import sys
 
-from lingbot_world_ros.actions.limits import JointLimits
 from lingbot_world_ros.errors import SpecError
-from lingbot_world_ros.robots.robot import ROBOT
-from lingbot_world_ros.robots.urdf import read_description, RobotModel
+from lingbot_world_ros.robots.load import load_robot
+from lingbot_world_ros.robots.urdf import JointLimits, read_description, RobotModel
 import numpy as np
 import pytest
+
+ROBOT = load_robot()
 
 pytest.importorskip('urdf_parser_py')
 
 ROOM_URDF = 'package://lingbot_world_ros/config/robots/room.urdf'
 POINTS = ('upper_arm_link', 'forearm_link', 'hand_link', 'palm_link', 'left_finger_link',
-          'left_fingertip_link', 'right_finger_link', 'right_fingertip_link')  # of arm_points
+          'left_fingertip_link', 'right_finger_link', 'right_fingertip_link')  # of Arm.points
 
 
 def joint(name, parent, child, kind='revolute', inside=''):
@@ -39,7 +40,7 @@ def test_the_shipped_description_moves_as_the_robot_does(room):
     q = rng.uniform(ROBOT.joint_array('low'), ROBOT.joint_array('high'), (50, 5))
     positions = dict(zip(ROBOT.joint_names, q.T))
     got = np.stack([room.link_pose(link, positions)[:, :3, 3] for link in POINTS], axis=1)
-    np.testing.assert_allclose(got, ROBOT.arm_points(q), atol=1e-12)
+    np.testing.assert_allclose(got, ROBOT.arm.points(q), atol=1e-12)
 
 
 def test_the_shipped_description_has_the_limits_of_the_robot(room):

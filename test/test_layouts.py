@@ -12,7 +12,7 @@ import re
 from lingbot_world_ros.cli.main import main
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.paths import share_path
-from lingbot_world_ros.robots.robot import ROBOT
+from lingbot_world_ros.robots.load import load_robot
 from lingbot_world_ros.settings import layouts
 from lingbot_world_ros.settings.description import description_of, link_publisher_parameters
 from lingbot_world_ros.settings.layouts import (frame_names, profile_values, render_layout,
@@ -20,6 +20,8 @@ from lingbot_world_ros.settings.layouts import (frame_names, profile_values, ren
 from lingbot_world_ros.settings.parameters import load_profile
 import pytest
 import yaml
+
+ROBOT = load_robot()
 
 PROFILES = sorted(path.stem for path in share_path('config').glob('*.yaml'))
 NAMESPACE, PREFIX = 'farm/w', 'farm/w/'

@@ -10,7 +10,7 @@ from lingbot_world_ros.actions.layout import robot_action_layout
 from lingbot_world_ros.engines.interface import Capabilities, WorldSpec
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.paths import share_path
-from lingbot_world_ros.robots.robot import ROBOT
+from lingbot_world_ros.robots.load import load_robot
 from lingbot_world_ros.worlds.definition import ImageCamera, NamedPose, WorldDefinition, WorldError
 from lingbot_world_ros.worlds.library import WorldLibrary
 from lingbot_world_ros.worlds.placement import misplaced
@@ -20,6 +20,9 @@ from lingbot_world_ros.worlds.start_images import start_images
 from lingbot_world_ros.worlds.world_file import MAX_BYTES
 import pytest
 from waiting import no_hang
+
+ROBOT = load_robot()
+SIZE_M = ROBOT.footprint.radius_m, ROBOT.footprint.height_m
 
 SPEC = WorldSpec(engine='test', model='test 1', scenes=tuple(SCENES), robot=ROBOT,
                  action=robot_action_layout(ROBOT))
@@ -122,7 +125,7 @@ def test_shipped_worlds_leave_room_for_the_robot():
         assert world.description and world.tags
         for pose in world.named_poses:
             x_m, y_m, z_m, _ = pose.pose
-            assert z_m > 0 or misplaced(world.scene, x_m, y_m, ROBOT.base_radius_m) == '', pose
+            assert z_m > 0 or misplaced(world.scene, x_m, y_m, *SIZE_M) == '', pose
 
 
 def test_shipped_starts_are_clear_of_the_objects_of_their_seed():
@@ -131,9 +134,10 @@ def test_shipped_starts_are_clear_of_the_objects_of_their_seed():
         if world.start_pose is None:
             continue
         scene = get_scene(world.scene)
-        for movable, pose in zip(scene.movables, scene.start_state(world.seed).object_pose):
+        start = scene.start_state(world.seed, ROBOT)
+        for movable, pose in zip(scene.movables, start.object_pose):
             distance_m = math.dist(pose[:2], world.start_pose[:2])
-            assert distance_m > ROBOT.base_radius_m + movable.radius_m, (world.name, movable.name)
+            assert distance_m > SIZE_M[0] + movable.radius_m, (world.name, movable.name)
 
 
 def test_shipped_files_have_the_name_of_their_world():
@@ -370,12 +374,13 @@ def test_world_path_must_be_folders(folder):
 def test_misplaced_knows_walls_and_furniture():
     """Free floor is fine; a predicted contact may overlap a little; outside is out."""
     size = get_scene('office').size_m
-    assert misplaced('office', 3.3, 2.5, ROBOT.base_radius_m) == ''
-    assert misplaced('office', ROBOT.base_radius_m - 0.03, 3.0, ROBOT.base_radius_m) == ''
+    assert misplaced('office', 3.3, 2.5, *SIZE_M) == ''
+    assert misplaced('office', SIZE_M[0] - 0.03, 3.0, *SIZE_M) == ''
     for x_m, y_m in ((-1.0, 2.0), (size[0] + 0.1, 2.0), (0.5, 1.5), (float('nan'), 2.0),
                      (2.0, float('nan')), (float('inf'), 2.0), (1e300, 0.0)):
-        assert misplaced('office', x_m, y_m, ROBOT.base_radius_m)
-    assert misplaced('mars', 100.0, -100.0, 0.3) == '' and misplaced('mars', 1e9, 0.0, 0.3)
+        assert misplaced('office', x_m, y_m, *SIZE_M)
+    assert misplaced('mars', 100.0, -100.0, *SIZE_M) == ''
+    assert misplaced('mars', 1e9, 0.0, *SIZE_M)
     assert Path(share_path('config', 'worlds')).is_dir()
 
 

@@ -19,7 +19,7 @@ from lingbot_world_ros.msg import ActionEmbedding, WorldSpec, WorldStatus  # noq
 from lingbot_world_ros.nodes import world_publishers  # noqa: E402
 from lingbot_world_ros.nodes.action_encoder import ActionEncoderNode, twist_type  # noqa: E402
 from lingbot_world_ros.nodes.world_model import WorldModelNode  # noqa: E402
-from lingbot_world_ros.robots.robot import ROBOT  # noqa: E402
+from lingbot_world_ros.robots.load import load_robot  # noqa: E402
 from nav_msgs.msg import Odometry  # noqa: E402
 import numpy as np  # noqa: E402
 from ros_graph import Domain, Graph  # noqa: E402
@@ -30,8 +30,11 @@ from std_srvs.srv import SetBool, Trigger  # noqa: E402
 from tf2_msgs.msg import TFMessage  # noqa: E402
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint  # noqa: E402
 
+ROBOT = load_robot()
+
 PERIOD_NS = 66_666_667
 PAN, LIFT = ROBOT.joint_names[:2]
+FASTEST_MPS = ROBOT.drive.linear_high_mps
 BASE_ARGS = ('-p', 'scene:=a', '-p', 'speed:=3.0')  # sim time thrice as fast: shorter tests
 
 
@@ -235,7 +238,7 @@ def test_bad_input_is_counted_and_told_and_the_world_runs_on(graph, msg_type, to
 def test_values_beyond_limits_are_limited_and_counted(graph):
     status, odom = graph.listen(WorldStatus, 'world_status'), graph.listen(Odometry, 'odom')
     send_until(graph, graph.publisher(Twist, 'cmd_vel'), twist_to_msg(99.0, 0.0), odom,
-               lambda m: m.twist.twist.linear.x == pytest.approx(ROBOT.linear_high_mps), 'motion')
+               lambda m: m.twist.twist.linear.x == pytest.approx(FASTEST_MPS), 'motion')
     assert graph.newest(status, lambda m: m.clipped_commands > 0, 'a count').message
 
 

@@ -12,7 +12,7 @@ from fake_world import FakeWorld  # noqa: E402, I100
 from lingbot_world_ros.errors import SpecError  # noqa: E402
 from lingbot_world_ros.nodes.world_publishers import WorldPublishers  # noqa: E402
 from lingbot_world_ros.paths import share_path  # noqa: E402
-from lingbot_world_ros.robots.robot import ROBOT  # noqa: E402
+from lingbot_world_ros.robots.load import load_robot  # noqa: E402
 from lingbot_world_ros.settings.parameters import (declare, DEFAULT_PROFILE,  # noqa: E402
                                                    engine_options, LINGBOT_ENGINE, load_profile,
                                                    PARAMS, profile_path, WORLD_MODEL)
@@ -20,6 +20,8 @@ from lingbot_world_ros.settings.several_worlds import MAX_WORLDS, world_paramete
 import rclpy  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 from ros_graph import Domain, Graph  # noqa: E402
+
+ROBOT = load_robot()
 
 DOCS = Path(__file__).parent.parent / 'docs' / 'simulators.md'
 SHIPPED = sorted(path.stem for path in share_path('config').glob('*.yaml'))

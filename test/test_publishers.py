@@ -19,7 +19,7 @@ from lingbot_world_ros.messages.trail import (MAX_POSES, PERIOD_NS,  # noqa: E40
 from lingbot_world_ros.msg import WorldSpec, WorldStatus  # noqa: E402
 from lingbot_world_ros.nodes import qos, world_publishers  # noqa: E402
 from lingbot_world_ros.nodes.world_publishers import WorldPublishers  # noqa: E402
-from lingbot_world_ros.robots.robot import ROBOT  # noqa: E402
+from lingbot_world_ros.robots.load import load_robot  # noqa: E402
 from lingbot_world_ros.session.frame import Frame  # noqa: E402
 from lingbot_world_ros.session.states import Mode, State  # noqa: E402
 from lingbot_world_ros.session.status import SessionStatus  # noqa: E402
@@ -33,6 +33,8 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState, Lase
 from std_msgs.msg import Float32, String  # noqa: E402
 from tf2_msgs.msg import TFMessage  # noqa: E402
 from waiting import PATIENCE_S  # noqa: E402
+
+ROBOT = load_robot()
 
 STAMP_NS = 5_000_000_007
 STATUS = SessionStatus(State.PLAYING, Mode.REALTIME, 'a', 3, world='home', stamp_ns=STAMP_NS,

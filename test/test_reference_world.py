@@ -4,11 +4,13 @@ import os
 import subprocess
 import sys
 
-from lingbot_world_ros.robots.robot import ROBOT
+from lingbot_world_ros.robots.load import load_robot
 from lingbot_world_ros.worlds.scenes import generate_scene, get_scene, SCENES, StartState
 import numpy as np
 import pytest
 from waiting import PATIENCE_S
+
+ROBOT = load_robot()
 
 reference = pytest.importorskip('lingbot_world_ros.engines.reference.engine')
 
@@ -21,7 +23,7 @@ def sim(request):
 
 def test_start_states_touch_nothing(sim):
     for seed in range(40):
-        sim.set_state(sim.scene.start_state(seed))
+        sim.set_state(sim.scene.start_state(seed, ROBOT))
         assert not sim.contact, seed
 
 
@@ -29,9 +31,9 @@ def test_arm_points_project_onto_the_arm(sim):
     """Forward kinematics, camera pose and intrinsics agree with what is drawn."""
     hits = total = 0
     for seed in range(6):
-        sim.set_state(sim.scene.start_state(seed))
+        sim.set_state(sim.scene.start_state(seed, ROBOT))
         mask = sim.arm_mask()
-        points = ROBOT.arm_points(sim.joint_position)[1:4]
+        points = ROBOT.arm.points(sim.joint_position)[1:4]
         local = np.linalg.inv(ROBOT.camera.T_base_optical) @ np.c_[points, np.ones(3)].T
         u, v, w = ROBOT.camera.k @ local[:3]
         for x, y in zip(np.rint(u / w).astype(int), np.rint(v / w).astype(int)):
@@ -43,7 +45,7 @@ def test_arm_points_project_onto_the_arm(sim):
 def test_depth_is_metres_along_the_optical_axis(sim):
     """Casts rays through pixels and compares with MuJoCo's own ray caster."""
     import mujoco
-    sim.set_state(sim.scene.start_state(1))
+    sim.set_state(sim.scene.start_state(1, ROBOT))
     depth = sim.render(supersampling=1)[1]
     T = _camera_pose(sim.base_pose)
     groups = np.array([1, 1, 1, 0, 0, 0], np.uint8)
@@ -67,11 +69,11 @@ def _camera_pose(base_pose):
 
 def test_pushed_objects_move(sim):
     start, index, angle = next(
-        (start, i, angle) for start in map(sim.scene.start_state, range(200))
+        (start, i, angle) for start in (sim.scene.start_state(seed, ROBOT) for seed in range(200))
         for i in range(len(sim.scene.movables)) for angle in np.linspace(0, 2 * np.pi, 24)
         if _free_line(sim.scene, start.object_pose, i, angle))
     target = start.object_pose[index]
-    away = ROBOT.base_radius_m + sim.scene.movables[index].radius_m + 0.05
+    away = ROBOT.footprint.radius_m + sim.scene.movables[index].radius_m + 0.05
     base = [target[0] - away * np.cos(angle), target[1] - away * np.sin(angle), angle]
     sim.set_state(StartState(np.array(base), start.joint_position, start.object_pose))
     for _ in range(15):
@@ -86,14 +88,15 @@ def _free_line(scene, objects, index, angle):
                                                                          np.sin(angle)]
     others = np.delete(objects, index, 0)[:, :2]
     apart = np.linalg.norm(points[:, None] - others, axis=-1)
-    return (scene.clearance_m(points) > 0.40).all() and (apart > 0.7).all()
+    clear_m = scene.clearance_m(points, ROBOT.footprint.height_m)
+    return (clear_m > 0.40).all() and (apart > 0.7).all()
 
 
 def test_contact_does_not_spin_the_base(sim):
     """Contacts that missed the base's axis once spun it up to hundreds of radians a second."""
     rng = np.random.default_rng(0)
     for seed in range(4):
-        sim.set_state(sim.scene.start_state(seed))
+        sim.set_state(sim.scene.start_state(seed, ROBOT))
         for _ in range(60):
             sim.step(np.r_[rng.uniform(0.3, 0.8), 0.0, np.zeros(5)])
             assert abs(sim.base_twist[2]) < 0.05

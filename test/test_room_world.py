@@ -17,7 +17,7 @@ SIZE_LIMIT_BYTES = 32e6
 
 def roll(world, scene, seed, num_frames):
     """Drive a seeded command sequence; return first and last observation."""
-    commands = command_sequence(world.spec.action, num_frames, np.random.default_rng(seed))
+    commands = command_sequence(world.spec.robot, num_frames, np.random.default_rng(seed))
     first = world.reset(scene, seed)
     for t in range(num_frames):
         seen = world.step(commands[None, t:t + 1], render=t + 1 == num_frames)

@@ -7,9 +7,11 @@ pytest.importorskip('sensor_msgs')
 from lingbot_world_ros.errors import SpecError  # noqa: E402, I100
 from lingbot_world_ros.messages.scan import DepthScan, scan_to_msg  # noqa: E402
 from lingbot_world_ros.messages.stamps import stamp_to_ns  # noqa: E402
-from lingbot_world_ros.robots.robot import ARM_SEGMENTS, ROBOT  # noqa: E402
+from lingbot_world_ros.robots.load import load_robot  # noqa: E402
 from lingbot_world_ros.worlds.scenes import get_scene  # noqa: E402
 import numpy as np  # noqa: E402
+
+ROBOT = load_robot()
 
 CAMERA = ROBOT.camera
 LIMITS = dict(min_height_m=0.1, max_height_m=1.0, min_range_m=0.34, max_range_m=10.0)
@@ -142,7 +144,7 @@ def test_readings_end_at_walls_and_furniture_of_the_reference_world():
     scan, world, off_m = DepthScan(CAMERA, **LIMITS), make_world('reference'), []
     for seed in range(4):
         seen = world.reset('living_room', seed)
-        arm = ROBOT.arm_points(seen.joint_position[0, 0])[np.array(ARM_SEGMENTS)]
+        arm = ROBOT.arm.links(seen.joint_position[0, 0])
         ranges = scan.ranges(seen.depth_m[0, 0], arm)
         hit = np.isfinite(ranges)
         assert hit.mean() > 0.9
@@ -151,7 +153,8 @@ def test_readings_end_at_walls_and_furniture_of_the_reference_world():
         ends = np.array([x, y]) + ranges[hit, None] * np.stack([np.cos(heading),
                                                                 np.sin(heading)], -1)
         others = np.hypot(*(ends[:, None] - seen.object_pose[0, 0, :, :2]).T).min(0)
-        off_m += np.abs(get_scene('living_room').clearance_m(ends))[others > 0.4].tolist()
+        clear_m = get_scene('living_room').clearance_m(ends, ROBOT.footprint.height_m)
+        off_m += np.abs(clear_m)[others > 0.4].tolist()
     assert len(off_m) > 300
     assert np.median(off_m) < 0.015 and np.percentile(off_m, 95) < 0.05
     world.close()

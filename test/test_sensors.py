@@ -20,10 +20,12 @@ from lingbot_world_ros.messages import (action_embedding, camera_info, commands,
 from lingbot_world_ros.messages.stamps import set_stamp, stamp_to_ns  # noqa: E402
 from lingbot_world_ros.msg import WorldStatus  # noqa: E402
 from lingbot_world_ros.robots.calibration import Calibration  # noqa: E402
-from lingbot_world_ros.robots.robot import ROBOT  # noqa: E402
+from lingbot_world_ros.robots.load import load_robot  # noqa: E402
 from lingbot_world_ros.session.states import Fault, Mode, State  # noqa: E402
 from lingbot_world_ros.session.status import SessionStatus  # noqa: E402
 import numpy as np  # noqa: E402
+
+ROBOT = load_robot()
 
 STAMP_NS = 12_000_000_345
 SPEC = WorldSpec(engine='e', model='m 1', scenes=('a', 'b'), robot=ROBOT,

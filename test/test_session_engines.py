@@ -6,13 +6,15 @@ import logging
 from lingbot_world_ros.actions.commands import CommandBuffer, CommandSpec
 from lingbot_world_ros.actions.embedding import CameraModel, CommandCounts, encode
 from lingbot_world_ros.engines.registry import make_world
-from lingbot_world_ros.robots.robot import ROBOT
+from lingbot_world_ros.robots.load import load_robot
 from lingbot_world_ros.session.observer import SessionObserver
 from lingbot_world_ros.session.session import Session, SessionSpec
 from lingbot_world_ros.worlds.definition import WorldDefinition
 import numpy as np
 import pytest
 from waiting import wait_for
+
+ROBOT = load_robot()
 
 ENGINES = {'reference': 'lingbot_world_ros.engines.reference.engine', 'room': 'openvino'}
 

@@ -13,24 +13,19 @@ from math import inf, isfinite
 from typing import List, Mapping, Optional, Sequence, Tuple
 
 from lingbot_world_ros.actions.camera_columns import camera_columns
-from lingbot_world_ros.actions.layout import ActionLayout
-from lingbot_world_ros.actions.limits import JointLimits, Limits, Pacer
+from lingbot_world_ros.actions.layout import ActionLayout, ANGULAR, LINEAR, velocity_name
+from lingbot_world_ros.actions.limits import Limits, Pacer
 from lingbot_world_ros.actions.trajectory import (check_points, MAX_ACCELERATION, MAX_POINTS, Plan,
                                                   Points, splice)
 from lingbot_world_ros.errors import SpecError
+from lingbot_world_ros.robots.urdf import JointLimits
 import numpy as np
 
 MESSAGE_NS = 5_000_000_000  # how long the newest problem is told
 MAX_WAIT_NS = 86_400 * 1_000_000_000  # until a trajectory starts; beyond it the stamp is wall time
 MESSAGE_LENGTH = 500  # characters; a sender can put whole books into a name
 HOLD, VELOCITY, POSITION, TRAJECTORY = range(4)  # what drives a joint
-LINEAR, ANGULAR = 'base.linear.x', 'base.angular.z'
 NOT_DRIVEN = ('linear.y', 'linear.z', 'angular.x', 'angular.y')  # of a twist, by this base
-
-
-def velocity_name(joint: str) -> str:
-    """Return the name of the action column that moves a joint."""
-    return f'{joint}.velocity'
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from typing import Callable, Optional, Tuple
 
 from lingbot_world_ros.actions.camera_columns import camera_actions
-from lingbot_world_ros.actions.commands import CommandCounts, CommandSpec, Targets, velocity_name
-from lingbot_world_ros.actions.layout import ActionLayout
+from lingbot_world_ros.actions.commands import CommandCounts, CommandSpec, Targets
+from lingbot_world_ros.actions.layout import ActionLayout, velocity_name
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.geometry import se2, se3
 import numpy as np

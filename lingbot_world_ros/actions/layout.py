@@ -3,8 +3,15 @@
 from dataclasses import dataclass
 from typing import Tuple
 
-from lingbot_world_ros.robots.robot import RobotSpec
+from lingbot_world_ros.robots.robot import Robot
 import numpy as np
+
+LINEAR, LATERAL, ANGULAR = 'base.linear.x', 'base.linear.y', 'base.angular.z'
+
+
+def velocity_name(joint: str) -> str:
+    """Return the name of the action column that moves a joint."""
+    return f'{joint}.velocity'
 
 
 @dataclass(frozen=True)
@@ -39,16 +46,18 @@ class ActionLayout:
         return np.array([d.high for d in self.dims], np.float32)
 
 
-def robot_action_layout(robot: RobotSpec) -> ActionLayout:
+def robot_action_layout(robot: Robot) -> ActionLayout:
     """
     Layout of a robot's action: base twist in base_link, then one velocity target per joint.
 
     :param robot: the robot
-    :return: ``base.linear.x`` [m/s], ``base.angular.z`` [rad/s], ``<joint>.velocity`` [unit/s]
+    :return: ``base.linear.x`` [m/s], ``base.linear.y`` [m/s] of a drive that strafes,
+        ``base.angular.z`` [rad/s], ``<joint>.velocity`` [unit/s]
     """
-    dims = [ActionDim('base.linear.x', 'm/s', robot.linear_low_mps, robot.linear_high_mps),
-            ActionDim('base.angular.z', 'rad/s', -robot.angular_max_radps,
-                      robot.angular_max_radps)]
-    dims += [ActionDim(f'{j.name}.velocity', f'{j.unit}/s', -j.max_speed, j.max_speed)
+    forward, sideways, turn = robot.drive.twist_range
+    dims = [ActionDim(LINEAR, 'm/s', *forward)]
+    dims += [ActionDim(LATERAL, 'm/s', *sideways)] if robot.drive.strafes else []
+    dims += [ActionDim(ANGULAR, 'rad/s', *turn)]
+    dims += [ActionDim(velocity_name(j.name), f'{j.unit}/s', -j.max_speed, j.max_speed)
              for j in robot.joints]
     return ActionLayout(tuple(dims))

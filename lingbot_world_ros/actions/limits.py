@@ -28,15 +28,6 @@ class Limits:
                 raise SpecError(f'limits.{name}={value} must be 0 (none) or more.')
 
 
-@dataclass(frozen=True)
-class JointLimits:
-    """Limits of one joint: rad or m, and rad/s or m/s; infinite where there is none."""
-
-    low: float = -inf
-    high: float = inf
-    speed: float = inf
-
-
 def arriving_velocity(gap, acceleration, period_s: float) -> np.ndarray:
     """
     Largest velocity of the coming frame with which a joint can still stop where it shall.

@@ -11,7 +11,7 @@ from typing import Any, Optional, Sequence, Tuple, TYPE_CHECKING, Union
 from lingbot_world_ros.actions.layout import ActionLayout
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.geometry.camera import CameraSpec
-from lingbot_world_ros.robots.robot import JointSpec, RobotSpec
+from lingbot_world_ros.robots.robot import JointSpec, Robot
 import numpy as np
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class WorldSpec:
     engine: str
     model: str
     scenes: Tuple[str, ...]
-    robot: RobotSpec
+    robot: Robot
     action: ActionLayout
     frame_rate_hz: float = 15.0
     frames_per_step: int = 1

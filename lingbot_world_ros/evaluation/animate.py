@@ -40,7 +40,7 @@ def drive(worlds, scene, seed, seconds):
     """Yield the pictures (h, w, 3) uint8 rgb of one scene."""
     rate = worlds[0].spec.frame_rate_hz
     rng = np.random.default_rng(seed)
-    commands = command_sequence(worlds[0].spec.action, int(seconds * rate), rng, rate)
+    commands = command_sequence(worlds[0].spec.robot, int(seconds * rate), rng, rate)
     seen = [world.reset(scene, seed) for world in worlds]
     for t, command in enumerate(commands):
         yield picture([s.rgb[0, 0] for s in seen],

@@ -5,8 +5,8 @@ Random command sequences that look like somebody drives a robot; engine-free, Nu
 The dataset and the evaluation draw from the same process with disjoint seeds. Axes: n steps,
 a action columns in the order of the layout: base v_x [m/s], w_z [rad/s], joint velocities.
 """
-from lingbot_world_ros.actions.layout import ActionLayout
-from lingbot_world_ros.robots.robot import ROBOT
+from lingbot_world_ros.actions.layout import ANGULAR, LINEAR, robot_action_layout, velocity_name
+from lingbot_world_ros.robots.robot import Robot
 import numpy as np
 
 # Base manoeuvres and how often each is drawn; standing is the robot working with its arm.
@@ -16,7 +16,7 @@ BASE_MODES = {'drive': 0.24, 'arc': 0.16, 'turn': 0.22, 'back': 0.10, 'wander': 
 ARM_MODES = {'reach': 0.45, 'single': 0.20, 'wander': 0.20, 'hold': 0.15}
 
 
-def command_sequence(layout: ActionLayout, num_steps: int, rng: np.random.Generator,
+def command_sequence(robot: Robot, num_steps: int, rng: np.random.Generator,
                      rate_hz: float = 15.0) -> np.ndarray:
     """
     Draw one command sequence.
@@ -26,24 +26,28 @@ def command_sequence(layout: ActionLayout, num_steps: int, rng: np.random.Genera
     about a fifth of the time, and then the arm moves. The arm reaches for random postures,
     moves single joints, wanders or holds; its targets reach past the joint limits now and then.
 
-    :param layout: columns and limits; base columns first, then the joints of the robot in order
+    :param robot: that is driven: limits of base and joints, and where they start
     :param num_steps: length n
     :param rng: the only source of randomness; the same state gives the same bytes
     :param rate_hz: steps per second
     :return: (n, a) float32, within the limits
     """
-    base, standing = _base_commands(layout, num_steps, rng, rate_hz)
-    arm = _arm_commands(layout, standing, rng, rate_hz)
-    commands = np.concatenate([base, arm], axis=1).astype(np.float32)
+    layout = robot_action_layout(robot)
+    base_columns = [layout.names.index(name) for name in (LINEAR, ANGULAR)]
+    joint_columns = [layout.names.index(velocity_name(name)) for name in robot.joint_names]
+    commands = np.zeros((num_steps, len(layout.dims)), np.float32)
+    commands[:, base_columns], standing = _base_commands(
+        layout.low[base_columns], layout.high[base_columns], num_steps, rng, rate_hz)
+    commands[:, joint_columns] = _arm_commands(robot, standing, rng, rate_hz)
     return np.clip(commands, layout.low, layout.high)
 
 
-def command_sequences(layout: ActionLayout, num_sequences: int, num_steps: int, seed: int,
+def command_sequences(robot: Robot, num_sequences: int, num_steps: int, seed: int,
                       rate_hz: float = 15.0) -> np.ndarray:
     """
     Draw several sequences, each from its own generator: a longer list starts with a shorter one.
 
-    :param layout: columns and limits
+    :param robot: that is driven
     :param num_sequences: how many
     :param num_steps: length n of each
     :param seed: names the set
@@ -51,7 +55,7 @@ def command_sequences(layout: ActionLayout, num_sequences: int, num_steps: int, 
     :return: (num_sequences, n, a) float32
     """
     streams = np.random.SeedSequence(seed).spawn(num_sequences)
-    return np.stack([command_sequence(layout, num_steps, np.random.default_rng(s), rate_hz)
+    return np.stack([command_sequence(robot, num_steps, np.random.default_rng(s), rate_hz)
                      for s in streams])
 
 
@@ -80,12 +84,12 @@ def _draw(modes: dict, rng) -> str:
     return str(rng.choice(list(modes), p=weights / weights.sum()))
 
 
-def _base_commands(layout, num_steps, rng, rate_hz):
+def _base_commands(low, high, num_steps, rng, rate_hz):
     """Return (n, 2) commands and the (n,) bool mask of standing."""
     parts, standing, total = [], [], 0
     while total < num_steps:
         mode = _draw(BASE_MODES, rng)
-        part = _base_segment(mode, layout.low[:2], layout.high[:2], rng, rate_hz)
+        part = _base_segment(mode, low, high, rng, rate_hz)
         parts.append(part)
         standing.append(np.full(len(part), mode == 'stand'))
         total += len(part)
@@ -119,11 +123,11 @@ def _base_segment(mode, low, high, rng, rate_hz):
     return np.zeros((steps(1.5, 4.0), 2))  # stand
 
 
-def _arm_commands(layout, standing, rng, rate_hz):
+def _arm_commands(robot, standing, rng, rate_hz):
     """Return (n, j) joint velocities; ``q`` follows the arm as far as it can be known blindly."""
-    limits = layout.high[2:].astype(np.float64)
-    low, high = ROBOT.joint_array('low'), ROBOT.joint_array('high')
-    q, parts, total = ROBOT.joint_array('home'), [], 0
+    limits = robot.joint_array('max_speed').astype(np.float32).astype(np.float64)
+    low, high = robot.joint_array('low'), robot.joint_array('high')
+    q, parts, total = robot.joint_array('home'), [], 0
     while total < len(standing):
         mode = _draw(ARM_MODES, rng)
         if standing[total] and mode == 'hold':

@@ -48,7 +48,7 @@ class HeldOutSet:
         :param spec: names the action layout and the frame rate
         :return: (n, num_steps, a) float32
         """
-        return command_sequences(spec.action, len(self.scene_of), self.num_steps,
+        return command_sequences(spec.robot, len(self.scene_of), self.num_steps,
                                  FIRST_HELD_OUT_SEED + self.index, spec.frame_rate_hz)
 
 
@@ -200,8 +200,8 @@ def reference_fingerprint(spec: WorldSpec) -> dict:
     :return: JSON-serialisable
     """
     package = Path(__file__).parents[1]
-    sources = sorted(package.glob('engines/reference/*.py'))
-    sources += [package / 'robots' / 'robot.py', package / 'worlds' / 'scenes.py',
+    sources = sorted([*package.glob('engines/reference/*.py'), *package.glob('robots/*.py')])
+    sources += [package / 'worlds' / 'scenes.py',
                 package / 'evaluation' / 'command_sequences.py']
     digest = hashlib.sha256(b''.join(p.read_bytes() for p in sources)).hexdigest()
     return {'simulator': spec.model, 'sources': digest, 'robot': str(asdict(spec.robot))}

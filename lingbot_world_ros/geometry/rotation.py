@@ -94,6 +94,23 @@ def rotation_from_rpy(rpy_rad: Sequence[float]) -> np.ndarray:
                      [-sp, cp * sr, cp * cr]])
 
 
+def rpy_from_rotation(rotation: np.ndarray) -> Tuple[float, float, float]:
+    """
+    Roll, pitch and yaw of a rotation, about the fixed axes and in this order.
+
+    :param rotation: (3, 3)
+    :return: rad; roll 0 where x looks straight up or down, as roll and yaw are one turn there
+    """
+    R = rotation
+    level = np.hypot(R[0, 0], R[1, 0])
+    pitch = np.arctan2(-R[2, 0], level)
+    if level > 1e-9:
+        roll, yaw = np.arctan2(R[2, 1], R[2, 2]), np.arctan2(R[1, 0], R[0, 0])
+    else:
+        roll, yaw = 0.0, np.arctan2(-R[0, 1], R[1, 1])
+    return float(roll), float(pitch), float(yaw)
+
+
 def rotation_from_yaw(yaw_rad: np.ndarray) -> np.ndarray:
     """
     Turn about z.

@@ -10,10 +10,9 @@ from lingbot_world_ros.geometry.camera import CameraSpec, T_LINK_OPTICAL
 from lingbot_world_ros.geometry.rotation import (quat_from_rotation, quat_from_yaw,
                                                  rotation_from_quat, yaw_from_quat)
 from lingbot_world_ros.messages.stamps import set_stamp
+from lingbot_world_ros.robots.urdf import optical_in_link
 import numpy as np
 from tf2_msgs.msg import TFMessage
-
-OPTICAL_ENDINGS = ('_optical', '_optical_frame')  # of links whose z is where a camera looks
 
 
 @dataclass(frozen=True)
@@ -107,16 +106,6 @@ def base_tf_to_msg(pose_odom, stamp_ns: int, frames: FrameNames,
     move.x, move.y = float(pose_odom[0]), float(pose_odom[1])
     turn.x, turn.y, turn.z, turn.w = quat_from_yaw(pose_odom[2])
     return out
-
-
-def optical_in_link(link: str) -> np.ndarray:
-    """
-    Say how a camera sits on a link: at its origin, looking along x, or along z if it is optical.
-
-    :param link: name of the link
-    :return: (4, 4) optical frame in the link
-    """
-    return np.eye(4) if link.endswith(OPTICAL_ENDINGS) else T_LINK_OPTICAL
 
 
 def static_tf_to_msg(camera: CameraSpec, stamp_ns: int, frames: FrameNames,

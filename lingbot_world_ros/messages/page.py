@@ -2,7 +2,7 @@
 """Messages of a world -> what the operator's page is told, in numbers that JSON can carry."""
 from math import isfinite, isnan, pi
 
-from lingbot_world_ros.actions.commands import ANGULAR, LINEAR, velocity_name
+from lingbot_world_ros.actions.layout import ANGULAR, LINEAR, velocity_name
 from lingbot_world_ros.errors import quoted, SpecError
 from lingbot_world_ros.messages.frames import planar_pose_from_msg
 from lingbot_world_ros.messages.stamps import stamp_to_ns

@@ -18,7 +18,7 @@ from lingbot_world_ros.messages.stamps import set_stamp
 from lingbot_world_ros.session.entities import EntityState
 from lingbot_world_ros.session.states import State
 from lingbot_world_ros.worlds.definition import NamedPose, WorldDefinition
-from lingbot_world_ros.worlds.scenes import get_scene, ROBOT_HEIGHT_M, SCENES
+from lingbot_world_ros.worlds.scenes import get_scene, SCENES
 import numpy as np
 
 # The numbers of version 2.1, for versions that do not have the constant.
@@ -184,9 +184,8 @@ def twist_from_msg(twist, frame_yaw_rad: float, base_yaw_rad: float, spec: World
     if any((linear.z, angular.x, angular.y)):
         raise Refusal(OPERATION_FAILED, 'The robot moves on the floor: linear.z, angular.x and '
                       'angular.y must be 0.')
-    robot = spec.robot
-    limits = (SPEED_TOLERANCE * max(abs(robot.linear_low_mps), robot.linear_high_mps),
-              SPEED_TOLERANCE * robot.angular_max_radps)
+    drive = spec.robot.drive
+    limits = SPEED_TOLERANCE * drive.speed_max_mps, SPEED_TOLERANCE * drive.angular_max_radps
     if math.hypot(linear.x, linear.y) > limits[0] or abs(angular.z) > limits[1]:
         raise Refusal(OPERATION_FAILED, f'The robot never moves faster than {limits[0]:g} m/s '
                       f'and {limits[1]:g} rad/s.')
@@ -276,7 +275,7 @@ def entity_size_m(entity: EntityState, spec: WorldSpec, scene: str) -> Tuple[flo
     :param scene: that is loaded; of an unknown one objects are points
     """
     if entity.category == 'robot':
-        return spec.robot.base_radius_m, ROBOT_HEIGHT_M
+        return spec.robot.footprint.radius_m, spec.robot.footprint.height_m
     for movable in get_scene(scene).movables if scene in SCENES else ():
         if movable.name == entity.name:
             return movable.radius_m, 2.0 * movable.half_size_m[2]

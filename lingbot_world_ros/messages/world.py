@@ -12,10 +12,10 @@ from lingbot_world_ros.actions.layout import ActionDim, ActionLayout
 from lingbot_world_ros.actions.limits import Limits
 from lingbot_world_ros.engines.interface import WorldSpec
 from lingbot_world_ros.errors import SpecError
-from lingbot_world_ros.messages.frames import optical_in_link, transform_from_msg, transform_to_msg
+from lingbot_world_ros.messages.frames import transform_from_msg, transform_to_msg
 from lingbot_world_ros.messages.stamps import set_stamp
 from lingbot_world_ros.msg import WorldSpec as WorldSpecMsg, WorldStatus as WorldStatusMsg
-from lingbot_world_ros.robots.urdf import RobotModel
+from lingbot_world_ros.robots.urdf import optical_in_link, RobotModel
 from lingbot_world_ros.session.states import Fault, Mode, State
 from lingbot_world_ros.session.status import SessionStatus
 import numpy as np

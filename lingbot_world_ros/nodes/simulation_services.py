@@ -456,7 +456,8 @@ class SimulationServices:
     def _check_place(self, session, entity, pose):
         spec, scene = session.world.spec, self._definition(session).scene
         radius_m, _ = standard.entity_size_m(entity, spec, scene)
-        problem = misplaced(scene, float(pose[0]), float(pose[1]), radius_m)
+        problem = misplaced(scene, float(pose[0]), float(pose[1]), radius_m,
+                            spec.robot.footprint.height_m)
         if problem:
             raise Refusal('INVALID_POSE', problem)
 

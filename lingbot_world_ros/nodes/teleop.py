@@ -2,7 +2,7 @@
 """Node ``teleop``: publishes what the keyboard asks for, in the types the world listens to."""
 import threading
 
-from lingbot_world_ros.actions.commands import ANGULAR, LINEAR, velocity_name
+from lingbot_world_ros.actions.layout import ANGULAR, LINEAR, velocity_name
 from lingbot_world_ros.msg import WorldSpec as WorldSpecMsg
 from lingbot_world_ros.nodes import qos
 from lingbot_world_ros.nodes.command_publishers import CommandPublishers

@@ -25,13 +25,10 @@ from lingbot_world_ros.messages.world import (diagnostics_to_msg, world_spec_to_
                                               world_status_to_msg)
 from lingbot_world_ros.msg import WorldSpec as WorldSpecMsg, WorldStatus as WorldStatusMsg
 from lingbot_world_ros.nodes import qos
-from lingbot_world_ros.paths import share_path
-from lingbot_world_ros.robots.robot import ARM_SEGMENTS, ROBOT
 from lingbot_world_ros.robots.urdf import read_description
 from lingbot_world_ros.session.frame import Frame
 from lingbot_world_ros.session.observer import SessionObserver
 from lingbot_world_ros.session.status import SessionStatus
-from lingbot_world_ros.settings.description import ROBOT_URDF
 from nav_msgs.msg import Odometry, Path
 import numpy as np
 from rosgraph_msgs.msg import Clock
@@ -39,7 +36,6 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState, Lase
 from std_msgs.msg import Float32, String
 from tf2_msgs.msg import TFMessage
 
-LINKS = np.array(ARM_SEGMENTS)
 OF_A_FRAME = ('tf', 'image', 'camera_info', 'compressed', 'depth', 'depth_camera_info', 'scan',
               'joint_states', 'odom')
 OF_A_PICTURE = ('image', 'compressed', 'depth', 'scan')
@@ -68,7 +64,7 @@ class WorldPublishers(SessionObserver):
         if spec.has_depth and params.publish_scan:
             self._scan = DepthScan(
                 spec.camera, min_height_m=params.scan_min_height_m,
-                max_height_m=params.scan_max_height_m, min_range_m=spec.robot.base_radius_m,
+                max_height_m=params.scan_max_height_m, min_range_m=spec.robot.footprint.radius_m,
                 max_range_m=params.scan_max_range_m)
         self._description = _robot_description(params.robot_description, spec)
         self._messages, self._publishers = {}, {}
@@ -252,7 +248,8 @@ class WorldPublishers(SessionObserver):
             self._publish('depth', depth_to_msg, self._view.depth(frame.depth_m), stamp_ns,
                           self._frames.optical)
         if self._is_wanted('scan'):
-            arm_m = self._spec.robot.arm_points(frame.joint_position)[LINKS]
+            arm = self._spec.robot.arm
+            arm_m = None if arm is None else arm.links(frame.joint_position)
             self._publish('scan', scan_to_msg, self._scan,
                           self._scan.ranges(frame.depth_m, arm_m),
                           1.0 / self._spec.frame_rate_hz, stamp_ns, self._frames.base)
@@ -295,4 +292,4 @@ def _robot_description(given: str, spec: WorldSpec) -> str:
     """
     if given:
         return read_description(given)
-    return share_path(*ROBOT_URDF).read_text() if spec.robot == ROBOT else ''
+    return spec.robot.description

@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The robot of the embedded world: a differential base with an arm in view of a head camera.
+What a robot is: drive, joints, cameras, footprint. Data only; ``robots.load`` reads it.
 
-One home for its geometry, limits and kinematics, shared by the MuJoCo reference world, the
-learned renderer and the ROS nodes. NumPy only. Frames follow REP-103: ``base_link`` on the floor
-under the base's centre (x forward, y left, z up), ``camera_link`` with the same axes at the
-camera, ``camera_optical_frame`` x right, y down, z forward.
+Frames follow REP-103: ``base_link`` on the floor under the base's centre (x forward, y left, z
+up).
 """
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Optional, Tuple
 
 from lingbot_world_ros.geometry.camera import CameraSpec
+from lingbot_world_ros.robots.arm import Arm
+from lingbot_world_ros.robots.drive import Drive
 import numpy as np
 
 
@@ -31,35 +32,57 @@ class JointSpec:
 
 
 @dataclass(frozen=True)
-class RobotSpec:
+class RobotCamera:
     """
-    Sizes [m], limits and kinematics of base and arm.
+    One camera of a robot, and the link of its URDF that carries it.
 
-    Arm chain in base_link: pan about z at the shoulder, then lift, elbow and wrist about y
-    (positive bends down), links along x, then two parallel fingers that open along y.
+    ``camera`` is where it is while all joints are at home; ``moves`` says that joints carry it
+    along.
     """
 
-    base_radius_m: float = 0.34
-    base_height_m: float = 0.38
-    linear_low_mps: float = -0.4
-    linear_high_mps: float = 0.8
-    angular_max_radps: float = 1.5
-    shoulder_m: tuple = (0.02, 0.0, 0.74)
-    upper_arm_m: float = 0.16
-    forearm_m: float = 0.14
-    hand_m: float = 0.05
-    finger_m: float = 0.07
-    joints: tuple = (
-        JointSpec('shoulder_pan_joint', 'rad', -1.2, 1.2, 1.5, 0.0, 0.06),
-        JointSpec('shoulder_lift_joint', 'rad', -1.5, -0.4, 1.2, -0.9, 0.06),
-        JointSpec('elbow_joint', 'rad', 0.2, 2.0, 1.5, 1.1, 0.057),
-        JointSpec('wrist_joint', 'rad', -1.2, 1.2, 1.8, 0.0, 0.054),
-        JointSpec('gripper_joint', 'm', 0.0, 0.045, 0.08, 0.03, 0.106),
-    )
-    camera: CameraSpec = CameraSpec()
+    name: str
+    link: str
+    camera: CameraSpec
+    moves: bool = False
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """
+    The upright cylinder that encloses a robot, and the height of its base alone, metres.
+
+    The base may be lower than what stands on it.
+    """
+
+    radius_m: float
+    height_m: float
+    base_height_m: float
+
+
+@dataclass(frozen=True)
+class Robot:
+    """
+    One robot.
+
+    Engines predict the first of ``cameras``. ``arm`` is there where the joints are those of an
+    arm that can be drawn. ``description`` is the URDF as XML, '' where there is none.
+    """
+
+    name: str
+    drive: Drive
+    cameras: Tuple[RobotCamera, ...]
+    footprint: Footprint
+    joints: Tuple[JointSpec, ...] = ()
+    arm: Optional[Arm] = None
+    description: str = ''
 
     @property
-    def joint_names(self) -> tuple:
+    def camera(self) -> CameraSpec:
+        """The camera whose image engines predict."""
+        return self.cameras[0].camera
+
+    @property
+    def joint_names(self) -> Tuple[str, ...]:
         """Return the joint names in command order."""
         return tuple(j.name for j in self.joints)
 
@@ -67,36 +90,11 @@ class RobotSpec:
         """Return one field of all joints as (J,) float64, for example ``'low'``."""
         return np.array([getattr(j, field) for j in self.joints], dtype=np.float64)
 
-    def arm_points(self, q, xp=np):
-        """
-        Forward kinematics of the visible arm.
+    def with_camera(self, camera: CameraSpec) -> 'Robot':
+        """Return the same robot with another first camera at the same link."""
+        first, *others = self.cameras
+        return replace(self, cameras=(replace(first, camera=camera), *others))
 
-        :param q: (..., 5) joint positions [rad, rad, rad, rad, m]; NumPy, or torch with ``xp``
-        :param xp: array module that offers cos, sin, stack (numpy or torch)
-        :return: (..., 8, 3) points in base_link [m]: shoulder, elbow, wrist, palm, then left
-            finger base and tip, right finger base and tip
-        """
-        pan, lift, elbow, wrist, grip = (q[..., i] for i in range(5))
-        sx, sy, sz = self.shoulder_m
-        cp, sp = xp.cos(pan), xp.sin(pan)
-        a1, a2, a3 = lift, lift + elbow, lift + elbow + wrist
-
-        def place(r, z, side):
-            return xp.stack([sx + cp * r - sp * side, sy + sp * r + cp * side, sz + z], -1)
-
-        zero = pan * 0.0
-        r1, z1 = self.upper_arm_m * xp.cos(a1), -self.upper_arm_m * xp.sin(a1)
-        r2, z2 = r1 + self.forearm_m * xp.cos(a2), z1 - self.forearm_m * xp.sin(a2)
-        r3, z3 = r2 + self.hand_m * xp.cos(a3), z2 - self.hand_m * xp.sin(a3)
-        r4, z4 = r3 + self.finger_m * xp.cos(a3), z3 - self.finger_m * xp.sin(a3)
-        side = grip + 0.012
-        points = [place(zero, zero, zero), place(r1, z1, zero), place(r2, z2, zero),
-                  place(r3, z3, zero), place(r3, z3, side), place(r4, z4, side),
-                  place(r3, z3, -side), place(r4, z4, -side)]
-        return xp.stack(points, -2)
-
-
-ROBOT = RobotSpec()
-
-# Pairs of rows of arm_points that a link joins, in drawing order.
-ARM_SEGMENTS = ((0, 1), (1, 2), (2, 3), (4, 6), (4, 5), (6, 7))
+    def with_quick_joints(self) -> 'Robot':
+        """Return the same robot with joints that follow a command at once."""
+        return replace(self, joints=tuple(replace(joint, lag_s=0.0) for joint in self.joints))

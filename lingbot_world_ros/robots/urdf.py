@@ -5,20 +5,42 @@ What a robot description (URDF) says of joints: their limits, and where they bri
 Read by ``urdf_parser_py``, the parser of ROS itself. Meshes, plugins and whatever else a URDF
 holds is not looked at. No ROS.
 """
+from dataclasses import dataclass
 from functools import cached_property
 from math import inf
 from typing import Dict, List, Mapping, Tuple
 
-from lingbot_world_ros.actions.limits import JointLimits
 from lingbot_world_ros.errors import shown, SpecError, unknown_name
 from lingbot_world_ros.geometry import se3
+from lingbot_world_ros.geometry.camera import T_LINK_OPTICAL
 from lingbot_world_ros.paths import pip_install, read_text
 import numpy as np
 
 NAME = 'robot_description'
 MAX_BYTES = 4_000_000
 BASE_LINK = 'base_link'
+OPTICAL_ENDINGS = ('_optical', '_optical_frame')  # of links whose z is where a camera looks
 MOVABLE = ('revolute', 'continuous', 'prismatic')
+
+
+@dataclass(frozen=True)
+class JointLimits:
+    """Limits of one joint: rad or m, and rad/s or m/s; infinite where there is none."""
+
+    low: float = -inf
+    high: float = inf
+    speed: float = inf
+
+
+@dataclass(frozen=True)
+class UrdfJoint:
+    """One joint as the URDF has it: where it is on its parent [m, rad], and its axis."""
+
+    name: str
+    kind: str
+    xyz: Tuple[float, float, float]
+    rpy: Tuple[float, float, float]
+    axis: Tuple[float, float, float]
 
 
 def read_description(given: str) -> str:
@@ -30,6 +52,16 @@ def read_description(given: str) -> str:
     :raises SpecError: no such file, or too large
     """
     return given if given.lstrip().startswith('<') else read_text(given, NAME, MAX_BYTES)
+
+
+def is_optical(link: str) -> bool:
+    """Say whether a camera on a link looks along its z; else it looks along x."""
+    return link.endswith(OPTICAL_ENDINGS)
+
+
+def optical_in_link(link: str) -> np.ndarray:
+    """Return the (4, 4) optical frame of a camera in the link that carries it, at its origin."""
+    return np.eye(4) if is_optical(link) else T_LINK_OPTICAL
 
 
 class RobotModel:
@@ -109,16 +141,43 @@ class RobotModel:
             T = T @ step(joint_position)
         return T
 
+    def chain(self, link: str) -> Tuple[UrdfJoint, ...]:
+        """
+        Return the joints between base_link and a link, the first at the base.
+
+        :param link: its name
+        :raises SpecError: unknown link, or one that base_link does not carry
+        """
+        up, down = self._way(link)
+        if up:
+            raise SpecError(f'{NAME}: {self.base} does not carry link {shown(link)}.')
+        return tuple(map(_as_data, down))
+
+    def moves(self, link: str) -> bool:
+        """
+        Say whether a joint moves a link against base_link.
+
+        :param link: its name
+        :raises SpecError: unknown link
+        """
+        up, down = self._way(link)
+        return any(joint.type != 'fixed' for joint in up + down)
+
+    def _way(self, link):
+        """Return the joints from base_link up to where the ways part, and those down to a link."""
+        if link not in self.links:
+            raise unknown_name('link of robot_description', link, self.links)
+        down, up = self._joints_above(link), self._joints_above(self.base)
+        while down and up and down[0] is up[0]:
+            down, up = down[1:], up[1:]
+        return up[::-1], down
+
     def _path(self, link):
         """Return what to multiply from base_link to a link: functions of the joint positions."""
         if link not in self._paths:
-            if link not in self.links:
-                raise unknown_name('link of robot_description', link, self.links)
-            down, up = self._joints_above(link), self._joints_above(self.base)
-            while down and up and down[0] is up[0]:
-                down, up = down[1:], up[1:]
+            up, down = self._way(link)
             inverse = [lambda q, move=_joint_motion(joint, self._joints): se3.inverse(move(q))
-                       for joint in reversed(up)]
+                       for joint in up]
             self._paths[link] = inverse + [_joint_motion(joint, self._joints) for joint in down]
         return self._paths[link]
 
@@ -163,6 +222,14 @@ def _limits(joint) -> JointLimits:
     if joint.type == 'continuous' or limit.lower == limit.upper == 0.0:
         return JointLimits(speed=abs(limit.velocity) or inf)
     return JointLimits(limit.lower, limit.upper, abs(limit.velocity) or inf)
+
+
+def _as_data(joint) -> UrdfJoint:
+    origin = joint.origin
+    xyz, rpy = ((0.0,) * 3,) * 2 if origin is None else (origin.xyz, origin.rpy)
+    axis = (1.0, 0.0, 0.0) if joint.axis is None else joint.axis
+    return UrdfJoint(joint.name, joint.type,
+                     *(tuple(map(float, values)) for values in (xyz, rpy, axis)))
 
 
 def _joint_motion(joint, joints):

@@ -9,11 +9,9 @@ has them: tf2 takes that as long as both name the same parent, which is checked 
 from xml.etree import ElementTree
 
 from lingbot_world_ros.errors import quoted, shown, SpecError
-from lingbot_world_ros.paths import share_path
+from lingbot_world_ros.robots.load import load_robot
 from lingbot_world_ros.robots.urdf import read_description
 from lingbot_world_ros.settings.parameters import LINGBOT_ENGINE
-
-ROBOT_URDF = ('config', 'robots', 'room.urdf')
 
 
 def description_of(values: dict) -> str:
@@ -26,7 +24,7 @@ def description_of(values: dict) -> str:
     """
     if values['robot_description']:
         return read_description(values['robot_description'])
-    return '' if values['engine'] == LINGBOT_ENGINE else share_path(*ROBOT_URDF).read_text()
+    return '' if values['engine'] == LINGBOT_ENGINE else load_robot().description
 
 
 def link_publisher_parameters(values: dict) -> dict:

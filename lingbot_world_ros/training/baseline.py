@@ -12,7 +12,7 @@ import json
 from lingbot_world_ros.actions.layout import robot_action_layout
 from lingbot_world_ros.engines.interface import Observation, WorldSpec
 from lingbot_world_ros.errors import SpecError
-from lingbot_world_ros.robots.robot import ROBOT
+from lingbot_world_ros.robots.load import load_robot
 import numpy as np
 import torch
 from torch import nn, Tensor
@@ -24,9 +24,9 @@ STRIDE = 16  # of the encoder
 class TextbookSpec:
     """Independent sizes; the image must be at least 32 pixels each way."""
 
-    width_px: int = ROBOT.camera.width_px
-    height_px: int = ROBOT.camera.height_px
-    action_dim: int = 7
+    width_px: int
+    height_px: int
+    action_dim: int
     latent_dim: int = 256
     channels: tuple = (32, 64, 128, 192)
     squeezed_channels: int = 48
@@ -178,8 +178,9 @@ class TextbookWorld:
         :param path: safetensors file of ``save_textbook``
         """
         self.model = load_textbook(path)
-        self.spec = WorldSpec(engine='textbook', model=str(path), scenes=(), robot=ROBOT,
-                              action=robot_action_layout(ROBOT))
+        robot = load_robot()
+        self.spec = WorldSpec(engine='textbook', model=str(path), scenes=(), robot=robot,
+                              action=robot_action_layout(robot))
         self._latent = None
 
     @torch.inference_mode()

@@ -46,7 +46,7 @@ def rollouts(weights, sequences, images):
     rows = []
     for number, scene in enumerate(imagined.spec.scenes):
         seeds = CALIBRATION_SEED + 1000 * number + np.arange(sequences)
-        commands = command_sequences(imagined.spec.action, sequences, max(FRAMES), int(seeds[0]))
+        commands = command_sequences(imagined.spec.robot, sequences, max(FRAMES), int(seeds[0]))
         imagined.reset(scene, seeds, render=False)
         truth.reset(scene, seeds, render=False)
         for t in progress_bar(range(max(FRAMES)), desc=scene, mininterval=5):

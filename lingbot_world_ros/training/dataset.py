@@ -19,7 +19,7 @@ from typing import Any, Dict, List, Tuple
 from lingbot_world_ros.actions.layout import robot_action_layout
 from lingbot_world_ros.evaluation.command_sequences import command_sequence
 from lingbot_world_ros.progress import progress_bar
-from lingbot_world_ros.robots.robot import ROBOT
+from lingbot_world_ros.robots.load import load_robot
 from lingbot_world_ros.worlds.scenes import get_scene, SCENES
 import numpy as np
 
@@ -58,12 +58,13 @@ def make_scene_files(folder: Path, scene: str, episodes: int, frames: int, mappi
                      images: bool):
     """Create the (still empty) arrays of one scene and ``about.json``."""
     folder.mkdir(parents=True, exist_ok=True)
-    h, w, n = ROBOT.camera.height_px, ROBOT.camera.width_px, episodes
+    robot, n = load_robot(), episodes
+    h, w = robot.camera.height_px, robot.camera.width_px
     arrays: Dict[str, Tuple[Tuple[int, ...], type]] = {
         name: ((n, frames + 1, size), np.float32) for name, size in STATES.items()}
     arrays['object_pose'] = ((n, frames + 1, len(get_scene(scene).movables), 3), np.float32)
     arrays['contact'] = ((n, frames + 1), np.uint8)
-    arrays['action'] = ((n, frames, 2 + len(ROBOT.joints)), np.float32)
+    arrays['action'] = ((n, frames, len(robot_action_layout(robot).dims)), np.float32)
     if images:
         arrays['rgb'] = ((n, frames + 1, h, w, 3), np.uint8)
         arrays['depth'] = ((n, frames + 1, h, w), np.float16)
@@ -107,13 +108,12 @@ def _episodes(folder, scene, first, begin, end, images):
     sim = _sim(scene)
     out = {p.stem: np.load(p, mmap_mode='r+') for p in folder.glob('*.npy')
            if not p.stem.startswith('static_')}
-    layout = robot_action_layout(ROBOT)
     frames = out['action'].shape[1]
     for i in range(begin, end):
         seed = TRAINING_SEED + first + i
-        commands = command_sequence(layout, frames, np.random.default_rng([seed, 7]))
+        commands = command_sequence(sim.robot, frames, np.random.default_rng([seed, 7]))
         out['action'][i] = commands
-        sim.set_state(get_scene(scene).start_state(seed))
+        sim.set_state(get_scene(scene).start_state(seed, sim.robot))
         for t in range(frames + 1):
             if t:
                 sim.step(commands[t - 1])
@@ -129,18 +129,19 @@ def _mapping_frames(folder, scene, begin, end):
     depth = np.load(folder / 'static_depth.npy', mmap_mode='r+')
     pose = np.load(folder / 'static_pose.npy', mmap_mode='r+')
     for i in range(begin, end):
-        state = get_scene(scene).start_state(TRAINING_SEED - 1 - i)
-        state.base_pose[:2] = _near_walls(get_scene(scene), np.random.default_rng(i))
+        state = get_scene(scene).start_state(TRAINING_SEED - 1 - i, sim.robot)
+        state.base_pose[:2] = _near_walls(get_scene(scene), sim.robot.footprint,
+                                          np.random.default_rng(i))
         sim.set_state(state)
         pose[i] = sim.base_pose
         depth[i] = sim.render(groups=(0,), supersampling=1)[1]
 
 
-def _near_walls(scene, rng):
+def _near_walls(scene, footprint, rng):
     """A place the base can reach, up to touching the furniture; (2,) metres."""
     while True:
         xy = rng.uniform((0.0, 0.0), scene.size_m)
-        if scene.clearance_m(xy) > ROBOT.base_radius_m - 0.02:
+        if scene.clearance_m(xy, footprint.height_m) > footprint.radius_m - 0.02:
             return xy
 
 

@@ -13,7 +13,7 @@ import json
 from pathlib import Path
 
 from lingbot_world_ros.models.room.dynamics import (CONTACT_TENSORS, Dynamics, DynamicsSpec,
-                                                    NUM_JOINTS, SceneContact)
+                                                    SceneContact)
 from lingbot_world_ros.models.room.renderer import Renderer, RendererSpec, SCENE_TENSORS, SceneMap
 from lingbot_world_ros.models.room.state import RoomState
 from lingbot_world_ros.worlds.scenes import get_scene, SCENES
@@ -128,7 +128,7 @@ class RendererGraph(nn.Module):
         far = F.avg_pool2d(static[:, None], 2)[:, 0].clamp_min(0.1)
         moved = (slope * (1 - near) / (far * far)).mean((1, 2)) * variance[:, 0]
         turned = (slope * (1 - near)).mean((1, 2)) * variance[:, 1]
-        arm = (slope * near).mean((1, 2)) * variance[:, 2:2 + NUM_JOINTS - 1].mean(1)
+        arm = (slope * near).mean((1, 2)) * variance[:, 2:1 + joints.shape[1]].mean(1)
         return image, depth, torch.stack([moved, turned, arm], 1)
 
 
@@ -136,10 +136,10 @@ def export_dynamics(trained, tensors, path):
     """Write the transition graph."""
     dynamics = Dynamics()
     dynamics.load_state_dict({k[9:]: v for k, v in trained.items() if k.startswith('dynamics.')})
-    k, spec = tensors['radius'].shape[1], dynamics.spec
-    example = (torch.rand(2, 3), torch.rand(2, 3), torch.rand(2, NUM_JOINTS),
-               torch.rand(2, NUM_JOINTS), torch.rand(2, k, 3), torch.rand(2, k, 3),
-               torch.rand(2, spec.hidden), torch.rand(2, 2 + NUM_JOINTS),
+    k, spec, j = tensors['radius'].shape[1], dynamics.spec, dynamics.num_joints
+    example = (torch.rand(2, 3), torch.rand(2, 3), torch.rand(2, j),
+               torch.rand(2, j), torch.rand(2, k, 3), torch.rand(2, k, 3),
+               torch.rand(2, spec.hidden), torch.rand(2, 2 + j),
                torch.zeros(2, spec.latent), *[tensors[n] for n in CONTACT_TENSORS])
     _export(DynamicsGraph(dynamics), example, path, DYNAMICS_INPUTS, CONTACT_TENSORS,
             DYNAMICS_OUTPUTS)
@@ -149,9 +149,9 @@ def export_renderer(run, tensors, path):
     """Write the observation graph."""
     renderer = Renderer()
     renderer.load_state_dict(load_file(run / 'renderer.safetensors'))
-    k = tensors['half_size_m'].shape[0]
-    example = (torch.rand(2, 3) + 1, torch.rand(2, NUM_JOINTS), torch.rand(2, k, 3) + 1,
-               torch.rand(2, 2 + NUM_JOINTS + k), *[tensors[n] for n in SCENE_TENSORS])
+    k, j = tensors['half_size_m'].shape[0], len(renderer.robot.joints)
+    example = (torch.rand(2, 3) + 1, torch.rand(2, j), torch.rand(2, k, 3) + 1,
+               torch.rand(2, 2 + j + k), *[tensors[n] for n in SCENE_TENSORS])
     _export(RendererGraph(renderer), example, path, RENDERER_INPUTS, SCENE_TENSORS,
             RENDERER_OUTPUTS)
 

@@ -17,7 +17,7 @@ from lingbot_world_ros.geometry import se3
 from lingbot_world_ros.models.room.dynamics import DynamicsSpec
 from lingbot_world_ros.models.room.renderer import RendererSpec, SceneMap
 from lingbot_world_ros.progress import progress_bar
-from lingbot_world_ros.robots.robot import ROBOT
+from lingbot_world_ros.robots.load import load_robot
 from lingbot_world_ros.training.dataset import load_scene
 from lingbot_world_ros.worlds.scenes import get_scene
 import numpy as np
@@ -83,14 +83,14 @@ def _plan_distance(solid, cell):
 
 def _camera(pose: np.ndarray) -> np.ndarray:
     """Pose (4, 4) of the optical frame in the scene."""
-    return se3.pose_from_se2(pose) @ ROBOT.camera.T_base_optical
+    return se3.pose_from_se2(pose) @ load_robot().camera.T_base_optical
 
 
 def _points(depth, pose):
     """Every second pixel as a point in the scene frame, (n, 3)."""
     v, u = np.mgrid[0:depth.shape[0]:2, 0:depth.shape[1]:2]
     z = depth[v, u]
-    rays = np.stack([u, v, np.ones_like(u)], -1) @ np.linalg.inv(ROBOT.camera.k).T
+    rays = np.stack([u, v, np.ones_like(u)], -1) @ np.linalg.inv(load_robot().camera.k).T
     return se3.transformed(_camera(pose), rays * z[..., None]).reshape(-1, 3)
 
 
@@ -105,7 +105,7 @@ def _looked_through(corners: torch.Tensor, depth: torch.Tensor, pose) -> torch.T
     T = torch.tensor(se3.inverse(_camera(pose)), dtype=torch.float32)
     x, y, z = (corners @ T[:3, :3].T + T[:3, 3]).T
     ahead = z.clamp_min(1e-3)
-    k = ROBOT.camera.k
+    k = load_robot().camera.k
     u = torch.round(k[0, 0] * x / ahead + k[0, 2])
     v = torch.round(k[1, 1] * y / ahead + k[1, 2])
     h, w = depth.shape

@@ -17,7 +17,7 @@ import time
 from lingbot_world_ros.actions.layout import robot_action_layout
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.progress import progress_bar
-from lingbot_world_ros.robots.robot import ROBOT
+from lingbot_world_ros.robots.load import load_robot
 from lingbot_world_ros.training.baseline import save_textbook, TextbookModel, TextbookSpec
 from lingbot_world_ros.training.dataset import load_scene
 from lingbot_world_ros.training.runs import cosine, Run
@@ -125,8 +125,10 @@ def load_episodes(folder: Path, device) -> tuple:
 
 def make_model() -> TextbookModel:
     """Return the untrained model of the embedded world's robot."""
-    layout = robot_action_layout(ROBOT)
-    model = TextbookModel(TextbookSpec(action_dim=len(layout.dims)))
+    robot = load_robot()
+    layout = robot_action_layout(robot)
+    model = TextbookModel(TextbookSpec(robot.camera.width_px, robot.camera.height_px,
+                                       len(layout.dims)))
     model.action_scale.copy_(torch.from_numpy(layout.high))
     return model
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Dict, List
 
 from lingbot_world_ros.models.room.dynamics import (Dynamics, DynamicsSpec, MOTION_SCALE,
-                                                    NUM_JOINTS, SceneContact)
+                                                    SceneContact)
 from lingbot_world_ros.models.room.state import advance, RoomState
 from lingbot_world_ros.progress import progress_bar
 from lingbot_world_ros.training.dataset import load_scene
@@ -188,10 +188,10 @@ class Trainee(torch.nn.Module):
     def loss(self, names, batch):
         """Accumulated errors of the rollout, one-frame errors, calibration, and the latent."""
         target = self.seen(batch)
-        j = NUM_JOINTS
+        d = self.dynamics
         parts: Dict[str, Any] = dict.fromkeys(
             ('state', 'frame', 'calibration', 'latent', 'contact'), 0.0)
-        d = self.dynamics
+        j = d.num_joints
         for t, state, out in self.rollout(names, batch, posterior=True):
             error = state_error(state, batch, t + 1)
             parts['state'] += sum(F.smooth_l1_loss(e / ERROR_SCALE[k], torch.zeros_like(e))

@@ -11,7 +11,7 @@ from typing import Dict, Optional, Protocol, Sequence, Tuple
 import unicodedata
 
 from lingbot_world_ros.errors import SpecError
-from lingbot_world_ros.robots.robot import JointSpec, RobotSpec
+from lingbot_world_ros.robots.robot import JointSpec, Robot
 import yaml
 
 MAX_SEED = 2 ** 31 - 1
@@ -52,7 +52,7 @@ class EngineTraits(Protocol):
         ...
 
     @property
-    def robot(self) -> RobotSpec:
+    def robot(self) -> Robot:
         """The robot that stands in them."""
         ...
 

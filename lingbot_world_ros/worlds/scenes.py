@@ -14,11 +14,10 @@ import zlib
 
 from lingbot_world_ros.errors import unknown_name
 from lingbot_world_ros.geometry import se2
-from lingbot_world_ros.robots.robot import ROBOT
+from lingbot_world_ros.robots.robot import Robot
 import numpy as np
 
 WALL_HEIGHT_M = 2.4
-ROBOT_HEIGHT_M = 1.26  # of the shape that collides
 
 
 @dataclass(frozen=True)
@@ -78,43 +77,46 @@ class Scene:
     parts: Tuple[Part, ...]
     movables: Tuple[Movable, ...]
 
-    def clearance_m(self, xy: np.ndarray) -> np.ndarray:
+    def clearance_m(self, xy: np.ndarray, height_m: float) -> np.ndarray:
         """
         Distance on the floor plan to the nearest wall or solid part.
 
         :param xy: (..., 2) points [m]
+        :param height_m: of what stands there; parts that begin above it are not in its way
         :return: (...) distances [m], negative inside a part or outside the room
         """
         xy = np.asarray(xy, np.float64)
         walls = np.minimum(xy, np.array(self.size_m) - xy).min(-1)
         return np.minimum.reduce([walls] + [_footprint_distance(p, xy) for p in self.parts
-                                            if p.solid and p.underside_m < ROBOT_HEIGHT_M])
+                                            if p.solid and p.underside_m < height_m])
 
-    def start_state(self, seed: int) -> 'StartState':
+    def start_state(self, seed: int, robot: Robot) -> 'StartState':
         """
         Draw base pose, joints and object poses, free of contact.
 
         :param seed: any int; the same seed gives the same state on every machine
+        :param robot: that stands there
         :return: the state at sim time zero
         """
         rng = np.random.default_rng([zlib.crc32(self.name.encode()), abs(int(seed)),
                                      int(seed < 0)])
         taken: List[np.ndarray] = []  # (x, y, radius)
-        base_xy = self._free_point(rng, ROBOT.base_radius_m + 0.12, taken)
+        height_m = robot.footprint.height_m
+        base_xy = self._free_point(rng, robot.footprint.radius_m + 0.12, height_m, taken)
         base = np.array([*base_xy, rng.uniform(-np.pi, np.pi)])
         objects = []
         for movable in self.movables:
-            xy = self._free_point(rng, movable.radius_m + 0.05, taken)
+            xy = self._free_point(rng, movable.radius_m + 0.05, height_m, taken)
             objects.append([*xy, rng.uniform(-np.pi, np.pi)])
-        low, high = ROBOT.joint_array('low'), ROBOT.joint_array('high')
+        low, high = robot.joint_array('low'), robot.joint_array('high')
         joints = low + (high - low) * rng.uniform(0.1, 0.9, len(low))
         return StartState(base, joints, np.array(objects).reshape(-1, 3))
 
-    def _free_point(self, rng, radius_m, taken):
+    def _free_point(self, rng, radius_m, height_m, taken):
         """Draw a point whose disc touches nothing; remember it in ``taken``."""
         for _ in range(10000):
             xy = rng.uniform((0.0, 0.0), self.size_m)
-            if self.clearance_m(xy) < radius_m:
+            if self.clearance_m(xy, height_m) < radius_m:
                 continue
             if all(np.hypot(*(xy - t[:2])) > radius_m + t[2] + 0.05 for t in taken):
                 taken.append(np.array([*xy, radius_m]))

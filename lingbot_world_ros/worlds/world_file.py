@@ -127,7 +127,8 @@ class WorldFileReader:
         if not entry:
             return None
         pose = self._pose('start_pose', entry, POSE_2D)
-        problem = misplaced(scene, *pose[:2], self._spec.robot.base_radius_m)
+        footprint = self._spec.robot.footprint
+        problem = misplaced(scene, *pose[:2], footprint.radius_m, footprint.height_m)
         if problem:
             why = problem.rstrip('.')
             raise self._wrong('start_pose', '', f'a free place on the floor: {why}')

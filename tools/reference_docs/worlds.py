@@ -3,7 +3,7 @@
 from lingbot_world_ros.engines.registry import ENGINES
 from lingbot_world_ros.paths import share_path
 from lingbot_world_ros.plain_yaml import load_plain_yaml
-from lingbot_world_ros.robots.robot import ROBOT
+from lingbot_world_ros.robots.load import load_robot
 from lingbot_world_ros.worlds.definition import IMAGE_SCENE, VIEW
 from lingbot_world_ros.worlds.scenes import get_scene, SCENES
 from lingbot_world_ros.worlds.start_images import start_images
@@ -59,15 +59,16 @@ def _scenes():
 
 
 def _robot():
-    camera = ROBOT.camera
-    yield (f'The robot of these scenes: a differential base ({ROBOT.linear_low_mps:g} to '
-           f'{ROBOT.linear_high_mps:g} m/s, {ROBOT.angular_max_radps:g} rad/s), an arm, and a '
+    robot = load_robot()
+    drive, camera = robot.drive, robot.camera
+    yield (f'The robot of these scenes: a differential base ({drive.linear_low_mps:g} to '
+           f'{drive.linear_high_mps:g} m/s, {drive.angular_max_radps:g} rad/s), an arm, and a '
            f'camera of {camera.width_px} x {camera.height_px} pixels at '
            f'{camera.position_m[2]:g} m over the floor. Its URDF is '
            '[`config/robots/room.urdf`](../../config/robots/room.urdf).')
     yield table(('joint', 'unit', 'least', 'largest', 'at the start', 'largest speed [unit/s]'), [
         (code(j.name), j.unit, f'{j.low:g}', f'{j.high:g}', f'{j.home:g}', f'{j.max_speed:g}')
-        for j in ROBOT.joints])
+        for j in robot.joints])
 
 
 def _world_files():

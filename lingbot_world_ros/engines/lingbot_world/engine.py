@@ -26,7 +26,8 @@ from lingbot_world_ros.models.wan.schedule import FewStepSchedule
 from lingbot_world_ros.models.wan.spec import FRAME_RATE_HZ, FRAMES_PER_LATENT, VideoSize
 from lingbot_world_ros.models.wan.start import PinholeCamera, read_image, seen_by
 from lingbot_world_ros.models.wan.stream import StreamSpec
-from lingbot_world_ros.robots.robot import JointSpec, RobotSpec
+from lingbot_world_ros.robots.load import joint_from_urdf, load_robot
+from lingbot_world_ros.robots.robot import Robot
 from lingbot_world_ros.robots.urdf import RobotModel
 from lingbot_world_ros.worlds.start_images import start_images
 import numpy as np
@@ -35,10 +36,8 @@ import torch
 IMAGE_SCENE = 'image'  # whose start image the user gives
 BASE_SPEED_MPS = 1.0
 CAMERA_HEIGHT_M = 1.2
-MAX_POSITION = 1e4  # rad or m, of joints without limits
 CAN = Capabilities(take_prompts=True, prepare_prompt=True, take_images=True, take_poses=False,
                    follow_camera=True, snapshot_cheaply=False, finish_step=True, undo_step=True)
-DEFAULT_JOINT_SPEED = 1.0  # rad/s or m/s, of joints whose URDF names none
 
 
 @dataclass(frozen=True)
@@ -320,22 +319,17 @@ def _options(given):
                  for kind, names in kinds.items())
 
 
-def _robot(description, camera) -> RobotSpec:
+def _robot(description, camera) -> Robot:
     """Return the robot that is integrated: base, and the joints of its URDF."""
+    shipped = load_robot()
     spec = CameraSpec(width_px=camera.size.width_px, height_px=camera.size.height_px,
                       fovy_rad=camera.fovy_rad, position_m=(0.0, 0.0, CAMERA_HEIGHT_M),
                       pitch_rad=0.0)
-    robot = RobotSpec(camera=spec, linear_low_mps=-BASE_SPEED_MPS, linear_high_mps=BASE_SPEED_MPS)
+    drive = replace(shipped.drive, linear_low_mps=-BASE_SPEED_MPS, linear_high_mps=BASE_SPEED_MPS)
+    robot = replace(shipped, drive=drive, description='').with_camera(spec).with_quick_joints()
     if not description:
-        return replace(robot, joints=tuple(replace(j, lag_s=0.0) for j in robot.joints))
+        return robot
     model = RobotModel.from_description(description)
-    return replace(robot, joints=tuple(
-        _joint(name, unit, model.joint_limits[name])
+    return replace(robot, arm=None, joints=tuple(
+        joint_from_urdf(name, unit, model.joint_limits[name])
         for name, unit in model.actuated_joints.items()))
-
-
-def _joint(name, unit, limits) -> JointSpec:
-    """Fill in what a URDF leaves open."""
-    low, high = max(limits.low, -MAX_POSITION), min(limits.high, MAX_POSITION)
-    speed = limits.speed if np.isfinite(limits.speed) else DEFAULT_JOINT_SPEED
-    return JointSpec(name, unit, low, high, speed, home=float(np.clip(0.0, low, high)))

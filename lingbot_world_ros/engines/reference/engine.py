@@ -8,6 +8,7 @@ Deterministic by scene, seed and actions. Rendering is headless (EGL, else OSMes
 import atexit
 import copy
 import os
+from typing import Optional
 import weakref
 
 import cv2
@@ -15,7 +16,8 @@ from lingbot_world_ros.actions.layout import robot_action_layout
 from lingbot_world_ros.engines.interface import Observation, WorldModel, WorldSpec
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.geometry import se2
-from lingbot_world_ros.robots.robot import ROBOT
+from lingbot_world_ros.robots.load import load_robot
+from lingbot_world_ros.robots.robot import Robot
 from lingbot_world_ros.worlds.scenes import get_scene, Scene, SCENES, StartState
 import numpy as np
 
@@ -48,8 +50,10 @@ def _close_renderers():
 class ReferenceScene:
     """One robot in one scene: the MuJoCo model, its state and its camera."""
 
-    def __init__(self, scene: Scene, robot=ROBOT, frame_rate_hz: float = 15.0):
+    def __init__(self, scene: Scene, robot: Optional[Robot] = None,
+                 frame_rate_hz: float = 15.0):
         """Compile the scene; the renderer is made when the first image is asked for."""
+        robot = robot or load_robot()
         text, files = scene_mjcf(scene, robot, frame_rate_hz)
         self.scene, self.robot = scene, robot
         self.model = mujoco.MjModel.from_xml_string(text, files)
@@ -69,7 +73,7 @@ class ReferenceScene:
         q = self.data.qpos
         q[self._base] = state.base_pose
         q[self._arm] = state.joint_position
-        q[self._mirror] = state.joint_position[self.robot.joint_names.index('gripper_joint')]
+        q[self._mirror] = state.joint_position[-1]
         q[self._objects] = state.object_pose
         mujoco.mj_forward(self.model, self.data)
 
@@ -219,14 +223,16 @@ def _second_nearest(depth: np.ndarray) -> np.ndarray:
 class ReferenceWorld(WorldModel):
     """MuJoCo as a ``WorldModel``; the worlds of a batch are stepped one after the other."""
 
-    def __init__(self, batch_size: int = 1, arm_mask: bool = False, robot=ROBOT):
+    def __init__(self, batch_size: int = 1, arm_mask: bool = False,
+                 robot: Optional[Robot] = None):
         """
         Prepare a batch of worlds.
 
         :param batch_size: worlds side by side
         :param arm_mask: put ``arm_mask`` (b, t, h, w) bool into ``Observation.extra``
-        :param robot: the robot
+        :param robot: the robot; None is the one that ships
         """
+        robot = robot or load_robot()
         if batch_size < 1:
             raise SpecError(f'batch_size={batch_size} must be at least 1.')
         self.spec = WorldSpec(engine='reference', model=f'mujoco {mujoco.__version__}',
@@ -246,7 +252,7 @@ class ReferenceWorld(WorldModel):
 
     def reset(self, scene: str, seed, render: bool = True) -> Observation:
         """Start over; see ``WorldModel.reset``."""
-        starts = [get_scene(scene).start_state(s)
+        starts = [get_scene(scene).start_state(s, self.spec.robot)
                   for s in np.broadcast_to(np.asarray(seed), (self._batch_size,))]
         self._scene_name = scene
         sim = self._scene()

@@ -7,18 +7,18 @@ Gravity is off: the base and the objects slide on the floor, so nothing can tip 
 """
 import cv2
 from lingbot_world_ros.engines.reference.textures import texture
-from lingbot_world_ros.geometry.camera import CameraSpec
-from lingbot_world_ros.robots.robot import RobotSpec
+from lingbot_world_ros.robots.robot import Robot
 from lingbot_world_ros.worlds.scenes import Scene, WALL_HEIGHT_M
 import numpy as np
 
 TIMESTEPS_PER_FRAME = 8
+FLOOR_GAP_M = 0.02  # between the floor and the base
 _TEXTURE_PX = {'floor': 512, 'wall': 512}
 # Texture repeats per metre for floors; everything else is stretched once over its surface.
 _FLOOR_TILE_M = {'living': 2.0, 'office': 2.0, 'workshop': 2.5}
 
 
-def scene_mjcf(scene: Scene, robot: RobotSpec, frame_rate_hz: float):
+def scene_mjcf(scene: Scene, robot: Robot, frame_rate_hz: float):
     """
     Build the MuJoCo model of a scene with the robot in it.
 
@@ -110,13 +110,12 @@ def _movable_body(movable):
  material="{movable.material}"/></body>"""
 
 
-def _link(joint, axis, robot, pos, inner):
-    j = robot.joints[robot.joint_names.index(joint)]
-    kind = 'slide' if j.unit == 'm' else 'hinge'
+def _link(joint, axis, pos, inner):
+    kind = 'slide' if joint.unit == 'm' else 'hinge'
     return f"""<body pos="{_numbers(pos)}">
 <inertial pos="0 0 0" mass="0.05" diaginertia="0.0005 0.0005 0.0005"/>
-<joint name="{joint}" type="{kind}" axis="{axis}" range="{j.low} {j.high}" limited="true"
- armature="{0.1 if kind == 'hinge' else 2.0}"/>{inner}</body>"""
+<joint name="{joint.name}" type="{kind}" axis="{axis}" range="{joint.low} {joint.high}"
+ limited="true" armature="{0.1 if kind == 'hinge' else 2.0}"/>{inner}</body>"""
 
 
 def _capsule(length, radius, material):
@@ -124,52 +123,60 @@ def _capsule(length, radius, material):
             f'fromto="0 0 0 {length} 0 0" material="{material}"/>')
 
 
-def _finger(robot, side):
+def _finger(arm, side):
     """Finger box that slides along y; ``side`` is +1 for the commanded left one."""
     return (f'<geom type="box" group="1" contype="0" conaffinity="0" material="arm_dark" '
-            f'pos="{robot.finger_m / 2} {side * 0.012} 0" '
-            f'size="{robot.finger_m / 2} 0.008 0.014"/>')
+            f'pos="{arm.finger_m / 2} {side * arm.finger_gap_m} 0" '
+            f'size="{arm.finger_m / 2} 0.008 0.014"/>')
 
 
 def _robot_body(robot):
-    r, h = robot.base_radius_m, robot.base_height_m
-    camera: CameraSpec = robot.camera
-    tip = robot.hand_m
-    left = _link('gripper_joint', '0 1 0', robot, (tip, 0, 0), _finger(robot, 1))
-    right = (f'<body name="right_finger" pos="{tip} 0 0">'
-             '<inertial pos="0 0 0" mass="0.05" diaginertia="0.0005 0.0005 0.0005"/>'
-             '<joint name="right_finger" type="slide" axis="0 -1 0" armature="2"/>'
-             f'{_finger(robot, -1)}</body>')
-    palm = (f'<geom type="box" group="1" contype="0" conaffinity="0" material="arm_grey" '
-            f'pos="{tip} 0 0" size="0.012 0.062 0.018"/>')
-    hand = _link('wrist_joint', '0 1 0', robot, (robot.forearm_m, 0, 0),
-                 _capsule(tip, 0.022, 'arm_grey') + palm + left + right)
-    fore = _link('elbow_joint', '0 1 0', robot, (robot.upper_arm_m, 0, 0),
-                 _capsule(robot.forearm_m, 0.026, 'arm_white') + hand)
-    upper = _link('shoulder_lift_joint', '0 1 0', robot, (0, 0, 0),
-                  _capsule(robot.upper_arm_m, 0.032, 'arm_orange') + fore)
-    pan = _link('shoulder_pan_joint', '0 0 1', robot, robot.shoulder_m, upper)
-    shoulder = robot.shoulder_m
+    r, h = robot.footprint.radius_m, robot.footprint.base_height_m
+    camera = robot.camera
     # Camera axes of MuJoCo: x right, y up, looks along -z.
-    pitch = camera.pitch_rad
-    xyaxes = (0, -1, 0, np.sin(pitch), 0, np.cos(pitch))
+    xyaxes = (*camera.T_base_optical[:3, 0], *-camera.T_base_optical[:3, 1])
     # What can be touched hangs on the body that slides, not on the one that turns: a round base
     # pressed against a corner would otherwise be spun up by contacts that miss its axis.
     return f"""<body name="base_slide" pos="0 0 0">
 <inertial pos="0 0 0.2" mass="20" diaginertia="1 1 1"/>
 <joint name="base_x" type="slide" axis="1 0 0"/>
 <joint name="base_y" type="slide" axis="0 1 0"/>
-<geom name="base_collision" type="cylinder" group="3" size="{r} 0.62" pos="0 0 0.64" mass="0"/>
+<geom name="base_collision" type="cylinder" group="3" size="{r} {_half_height(robot)}"
+ pos="0 0 {_half_height(robot) + FLOOR_GAP_M}" mass="0"/>
 <body name="base" pos="0 0 0">
 <inertial pos="0 0 0.2" mass="1" diaginertia="1.5 1.5 1.5"/>
 <joint name="base_yaw" type="hinge" axis="0 0 1"/>
 <geom type="cylinder" group="1" contype="0" conaffinity="0" size="{r - 0.01} {h / 2}"
- pos="0 0 {h / 2 + 0.02}" material="arm_grey"/>
-<geom type="cylinder" group="1" contype="0" conaffinity="0" size="0.05 {(shoulder[2] - h) / 2}"
- pos="{shoulder[0]} {shoulder[1]} {(shoulder[2] + h) / 2}" material="arm_dark"/>
+ pos="0 0 {h / 2 + FLOOR_GAP_M}" material="arm_grey"/>
 <camera name="head" pos="{_numbers(camera.position_m)}" xyaxes="{_numbers(xyaxes)}"
  fovy="{float(np.rad2deg(camera.fovy_rad))!r}"/>
-{pan}</body></body>"""
+{_arm(robot) if robot.joints else ''}</body></body>"""
+
+
+def _half_height(robot):
+    return round(0.5 * (robot.footprint.height_m - FLOOR_GAP_M), 6)
+
+
+def _arm(robot):
+    """Draw the column that carries the shoulder, and the arm from there."""
+    arm, h, (x, y, z) = robot.arm, robot.footprint.base_height_m, robot.arm.shoulder_m
+    pan, lift, elbow, wrist, grip = robot.joints
+    tip = arm.hand_m
+    left = _link(grip, '0 1 0', (tip, 0, 0), _finger(arm, 1))
+    right = (f'<body name="right_finger" pos="{tip} 0 0">'
+             '<inertial pos="0 0 0" mass="0.05" diaginertia="0.0005 0.0005 0.0005"/>'
+             '<joint name="right_finger" type="slide" axis="0 -1 0" armature="2"/>'
+             f'{_finger(arm, -1)}</body>')
+    palm = (f'<geom type="box" group="1" contype="0" conaffinity="0" material="arm_grey" '
+            f'pos="{tip} 0 0" size="0.012 0.062 0.018"/>')
+    hand = _link(wrist, '0 1 0', (arm.forearm_m, 0, 0),
+                 _capsule(tip, 0.022, 'arm_grey') + palm + left + right)
+    fore = _link(elbow, '0 1 0', (arm.upper_arm_m, 0, 0),
+                 _capsule(arm.forearm_m, 0.026, 'arm_white') + hand)
+    upper = _link(lift, '0 1 0', (0, 0, 0), _capsule(arm.upper_arm_m, 0.032, 'arm_orange') + fore)
+    column = (f'<geom type="cylinder" group="1" contype="0" conaffinity="0" '
+              f'size="0.05 {(z - h) / 2}" pos="{x} {y} {(z + h) / 2}" material="arm_dark"/>')
+    return column + _link(pan, '0 0 1', arm.shoulder_m, upper)
 
 
 def _actuators(robot):
@@ -181,6 +188,8 @@ def _actuators(robot):
         gain, force = (2, 10) if joint.unit == 'rad' else (40, 10)
         lines.append(f'<velocity name="{joint.name}" joint="{joint.name}" kv="{gain}" '
                      f'forcerange="{-force} {force}"/>')
-    return (f'<equality><joint joint1="right_finger" joint2="gripper_joint" '
-            f'polycoef="0 1 0 0 0" solref="0.005 1"/></equality>'
-            f'<actuator>{"".join(lines)}</actuator>')
+    fingers = ''
+    if robot.joints:
+        fingers = (f'<equality><joint joint1="right_finger" joint2="{robot.joint_names[-1]}" '
+                   f'polycoef="0 1 0 0 0" solref="0.005 1"/></equality>')
+    return f'{fingers}<actuator>{"".join(lines)}</actuator>'

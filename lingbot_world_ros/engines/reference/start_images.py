@@ -20,7 +20,7 @@ import lingbot_world_ros.engines.reference.engine  # noqa: F401  chooses the GL 
 from lingbot_world_ros.engines.reference.mjcf import scene_mjcf
 from lingbot_world_ros.engines.reference.textures import texture
 from lingbot_world_ros.paths import share_path
-from lingbot_world_ros.robots.robot import ROBOT
+from lingbot_world_ros.robots.load import load_robot
 from lingbot_world_ros.worlds.scenes import get_scene, Scene
 import mujoco
 import numpy as np
@@ -83,7 +83,7 @@ def draw(name: str) -> np.ndarray:
 
 def _mjcf(scene: Scene, view: View):
     """Return the scene's MJCF text with this camera and light, and its files."""
-    text, files = scene_mjcf(scene, ROBOT, frame_rate_hz=15.0)
+    text, files = scene_mjcf(scene, load_robot(), frame_rate_hz=15.0)
     text = re.sub(r'<light [^>]*/>', '', text)
     text = re.sub(r'<visual>.*</visual>', VISUAL, text, flags=re.DOTALL)
     lights = LIGHTS.format(x=scene.size_m[0] / 2, y=scene.size_m[1] / 2)
@@ -97,7 +97,7 @@ def _camera(view):
     axes = (s, -c, 0.0, c * sin_pitch, s * sin_pitch, np.cos(PITCH_RAD))
     half = np.tan(np.deg2rad(FIELD_OF_VIEW_DEG) / 2) * HEIGHT_PX / WIDTH_PX
     x, y = view.position_m
-    return (f'<camera name="start" pos="{x} {y} {ROBOT.camera.position_m[2]}" '
+    return (f'<camera name="start" pos="{x} {y} {load_robot().camera.position_m[2]}" '
             f'xyaxes="{" ".join(f"{a:.9f}" for a in axes)}" '
             f'fovy="{np.rad2deg(2 * np.arctan(half)):.9f}"/>')
 

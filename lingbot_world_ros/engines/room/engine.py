@@ -14,7 +14,7 @@ from lingbot_world_ros.actions.layout import robot_action_layout
 from lingbot_world_ros.engines.interface import Observation, WorldModel, WorldSpec
 from lingbot_world_ros.errors import SpecError, unknown_name
 from lingbot_world_ros.models.room.state import advance, RoomState
-from lingbot_world_ros.robots.robot import ROBOT
+from lingbot_world_ros.robots.load import load_robot
 from lingbot_world_ros.worlds.scenes import get_scene
 import numpy as np
 from safetensors.numpy import load_file
@@ -50,16 +50,17 @@ class RoomWorld(WorldModel):
             raise SpecError(f'batch_size={batch_size} must be at least 1.')
         self.weights = Path(weights)
         self.about = read_about(self.weights, verify)
+        robot = load_robot()
         self.spec = WorldSpec(
             engine='room', model=self.about['name'], scenes=tuple(self.about['scenes']),
-            robot=ROBOT, action=robot_action_layout(ROBOT), has_depth=True,
+            robot=robot, action=robot_action_layout(robot), has_depth=True,
             predicted_states=('base', 'joints', 'contact', 'objects'),
             uncertainty_limit=self.about['uncertainty']['calibrated_to'])
         self._batch_size, self._sample, self._threads = batch_size, sample, threads
         scale = self.about['variance_scale']  # of position, yaw, joints, objects
         self._growth_scale = np.array(
-            scale[:2] + [scale[2]] * len(ROBOT.joints) + [scale[3]] * NUM_OBJECTS)
-        self._low, self._high = ROBOT.joint_array('low'), ROBOT.joint_array('high')
+            scale[:2] + [scale[2]] * len(robot.joints) + [scale[3]] * NUM_OBJECTS)
+        self._low, self._high = robot.joint_array('low'), robot.joint_array('high')
         self._graphs = {}  # scene -> (dynamics, renderer)
         self._scene = None
         self._state = None
@@ -70,7 +71,7 @@ class RoomWorld(WorldModel):
         if scene not in self.spec.scenes:
             raise unknown_name('scene', scene, self.spec.scenes)
         seeds = np.broadcast_to(np.asarray(seed, np.int64), (self._batch_size,))
-        starts = [get_scene(scene).start_state(s) for s in seeds]
+        starts = [get_scene(scene).start_state(s, self.spec.robot) for s in seeds]
         if scene not in self._graphs:
             self._graphs[scene] = self._compile(scene)
         self._scene = scene
@@ -138,7 +139,7 @@ class RoomWorld(WorldModel):
     def _known_state(self, pose, joints, objects):
         """State of a robot at rest, known exactly."""
         b, k = objects.shape[:2]
-        j, hidden = len(ROBOT.joints), self.about['hidden']
+        j, hidden = len(self.spec.joints), self.about['hidden']
         return RoomState(np.array(pose, np.float64), np.zeros((b, 3), np.float32),
                          np.array(joints, np.float64), np.zeros((b, j), np.float32),
                          np.array(objects, np.float64), np.zeros((b, k, 3)),

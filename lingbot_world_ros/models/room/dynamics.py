@@ -11,9 +11,11 @@ Axes: b batch, j joint, k movable object, p probe.
 Source: RSSM of PlaNet and Dreamer (Hafner et al. 2019, 2020); no code taken from there.
 """
 from dataclasses import dataclass
+from typing import Optional
 
 from lingbot_world_ros.models.room.state import RoomState
-from lingbot_world_ros.robots.robot import ROBOT
+from lingbot_world_ros.robots.load import load_robot
+from lingbot_world_ros.robots.robot import Robot
 from lingbot_world_ros.worlds.scenes import Scene
 import numpy as np
 import torch
@@ -43,7 +45,6 @@ class DynamicsSpec:
 # Typical size of one frame's change, used to scale outputs: metres, radians, per frame.
 MOTION_SCALE = (0.05, 0.02, 0.1)
 # Order of the uncertain quantities in ``growth``: position, yaw, joints, objects.
-NUM_JOINTS = len(ROBOT.joints)
 STILL = 0.03  # share of full speed below which motion fades out
 OBJECT_GAP = 13  # column of the object features: gap to the nearest other object
 
@@ -80,20 +81,22 @@ class Dynamics(nn.Module):
     action_scale: Tensor
     motion_scale: Tensor
 
-    def __init__(self, spec: DynamicsSpec = DynamicsSpec(), robot=ROBOT):
-        """Build the networks for a robot."""
+    def __init__(self, spec: DynamicsSpec = DynamicsSpec(), robot: Optional[Robot] = None):
+        """Build the networks for a robot, by default the one that ships."""
         super().__init__()
-        self.spec, self.robot = spec, robot
+        robot = robot or load_robot()
+        self.spec, self.robot, self.num_joints = spec, robot, len(robot.joints)
         angle = np.arange(spec.num_probes) * 2 * np.pi / spec.num_probes
-        rim = robot.base_radius_m * np.stack([np.cos(angle), np.sin(angle)], -1)
+        rim = robot.footprint.radius_m * np.stack([np.cos(angle), np.sin(angle)], -1)
         self._constant('probes', np.concatenate([[[0.0, 0.0]], rim]).T)  # 2 p
         for field in ('low', 'high', 'max_speed'):
             self._constant(f'joint_{field}', robot.joint_array(field))
-        self._constant('twist_scale', [robot.linear_high_mps, 0.2, robot.angular_max_radps])
+        drive = robot.drive
+        self._constant('twist_scale', [drive.linear_high_mps, 0.2, drive.angular_max_radps])
         self._constant('action_scale', np.concatenate(
-            [[robot.linear_high_mps, robot.angular_max_radps], robot.joint_array('max_speed')]))
+            [[drive.linear_high_mps, drive.angular_max_radps], robot.joint_array('max_speed')]))
         self._constant('motion_scale', MOTION_SCALE)
-        h, o, j = spec.hidden, spec.object_hidden, NUM_JOINTS
+        h, o, j = spec.hidden, spec.object_hidden, self.num_joints
         base_inputs = 3 + 3 * j + j + (2 + j) + spec.num_probes + 3
         object_inputs = 17 + spec.object_embedding
         self.object_in = nn.Sequential(nn.Linear(object_inputs, o), nn.SiLU(), nn.Linear(o, o),
@@ -127,9 +130,9 @@ class Dynamics(nn.Module):
         """
         b, k = objects.shape[:2]
         zeros = pose.new_zeros
-        return RoomState(pose, zeros(b, 3), joints, zeros(b, NUM_JOINTS), objects,
+        return RoomState(pose, zeros(b, 3), joints, zeros(b, self.num_joints), objects,
                          zeros(b, k, 3), zeros(b, self.spec.hidden),
-                         zeros(b, 2 + NUM_JOINTS + k))
+                         zeros(b, 2 + self.num_joints + k))
 
     def forward(self, state: RoomState, action: Tensor, noise: Tensor, scene: dict, seen=None):
         """
@@ -158,7 +161,7 @@ class Dynamics(nn.Module):
         mean, spread = posterior.chunk(2, -1)
         latent = mean + noise * (F.softplus(spread) + 0.01)
         y = self.head(torch.cat([x, hidden, latent], -1))
-        j = NUM_JOINTS
+        j = self.num_joints
         direct = self.linear(torch.cat([state.twist / self.twist_scale,
                                         state.joint_speed / self.joint_max_speed,
                                         action / self.action_scale], -1))
@@ -208,7 +211,7 @@ class Dynamics(nn.Module):
         wx = state.pose[:, 0:1] + c * px - s * py
         wy = state.pose[:, 1:2] + s * px + c * py
         clearance = self._clearance(wx, wy, scene)  # b p
-        radius = self.robot.base_radius_m
+        radius = self.robot.footprint.radius_m
         gap = clearance[:, :1] - radius
         slope = self._slope(state.pose[:, 0:1], state.pose[:, 1:2], c, s, scene)
         span = self.joint_high - self.joint_low

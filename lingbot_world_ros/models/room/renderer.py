@@ -13,8 +13,11 @@ Source: deferred neural textures (Thies et al. 2019), tri-planes (Chan et al. 20
 tracing (Hart 1996), cone start depths (Quilez); no code taken from there.
 """
 from dataclasses import dataclass
+from typing import Optional
 
-from lingbot_world_ros.robots.robot import ARM_SEGMENTS, ROBOT
+from lingbot_world_ros.robots.arm import SEGMENTS
+from lingbot_world_ros.robots.load import load_robot
+from lingbot_world_ros.robots.robot import Robot
 from lingbot_world_ros.worlds.scenes import get_scene, Scene, WALL_HEIGHT_M
 import numpy as np
 import torch
@@ -115,9 +118,10 @@ class Renderer(nn.Module):
     starts: Tensor
     ends: Tensor
 
-    def __init__(self, spec: RendererSpec = RendererSpec(), robot=ROBOT):
+    def __init__(self, spec: RendererSpec = RendererSpec(), robot: Optional[Robot] = None):
         """Build the shared network and the constant rays of the robot's camera."""
         super().__init__()
+        robot = robot or load_robot()
         self.spec, self.robot = spec, robot
         self.autocast = False  # bfloat16 in the convolutions; geometry always stays float32
         camera = robot.camera
@@ -130,12 +134,12 @@ class Renderer(nn.Module):
         self.centre = (float(camera.k[0, 2]), float(camera.k[1, 2]))
         self.eye = tuple(float(v) for v in camera.position_m)
         self._constant('pixels_half', _pixel_centres(camera, 2).T)
-        for name, points in zip(('starts', 'ends'), zip(*ARM_SEGMENTS)):
+        for name, points in zip(('starts', 'ends'), zip(*SEGMENTS)):
             self.register_buffer(name, torch.tensor(points), persistent=False)
         f, w, low = spec.feature_channels, spec.width, spec.width_low
         self.shade_in = nn.Conv1d(3 * spec.plane_channels + 1, 48, 1)
         self.shade_out = nn.Conv1d(48, f, 1)
-        self.arm_in = nn.Conv2d(4 * len(ARM_SEGMENTS), 32, 3, padding=1)
+        self.arm_in = nn.Conv2d(4 * len(SEGMENTS), 32, 3, padding=1)
         self.arm_mid = nn.Conv2d(32, 32, 3, padding=1)
         self.stem = nn.Conv2d(4 * (f + 1) + (f + 3) + 32, w, 3, padding=1)
         self.down = nn.Conv2d(w, low, 3, stride=2, padding=1)
@@ -305,7 +309,7 @@ class Renderer(nn.Module):
         :return: (b, 4 * segments, h/2, w/2): per link segment nearness, signed offset across,
             place along, inverse depth
         """
-        points = self.robot.arm_points(joints, _TorchMath)  # b p 3
+        points = self.robot.arm.points(joints, _TorchMath)  # b p 3
         optical = points @ self.optical_from_base[:3, :3].T + self.optical_from_base[:3, 3]
         z = optical[..., 2].clamp_min(0.05)
         u = self.focal * optical[..., 0] / z + self.centre[0]
@@ -336,7 +340,7 @@ class Renderer(nn.Module):
 
 
 class _TorchMath:
-    """The three functions that ``RobotSpec.arm_points`` needs, from torch."""
+    """The three functions that ``Arm.points`` needs, from torch."""
 
     cos, sin, stack = torch.cos, torch.sin, torch.stack
 
