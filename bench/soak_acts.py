@@ -49,7 +49,7 @@ class Client:
 
     def __init__(self, soak):
         start_ros([])
-        self.services, self.status, self.num_statuses = {}, None, 0
+        self.services, self.status = {}, None
         self._soak = soak
         self._node = rclpy.create_node('soak')
         self._executor = SingleThreadedExecutor()
@@ -61,7 +61,6 @@ class Client:
 
     def _on_status(self, msg):
         self.status = msg
-        self.num_statuses += 1
 
     def close(self):
         """Leave the graph."""

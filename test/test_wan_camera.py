@@ -12,10 +12,10 @@ from lingbot_world_ros.actions.camera_path import (CameraPath, keys_to_path,  # 
 from lingbot_world_ros.errors import SpecError  # noqa: E402
 from lingbot_world_ros.geometry.rotation import rotation_from_vector  # noqa: E402, I100
 from lingbot_world_ros.models.wan.camera import (clip_keys, clip_steps, latent_steps,  # noqa: E402
-                                                 packed_rays, ray_tokens, RayGrid,
+                                                 RayGrid,
                                                  REST_ROTATION_RAD, REST_TRANSLATION,
                                                  unit_translations)
-from lingbot_world_ros.models.wan.spec import VideoSize  # noqa: E402
+from lingbot_world_ros.models.wan.spec import PATCH, VideoSize  # noqa: E402
 
 GOLDEN = Path(__file__).resolve().parents[2] / 'shared' / 'golden'
 needs_golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason='golden vectors are not here')
@@ -47,6 +47,19 @@ def pose(translation=(0, 0, 0), rotation=(0, 0, 0)):
     return T
 
 
+def packed_rays(tokens, size):
+    """Put tokens where their latents are, (1, 64 c, f, h, w): the layout of the public code."""
+    rows, columns = size.grid
+    _, ph, pw = PATCH
+    x = tokens.view(-1, rows, columns, tokens.shape[-1] // (ph * pw), ph, pw)  # f rows cols c . .
+    return x.permute(3, 0, 1, 4, 2, 5).reshape(1, x.shape[3], -1, *size.latent)
+
+
+def ray_tokens(steps):
+    """Return the tokens of a camera whose axis is in the middle of the frame."""
+    return RayGrid(SIZE, (500, 500, 32, 24)).tokens(steps)
+
+
 def channel(tokens, size, index):
     """Return one ray channel of all pixels, (f, H, W), out of the packed layout."""
     rays = packed_rays(tokens, size)[0, index * 64:(index + 1) * 64]  # rs f h w
@@ -74,7 +87,7 @@ def test_rays_from_poses_are_those_of_the_public_code(name):
 
 
 def test_rays_of_a_camera_at_rest():
-    tokens = ray_tokens(np.eye(4)[None], 500, 500, 32, 24, SIZE)
+    tokens = ray_tokens(np.eye(4)[None])
     assert tokens.shape == (1, 3 * 4, 1536)
     for axis in range(3):
         assert channel(tokens, SIZE, axis).eq(0).all()
@@ -88,7 +101,7 @@ def test_rays_of_a_camera_at_rest():
 
 def test_rays_begin_at_the_camera_and_turn_with_it():
     quarter_right = pose((1, 2, 3), (0, np.pi / 2, 0))
-    tokens = ray_tokens(np.stack([np.eye(4), quarter_right]), 500, 500, 32, 24, SIZE)
+    tokens = ray_tokens(np.stack([np.eye(4), quarter_right]))
     assert tokens.shape == (1, 2 * 12, 1536)
     origin = [channel(tokens, SIZE, axis)[1].unique().tolist() for axis in range(3)]
     assert origin == [[1.0], [2.0], [3.0]]
@@ -97,7 +110,7 @@ def test_rays_begin_at_the_camera_and_turn_with_it():
 
 
 def test_token_holds_its_pixels_with_the_latent_as_the_fastest_index():
-    tokens = ray_tokens(np.eye(4)[None], 500, 500, 32, 24, SIZE)[0]
+    tokens = ray_tokens(np.eye(4)[None])[0]
     x = channel(tokens[None], SIZE, 3)[0]
     row, column, ph, pw, r, s = 1, 2, 1, 0, 5, 3  # of the token, latent in it, pixel in that
     pixel = x[row * 16 + ph * 8 + r, column * 16 + pw * 8 + s]
@@ -119,7 +132,8 @@ def test_networks_with_keys_take_directions_then_keys():
 
 
 def test_tokens_come_in_the_dtype_of_the_network():
-    tokens = ray_tokens(np.eye(4)[None], 50, 50, 32, 24, SIZE, 'cpu', torch.bfloat16)
+    grid = RayGrid(SIZE, (50, 50, 32, 24), 'cpu')
+    tokens = grid.tokens(np.eye(4)[None], dtype=torch.bfloat16)
     assert tokens.dtype == torch.bfloat16
 
 

@@ -6,8 +6,8 @@ import pytest
 torch = pytest.importorskip('torch')
 
 from lingbot_world_ros.errors import SpecError  # noqa: E402, I100
-from lingbot_world_ros.models.wan.condition import (condition, condition_video,  # noqa: E402
-                                                    mask_latents, resize_image)
+from lingbot_world_ros.models.wan.condition import (condition, mask_latents,  # noqa: E402
+                                                    resize_image)
 from lingbot_world_ros.models.wan.spec import VideoSize  # noqa: E402
 
 
@@ -45,12 +45,6 @@ def test_image_of_the_right_size_is_only_shifted():
 def test_other_images_are_refused(bad):
     with pytest.raises(SpecError, match='convert it to RGB'):
         resize_image(bad, VideoSize(16, 16))
-
-
-def test_clip_to_encode_is_the_image_then_grey():
-    video = condition_video(torch.ones(3, 16, 32), 9)
-    assert video.shape == (1, 3, 9, 16, 32)
-    assert video[:, :, 0].eq(1).all() and video[:, :, 1:].eq(0).all()
 
 
 def test_mask_comes_before_the_image():

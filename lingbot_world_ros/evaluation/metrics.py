@@ -10,6 +10,7 @@ import numpy as np
 
 PSNR_CAP_DB = 60.0  # of identical images, so that means stay finite
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+CONFIDENCE_95 = 0.5 - 0.95 / 2, 0.5 + 0.95 / 2  # quantiles
 
 
 def mean_squared_error(pred: np.ndarray, true: np.ndarray, mask=None) -> np.ndarray:
@@ -172,16 +173,13 @@ def area_under_roc(score: np.ndarray, positive: np.ndarray) -> float:
     return float((rank_sum - num_pos * (num_pos + 1) / 2) / (num_pos * num_neg))
 
 
-def bootstrap_mean(values: np.ndarray, seed: int = 0, weights=None, num_draws: int = 2000,
-                   level: float = 0.95) -> tuple:
+def bootstrap_mean(values: np.ndarray, weights=None, num_draws: int = 2000) -> tuple:
     """
-    Mean over sequences with a percentile bootstrap confidence interval.
+    Mean over sequences with a 95 % percentile bootstrap confidence interval.
 
     :param values: (n,), one number per sequence; NaN entries are left out
-    :param seed: of the resampling
     :param weights: (n,) denominators: the summary is then sum(values) / sum(weights)
     :param num_draws: bootstrap resamples
-    :param level: confidence level
     :return: mean, low, high; NaN without a finite value
     """
     values = np.asarray(values, np.float64)
@@ -190,26 +188,22 @@ def bootstrap_mean(values: np.ndarray, seed: int = 0, weights=None, num_draws: i
     values, weights = values[finite], weights[finite]
     if len(values) == 0 or weights.sum() == 0:
         return (float('nan'),) * 3
-    draws = np.random.default_rng(seed).integers(len(values), size=(num_draws, len(values)))
+    draws = np.random.default_rng(0).integers(len(values), size=(num_draws, len(values)))
     means = values[draws].sum(1) / np.maximum(weights[draws].sum(1), 1e-12)
-    low, high = np.quantile(means, [0.5 - level / 2, 0.5 + level / 2])
+    low, high = np.quantile(means, CONFIDENCE_95)
     return float(values.sum() / weights.sum()), float(low), float(high)
 
 
-def bootstrap_rows(statistic, *arrays, seed: int = 0, num_draws: int = 300,
-                   level: float = 0.95) -> tuple:
+def bootstrap_rows(statistic, *arrays) -> tuple:
     """
-    Any statistic of whole sequences with a percentile bootstrap confidence interval.
+    Any statistic of whole sequences with a 95 % percentile bootstrap confidence interval.
 
     :param statistic: called with the arrays, returns a number
     :param arrays: (n, ...) each; row i of all of them belongs to sequence i
-    :param seed: of the resampling
-    :param num_draws: bootstrap resamples
-    :param level: confidence level
     :return: statistic, low, high
     """
-    rng, count = np.random.default_rng(seed), len(arrays[0])
-    draws = [rng.integers(count, size=count) for _ in range(num_draws)]
+    rng, count = np.random.default_rng(0), len(arrays[0])
+    draws = [rng.integers(count, size=count) for _ in range(300)]
     values = [statistic(*(a[rows] for a in arrays)) for rows in draws]
-    low, high = np.nanquantile(values, [0.5 - level / 2, 0.5 + level / 2])
+    low, high = np.nanquantile(values, CONFIDENCE_95)
     return float(statistic(*arrays)), float(low), float(high)

@@ -17,6 +17,7 @@ STATE_ROWS = (('position [m]', 'position_m', 3), ('yaw [deg]', 'yaw_deg', 2),
               ('movable objects [m]', 'object_m', 3), ('depth, relative', 'depth_relative', 3),
               ('depth, RMS [m]', 'depth_rms_m', 3))
 CELL_WIDTH_PX = 240
+SEQUENCES_PER_SCENE = 2  # in the strip
 STRIP_FRAMES = (0, 1, 5, 15, 30, 60, 150, 900)
 
 
@@ -155,14 +156,13 @@ def _share(value):
     return '-' if value is None else f'{100 * value:.1f} %'
 
 
-def strip(found: dict, scenes, frames, per_scene: int = 2) -> np.ndarray:
+def strip(found: dict, scenes, frames) -> np.ndarray:
     """
     Draw truth above imagination, frame by frame.
 
     :param found: method -> Rollout of one set, with ``'truth'`` and ``'imagined'``
     :param scenes: scene names, in the order of the sequences
     :param frames: frames behind the columns of the rollouts
-    :param per_scene: sequences drawn of each scene
     :return: (h, w, 3) uint8 RGB
     """
     count = len(found['truth'].rgb) // len(scenes)
@@ -170,7 +170,7 @@ def strip(found: dict, scenes, frames, per_scene: int = 2) -> np.ndarray:
     names = [name for name in ('truth', 'imagined', 'textbook') if name in found]
     rows = []
     for number, scene in enumerate(scenes):
-        for sequence in range(number * count, number * count + min(per_scene, count)):
+        for sequence in range(number * count, number * count + min(SEQUENCES_PER_SCENE, count)):
             for name in names:
                 rows.append(np.concatenate([
                     _cell_image(found[name].rgb[sequence, c], f'{scene} {name}, frame {frames[c]}')

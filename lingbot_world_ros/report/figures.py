@@ -28,7 +28,7 @@ STYLE: Dict[Any, Any] = {
     'lines.linewidth': 1.5, 'lines.solid_capstyle': 'round', 'legend.frameon': False,
     'legend.fontsize': 8.5, 'path.simplify_threshold': 0.3, 'axes.spines.top': False,
     'axes.spines.right': False, 'axes.axisbelow': True}
-HALF, WHOLE = (5.4, 2.5), (11.0, 2.6)  # inches
+HALF = 5.4, 2.5  # inches: half the width of a page
 LETTERS_PER_INCH, LETTERS_OF_A_LINE = 13, 7  # of legends
 MARGIN_M = 0.3  # around a path
 MAX_POINTS = 700  # per line; more cannot be seen
@@ -37,20 +37,18 @@ MAX_POINTS = 700  # per line; more cannot be seen
 class Drawing:
     """A figure in the making: axes, and at the end SVG."""
 
-    def __init__(self, *, size=HALF, rows=1, ratios=None):
+    def __init__(self, *, size=HALF, rows=1):
         """
         Begin.
 
         :param size: width and height, inches
         :param rows: axes above each other, with one x axis
-        :param ratios: their heights
         """
         with rc_context(STYLE):
             self.figure = Figure(figsize=size, layout='constrained')
             FigureCanvasSVG(self.figure)
             self.figure.patch.set_alpha(0.0)
-            self.axes = self.figure.subplots(rows, 1, sharex=True, squeeze=False,
-                                             height_ratios=ratios)[:, 0]
+            self.axes = self.figure.subplots(rows, 1, sharex=True, squeeze=False)[:, 0]
         for axes in self.axes:
             axes.patch.set_alpha(0.0)
             axes.grid(True)

@@ -28,6 +28,7 @@ FAULTS = ('none', 'failed', 'diverged', 'hung', 'lost', 'out of memory')
 STATES = {0: 'stopped', 1: 'playing', 2: 'paused', 4: 'no world', 5: 'loading a world',
           10: 'error'}
 ERROR = 10
+GAP_S = 1.5  # events of one kind that are further apart stay apart
 
 
 @dataclass(frozen=True)
@@ -240,19 +241,18 @@ def _noun(name, number):
     return f'command{"" if number == 1 else "s"} {name}'
 
 
-def merged(events: List[Event], gap_s: float = 1.5) -> List[Event]:
+def merged(events: List[Event]) -> List[Event]:
     """
-    Put runs of counted events of one kind together.
+    Put runs of counted events of one kind together, unless ``GAP_S`` lies between two.
 
     :param events: in the order of time
-    :param gap_s: events further apart stay apart
     :return: fewer events
     """
     found: List[List[Event]] = []
     newest: Dict[str, List[Event]] = {}
     for event in events:
         run = newest.get(event.kind)
-        if event.kind in COUNTED_EVENTS and run and event.wall_s - run[-1].wall_s < gap_s:
+        if event.kind in COUNTED_EVENTS and run and event.wall_s - run[-1].wall_s < GAP_S:
             run.append(event)
             continue
         newest[event.kind] = [event]

@@ -11,6 +11,7 @@ from PIL import Image
 DIFFERENCE_GAIN = 3
 MAX_PICTURES = 110  # of an animation
 LEAST_MS = 80  # per picture where frames are left out
+MOVIE_QUALITY = 50  # of WebP, 0 to 100
 GAP_PX, BAR_PX = 4, 3
 BAR_RGB = (217, 98, 43)
 
@@ -25,9 +26,9 @@ class Movie(NamedTuple):
     height_px: int
 
 
-def data_uri(data: bytes, kind: str = 'image/webp') -> str:
-    """Return bytes as a data URI."""
-    return f'data:{kind};base64,{base64.b64encode(data).decode("ascii")}'
+def data_uri(webp: bytes) -> str:
+    """Return a picture as a data URI."""
+    return f'data:image/webp;base64,{base64.b64encode(webp).decode("ascii")}'
 
 
 def picture(rgb: Optional[np.ndarray], quality: int = 82) -> str:
@@ -41,7 +42,7 @@ def picture(rgb: Optional[np.ndarray], quality: int = 82) -> str:
     if rgb is None:
         return ''
     file = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(rgb)).save(file, 'WEBP', quality=quality, method=4)
+    Image.fromarray(np.ascontiguousarray(rgb)).save(file, 'WEBP', quality=MOVIE_QUALITY, method=4)
     return data_uri(file.getvalue())
 
 
@@ -64,15 +65,13 @@ def evenly(count: int, number: int) -> List[int]:
     return sorted({int(round(i)) for i in np.linspace(0, max(0, count - 1), min(number, count))})
 
 
-def movie(rows: Sequence[Sequence[Optional[np.ndarray]]], period_s: float,
-          quality: int = 50) -> Movie:
+def movie(rows: Sequence[Sequence[Optional[np.ndarray]]], period_s: float) -> Movie:
     """
     Animate frames side by side; a long run is shown faster than it was.
 
     :param rows: per frame the pictures (h, w, 3) uint8 from left to right, at least one in all;
         one that is missing is replaced by the one before
     :param period_s: sim time between frames
-    :param quality: of WebP, 0 to 100
     :return: data URIs and how fast it runs, 1 is real time
     """
     stride = max(1, -(-len(rows) // MAX_PICTURES))
@@ -87,7 +86,7 @@ def movie(rows: Sequence[Sequence[Optional[np.ndarray]]], period_s: float,
             images.append(Image.fromarray(_beside(shown, (i + 1) / len(rows))))
     file = io.BytesIO()
     images[0].save(file, 'WEBP', save_all=True, append_images=images[1:], duration=wait_ms, loop=0,
-                   quality=quality, method=4)
+                   quality=MOVIE_QUALITY, method=4)
     width, height = images[0].size
     return Movie(data_uri(file.getvalue()), picture(np.asarray(images[0])),
                  stride * period_s * 1000 / wait_ms, width, height)

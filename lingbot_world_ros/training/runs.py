@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """What every training run shares: a time budget, a curve on disk, checkpoints to resume from."""
 import csv
+import math
 import os
 from pathlib import Path
 import time
 
 import torch
+
+WARMUP, FLOOR = 0.02, 0.02  # of the learning rate: share of the time, share of the highest
 
 
 class Run:
@@ -70,13 +73,12 @@ class Run:
             writer.writerow(row)
 
 
-def cosine(progress: float, warmup: float = 0.02, floor: float = 0.02) -> float:
-    """Learning-rate factor: linear warm-up, then a cosine down to ``floor``."""
-    import math
-    if progress < warmup:
-        return max(progress / warmup, 0.05)
-    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * (progress - warmup)
-                                                     / (1 - warmup)))
+def cosine(progress: float) -> float:
+    """Learning-rate factor: linear warm-up, then a cosine down to ``FLOOR``."""
+    if progress < WARMUP:
+        return max(progress / WARMUP, 0.05)
+    return FLOOR + (1 - FLOOR) * 0.5 * (1 + math.cos(math.pi * (progress - WARMUP)
+                                                     / (1 - WARMUP)))
 
 
 @torch.no_grad()

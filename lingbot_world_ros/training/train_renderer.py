@@ -22,6 +22,7 @@ import torch
 from torch.nn import functional as F
 
 HELD_OUT = 0.02  # last share of the episodes, for the curve
+HELD_OUT_BATCHES = 4
 
 
 def main(argv=None):
@@ -175,9 +176,9 @@ class Frames:
         """Draw training frames."""
         return self._at(torch.randint(self.split, (size,), generator=generator))
 
-    def held_out(self, size, batches=4):
+    def held_out(self, size):
         """Yield the same held-out frames on every call, evenly spread."""
-        index = torch.linspace(self.split, self.total - 1, size * batches).long()
+        index = torch.linspace(self.split, self.total - 1, size * HELD_OUT_BATCHES).long()
         yield from (self._at(i) for i in index.split(size))
 
     def _at(self, index):

@@ -21,7 +21,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-RAY_CHANNELS = 6  # origin x y z, direction x y z
 ACT_CHANNELS = 7  # direction x y z, keys w a s d
 
 # A latent frame's motion below these is sensor noise, not a wish: the models see exact rest. At
@@ -166,39 +165,6 @@ class RayGrid:
         constants = constants[:, None, :, None].expand(f, n, -1, p)
         parts = (constants, directions) if keys is None else (directions, constants)
         return torch.cat(parts, 2).to(dtype).reshape(1, f * n, -1)  # 1 n c*p
-
-
-def ray_tokens(steps: np.ndarray, fx: float, fy: float, cx: float, cy: float, size: VideoSize,
-               device=None, dtype=torch.float32) -> Tensor:
-    """
-    Make camera tokens once; a stream keeps a ``RayGrid``.
-
-    :param steps: (f, 4, 4) camera seen from the latent frame before, world units
-    :param fx: focal length in pixels of the frame
-    :param fy: the same along its height
-    :param cx: principal point from the left edge, pixels
-    :param cy: the same from the top
-    :param size: of the frame
-    :param device: where the tokens are made
-    :param dtype: of the tokens
-    :return: (1, n, 1536)
-    """
-    return RayGrid(size, (fx, fy, cx, cy), device).tokens(steps, dtype=dtype)
-
-
-def packed_rays(tokens: Tensor, size: VideoSize) -> Tensor:
-    """
-    Put tokens where their latents are: the layout in which the public code holds rays.
-
-    :param tokens: (1, n, 256 c)
-    :param size: of the frame
-    :return: (1, 64 c, f, h, w)
-    """
-    rows, columns = size.grid
-    _, ph, pw = PATCH
-    x = tokens.view(-1, rows, columns, tokens.shape[-1] // (ph * pw), ph, pw)  # f rows cols c . .
-    x = x.permute(3, 0, 1, 4, 2, 5)  # c f rows ph cols pw
-    return x.reshape(1, len(x), -1, *size.latent)
 
 
 def _pixels_to_tokens(image: Tensor) -> Tensor:

@@ -54,23 +54,11 @@ def resize_image(rgb: np.ndarray, size: VideoSize) -> Tensor:
                          align_corners=False)[0]  # c H W
 
 
-def condition_video(image: Tensor, num_frames: int) -> Tensor:
-    """
-    Build the clip that is encoded to image latents.
-
-    :param image: (3, H, W) -1 to 1
-    :param num_frames: T pixel frames
-    :return: (1, 3, T, H, W): the image, then mid-grey
-    """
-    grey = image.new_zeros(3, num_frames - 1, *image.shape[1:])
-    return torch.cat([image[:, None], grey], 1)[None]  # b c T H W
-
-
 def condition(image_latents: Tensor, first_latent: int = 0) -> Tensor:
     """
     Put the mask before the image latents.
 
-    :param image_latents: (1, 16, f, h, w) normalised, the encoded ``condition_video``
+    :param image_latents: (1, 16, f, h, w) normalised, of the image and mid-grey after it
     :param first_latent: position of the first of them, counted from the start of the clip
     :return: (1, 20, f, h, w); goes behind the 16 noisy channels
     """

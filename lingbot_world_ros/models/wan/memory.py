@@ -122,9 +122,9 @@ def kv_bytes_per_latent(spec: DiTSpec, size: VideoSize, value_bytes: int = 2) ->
     return 2 * spec.num_layers * size.tokens_per_latent * spec.dim * value_bytes
 
 
-def text_encoder_bytes(precision: str = 'bf16') -> int:
-    """Return the bytes of UMT5-XXL's encoder."""
-    return TEXT_ENCODER_PARAMETERS * DTYPE_BYTES[precision]
+def text_encoder_bytes() -> int:
+    """Return the bytes of UMT5-XXL's encoder in bf16."""
+    return TEXT_ENCODER_PARAMETERS * DTYPE_BYTES['bf16']
 
 
 def vae_cache_bytes(size: VideoSize, value_bytes: int = 4) -> int:

@@ -188,7 +188,7 @@ class ParallelStream:
     """
 
     def __init__(self, dit, vae, spec, intrinsics, *, make_dit: Callable, devices: Sequence[str],
-                 decoder=None, noise: Optional[Callable] = None, timeout_s: float = ANSWER_S):
+                 decoder=None, timeout_s: float = ANSWER_S):
         """
         Start the other processes and load the network there.
 
@@ -200,7 +200,6 @@ class ParallelStream:
             ``functools.partial`` of one)
         :param devices: by rank, see ``devices_for``
         :param decoder: as for ``CausalStream``; ``OnDevice`` if it is somewhere else
-        :param noise: as for ``CausalStream``
         :param timeout_s: longest time for a call or an exchange
         :raises SpecError: the devices cannot share this network, or what ``make_dit`` raises
         """
@@ -208,8 +207,7 @@ class ParallelStream:
         self._make_rank = partial(_rank_stream, make_dit, tuple(devices), spec, intrinsics)
         self._devices = tuple(devices)
         dit.parallel = Ulysses(dit.spec.num_heads, 0, len(devices))
-        self._stream = RankStream(dit, _Encoded(), spec, intrinsics, decoder=decoder or vae,
-                                  noise=noise)
+        self._stream = RankStream(dit, _Encoded(), spec, intrinsics, decoder=decoder or vae)
         self._num_snapshots = 0
         self._dropped: List[int] = []
         self._ranks = self._started()

@@ -23,8 +23,7 @@ MAX_GUIDANCE = 100
 
 # Of the public causal checkpoints: positions in the list of 1000 steps.
 FAST_V1_INDICES, FAST_V1_SHIFT = (0, 179, 358, 679), 10.0
-FAST_V2_INDICES, FAST_V2_SHIFT = (0, 250, 500, 750), 10.0  # 14B
-FAST_V2_SMALL_SHIFT = 5.0  # 1.3B, with the same indices
+FAST_V2_INDICES, FAST_V2_SMALL_SHIFT = (0, 250, 500, 750), 5.0  # of the 1.3B; 14B: 10
 
 # Qualities to stay away from, with the words the bidirectional models were published with. The
 # end of the list also names people, pedestrians, tourists, bodies, skin, limbs, faces, cars and

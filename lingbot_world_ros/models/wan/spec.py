@@ -6,7 +6,7 @@ The backbone is that of Wan2.2 (image to video), with camera adapters in every b
 """
 from dataclasses import dataclass, fields
 import math
-from typing import Dict, Optional, Tuple
+from typing import Dict, Tuple
 
 from lingbot_world_ros.errors import SpecError
 
@@ -193,13 +193,3 @@ def num_latents(num_frames: int) -> int:
         raise SpecError(f'num_frames={num_frames} is not 4n + 1; use {low} or '
                         f'{low + FRAMES_PER_LATENT}.')
     return (num_frames - 1) // FRAMES_PER_LATENT + 1
-
-
-def num_frames(num_latents: int, starts_clip: Optional[bool] = True) -> int:
-    """
-    Return how many pixel frames latent frames decode to.
-
-    :param num_latents: latent frames, at least 1
-    :param starts_clip: the first of them is the first of the clip and gives one frame, not four
-    """
-    return FRAMES_PER_LATENT * num_latents - (FRAMES_PER_LATENT - 1 if starts_clip else 0)

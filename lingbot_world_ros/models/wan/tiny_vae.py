@@ -128,16 +128,14 @@ class TinyVAE(nn.Module):
             self.register_buffer(name, torch.tensor(values, device='cpu').view(1, -1, 1, 1),
                                  persistent=False)
 
-    def set_decoder(self, dtype: torch.dtype, channels_last: Optional[bool] = None):
+    def set_decoder(self, dtype: torch.dtype):
         """
-        Choose in which numbers and in which order in memory it works.
+        Choose in which numbers it works; those of 16 bits in the order that GPUs want.
 
         :param dtype: torch.float32, torch.bfloat16 or torch.float16
-        :param channels_last: what GPUs want for 16 bits; None is: with 16 bits only
         :return: itself
         """
-        if channels_last is None:
-            channels_last = dtype.itemsize == 2
+        channels_last = dtype.itemsize == 2
         self.decoder.to(dtype, memory_format=(
             torch.channels_last if channels_last else torch.contiguous_format))
         return self

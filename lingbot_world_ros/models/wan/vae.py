@@ -408,16 +408,14 @@ class WanVAE(nn.Module):
             self.register_buffer(name, torch.tensor(values, device='cpu').view(1, -1, 1, 1, 1),
                                  persistent=False)
 
-    def set_decoder(self, dtype: torch.dtype, channels_last: Optional[bool] = None):
+    def set_decoder(self, dtype: torch.dtype):
         """
-        Choose in which numbers and in which order in memory the decoder works.
+        Choose in which numbers the decoder works; those of 16 bits in the order that GPUs want.
 
         :param dtype: torch.float32, torch.bfloat16 or torch.float16
-        :param channels_last: what GPUs want for 16 bits; None is: with 16 bits only
         :return: itself
         """
-        if channels_last is None:
-            channels_last = dtype.itemsize == 2
+        channels_last = dtype.itemsize == 2
         self.decoder.to(dtype)
         for p in self.decoder.parameters():
             formats = {4: torch.channels_last, 5: torch.channels_last_3d} if channels_last else {}
