@@ -4,9 +4,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 import threading
 
-from lingbot_world_ros.actions.layout import robot_action_layout
+from lingbot_world_ros.actions.layout import joint_velocities_of, robot_action_layout, twists_of
 from lingbot_world_ros.engines.interface import Capabilities, Observation, WorldModel, WorldSpec
 from lingbot_world_ros.errors import SpecError
+from lingbot_world_ros.geometry import se2
 from lingbot_world_ros.geometry.camera import CameraSpec
 from lingbot_world_ros.robots.load import load_robot
 import numpy as np
@@ -40,14 +41,13 @@ class FakeWorld(WorldModel):
         if isinstance(fault, Exception):
             raise fault
         self.actions.append(actions.copy())
-        states = []
-        for action in actions[0]:
-            dt = 1.0 / self.spec.frame_rate_hz
-            c, s = np.cos(self._pose[2]), np.sin(self._pose[2])
-            self._pose = self._pose + dt * np.array([c * action[0], s * action[0], action[1]])
-            self._q = self._q + dt * action[2:]
+        states, names, dt = [], self.spec.action.names, 1.0 / self.spec.frame_rate_hz
+        for twist, speed in zip(twists_of(actions[0], names), joint_velocities_of(
+                actions[0], names, self.spec.robot.joint_names)):
+            self._pose = self._pose + dt * se2.rotated(twist, self._pose[2])
+            self._q = self._q + dt * speed
             self._cov += 0.01
-            states.append(self._state([action[0], 0.0, action[1]], action[2:]))
+            states.append(self._state(twist, speed))
         observation = self._observe(states)
         if fault == 'nan':
             observation.base_pose[...] = np.nan

@@ -46,7 +46,7 @@ def path(buffer, times_s, joint=0, current=HOME):
 
 def test_nothing_commanded_means_stand_still_and_hold(buffer):
     out = targets(buffer, num_frames=2)
-    assert not out.twist.any() and out.twist.shape == (2, 2)
+    assert not out.twist.any() and out.twist.shape == (2, 3)
     assert np.isnan(out.joint_position).all() and out.joint_position.shape == (2, 5)
     assert not out.joint_velocity.any()
     assert out.valid_until_ns == 0
@@ -54,7 +54,7 @@ def test_nothing_commanded_means_stand_still_and_hold(buffer):
 
 def test_twist_reaches_targets_until_it_times_out_once(buffer):
     buffer.twist([0.3, 0.0, 0.0], [0.0, 0.0, -0.5], 0)
-    assert targets(buffer, SECOND_NS // 2).twist.tolist() == [[0.3, -0.5]]
+    assert targets(buffer, SECOND_NS // 2).twist.tolist() == [[0.3, 0.0, -0.5]]
     assert not targets(buffer, SECOND_NS // 2 + 1).twist.any()
     assert not targets(buffer, 2 * SECOND_NS).twist.any()
     assert (buffer.accepted, buffer.timed_out) == (1, 1)
@@ -89,10 +89,10 @@ def test_a_zero_twist_that_falls_silent_is_no_timeout(buffer):
 
 
 @pytest.mark.parametrize('linear, angular, wanted', [
-    ([9.0, 0, 0], [0, 0, 0], [ROBOT.drive.linear_high_mps, 0.0]),
-    ([-9.0, 0, 0], [0, 0, 9.0], [ROBOT.drive.linear_low_mps, ROBOT.drive.angular_max_radps]),
-    ([0.2, 0.1, 0], [0, 0, 0], [0.2, 0.0]),
-    ([0.2, 0, 0], [0, 0.3, 0], [0.2, 0.0]),
+    ([9.0, 0, 0], [0, 0, 0], [ROBOT.drive.linear_high_mps, 0.0, 0.0]),
+    ([-9.0, 0, 0], [0, 0, 9.0], [ROBOT.drive.linear_low_mps, 0.0, ROBOT.drive.angular_max_radps]),
+    ([0.2, 0.1, 0], [0, 0, 0], [0.2, 0.0, 0.0]),
+    ([0.2, 0, 0], [0, 0.3, 0], [0.2, 0.0, 0.0]),
 ])
 def test_twist_beyond_limits_is_limited_and_counted(buffer, linear, angular, wanted):
     buffer.twist(linear, angular, 0)
@@ -412,7 +412,7 @@ def test_base_velocity_ramps_frame_by_frame_and_keeps_its_state():
     buffer.twist([0.35, 0, 0], [0, 0, 1.0], 0)
     first = speeds(0, 3)
     assert first.twist[:, 0] == pytest.approx([0.1, 0.2, 0.3])
-    assert first.twist[:, 1].tolist() == [1.0] * 3
+    assert first.twist[:, 2].tolist() == [1.0] * 3
     assert first.valid_until_ns == 3 * tenth_ns  # the ramp goes on
     assert speeds(0, 3).twist[:, 0] == pytest.approx([0.1, 0.2, 0.3])
     assert speeds(3, 2).twist[:, 0] == pytest.approx([0.35, 0.35])
@@ -428,7 +428,19 @@ def test_limits_of_the_profile_narrow_those_of_the_engine():
     buffer = CommandBuffer(spec)
     for sign, speed in ((1.0, 0.5), (-1.0, ROBOT.drive.linear_low_mps)):
         buffer.twist([sign * 9.0, 0, 0], [0, 0, 9.0], 0)
-        assert targets(buffer).twist.tolist() == [[speed, ROBOT.drive.angular_max_radps]]
+        assert targets(buffer).twist.tolist() == [[speed, 0.0, ROBOT.drive.angular_max_radps]]
+
+
+@pytest.mark.parametrize('speed', [0.25, -0.25])
+def test_a_velocity_that_was_reached_holds_for_longer_than_the_step(speed):
+    """1 rad/s^2 and frames of 0.1 s: 0.25 rad/s from the third frame on, told until 0.5 s."""
+    spec = replace(SPEC, limits=Limits(joint_acceleration=1.0))
+    buffer, tenth_ns = CommandBuffer(spec), SECOND_NS // 10
+    buffer.joints([PAN], [], [speed], 0)
+    assert targets(buffer, 0, 0, 2, tenth_ns).valid_until_ns == 2 * tenth_ns  # it speeds up
+    out = targets(buffer, 0, 0, 3, tenth_ns)
+    assert out.joint_velocity[:, 0] == pytest.approx(np.sign(speed) * np.array([0.1, 0.2, 0.25]))
+    assert out.valid_until_ns == 6 * tenth_ns  # a frame that begins in time is finished
 
 
 def test_joint_acceleration_limits_velocities_and_the_way_to_a_position():

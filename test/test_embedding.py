@@ -112,7 +112,7 @@ def test_latch_repeats_the_last_frame_and_cuts_what_is_too_long():
 
 @pytest.mark.parametrize('late_s, first', [(-1.0, 0), (0.0, 0), (2 * DT, 2), (9.0, 3)])
 def test_latch_leaves_out_what_is_past_of_a_long_embedding(late_s, first):
-    embedding = make_embedding(lambda b: None, num_frames=6)
+    embedding = replace(make_embedding(lambda b: None, num_frames=6), stamp_ns=7_000_000_000)
     embedding.embedding[:, 0] = 0.01 * np.arange(6)
     start_ns = embedding.stamp_ns + round(late_s * 1e9)
     rows = actions_at_latch(embedding, LAYOUT, HOME, 3, start_ns)[:, 0]

@@ -165,21 +165,21 @@ def test_arriving_velocity_by_hand(gap, wanted):
 
 def test_pacing_lands_exactly_whatever_the_gap():
     for gap in np.random.default_rng(2).uniform(-1.0, 1.0, 50):
-        pacer = Pacer(np.array([np.inf, np.inf, 1.3]), [-2.0], [2.0])
+        pacer = Pacer(np.array([np.inf, np.inf, np.inf, 1.3]), [-2.0], [2.0])
         goal = np.full((40, 1), gap)
         velocity, position, done = pacer.pace(
-            np.zeros((39, 3)), goal, np.zeros(1), np.array([0.8]), sim_ns=0,
+            np.zeros((39, 4)), goal, np.zeros(1), np.array([0.8]), sim_ns=0,
             period_ns=SECOND_NS // 15)
-        steps = np.diff([0.0, *velocity[:, 2], 0.0])
+        steps = np.diff([0.0, *velocity[:, 3], 0.0])
         assert np.abs(steps).max() <= 1.3 / 15 + 1e-9 and np.abs(velocity).max() <= 0.8
         assert position[-1, 0] == pytest.approx(gap, abs=1e-9) and done
         assert np.abs(position).max() <= abs(gap) + 1e-9
 
 
 def test_pacing_forgets_when_time_goes_back():
-    pacer = Pacer(np.array([1.0, 1.0]), [], [])
+    pacer = Pacer(np.array([1.0, 1.0, 1.0]), [], [])
     args = dict(goal=np.zeros((2, 0)), current=np.zeros(0), speed=np.zeros(0),
                 period_ns=SECOND_NS // 10)
     for sim_ns, wanted in ((0, 0.1), (SECOND_NS // 10, 0.2), (0, 0.1)):
-        velocity, _, done = pacer.pace(np.ones((1, 2)), sim_ns=sim_ns, **args)
-        assert velocity == pytest.approx(np.full((1, 2), wanted)) and not done
+        velocity, _, done = pacer.pace(np.ones((1, 3)), sim_ns=sim_ns, **args)
+        assert velocity == pytest.approx(np.full((1, 3), wanted)) and not done

@@ -13,19 +13,23 @@ from math import inf, isfinite
 from typing import List, Mapping, Optional, Sequence, Tuple
 
 from lingbot_world_ros.actions.camera_columns import camera_columns
-from lingbot_world_ros.actions.layout import ActionLayout, ANGULAR, LINEAR, velocity_name
-from lingbot_world_ros.actions.limits import Limits, Pacer
+from lingbot_world_ros.actions.layout import (ActionLayout, ANGULAR, LATERAL, LINEAR, TWIST,
+                                              velocity_name)
+from lingbot_world_ros.actions.limits import BASE, Limits, Pacer
 from lingbot_world_ros.actions.trajectory import (check_points, MAX_ACCELERATION, MAX_POINTS, Plan,
                                                   Points, splice)
 from lingbot_world_ros.errors import SpecError
+from lingbot_world_ros.robots.drive import Drive, steered
 from lingbot_world_ros.robots.urdf import JointLimits
 import numpy as np
 
 MESSAGE_NS = 5_000_000_000  # how long the newest problem is told
 MAX_WAIT_NS = 86_400 * 1_000_000_000  # until a trajectory starts; beyond it the stamp is wall time
 MESSAGE_LENGTH = 500  # characters; a sender can put whole books into a name
+REST = (0.0, 0.0, 0.0)
 HOLD, VELOCITY, POSITION, TRAJECTORY = range(4)  # what drives a joint
-NOT_DRIVEN = ('linear.y', 'linear.z', 'angular.x', 'angular.y')  # of a twist, by this base
+TWIST_NAMES = ('linear.x', 'linear.y', 'linear.z', 'angular.x', 'angular.y', 'angular.z')
+PLANAR = (0, 1, 5)  # of them, v_x, v_y and w_z
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,7 @@ class CommandSpec:
     ``joint_low`` and ``joint_high`` are (J,) in rad or m. A velocity command that is not repeated
     for ``timeout_s`` becomes zero; ``ages_in_sim_time`` says in which time. ``limits`` and
     ``joint_speed_limit`` ((J,) rad/s or m/s, empty for none) hold on top of those of the layout.
+    A base that is steered turns on circles of at least 1 / ``max_curvature`` metres.
     """
 
     action: ActionLayout
@@ -62,6 +67,7 @@ class CommandSpec:
     ages_in_sim_time: bool = False
     limits: Limits = Limits()
     joint_speed_limit: Tuple[float, ...] = ()
+    max_curvature: float = inf  # 1/m
 
     def __post_init__(self):
         """Refuse layouts that cannot carry the commands."""
@@ -104,15 +110,34 @@ class CommandSpec:
         return replace(self, joint_low=low, joint_high=high,
                        joint_speed_limit=tuple(limit.speed for limit in limits))
 
+    def driven_by(self, drive: Drive) -> 'CommandSpec':
+        """
+        Keep to what a drive can follow and the layout does not say.
+
+        :param drive: of the robot
+        :return: the new spec
+        :raises SpecError: the world has another robot
+        """
+        if drive.strafes != (LATERAL in self.action_names):
+            wants = 'strafes' if drive.strafes else 'does not strafe'
+            raise SpecError(f'The robot {wants}, and the world offers '
+                            f'{", ".join(self.action_names)}; run both with the same robot.')
+        return replace(self, max_curvature=drive.max_curvature)
+
     @cached_property
     def action_names(self) -> Tuple[str, ...]:
         """Names of the action columns, in order."""
         return self.action.names
 
     @cached_property
+    def base_axes(self) -> List[int]:
+        """Which of v_x, v_y, w_z the base follows: 0, 2 and, where it strafes, 1."""
+        return [axis for axis, name in enumerate(TWIST) if name in self.action_names]
+
+    @cached_property
     def base_columns(self) -> List[int]:
-        """Action columns of the base: forward, turn."""
-        return [self.action_names.index(name) for name in (LINEAR, ANGULAR)]
+        """Action columns of ``base_axes``."""
+        return [self.action_names.index(TWIST[axis]) for axis in self.base_axes]
 
     @cached_property
     def joint_columns(self) -> List[int]:
@@ -126,11 +151,14 @@ class CommandSpec:
 
     @cached_property
     def twist_range(self) -> Tuple[Tuple[float, float], ...]:
-        """Lowest and highest forward speed [m/s] and turn rate [rad/s]."""
-        own = [self.action.dims[column] for column in self.base_columns]
-        asked = (self.limits.linear_velocity_mps, self.limits.angular_velocity_radps)
-        return tuple((max(dim.low, -(limit or inf)), min(dim.high, limit or inf))
-                     for dim, limit in zip(own, asked))
+        """Lowest and highest v_x, v_y [m/s] and w_z [rad/s]."""
+        limits = self.limits
+        asked = (limits.linear_velocity_mps,) * 2 + (limits.angular_velocity_radps,)
+        ranges = [(0.0, 0.0)] * BASE
+        for axis, column in zip(self.base_axes, self.base_columns):
+            dim, limit = self.action.dims[column], asked[axis] or inf
+            ranges[axis] = max(dim.low, -limit), min(dim.high, limit)
+        return tuple(ranges)
 
     @cached_property
     def engine_joint_speed(self) -> np.ndarray:
@@ -144,16 +172,17 @@ class CommandSpec:
 
     @cached_property
     def acceleration(self) -> np.ndarray:
-        """Largest accelerations of base forward, base turn and joints, (2 + J,); inf for none."""
+        """Largest accelerations of v_x, v_y, w_z and joints, (3 + J,); inf for none."""
         limits = self.limits
         joints = [limits.joint_acceleration] * len(self.joint_names)
-        asked = [limits.linear_acceleration_mps2, limits.angular_acceleration_radps2, *joints]
+        asked = [limits.linear_acceleration_mps2, limits.linear_acceleration_mps2,
+                 limits.angular_acceleration_radps2, *joints]
         return np.array([value or inf for value in asked])
 
     @cached_property
     def paced_joints(self) -> np.ndarray:
         """Joints that must not be told the goal at once, (J,) bool: the engine is too quick."""
-        return (self.joint_speed < self.engine_joint_speed) | np.isfinite(self.acceleration[2:])
+        return (self.joint_speed < self.engine_joint_speed) | np.isfinite(self.acceleration[BASE:])
 
 
 @dataclass(frozen=True)
@@ -161,7 +190,7 @@ class Targets:
     """
     What one step is asked to do; t frames, J joints.
 
-    ``twist`` (t, 2) float64: v_x [m/s], w_z [rad/s], in base_link, constant over a frame.
+    ``twist`` (t, 3) float64: v_x, v_y [m/s], w_z [rad/s], in base_link, constant over a frame.
     ``joint_position`` (t, J): rad or m after each frame, NaN where no position was asked for.
     ``joint_velocity`` (t, J): rad/s or m/s, zero where a position was asked for.
     ``valid_until_ns``: sim time up to which repeating the last frame's targets is right, 0 for
@@ -199,7 +228,7 @@ class CommandBuffer:
         self._index = {name: column for column, name in enumerate(spec.joint_names)}
         self._speed = spec.joint_speed.tolist()
         self._timeout_ns = round(spec.timeout_s * 1e9)
-        self._twist, self._twist_ns, self._twist_topic = (0.0, 0.0), 0, ''
+        self._twist, self._twist_ns, self._twist_topic = REST, 0, ''
         self._mode = [HOLD] * num_joints
         self._velocity, self._velocity_ns = [0.0] * num_joints, [0] * num_joints
         self._position = [0.0] * num_joints
@@ -207,7 +236,8 @@ class CommandBuffer:
         self._plans: List[Optional[Plan]] = [None] * num_joints
         self._waiting: List[List[Points]] = [[] for _ in range(num_joints)]
         self._current = np.clip(np.zeros(num_joints), spec.joint_low, spec.joint_high)
-        self._pacer = Pacer(spec.acceleration, spec.joint_low, spec.joint_high)
+        self._pacer = Pacer(spec.acceleration, spec.joint_low, spec.joint_high,
+                            spec.max_curvature)
         self._always_paced = bool(spec.paced_joints.any() or np.isfinite(spec.acceleration).any())
 
     @property
@@ -218,7 +248,7 @@ class CommandBuffer:
 
     def clear(self) -> None:
         """Forget every command (after a reset); the counters go on."""
-        self._twist = (0.0, 0.0)
+        self._twist = REST
         self._halt(range(len(self._mode)))
         self._pacer.clear()
 
@@ -236,7 +266,7 @@ class CommandBuffer:
         counts for what is left of it. A stamp in the future counts as now: it cannot make a
         command last longer.
 
-        :param linear: x, y, z [m/s] in base_link; the base follows x
+        :param linear: x, y, z [m/s] in base_link; the base follows x and, if it strafes, y
         :param angular: x, y, z [rad/s]; the base follows z
         :param now_ns: time of arrival, in which commands age
         :param stamp_ns: sim time of the command; 0 means now
@@ -254,11 +284,12 @@ class CommandBuffer:
             self._refuse(topic, f'its stamp is {age_ns * 1e-9:.3f} s of sim time old, more than '
                          f'cmd_timeout_s={self.spec.timeout_s:g}; stamp with the time of /clock '
                          'or with 0')
-        (low, high), (turn_low, turn_high) = self.spec.twist_range
-        self._twist = (min(max(values[0], low), high), min(max(values[5], turn_low), turn_high))
+        ranges = self.spec.twist_range
+        v_x, v_y, w_z = (min(max(values[i], low), high) for i, (low, high) in zip(PLANAR, ranges))
+        self._twist = v_x, v_y, float(steered(v_x, w_z, self.spec.max_curvature))
         self._twist_ns, self._twist_topic = now_ns - age_ns, topic
         self.accepted += 1
-        if any(values[1:5]) or self._twist != (values[0], values[5]):
+        if any(values[2:5]) or self._twist != (values[0], values[1], values[5]):
             self._tell_twist_changes(values, topic)
 
     def joints(self, names: Sequence[str], position: Sequence[float],
@@ -320,6 +351,7 @@ class CommandBuffer:
         :param topic: where it came from, for the message
         :raises SpecError: wrong length or not finite; nothing changed
         """
+        self._require_joints(topic)
         names = self.spec.joint_names
         if len(values) != len(names):
             self._refuse(topic, f'{len(values)} values for {len(names)} joints; send one for each '
@@ -355,6 +387,7 @@ class CommandBuffer:
         :raises SpecError: unknown joint, wrong length, not finite, bad times, all past, a start
             days ahead, or a last point in motion; nothing changed
         """
+        self._require_joints(topic)
         if not len(times_s):
             columns = (self._joint_columns(names, topic) if len(names)
                        else range(len(self._mode)))
@@ -432,7 +465,7 @@ class CommandBuffer:
         if current is not None:
             self._current = current
         num_joints = len(self._mode)
-        velocity = np.zeros((num_frames, 2 + num_joints))
+        velocity = np.zeros((num_frames, BASE + num_joints))
         goal = np.full((num_frames + 1, num_joints), np.nan)
         end_ns = sim_ns + num_frames * period_ns
         valid_ns = []
@@ -455,7 +488,7 @@ class CommandBuffer:
             elif mode in (POSITION, TRAJECTORY):
                 goal[:, column] = self._position[column]
             elif mode == VELOCITY:
-                apply(2 + column, self._velocity[column], self._velocity_ns[column])
+                apply(BASE + column, self._velocity[column], self._velocity_ns[column])
         position = goal[1:]
         if self._always_paced or min(self._way_speed, default=inf) < inf:
             velocity, position, done = self._paced(velocity, goal, sim_ns, period_ns)
@@ -463,7 +496,8 @@ class CommandBuffer:
                 valid_ns.append(end_ns)
         else:
             self._pacer.clear()
-        return Targets(velocity[:, :2], position, velocity[:, 2:], min(valid_ns, default=0))
+        return Targets(velocity[:, :BASE], position, velocity[:, BASE:],
+                       min(valid_ns, default=0))
 
     def _follow(self, column, goal, sim_ns, period_ns) -> bool:
         """Fill in where a trajectory leads a joint; False once it is at its end."""
@@ -489,7 +523,7 @@ class CommandBuffer:
         velocity, position, done = self._pacer.pace(
             velocity, np.where(paced, goal, np.nan), np.asarray(self._current, float), speed,
             sim_ns=sim_ns, period_ns=period_ns)
-        velocity[:, 2:][np.isfinite(goal[1:])] = 0.0
+        velocity[:, BASE:][np.isfinite(goal[1:])] = 0.0
         return velocity, np.where(paced, position, goal[1:]), done
 
     def _num_ahead(self, column, sim_ns, begin_ns):
@@ -509,7 +543,7 @@ class CommandBuffer:
 
     def _expire(self, now_ns):
         if any(self._twist) and now_ns - self._twist_ns > self._timeout_ns:
-            self._twist = (0.0, 0.0)
+            self._twist = REST
             self._count_timeout(self._twist_topic)
         moving = False
         for column, mode in enumerate(self._mode):
@@ -536,21 +570,35 @@ class CommandBuffer:
             self.message = ''
 
     def _tell_twist_changes(self, values, topic):
-        changes = [f'{name} {value:g} ignored'
-                   for name, value in zip(NOT_DRIVEN, values[1:5]) if value]
-        if self._twist != (values[0], values[5]):
-            changes.append(f'linear.x {values[0]:g} m/s, angular.z {values[5]:g} rad/s limited to '
-                           f'{self._twist[0]:g} m/s, {self._twist[1]:g} rad/s')
-        (low, high), (turn_low, turn_high) = self.spec.twist_range
+        spec = self.spec
+        driven = [PLANAR[axis] for axis in spec.base_axes]
+        changes = [f'{name} {value:g} ignored' for i, (name, value)
+                   in enumerate(zip(TWIST_NAMES, values)) if value and i not in driven]
+        names, units = [TWIST_NAMES[i] for i in driven], ['m/s'] * (len(driven) - 1) + ['rad/s']
+        taken = [self._twist[axis] for axis in spec.base_axes]
+        if taken != [values[i] for i in driven]:
+            asked = ', '.join(f'{name} {values[i]:g} {unit}'
+                              for name, i, unit in zip(names, driven, units))
+            told = ', '.join(f'{value:g} {unit}' for value, unit in zip(taken, units))
+            changes.append(f'{asked} limited to {told}')
+        *first, last = [f'{name} {low:g} to {high:g}' for name, (low, high)
+                        in zip(names, (spec.twist_range[axis] for axis in spec.base_axes))]
+        circle = ('' if spec.max_curvature == inf else
+                  f'; it turns on circles of at least {1.0 / spec.max_curvature:.2f} m')
         self.clipped += 1
-        self._tell(f'{topic}: {"; ".join(changes)}; the base takes linear.x {low:g} to {high:g} '
-                   f'and angular.z {turn_low:g} to {turn_high:g}, all else must be 0.')
+        self._tell(f'{topic}: {"; ".join(changes)}; the base takes {", ".join(first)} and {last}, '
+                   f'all else must be 0{circle}.')
 
     def _limit_text(self, what, value, column, low, high):
         name = self.spec.joint_names[column]
         return f'{what} {value:g} of {name} limited to {low:g} to {high:g}'
 
+    def _require_joints(self, topic):
+        if not self._index:
+            self._refuse(topic, 'the robot of this world has no joints; send cmd_vel')
+
     def _joint_columns(self, names, topic):
+        self._require_joints(topic)
         index = self._index
         if not len(names):
             self._refuse(topic, f'no joint is named; name some of {", ".join(index)}')

@@ -6,13 +6,15 @@ Action embeddings: commands as motion of the camera and the joints over the comi
 the last moment before a step. No ROS. Camera axes are optical (x right, y down, z forward).
 """
 from dataclasses import dataclass, replace
+from math import inf
 from typing import Callable, Optional, Tuple
 
 from lingbot_world_ros.actions.camera_columns import camera_actions
 from lingbot_world_ros.actions.commands import CommandCounts, CommandSpec, Targets
-from lingbot_world_ros.actions.layout import ActionLayout, velocity_name
+from lingbot_world_ros.actions.layout import ActionLayout, ANGULAR, LINEAR, velocity_name
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.geometry import se2, se3
+from lingbot_world_ros.robots.drive import steered
 import numpy as np
 
 
@@ -115,7 +117,7 @@ def encode(targets: Targets, spec: CommandSpec, camera: CameraModel, current, *,
         tracked = track_positions(targets.joint_position, current, period_s, spec.joint_speed)
         velocity = np.where(np.isnan(tracked), velocity, tracked)
     flat = np.zeros((len(velocity), len(spec.action_names)), np.float32)
-    flat[:, spec.base_columns] = targets.twist
+    flat[:, spec.base_columns] = targets.twist[:, spec.base_axes]
     flat[:, spec.joint_columns] = velocity
     camera, carried = _move_camera(camera, targets.twist, velocity, current, period_s)
     motion = carried if motion is None else motion
@@ -130,7 +132,6 @@ def encode(targets: Targets, spec: CommandSpec, camera: CameraModel, current, *,
 
 def _move_camera(camera, twist, velocity, current, period_s):
     """Return the camera at the start of a step, and its (T, 4, 4) motion over the frames."""
-    twist = np.insert(twist, 1, 0.0, axis=-1)  # nothing moves sideways
     if camera.poses_of is None:
         return camera, camera_motion(twist, period_s, camera.T_base_optical)
     poses = camera.poses_of(np.vstack([current, current + np.cumsum(velocity, 0) * period_s]))
@@ -165,7 +166,7 @@ def check_embedding(embedding: ActionEmbedding, layout: ActionLayout, joint_name
 
 
 def actions_at_latch(embedding: ActionEmbedding, layout: ActionLayout, current, num_frames: int,
-                     start_ns: Optional[int] = None) -> np.ndarray:
+                     start_ns: Optional[int] = None, max_curvature: float = inf) -> np.ndarray:
     """
     Read the actions of one step, tracking positions from where the joints are at this moment.
 
@@ -177,6 +178,7 @@ def actions_at_latch(embedding: ActionEmbedding, layout: ActionLayout, current, 
     :param current: (J,) where the joints would come to rest if let go now, rad or m
     :param num_frames: frames of the step
     :param start_ns: sim time of the frame before the step; None: when it was encoded
+    :param max_curvature: 1/m, of the way of the world's base
     :return: (num_frames, A) float32, finite and inside the limits of ``layout``
     """
     num_rows, past = len(embedding.embedding), 0
@@ -190,4 +192,8 @@ def actions_at_latch(embedding: ActionEmbedding, layout: ActionLayout, current, 
         columns = [layout.names.index(velocity_name(name)) for name in embedding.joint_names]
         tracked = track_positions(goals, current, embedding.period_s, layout.high[columns])
         actions[:, columns] = np.where(np.isnan(tracked), actions[:, columns], tracked)
-    return np.clip(actions, layout.low, layout.high)
+    actions = np.clip(actions, layout.low, layout.high)
+    if max_curvature < inf:
+        forward, turn = (layout.names.index(name) for name in (LINEAR, ANGULAR))
+        actions[:, turn] = steered(actions[:, forward], actions[:, turn], max_curvature)
+    return actions

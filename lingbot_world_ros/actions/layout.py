@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """What an action is made of: named columns with units and limits. NumPy only, no ROS."""
 from dataclasses import dataclass
-from typing import Tuple
+from typing import Sequence, Tuple
 
 from lingbot_world_ros.robots.robot import Robot
 import numpy as np
 
 LINEAR, LATERAL, ANGULAR = 'base.linear.x', 'base.linear.y', 'base.angular.z'
+TWIST = (LINEAR, LATERAL, ANGULAR)  # a base that cannot strafe has no column for the second
 
 
 def velocity_name(joint: str) -> str:
@@ -61,3 +62,31 @@ def robot_action_layout(robot: Robot) -> ActionLayout:
     dims += [ActionDim(velocity_name(j.name), f'{j.unit}/s', -j.max_speed, j.max_speed)
              for j in robot.joints]
     return ActionLayout(tuple(dims))
+
+
+def twists_of(actions: np.ndarray, names: Sequence[str]) -> np.ndarray:
+    """
+    Read the base twist from actions.
+
+    :param actions: (..., a)
+    :param names: of the columns
+    :return: (..., 3) float64 v_x, v_y [m/s], w_z [rad/s] in base_link, 0 without a column
+    """
+    twists = np.zeros((*actions.shape[:-1], 3))
+    for axis, name in enumerate(TWIST):
+        if name in names:
+            twists[..., axis] = actions[..., names.index(name)]
+    return twists
+
+
+def joint_velocities_of(actions: np.ndarray, names: Sequence[str],
+                        joints: Sequence[str]) -> np.ndarray:
+    """
+    Read joint velocities from actions.
+
+    :param actions: (..., a)
+    :param names: of the columns
+    :param joints: J of them
+    :return: (..., J) rad/s or m/s
+    """
+    return actions[..., [names.index(velocity_name(joint)) for joint in joints]]

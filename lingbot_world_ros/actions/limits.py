@@ -5,9 +5,11 @@ from math import inf
 from typing import Tuple
 
 from lingbot_world_ros.errors import SpecError
+from lingbot_world_ros.robots.drive import steered
 import numpy as np
 
 NO_LIMIT = 1e12  # stands for infinity, which times zero would not be a number
+BASE = 3  # columns of the base: v_x, v_y, w_z
 AT_GOAL = 1e-9  # rad, m and their speeds: closer than this is there
 
 
@@ -50,17 +52,20 @@ class Pacer:
 
     What was told is remembered by sim time: encoding a step again, or one that starts in the
     middle of the last one, goes on from the velocity that was told for that moment. Columns are
-    base forward [m/s], base turn [rad/s], then the J joints.
+    v_x, v_y [m/s], w_z [rad/s] of the base, then the J joints.
     """
 
-    def __init__(self, acceleration: np.ndarray, low: np.ndarray, high: np.ndarray):
+    def __init__(self, acceleration: np.ndarray, low: np.ndarray, high: np.ndarray,
+                 max_curvature: float = inf):
         """
         Start at rest.
 
-        :param acceleration: (2 + J,) largest change of velocity per second, infinite for none
+        :param acceleration: (3 + J,) largest change of velocity per second, infinite for none
         :param low: (J,) lowest positions, rad or m; a joint that is too fast to stop stops there
         :param high: (J,) highest positions
+        :param max_curvature: 1/m, of the way of the base; its turn rate falls with its speed
         """
+        self._max_curvature = max_curvature
         self._acceleration = np.minimum(acceleration, NO_LIMIT)
         self._low, self._high = np.asarray(low, float), np.asarray(high, float)
         self.clear()
@@ -75,14 +80,14 @@ class Pacer:
         """
         Limit what one step of T frames is asked to do.
 
-        :param velocity: (T, 2 + J) asked-for velocities
+        :param velocity: (T, 3 + J) asked-for velocities
         :param goal: (T + 1, J) asked-for positions at the start and after each frame, rad or m;
             NaN where none was asked for
         :param current: (J,) where the joints are
         :param speed: (J,) largest speeds on the way to a position
         :param sim_ns: sim time at which the step starts
         :param period_ns: sim time per frame
-        :return: (T, 2 + J) velocities, (T, J) positions after each frame, and whether the last
+        :return: (T, 3 + J) velocities, (T, J) positions after each frame, and whether the last
             frame does what was asked for
         """
         period_s = period_ns * 1e-9
@@ -94,26 +99,27 @@ class Pacer:
         self._start_ns, self._told = sim_ns, [(told, place)]
         for asked, before, after in zip(velocity, goal, goal[1:]):
             follow = ((after - before) / period_s
-                      + arriving_velocity(before - place, self._acceleration[2:], period_s))
+                      + arriving_velocity(before - place, self._acceleration[BASE:], period_s))
             asked = asked.copy()
-            asked[2:] = np.where(np.isnan(after), asked[2:], np.clip(follow, -speed, speed))
+            asked[BASE:] = np.where(np.isnan(after), asked[BASE:], np.clip(follow, -speed, speed))
             told = np.clip(asked, told - change, told + change)
-            free = place + told[2:] * period_s
+            told[2] = steered(told[0], told[2], self._max_curvature)
+            free = place + told[BASE:] * period_s
             reached = np.clip(free, np.fmin(self._low, place), np.fmax(self._high, place))
             stopped = moves & (reached != free)
-            told[2:][stopped] = (reached - place)[stopped] / period_s
+            told[BASE:][stopped] = (reached - place)[stopped] / period_s
             place = reached
             self._told.append((told, place))
-        late = np.abs(np.where(moves, place - goal[-1], told[2:] - velocity[-1, 2:]))
-        base_late = np.abs(told[:2] - velocity[-1, :2])
+        late = np.abs(np.where(moves, place - goal[-1], told[BASE:] - velocity[-1, BASE:]))
+        base_late = np.abs(told[:BASE] - velocity[-1, :BASE])
         done = max(late.max(initial=0.0), base_late.max(),
-                   np.abs(told[2:][moves]).max(initial=0.0)) < AT_GOAL
+                   np.abs(told[BASE:][moves]).max(initial=0.0)) < AT_GOAL
         paced, places = (np.array(rows) for rows in zip(*self._told[1:]))
         return paced, places, bool(done)
 
     def _resume(self, width, sim_ns, period_ns):
-        """Return velocities (2 + J,) and positions (J,), NaN where none, told for a moment."""
+        """Return velocities (3 + J,) and positions (J,), NaN where none, told for a moment."""
         row = (sim_ns - self._start_ns) // period_ns
         if not self._told or row < 0:  # before the first step, or time went back
-            return np.zeros(width), np.full(width - 2, np.nan)
+            return np.zeros(width), np.full(width - BASE, np.nan)
         return self._told[min(row, len(self._told) - 1)]

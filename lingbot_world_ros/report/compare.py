@@ -10,6 +10,7 @@ import tempfile
 from typing import Callable, Dict, List, Optional
 
 import cv2
+from lingbot_world_ros.actions.layout import ANGULAR, LINEAR, twists_of
 from lingbot_world_ros.engines.registry import make_world
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.evaluation import metrics
@@ -376,16 +377,14 @@ def integrate(chapter: Chapter, start: np.ndarray) -> Optional[np.ndarray]:
     :return: (f, 3); None where the engine is not told a twist
     """
     names = list(chapter.spec.action_names)
-    if not {'base.linear.x', 'base.angular.z'} <= set(names) or not np.isfinite(start).all():
+    if not {LINEAR, ANGULAR} <= set(names) or not np.isfinite(start).all():
         return None
-    columns = names.index('base.linear.x'), names.index('base.angular.z')
     poses, per_step = [np.array(start, np.float64)], chapter.segment.world.frames_per_step
     for step in chapter.segment.steps:
         if step.anchors:
             poses[-1] = np.array(step.anchors[-1][:POSE_SIZE])
-        for action in step.actions[:per_step].astype(np.float64):
-            speed_mps, turn_radps = action[list(columns)]
-            moved = se2.exponential((speed_mps, 0.0, turn_radps), chapter.period_s)
+        for twist in twists_of(step.actions[:per_step], names):
+            moved = se2.exponential(twist, chapter.period_s)
             poses.append(se2.compose(poses[-1], moved))
     return np.array(poses)
 

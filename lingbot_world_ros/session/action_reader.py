@@ -129,7 +129,8 @@ class ActionReader:
         if embedding is None or (by_wall and age_ns > timeout_s * 1e9):
             still = np.zeros((1, spec.frames_per_step, len(spec.action.dims)), np.float32)
             return Latched(still, None, None, since_ns)
-        actions = actions_at_latch(embedding, spec.action, resting, spec.frames_per_step, start_ns)
+        actions = actions_at_latch(embedding, spec.action, resting, spec.frames_per_step, start_ns,
+                                   spec.robot.drive.max_curvature)
         return Latched(actions[None], embedding.sequence, embedding.counts, since_ns)
 
     def _check(self, embedding: ActionEmbedding) -> None:

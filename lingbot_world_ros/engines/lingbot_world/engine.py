@@ -10,7 +10,8 @@ from dataclasses import dataclass, fields, replace
 from typing import Optional, Tuple
 
 from lingbot_world_ros.actions.camera_columns import camera_action_dims, camera_motion_of
-from lingbot_world_ros.actions.layout import ActionLayout, robot_action_layout
+from lingbot_world_ros.actions.layout import (ActionLayout, joint_velocities_of,
+                                              robot_action_layout, twists_of)
 from lingbot_world_ros.engines.interface import (Capabilities, Observation, Start, WorldModel,
                                                  WorldSpec)
 from lingbot_world_ros.errors import EngineDiverged, SpecError, unknown_name
@@ -251,11 +252,11 @@ class LingBotWorld(WorldModel):
 
     def _integrated(self, actions):
         """Return the robot after each frame, as commanded."""
-        dt_s, num_joints = 1.0 / FRAME_RATE_HZ, len(self.spec.joints)
-        low, high = (self.spec.robot.joint_array(name) for name in ('low', 'high'))
-        body, bodies = self._body, []
-        for row in actions.astype(np.float64):
-            twist, speed = np.array([row[0], 0.0, row[1]]), row[2:2 + num_joints]
+        dt_s, robot, names = 1.0 / FRAME_RATE_HZ, self.spec.robot, self.spec.action.names
+        low, high = (robot.joint_array(name) for name in ('low', 'high'))
+        actions, body, bodies = actions.astype(np.float64), self._body, []
+        for twist, speed in zip(twists_of(actions, names),
+                                joint_velocities_of(actions, names, robot.joint_names)):
             joints = np.clip(body.joint_position + speed * dt_s, low, high)
             step = se2.rotated(se2.exponential(twist, dt_s), body.base_pose[2])
             body = _Body(body.base_pose + step, twist, joints,
