@@ -55,7 +55,7 @@ def start_inputs(scene: str) -> dict:
     :param scene: scene to start in
     :return: name -> array, batch of one
     """
-    from lingbot_world_ros.engines.room.engine import NUM_LATENT, read_about, WEIGHTS
+    from lingbot_world_ros.models.room.runtime import NUM_LATENT, read_about, WEIGHTS
     from lingbot_world_ros.robots.load import load_robot
     from lingbot_world_ros.worlds.scenes import get_scene
     robot = load_robot()
@@ -100,10 +100,10 @@ def compare(graph: str, scene: str, turns: int) -> dict:
     :return: per runtime p10, p50 [ms] and load time [s]; median over the turns of the ratio of
         their medians; largest difference
     """
-    from lingbot_world_ros.engines.room.engine import Graph, scene_tensors, WEIGHTS
+    from lingbot_world_ros.models.room.runtime import Graph, scene_tensors, WEIGHTS
     path, tensors = WEIGHTS / f'{graph}.onnx', scene_tensors(WEIGHTS, scene)
     inputs, run, load_s = start_inputs(scene), {}, {}
-    for name, make in (('openvino', lambda: Graph(path, tensors, 1, 1)),
+    for name, make in (('openvino', lambda: Graph(path, tensors, 1)),
                        ('onnxruntime', lambda: OnnxRuntime(path, tensors))):
         started_s = time.perf_counter()
         run[name] = make()

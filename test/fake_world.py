@@ -5,7 +5,9 @@ from dataclasses import replace
 import threading
 
 from lingbot_world_ros.actions.layout import joint_velocities_of, robot_action_layout, twists_of
-from lingbot_world_ros.engines.interface import Capabilities, Observation, WorldModel, WorldSpec
+from lingbot_world_ros.engines.interface import (Capabilities, Observation, Start, WorldModel,
+                                                 WorldSpec)
+from lingbot_world_ros.engines.rows import check_actions, chosen_rows, row_starts
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.geometry import se2
 from lingbot_world_ros.geometry.camera import CameraSpec
@@ -29,13 +31,15 @@ class FakeWorld(WorldModel):
         self.actions = []
         self.closed = False
 
-    def reset(self, scene, seed):
+    def reset(self, scenes, seeds, rows=None, *, render=True, start=None):
+        (_, scene, seed), = row_starts(scenes, seeds, rows, 1, self.spec)
         self._pose = np.array([1.0, 2.0, 0.1 * seed])
         self._q = self.spec.robot.joint_array('home')
         self._scene, self._step, self._cov = scene, 0, 0.0
         return self._observe([self._state(np.zeros(3), np.zeros_like(self._q))])
 
     def step(self, actions, render=True):
+        check_actions(actions, 1, self.spec)
         self._step += 1
         fault = self.script.get(self._step)
         if isinstance(fault, Exception):
@@ -61,10 +65,12 @@ class FakeWorld(WorldModel):
         self._cov = 0.0
         return self._observe([self._state(observation.base_twist[0, -1], np.zeros_like(self._q))])
 
-    def snapshot(self):
+    def snapshot(self, rows=None):
+        chosen_rows(rows, 1)
         return self._scene, self._step, self._pose.copy(), self._q.copy(), self._cov
 
-    def restore(self, snapshot):
+    def restore(self, snapshot, rows=None):
+        chosen_rows(rows, 1)
         self._scene, self._step, pose, q, self._cov = snapshot
         self._pose, self._q = pose.copy(), q.copy()
 
@@ -156,14 +162,16 @@ class FakeChunkWorld(FakeWorld):
         self._num_made = 0
         self._lock = threading.Lock()
 
-    def reset(self, scene, seed, render=True, start=None):
+    def reset(self, scenes, seeds, rows=None, *, render=True, start=None):
         with self._one_call('reset'):
+            row_starts(scenes, seeds, rows, 1, self.spec)
             self.starts.append(start)
+            start = start or Start()
             if 'missing.png' in start.images:
                 raise SpecError('missing.png is not there')
             self._prompt, self._image, self._undo = start.prompt, 0, None
             self._frame, self._is_finished = 0, True
-            return super().reset(scene, seed)
+            return super().reset(scenes, seeds, rows)
 
     def step(self, actions, render=True):
         with self._one_call('step'):
@@ -208,10 +216,10 @@ class FakeChunkWorld(FakeWorld):
             shown = super().observe(observation)
             return shown if observation.rgb is not None else replace(shown, rgb=None)
 
-    def snapshot(self):
+    def snapshot(self, rows=None):
         return (*super().snapshot(), self._prompt, self._image, self._frame, self._is_finished)
 
-    def restore(self, snapshot):
+    def restore(self, snapshot, rows=None):
         *state, self._prompt, self._image, self._frame, self._is_finished = snapshot
         super().restore(state)
 

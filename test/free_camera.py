@@ -18,18 +18,19 @@ class FreeCameraWorld(FakeWorld):
         super().__init__(frames_per_step=frames_per_step, scenes=scenes, has_depth=False,
                          **options)
         layout = ActionLayout((*self.spec.action.dims, *camera_action_dims()))
-        self._robot_columns = len(self.spec.action.dims)
         self.spec = replace(self.spec, action=layout, can=CAN, frame_rate_hz=16.0,
                             integrated_states=('base', 'joints'), predicted_states=())
         self.motions, self.prompts, self.anchors, self.start = [], [], [], None
 
-    def reset(self, scene, seed, start=None):
+    def reset(self, scenes, seeds, rows=None, *, render=True, start=None):
+        shown = super().reset(scenes, seeds, rows)
         self.start, self.motions = start, []
-        return super().reset(scene, seed)
+        return shown
 
     def step(self, actions, render=True):
+        shown = super().step(actions)
         self.motions.append(camera_motion_of(actions[0], self.spec.action))
-        return super().step(actions[..., :self._robot_columns])
+        return shown
 
     def set_prompt(self, text):
         self.prompts.append(text)

@@ -3,6 +3,7 @@
 import time
 
 from fake_world import FakeWorld
+from lingbot_world_ros.engines.rows import row_starts
 from lingbot_world_ros.nodes.world_model import WorldModelNode
 import numpy as np
 from rclpy.parameter import Parameter
@@ -18,11 +19,12 @@ class MoodyWorld(FakeWorld):
         super().__init__(scenes=('living_room', 'office', 'faulty', 'slow', 'unloadable'),
                          **options)
 
-    def reset(self, scene, seed):
-        if scene == 'unloadable':
+    def reset(self, scenes, seeds, rows=None, **more):
+        if scenes == 'unloadable':
             raise RuntimeError('the weights of this scene are gone')
+        row_starts(scenes, seeds, rows, 1, self.spec)
         self._objects = np.array([POUF])
-        return super().reset(scene, seed)
+        return super().reset(scenes, seeds, rows, **more)
 
     def step(self, actions, render=True):
         if self._scene == 'faulty':
@@ -34,6 +36,14 @@ class MoodyWorld(FakeWorld):
     def observe(self, observation, render=True):
         self._objects = observation.object_pose[0, -1].copy()
         return super().observe(observation, render)
+
+    def snapshot(self, rows=None):
+        return super().snapshot(rows), self._objects.copy()
+
+    def restore(self, snapshot, rows=None):
+        state, objects = snapshot
+        super().restore(state, rows)
+        self._objects = objects.copy()
 
     def object_names(self, scene):
         return ('pouf',)

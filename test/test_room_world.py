@@ -5,9 +5,10 @@ import shutil
 import subprocess
 import sys
 
-from lingbot_world_ros.engines.room.engine import read_about, RoomWorld, WEIGHTS
+from lingbot_world_ros.engines.room.engine import RoomWorld
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.evaluation.command_sequences import command_sequence
+from lingbot_world_ros.models.room.runtime import read_about, WEIGHTS
 import numpy as np
 import pytest
 from waiting import PATIENCE_S

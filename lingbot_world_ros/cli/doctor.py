@@ -277,7 +277,7 @@ def check_runtime() -> Finding:
 
 def check_weights() -> Finding:
     """The weights that ship are there, and are the bytes that were shipped."""
-    from lingbot_world_ros.engines.room.engine import read_about, WEIGHTS
+    from lingbot_world_ros.models.room.runtime import read_about, WEIGHTS
     try:
         about = read_about(WEIGHTS, verify=True)
     except SpecError as error:

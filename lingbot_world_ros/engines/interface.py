@@ -17,6 +17,8 @@ import numpy as np
 if TYPE_CHECKING:
     from lingbot_world_ros.worlds.definition import ImageCamera
 
+Rows = Union[None, Sequence[int], np.ndarray]  # indices, a mask of all rows, or None for all
+
 
 @dataclass(frozen=True)
 class Capabilities:
@@ -145,30 +147,49 @@ class Start:
     camera: Optional['ImageCamera'] = None
 
 
+@dataclass(frozen=True)
+class State:
+    """Where everything is, to be drawn; one row per world. Scene frame, as in ``Observation``."""
+
+    base_pose: np.ndarray  # (b, 3) x, y [m], yaw [rad]
+    joint_position: np.ndarray  # (b, j) rad or m
+    object_pose: np.ndarray  # (b, n, 3) x, y [m], yaw [rad]
+
+    @staticmethod
+    def of(observation: Observation, t: int = -1) -> 'State':
+        """Return the state in one frame of an observation, by default the last; views."""
+        return State(observation.base_pose[:, t], observation.joint_position[:, t],
+                     observation.object_pose[:, t])
+
+
 class WorldModel(ABC):
     """
-    A batch of worlds that can be reset and stepped.
+    A batch of worlds, its rows, that can be reset and stepped.
 
-    Not thread safe: there is one call at a time. A step either returns a full observation or
-    raises and leaves the state before it untouched. What is returned is the caller's: writing
-    into it changes nothing here. What an engine has besides the abstract methods,
-    ``spec.can`` says; an engine with several frames per step that can undo them is stepped ahead
-    while its frames leave.
+    A row gives what it would give alone. Not thread safe: there is one call at a time. A step
+    either returns a full observation or raises and leaves the state before it untouched. What is
+    returned is the caller's: writing into it changes nothing here. A snapshot holds all there is,
+    so that another engine of the same kind can go on from it. What an engine has besides the
+    abstract methods, ``spec.can`` says; an engine with several frames per step that can undo them
+    is stepped ahead while its frames leave.
     """
 
     spec: WorldSpec
+    batch_size: int = 1
 
     @abstractmethod
-    def reset(self, scene: str, seed: Union[int, Sequence[int]],
-              render: bool = True, start: Optional[Start] = None) -> Observation:
+    def reset(self, scenes: Union[str, Sequence[str]], seeds: Union[int, Sequence[int]],
+              rows: Rows = None, *, render: bool = True,
+              start: Optional[Start] = None) -> Observation:
         """
-        Start over in a scene.
+        Start rows over, each in its scene; the others stay as they are.
 
-        :param scene: one of ``spec.scenes``
-        :param seed: start state; one int, or one per world of the batch
+        :param scenes: of ``spec.scenes``, one for all rows or one for each
+        :param seeds: start states, one int for all rows or one for each
+        :param rows: which; None is all, and has to come first
         :param render: False skips rgb and depth
         :param start: where it can take prompts or images
-        :return: the first observation, t = 1, at sim time zero
+        :return: the first observation of these rows, t = 1, at sim time zero
         :raises SpecError: it cannot start like that (an unknown scene: lists the known ones);
             nothing changed
         """
@@ -181,6 +202,7 @@ class WorldModel(ABC):
         :param actions: (b, t, a) float32, finite and within ``spec.action`` limits
         :param render: False skips rgb and depth (state only, fast)
         :return: the t frames that followed
+        :raises SpecError: another shape; nothing changed
         """
 
     @abstractmethod
@@ -201,12 +223,23 @@ class WorldModel(ABC):
         """Return the names of a scene's movable objects, in the order of ``object_pose``."""
 
     @abstractmethod
-    def snapshot(self) -> Any:
-        """Return an opaque copy of the state, to be handed to ``restore``."""
+    def snapshot(self, rows: Rows = None) -> Any:
+        """
+        Copy the state of rows.
+
+        :param rows: which; None is all
+        :return: an opaque copy, to be handed to ``restore``
+        """
 
     @abstractmethod
-    def restore(self, snapshot: Any) -> None:
-        """Go back to a snapshot; later steps give the same bytes as they did after it."""
+    def restore(self, snapshot: Any, rows: Rows = None) -> None:
+        """
+        Put rows into a state; later steps give the same bytes as they did after it.
+
+        :param snapshot: of as many rows
+        :param rows: that take it over, in the order of the snapshot's; None is all
+        :raises SpecError: another number of rows; nothing changed
+        """
 
     # What an engine may have besides.
 
@@ -239,13 +272,13 @@ class WorldModel(ABC):
         """
         raise self._refusal('cannot take a step back')
 
-    def render(self, state: Observation) -> Observation:
+    def render(self, state: State) -> Observation:
         """
         Draw a state that came from elsewhere; that of the world stays (``can.render``).
 
-        :param state: base, joints and objects of its last frame are drawn
-        :return: what there is to see, t = 1
-        :raises SpecError: it cannot
+        :param state: of all rows, each is drawn in the scene it is in
+        :return: what there is to see of robot and objects at rest, t = 1
+        :raises SpecError: it cannot, or a state of other shapes
         """
         raise self._refusal('draws no state but its own')
 

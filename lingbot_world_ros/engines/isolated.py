@@ -10,11 +10,15 @@ Only trusted code is at the other end of the pipe, so messages are pickled.
 """
 from dataclasses import replace
 import multiprocessing
-from typing import Callable, Optional
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from typing import Any, Callable, Dict, NoReturn, Optional, Tuple
 
-from lingbot_world_ros.engines.interface import WorldModel
+from lingbot_world_ros.engines.interface import Observation, Rows, Start, State, WorldModel
+from lingbot_world_ros.engines.rows import row_starts
 from lingbot_world_ros.errors import EngineLost
 from lingbot_world_ros.processes import begin_as_child, exit_text, portable
+import numpy as np
 
 END_S = 3.0  # an engine that does not end by itself is killed after this long
 ADVANCING = ('reset', 'step', 'observe')  # calls that leave another state
@@ -32,11 +36,10 @@ class IsolatedWorld(WorldModel):
         :raises SpecError: what ``make_world`` raises
         """
         self._make_world = make_world
-        self._process: Optional[multiprocessing.process.BaseProcess] = None
-        self._pipe = None
+        self._process: Optional[BaseProcess] = None
         self._killed_by: Optional[Exception] = None
-        self._snapshot = None  # of the engine after its newest answer
-        self._object_names = {}
+        self._newest: Any = None  # state that came with the newest answer
+        self._object_names: Dict[str, Tuple[str, ...]] = {}
         self._start()
 
     @property
@@ -47,56 +50,57 @@ class IsolatedWorld(WorldModel):
     @property
     def is_lost(self) -> bool:
         """Whether there is no state to go on from: the process ended, or is new."""
-        return self._process is None or not self._process.is_alive() or self._fresh
+        return self._process is None or not self._process.is_alive() or self._is_new
 
-    def reset(self, scene, seed, *args, **kwargs):
-        """Start over, in a new process if need be; see ``WorldModel.reset``."""
+    def reset(self, scenes, seeds, rows: Rows = None, *, render: bool = True,
+              start: Optional[Start] = None) -> Observation:
+        """Start rows over, in a new process if need be; see ``WorldModel.reset``."""
         self._start()
-        observation = self._call('reset', scene, seed, *args, **kwargs)
-        if scene not in self._object_names:  # asked here: other threads only look it up
+        starts = row_starts(scenes, seeds, rows, self.batch_size, self.spec)
+        seen = self._advance('reset', scenes, seeds, rows, render=render, start=start)
+        for scene in {start.scene for start in starts} - set(self._object_names):
+            # Asked here: other threads only look it up.
             self._object_names[scene] = self._call('object_names', scene)
-        return observation
+        return seen
 
-    def step(self, actions, **kwargs):
+    def step(self, actions: np.ndarray, render: bool = True) -> Observation:
         """Advance one step; see ``WorldModel.step``."""
-        return self._call('step', actions, **kwargs)
+        return self._advance('step', actions, render=render)
 
-    def observe(self, observation, **kwargs):
+    def observe(self, observation: Observation, render: bool = True) -> Observation:
         """Re-anchor; see ``WorldModel.observe``."""
-        return self._call('observe', observation, **kwargs)
+        return self._advance('observe', observation, render=render)
 
-    def object_names(self, scene):
+    def object_names(self, scene: str) -> Tuple[str, ...]:
         """Return the names of a scene's movable objects, once it was reset to; else none."""
         return self._object_names.get(scene, ())
 
-    def snapshot(self):
-        """Return the state after the newest call; it came with the answer if that is cheap."""
-        if not self.spec.cheap_snapshots:
-            return (*self._start_of, self._call('snapshot'))
-        return self._snapshot
+    def snapshot(self, rows: Rows = None) -> Any:
+        """Return the state of rows; that of all came with the newest answer, if it is cheap."""
+        if rows is None and self._newest is not None:
+            return self._newest
+        return self._call('snapshot', rows)
 
-    def restore(self, snapshot) -> None:
-        """Go back to a snapshot, in a new process if need be."""
+    def restore(self, snapshot: Any, rows: Rows = None) -> None:
+        """Put rows into the state of a snapshot, in a new process if need be."""
         self._start()
-        scene, seed, more, state = snapshot
-        if self._fresh:
-            self._call('reset', scene, seed, **more)
-        self._call('restore', state)
-        self._snapshot = snapshot
+        self._change('restore', snapshot, rows)
+        self._is_new = False
+        self._newest = snapshot if rows is None and self.spec.can.snapshot_cheaply else None
 
     def set_prompt(self, text: str) -> None:
         """Go on with another prompt; see ``WorldModel.set_prompt``."""
-        self._call('set_prompt', text)
+        self._change('set_prompt', text)
 
     def finish_step(self) -> None:
         """Do what only the next step needs; see ``WorldModel.finish_step``."""
-        self._call('finish_step')
+        self._change('finish_step')
 
     def undo_step(self) -> None:
         """Take the newest step back; see ``WorldModel.undo_step``."""
-        self._call('undo_step')
+        self._change('undo_step')
 
-    def render(self, state):
+    def render(self, state: State) -> Observation:
         """Draw a state; see ``WorldModel.render``."""
         return self._call('render', state)
 
@@ -107,7 +111,8 @@ class IsolatedWorld(WorldModel):
         :param reason: for example ``EngineHung``
         """
         self._killed_by = reason
-        self._process.kill()
+        if self._process is not None:
+            self._process.kill()
 
     def close(self) -> None:
         """End the process."""
@@ -120,7 +125,8 @@ class IsolatedWorld(WorldModel):
             self._process.join()
         self._process = None
 
-    def _start(self):
+    def _start(self) -> None:
+        """Start a process, unless there is one."""
         if self._process is not None and self._process.is_alive():
             return
         self.close()
@@ -130,26 +136,30 @@ class IsolatedWorld(WorldModel):
                                         name='engine', daemon=True)
         self._process.start()
         theirs.close()
-        self._killed_by, self._fresh = None, True
-        spec = self._receive()  # a prompt has to wait for its turn in the pipe
+        self._killed_by, self._is_new, self._newest = None, True, None
+        spec, self.batch_size = self._receive()
+        # A prompt has to wait for its turn in the pipe.
         self.spec = replace(spec, can=replace(spec.can, kill=True, prepare_prompt=False))
 
-    def _call(self, name, *args, **kwargs):
+    def _advance(self, name: str, *args, **kwargs) -> Observation:
+        """Make a call whose answer comes with the state that it leaves."""
+        seen, self._newest = self._call(name, *args, **kwargs)
+        self._is_new = False
+        return seen
+
+    def _change(self, name: str, *args) -> None:
+        """Make a call that leaves a state which nobody here knows."""
+        self._call(name, *args)
+        self._newest = None
+
+    def _call(self, name: str, *args, **kwargs) -> Any:
         try:
             self._pipe.send((name, args, kwargs))
         except (OSError, ValueError):
             self._raise_lost()
-        answer = self._receive()
-        if name in ADVANCING:
-            observation, state = answer
-            if name == 'reset':
-                self._start_of = (*args[:2], kwargs)
-                self._fresh = False
-            self._snapshot = (*self._start_of, state)
-            return observation
-        return answer
+        return self._receive()
 
-    def _receive(self):
+    def _receive(self) -> Any:
         try:
             good, answer = self._pipe.recv()
         except (EOFError, OSError):
@@ -158,7 +168,8 @@ class IsolatedWorld(WorldModel):
             return answer
         raise answer
 
-    def _raise_lost(self):
+    def _raise_lost(self) -> NoReturn:
+        assert self._process is not None, 'the engine was closed'
         self._process.join(END_S)  # its pipe ends a moment before it counts as dead
         if self._killed_by is not None:
             raise self._killed_by
@@ -166,18 +177,18 @@ class IsolatedWorld(WorldModel):
         raise EngineLost(f'the process of the engine ended ({exit_text(code)})')
 
 
-def _serve(pipe, make_world):
+def _serve(pipe: Connection, make_world: Callable[[], WorldModel]) -> None:
     """Run in the child: make the engine, then answer until the pipe closes."""
     begin_as_child()
     try:
         world = make_world()
-        _send(pipe, True, world.spec)
+        _send(pipe, True, (world.spec, world.batch_size))
         while True:
             name, args, kwargs = pipe.recv()
             try:
                 answer = getattr(world, name)(*args, **kwargs)
                 if name in ADVANCING:
-                    cheap = world.spec.cheap_snapshots
+                    cheap = world.spec.can.snapshot_cheaply
                     answer = (answer, world.snapshot() if cheap else None)
             except Exception as error:  # travels to the caller
                 _send(pipe, False, portable(error))
@@ -189,7 +200,7 @@ def _serve(pipe, make_world):
         _send(pipe, False, portable(error))
 
 
-def _send(pipe, good, answer):
+def _send(pipe: Connection, good: bool, answer: Any) -> None:
     try:
         pipe.send((good, answer))
     except (BrokenPipeError, ConnectionResetError):

@@ -22,7 +22,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-FORMAT = 1  # of the weights folder; engines/room/engine.py reads this one
+FORMAT = 1  # of the weights folder; models/room/runtime.py reads this one
 # Expected image error before training.calibrate has measured it.
 UNCALIBRATED = {'floor': dict.fromkeys(SCENES, 0.02), 'gain': [1.0, 1.0, 1.0], 'ceiling': 0.25,
                 'calibrated_to': 0.0}

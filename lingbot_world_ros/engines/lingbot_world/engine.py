@@ -12,8 +12,9 @@ from typing import Optional, Tuple
 from lingbot_world_ros.actions.camera_columns import camera_action_dims, camera_motion_of
 from lingbot_world_ros.actions.layout import (ActionLayout, joint_velocities_of,
                                               robot_action_layout, twists_of)
-from lingbot_world_ros.engines.interface import (Capabilities, Observation, Start, WorldModel,
-                                                 WorldSpec)
+from lingbot_world_ros.engines.interface import (Capabilities, Observation, Rows, Start,
+                                                 WorldModel, WorldSpec)
+from lingbot_world_ros.engines.rows import check_actions, chosen_rows, row_starts
 from lingbot_world_ros.errors import EngineDiverged, SpecError, unknown_name
 from lingbot_world_ros.geometry import se2
 from lingbot_world_ros.geometry.camera import CameraSpec
@@ -147,20 +148,20 @@ class LingBotWorld(WorldModel):
         self._before: Optional[_Body] = None
         self._prompt, self._seed, self._anchors = '', 0, 0
 
-    def reset(self, scene: str, seed: int, render: bool = True,
+    def reset(self, scenes, seeds, rows: Rows = None, *, render: bool = True,
               start: Optional[Start] = None) -> Observation:
         """Start over from an image and a prompt; see ``WorldModel.reset``."""
-        if scene not in self.spec.scenes:
-            raise unknown_name('scene', scene, self.spec.scenes)
+        (_, scene, seed), = row_starts(scenes, seeds, rows, 1, self.spec)
         image, prompt = self._start(scene, start or Start())
         text = self._models.text.encode(prompt)
         home = self.spec.robot.joint_array('home')
         self._body = _Body(np.zeros(3), np.zeros(3), home, np.zeros_like(home))
-        self._prompt, self._seed, self._anchors = prompt, int(seed), 0
+        self._prompt, self._seed, self._anchors = prompt, seed, 0
         return self._begin(image, text)
 
     def step(self, actions: np.ndarray, render: bool = True) -> Observation:
         """Imagine one chunk; see ``WorldModel.step``."""
+        check_actions(actions, 1, self.spec)
         motion = camera_motion_of(actions[0], self.spec.action)
         poses = latent_steps(motion, self.options.metres_per_world_unit)
         bodies = self._integrated(actions[0])
@@ -215,13 +216,15 @@ class LingBotWorld(WorldModel):
         """Return none: nothing in an image can be moved by name."""
         return ()
 
-    def snapshot(self):
+    def snapshot(self, rows: Rows = None):
         """Return a copy of everything, gigabytes for a large model."""
+        chosen_rows(rows, 1)
         return self._body, self._before, self._prompt, self._seed, self._anchors, \
             self._stream.snapshot()
 
-    def restore(self, snapshot) -> None:
+    def restore(self, snapshot, rows: Rows = None) -> None:
         """Go back to a snapshot."""
+        chosen_rows(rows, 1)
         (self._body, self._before, self._prompt, self._seed, self._anchors,
          stream) = snapshot
         self._stream.restore(stream)

@@ -6,14 +6,16 @@ Training data, ground truth, and a classical simulator to put next to the imagin
 Deterministic by scene, seed and actions. Rendering is headless (EGL, else OSMesa).
 """
 import atexit
-import copy
 import os
-from typing import Optional
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 import weakref
 
 import cv2
 from lingbot_world_ros.actions.layout import robot_action_layout
-from lingbot_world_ros.engines.interface import Observation, WorldModel, WorldSpec
+from lingbot_world_ros.engines.interface import (Capabilities, Observation, Rows, Start, State,
+                                                 WorldModel, WorldSpec)
+from lingbot_world_ros.engines.rows import (check_actions, check_state, chosen_rows, row_starts,
+                                            rows_for, side_by_side, with_rows)
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.geometry import se2
 from lingbot_world_ros.robots.load import load_robot
@@ -35,6 +37,8 @@ except (AttributeError, OSError, RuntimeError) as error:  # of the OpenGL it ask
 from lingbot_world_ros.engines.reference.mjcf import (scene_mjcf,  # noqa: E402, I100
                                                       TIMESTEPS_PER_FRAME)
 
+CAN = Capabilities(render=True)
+STATE = mujoco.mjtState.mjSTATE_INTEGRATION  # of a row
 SUPERSAMPLING = 2  # rendered this much larger per axis, then averaged: MuJoCo's own AA is slow
 
 
@@ -220,6 +224,19 @@ def _second_nearest(depth: np.ndarray) -> np.ndarray:
     return np.minimum(np.maximum(low, low_2), np.minimum(high, high_2))
 
 
+class _Row(NamedTuple):
+    """One world of the batch; never changed, a step makes another one."""
+
+    scene: str
+    state: np.ndarray  # all that MuJoCo needs to go on
+
+
+def _saved(sim: ReferenceScene) -> _Row:
+    state = np.empty(mujoco.mj_stateSize(sim.model, STATE))
+    mujoco.mj_getState(sim.model, sim.data, state, STATE)
+    return _Row(sim.scene.name, state)
+
+
 class ReferenceWorld(WorldModel):
     """MuJoCo as a ``WorldModel``; the worlds of a batch are stepped one after the other."""
 
@@ -237,42 +254,36 @@ class ReferenceWorld(WorldModel):
             raise SpecError(f'batch_size={batch_size} must be at least 1.')
         self.spec = WorldSpec(engine='reference', model=f'mujoco {mujoco.__version__}',
                               scenes=tuple(SCENES), robot=robot,
-                              action=robot_action_layout(robot), has_depth=True,
+                              action=robot_action_layout(robot), has_depth=True, can=CAN,
                               predicted_states=('base', 'joints', 'contact', 'objects'))
-        self._batch_size, self._arm_mask = batch_size, arm_mask
-        self._compiled = {}  # scene name -> the one model that all worlds of the batch share
-        self._scene_name = None
-        self._states = []
+        self.batch_size, self._arm_mask = batch_size, arm_mask
+        self._compiled: Dict[str, ReferenceScene] = {}  # the one model of all rows in a scene
+        self._rows: List[_Row] = []  # none before the first reset
 
-    def _scene(self) -> ReferenceScene:
-        if self._scene_name not in self._compiled:
-            self._compiled[self._scene_name] = ReferenceScene(
-                get_scene(self._scene_name), self.spec.robot, self.spec.frame_rate_hz)
-        return self._compiled[self._scene_name]
-
-    def reset(self, scene: str, seed, render: bool = True) -> Observation:
-        """Start over; see ``WorldModel.reset``."""
-        starts = [get_scene(scene).start_state(s, self.spec.robot)
-                  for s in np.broadcast_to(np.asarray(seed), (self._batch_size,))]
-        self._scene_name = scene
-        sim = self._scene()
-        self._states, observed = [], []
-        for start in starts:
-            sim.set_state(start)
-            self._states.append(self._save(sim))
-            observed.append(self._observe(sim, render))
-        return _stack(observed)
+    def reset(self, scenes, seeds, rows: Rows = None, *, render: bool = True,
+              start: Optional[Start] = None) -> Observation:
+        """Start rows over; see ``WorldModel.reset``."""
+        fresh, shown = {}, []
+        for place in row_starts(scenes, seeds, rows, self.batch_size, self.spec):
+            sim = self._sim(place.scene)
+            sim.set_state(get_scene(place.scene).start_state(
+                place.seed, self.spec.robot))
+            fresh[place.row] = _saved(sim)
+            shown.append(self._shown(sim, render))
+        self._rows = with_rows(self._rows, fresh, self.batch_size)
+        return side_by_side(shown)
 
     def step(self, actions: np.ndarray, render: bool = True) -> Observation:
         """Advance one frame; see ``WorldModel.step``."""
-        sim = self._scene()
-        observed = []
-        for i, action in enumerate(np.asarray(actions, np.float64)[:, 0]):
-            self._load(sim, self._states[i])
+        check_actions(actions, self.batch_size, self.spec)
+        moved, shown = [], []
+        for row, action in zip(self._rows, np.asarray(actions, np.float64)[:, 0]):
+            sim = self._loaded(row)
             sim.step(action)
-            self._states[i] = self._save(sim)
-            observed.append(self._observe(sim, render))
-        return _stack(observed)
+            moved.append(_saved(sim))
+            shown.append(self._shown(sim, render))
+        self._rows = moved
+        return side_by_side(shown)
 
     def object_names(self, scene: str) -> tuple:
         """Return the names of the movable objects; see ``WorldModel.object_names``."""
@@ -280,54 +291,69 @@ class ReferenceWorld(WorldModel):
 
     def observe(self, observation: Observation, render: bool = True) -> Observation:
         """Take over observed poses, twists, joints and objects; see ``WorldModel.observe``."""
-        sim, seen, shown = self._scene(), observation, []
-        for i in range(self._batch_size):
-            sim.set_state(StartState(seen.base_pose[i, -1], seen.joint_position[i, -1],
-                                     seen.object_pose[i, -1]))
-            sim.set_speed(seen.base_twist[i, -1], seen.joint_velocity[i, -1])
-            self._states[i] = self._save(sim)
-            shown.append(self._observe(sim, render))
-        return _stack(shown)
+        seen = State.of(observation)
+        self._check(seen)
+        told, shown = [], []
+        for i, row in enumerate(self._rows):
+            sim = self._put(row, seen, i)
+            sim.set_speed(observation.base_twist[i, -1], observation.joint_velocity[i, -1])
+            told.append(_saved(sim))
+            shown.append(self._shown(sim, render))
+        self._rows = told
+        return side_by_side(shown)
 
-    def snapshot(self):
-        """Return a copy of the state of all worlds."""
-        return self._scene_name, copy.deepcopy(self._states)
+    def render(self, state: State) -> Observation:
+        """Draw a state that came from elsewhere; see ``WorldModel.render``."""
+        self._check(state)
+        return side_by_side([self._shown(self._put(row, state, i), True)
+                             for i, row in enumerate(self._rows)])
 
-    def restore(self, snapshot) -> None:
-        """Go back to a snapshot."""
-        self._scene_name, states = snapshot
-        self._states = copy.deepcopy(states)
+    def snapshot(self, rows: Rows = None) -> Tuple[_Row, ...]:
+        """Return the state of rows."""
+        return tuple(self._rows[i] for i in chosen_rows(rows, self.batch_size))
+
+    def restore(self, snapshot: Tuple[_Row, ...], rows: Rows = None) -> None:
+        """Put rows into the state of a snapshot."""
+        taken = rows_for(snapshot, rows, self.batch_size)
+        self._rows = with_rows(self._rows, taken, self.batch_size)
 
     def close(self) -> None:
         """Free the rendering contexts; call it in the thread that rendered."""
-        for scene in self._compiled.values():
-            scene.close()
+        for sim in self._compiled.values():
+            sim.close()
 
-    @staticmethod
-    def _save(sim):
-        spec = mujoco.mjtState.mjSTATE_INTEGRATION
-        state = np.empty(mujoco.mj_stateSize(sim.model, spec))
-        mujoco.mj_getState(sim.model, sim.data, state, spec)
-        return state
+    def _sim(self, scene: str) -> ReferenceScene:
+        """Return the simulation of a scene, compiled when it is first needed."""
+        if scene not in self._compiled:
+            self._compiled[scene] = ReferenceScene(get_scene(scene), self.spec.robot,
+                                                   self.spec.frame_rate_hz)
+        return self._compiled[scene]
 
-    @staticmethod
-    def _load(sim, state):
-        mujoco.mj_setState(sim.model, sim.data, state, mujoco.mjtState.mjSTATE_INTEGRATION)
+    def _loaded(self, row: _Row) -> ReferenceScene:
+        """Return the simulation of a row, in its state."""
+        sim = self._sim(row.scene)
+        mujoco.mj_setState(sim.model, sim.data, row.state, STATE)
         mujoco.mj_forward(sim.model, sim.data)
+        return sim
 
-    def _observe(self, sim, render):
+    def _put(self, row: _Row, known: State, i: int) -> ReferenceScene:
+        """Return the simulation of a row, at rest in a row of what is known."""
+        sim = self._sim(row.scene)
+        sim.set_state(StartState(known.base_pose[i], known.joint_position[i],
+                                 known.object_pose[i]))
+        return sim
+
+    def _check(self, state: State) -> None:
+        num_objects = len(self.object_names(self._rows[0].scene))
+        check_state(state, self.batch_size, num_objects, self.spec)
+
+    def _shown(self, sim: ReferenceScene, render: bool) -> Observation:
+        """Look at a simulation; nothing of it is shared."""
         rgb, depth = sim.render() if render else (None, None)
-        seen = dict(rgb=rgb, depth_m=depth, base_pose=sim.base_pose, base_twist=sim.base_twist,
-                    joint_position=sim.joint_position, joint_velocity=sim.joint_velocity,
-                    contact=np.float32(sim.contact), object_pose=sim.object_pose)
-        if render and self._arm_mask:
-            seen['arm_mask'] = sim.arm_mask()
-        return seen
-
-
-def _stack(observed):
-    """List of per-world dicts -> one Observation with axes b, t = 1."""
-    columns = {key: None if observed[0][key] is None
-               else np.stack([o[key] for o in observed])[:, None] for key in observed[0]}
-    extra = {'arm_mask': columns.pop('arm_mask')} if 'arm_mask' in columns else {}
-    return Observation(**columns, extra=extra)
+        seen: Dict[str, Any] = dict(
+            rgb=rgb, depth_m=depth, base_pose=sim.base_pose, base_twist=sim.base_twist,
+            joint_position=sim.joint_position, joint_velocity=sim.joint_velocity,
+            contact=np.float32(sim.contact), object_pose=sim.object_pose)
+        extra = {'arm_mask': sim.arm_mask()[None, None]} if render and self._arm_mask else {}
+        return Observation(**{name: None if value is None else np.asarray(value)[None, None]
+                              for name, value in seen.items()}, extra=extra)

@@ -5,30 +5,43 @@ The embedded world: the trained state-space model behind the ``WorldModel`` inte
 Runs on one CPU core with OpenVINO, float32 throughout, poses integrated in float64; needs
 neither torch nor a GPU nor a download. Axes as in ``engines/interface.py``; k movable objects.
 """
+import copy
 from dataclasses import replace
-import hashlib
-import json
 from pathlib import Path
+from typing import List, NamedTuple, Optional, Tuple
 
 from lingbot_world_ros.actions.layout import robot_action_layout
-from lingbot_world_ros.engines.interface import Observation, WorldModel, WorldSpec
-from lingbot_world_ros.errors import SpecError, unknown_name
+from lingbot_world_ros.engines.interface import (Capabilities, Observation, Rows, Start, State,
+                                                 WorldModel, WorldSpec)
+from lingbot_world_ros.engines.rows import (check_actions, check_state, chosen_rows, row_starts,
+                                            rows_for, side_by_side, with_rows)
+from lingbot_world_ros.errors import SpecError
+from lingbot_world_ros.models.room.runtime import (Graph, NUM_LATENT, read_about, scene_tensors,
+                                                   WEIGHTS)
 from lingbot_world_ros.models.room.state import advance, RoomState
 from lingbot_world_ros.robots.load import load_robot
 from lingbot_world_ros.worlds.scenes import get_scene
 import numpy as np
-from safetensors.numpy import load_file
 
-WEIGHTS = Path(__file__).parents[2] / 'models' / 'room' / 'weights'
-FORMAT = 1
-REMEDY = 'Restore the folder from the release, or train and export it again.'
-NUM_LATENT = 8  # width of the stochastic part
 NUM_OBJECTS = 3  # movable objects of every scene
+CAN = Capabilities(render=True)
+NO_CONTACT = np.zeros(1, np.float32)
+
+
+class _Row(NamedTuple):
+    """One world of the batch; never changed, a step makes another one."""
+
+    scene: str
+    state: RoomState  # b = 1
+    generator: Optional[np.random.Generator]  # of the stochastic part; None: its mean
 
 
 class RoomWorld(WorldModel):
     """
-    A batch of imagined rooms.
+    A batch of imagined rooms, computed one after the other.
+
+    The runtime rounds a batch otherwise than a single world; row by row both give the same bytes,
+    and rows may be in different scenes. It costs nothing where images are made.
 
     State: base pose and twist, joints, movable objects, all predicted; uncertainty of each.
     Observation: rgb, depth, contact probability, covariance of the pose, expected image error.
@@ -55,52 +68,33 @@ class RoomWorld(WorldModel):
             engine='room', model=self.about['name'], scenes=tuple(self.about['scenes']),
             robot=robot, action=robot_action_layout(robot), has_depth=True,
             predicted_states=('base', 'joints', 'contact', 'objects'),
-            uncertainty_limit=self.about['uncertainty']['calibrated_to'])
-        self._batch_size, self._sample, self._threads = batch_size, sample, threads
+            uncertainty_limit=self.about['uncertainty']['calibrated_to'], can=CAN)
+        self.batch_size, self._sample, self._threads = batch_size, sample, threads
         scale = self.about['variance_scale']  # of position, yaw, joints, objects
         self._growth_scale = np.array(
             scale[:2] + [scale[2]] * len(robot.joints) + [scale[3]] * NUM_OBJECTS)
         self._low, self._high = robot.joint_array('low'), robot.joint_array('high')
         self._graphs = {}  # scene -> (dynamics, renderer)
-        self._scene = None
-        self._state = None
-        self._rng = None
+        self._rows: List[_Row] = []  # none before the first reset
 
-    def reset(self, scene: str, seed, render: bool = True) -> Observation:
-        """Start over; see ``WorldModel.reset``."""
-        if scene not in self.spec.scenes:
-            raise unknown_name('scene', scene, self.spec.scenes)
-        seeds = np.broadcast_to(np.asarray(seed, np.int64), (self._batch_size,))
-        starts = [get_scene(scene).start_state(s, self.spec.robot) for s in seeds]
-        if scene not in self._graphs:
-            self._graphs[scene] = self._compile(scene)
-        self._scene = scene
-        self._rng = np.random.default_rng([abs(int(s)) for s in seeds])
-        self._state = self._known_state(np.stack([s.base_pose for s in starts]),
-                                        np.stack([s.joint_position for s in starts]),
-                                        np.stack([s.object_pose for s in starts]))
-        return self._observe(self._state, np.zeros(self._batch_size, np.float32), render)
+    def reset(self, scenes, seeds, rows: Rows = None, *, render: bool = True,
+              start: Optional[Start] = None) -> Observation:
+        """Start rows over; see ``WorldModel.reset``."""
+        starts = row_starts(scenes, seeds, rows, self.batch_size, self.spec)
+        fresh = {start.row: self._first(start.scene, start.seed) for start in starts}
+        self._rows = with_rows(self._rows, fresh, self.batch_size)
+        return side_by_side([self._shown(row, NO_CONTACT, render) for row in fresh.values()])
 
     def step(self, actions: np.ndarray, render: bool = True) -> Observation:
         """Advance one frame; see ``WorldModel.step``."""
-        dynamics, _ = self._graphs[self._scene]
-        state = self._state
-        noise = np.zeros((self._batch_size, NUM_LATENT), np.float32)
-        if self._sample:
-            noise = self._rng.standard_normal(noise.shape, np.float32)
-        out = dynamics({**{k: getattr(state, k) for k in
-                           ('pose', 'twist', 'joints', 'joint_speed', 'objects', 'object_motion',
-                            'hidden')}, 'action': actions[:, 0], 'noise': noise})
-        moved = advance(state, {
-            'motion': out['motion'].astype(np.float64), 'twist': out['twist_next'],
-            'joint_motion': out['joint_motion'].astype(np.float64),
-            'joint_speed': out['joint_speed_next'],
-            'object_motion': out['object_motion_next'].astype(np.float64),
-            'hidden': out['hidden_next'],
-            'growth': out['growth'] * self._growth_scale}, self._low, self._high, np)
-        observation = self._observe(moved, out['contact'], render)
-        self._state = moved
-        return observation
+        check_actions(actions, self.batch_size, self.spec)
+        moved, shown = [], []
+        for i, row in enumerate(self._rows):
+            row, contact = self._moved(row, actions[i])
+            moved.append(row)
+            shown.append(self._shown(row, contact, render))
+        self._rows = moved
+        return side_by_side(shown)
 
     def object_names(self, scene: str) -> tuple:
         """Return the names of the movable objects; see ``WorldModel.object_names``."""
@@ -114,185 +108,108 @@ class RoomWorld(WorldModel):
         :param render: False skips rgb and depth
         :return: the world as it is now, t = 1
         """
-        state = self._known_state(observation.base_pose[:, -1], observation.joint_position[:, -1],
-                                  observation.object_pose[:, -1])
-        self._state = replace(state, twist=np.float32(observation.base_twist[:, -1]),
-                              joint_speed=np.float32(observation.joint_velocity[:, -1]),
-                              hidden=self._state.hidden)
-        return self._observe(self._state, np.zeros(self._batch_size, np.float32), render)
+        seen = State.of(observation)
+        check_state(seen, self.batch_size, NUM_OBJECTS, self.spec)
+        told = []
+        for i, row in enumerate(self._rows):
+            state = replace(self._at_rest(seen, i), hidden=row.state.hidden,
+                            twist=observation.base_twist[i:i + 1, -1].astype(np.float32),
+                            joint_speed=observation.joint_velocity[i:i + 1, -1].astype(np.float32))
+            told.append(row._replace(state=state))
+        self._rows = told
+        return side_by_side([self._shown(row, NO_CONTACT, render) for row in told])
+
+    def render(self, state: State) -> Observation:
+        """Draw a state that came from elsewhere; see ``WorldModel.render``."""
+        check_state(state, self.batch_size, NUM_OBJECTS, self.spec)
+        return side_by_side([self._shown(row._replace(state=self._at_rest(state, i)), NO_CONTACT,
+                                         True) for i, row in enumerate(self._rows)])
 
     @property
     def variance(self) -> np.ndarray:
         """(b, 2 + j + k) float64: of position, yaw, joints, objects since the start."""
-        return self._state.variance.copy()
+        return np.concatenate([row.state.variance for row in self._rows])
 
-    def snapshot(self):
-        """Return a copy of the state of all worlds."""
-        return self._scene, replace(self._state), self._rng.bit_generator.state
+    def snapshot(self, rows: Rows = None) -> Tuple[_Row, ...]:
+        """Return the state of rows."""
+        return tuple(self._rows[i] for i in chosen_rows(rows, self.batch_size))
 
-    def restore(self, snapshot) -> None:
-        """Go back to a snapshot."""
-        self._scene, state, generator = snapshot
-        self._state = replace(state)
-        self._rng.bit_generator.state = generator
+    def restore(self, snapshot: Tuple[_Row, ...], rows: Rows = None) -> None:
+        """Put rows into the state of a snapshot."""
+        for row in snapshot:
+            self._graphs_of(row.scene)
+        taken = rows_for(snapshot, rows, self.batch_size)
+        self._rows = with_rows(self._rows, taken, self.batch_size)
 
-    def _known_state(self, pose, joints, objects):
-        """State of a robot at rest, known exactly."""
-        b, k = objects.shape[:2]
-        j, hidden = len(self.spec.joints), self.about['hidden']
-        return RoomState(np.array(pose, np.float64), np.zeros((b, 3), np.float32),
-                         np.array(joints, np.float64), np.zeros((b, j), np.float32),
-                         np.array(objects, np.float64), np.zeros((b, k, 3)),
-                         np.zeros((b, hidden), np.float32), np.zeros((b, 2 + j + k)))
+    def _first(self, scene: str, seed: int) -> _Row:
+        self._graphs_of(scene)
+        start = get_scene(scene).start_state(seed, self.spec.robot)
+        state = self._at_rest(State(start.base_pose[None], start.joint_position[None],
+                                    start.object_pose[None]), 0)
+        return _Row(scene, state, np.random.default_rng([abs(seed)]) if self._sample else None)
 
-    def _observe(self, state, contact, render):
-        """Draw a state and put it into the interface's terms."""
-        rgb = depth = uncertainty = calibrated = None
-        extra = {}
+    def _at_rest(self, known: State, i: int) -> RoomState:
+        """State of a robot at rest, known exactly, from a row of what is known."""
+        k, j, hidden = NUM_OBJECTS, len(self.spec.joints), self.about['hidden']
+        pose, joints, objects = (np.array(value[i:i + 1], np.float64) for value in (
+            known.base_pose, known.joint_position, known.object_pose))
+        return RoomState(pose, np.zeros((1, 3), np.float32), joints,
+                         np.zeros((1, j), np.float32), objects, np.zeros((1, k, 3)),
+                         np.zeros((1, hidden), np.float32), np.zeros((1, 2 + j + k)))
+
+    def _moved(self, row: _Row, action: np.ndarray) -> Tuple[_Row, np.ndarray]:
+        """Return a row one frame later, and the probability of contact, (1,)."""
+        state, generator = row.state, row.generator
+        noise = np.zeros((1, NUM_LATENT), np.float32)
+        if generator is not None:
+            generator = copy.deepcopy(generator)
+            noise = generator.standard_normal(noise.shape, np.float32)
+        dynamics, _ = self._graphs[row.scene]
+        out = dynamics({**vars(state), 'action': action, 'noise': noise})
+        moved = advance(state, {
+            'motion': out['motion'].astype(np.float64), 'twist': out['twist_next'],
+            'joint_motion': out['joint_motion'].astype(np.float64),
+            'joint_speed': out['joint_speed_next'],
+            'object_motion': out['object_motion_next'].astype(np.float64),
+            'hidden': out['hidden_next'],
+            'growth': out['growth'] * self._growth_scale}, self._low, self._high, np)
+        return _Row(row.scene, moved, generator), out['contact']
+
+    def _shown(self, row: _Row, contact: np.ndarray, render: bool) -> Observation:
+        """Draw a row and put it into the interface's terms; nothing of it is shared."""
+        state, rgb, depth, uncertainty, calibrated, extra = row.state, None, None, None, None, {}
         if render:
-            _, renderer = self._graphs[self._scene]
+            _, renderer = self._graphs[row.scene]
             out = renderer({'pose': state.pose, 'joints': state.joints, 'objects': state.objects,
                             'variance': state.variance})
             rgb, depth = out['rgb'], out['depth']
-            uncertainty, calibrated = self._uncertainty(out['sensitivity'])
+            uncertainty, calibrated = self._uncertainty(row.scene, out['sensitivity'])
             extra['sensitivity'] = out['sensitivity']
-        covariance = np.zeros((self._batch_size, 3, 3))
+        covariance = np.zeros((1, 3, 3))
         covariance[:, [0, 1], [0, 1]] = state.variance[:, :1]
         covariance[:, 2, 2] = state.variance[:, 1]
         columns = {'rgb': rgb, 'depth_m': depth, 'uncertainty': uncertainty,
-                   'calibrated': calibrated, 'contact': contact, 'base_pose': state.pose,
-                   'base_twist': state.twist.astype(np.float64), 'joint_position': state.joints,
+                   'calibrated': calibrated, 'contact': contact.copy(),
+                   'base_pose': state.pose.copy(), 'base_twist': state.twist.astype(np.float64),
+                   'joint_position': state.joints.copy(),
                    'joint_velocity': state.joint_speed.astype(np.float64),
-                   'object_pose': state.objects, 'base_pose_cov': covariance}
+                   'object_pose': state.objects.copy(), 'base_pose_cov': covariance}
         return Observation(**{k: None if v is None else v[:, None] for k, v in columns.items()},
                            extra=extra)
 
-    def _uncertainty(self, sensitivity):
+    def _uncertainty(self, scene: str, sensitivity: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
         """Expected RMS error of the image, 0..1, and whether it is in the calibrated range."""
         c = self.about['uncertainty']
         drift = sensitivity @ np.array(c['gain'], np.float32)
         # Two unrelated images of one scene differ by about ``ceiling``; no drift can do worse.
-        square = c['floor'][self._scene] ** 2 + drift * c['ceiling'] ** 2 \
-            / (drift + c['ceiling'] ** 2)
+        square = c['floor'][scene] ** 2 + drift * c['ceiling'] ** 2 / (drift + c['ceiling'] ** 2)
         error = np.sqrt(square).astype(np.float32)
         return error, error <= c['calibrated_to']
 
-    def _compile(self, scene):
-        """Build both graphs for a scene's sizes."""
-        tensors = scene_tensors(self.weights, scene)
-        return tuple(Graph(self.weights / f'{name}.onnx', tensors, self._batch_size,
-                           self._threads) for name in ('dynamics', 'renderer'))
-
-
-class Graph:
-    """One ONNX graph on OpenVINO with a scene's tensors already in place."""
-
-    def __init__(self, path: Path, tensors: dict, batch_size: int, threads: int):
-        """
-        Compile for fixed sizes.
-
-        :param path: ONNX file
-        :param tensors: constant inputs, by name
-        :param batch_size: first axis of all other inputs
-        :param threads: CPU threads
-        """
-        import openvino
-        core = openvino.Core()
-        try:
-            model = core.read_model(path)
-        except RuntimeError as error:
-            raise SpecError(f'{path} cannot be read: not an ONNX graph. {REMEDY}') from error
-        sizes = {}
-        for port in model.inputs:
-            name, shape = _port_name(port), port.get_partial_shape()
-            sizes[port] = tensors[name].shape if name in tensors else [
-                batch_size, *(d.get_length() for d in list(shape)[1:])]
-        model.reshape(sizes)
-        compiled = core.compile_model(model, 'CPU', {
-            'INFERENCE_NUM_THREADS': threads, 'NUM_STREAMS': 1, 'PERFORMANCE_HINT': 'LATENCY',
-            'INFERENCE_PRECISION_HINT': 'f32'})
-        self._request = compiled.create_infer_request()
-        self._constants = []  # the request only borrows them
-        self._inputs = {}
-        for port in compiled.inputs:
-            name = _port_name(port)
-            if name in tensors:
-                self._constants.append(tensors[name])
-                self._request.set_tensor(port, openvino.Tensor(tensors[name], shared_memory=True))
-            else:
-                self._inputs[name] = self._request.get_tensor(port).data
-        self._outputs = {_port_name(p): self._request.get_tensor(p).data
-                         for p in compiled.outputs}
-
-    def __call__(self, inputs: dict) -> dict:
-        """
-        Run once.
-
-        :param inputs: arrays by name; those that the graph does not take are left out
-        :return: name -> array, owned by the caller
-        """
-        for name, array in self._inputs.items():
-            array[:] = inputs[name]
-        self._request.infer()
-        return {name: array.copy() for name, array in self._outputs.items()}
-
-
-def _port_name(port) -> str:
-    """Name given at export; the runtime keeps names of internal edges beside it."""
-    return next(n for n in port.get_names() if '/' not in n)
-
-
-def read_about(folder: Path, verify: bool = False) -> dict:
-    """
-    Read ``model.json`` and check that the files it names are there.
-
-    :param folder: weights folder
-    :param verify: also compare checksums
-    :return: the content
-    :raises SpecError: missing, corrupt, or another format
-    """
-    path = Path(folder) / 'model.json'
-    try:
-        about = json.loads(path.read_text())
-        version, sums = about['format'], about['sha256']
-    except FileNotFoundError:
-        raise SpecError(f'No weights in {folder}: {path.name} is missing. {REMEDY}') from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise SpecError(f'{path} is corrupt ({error!r}). {REMEDY}') from None
-    if version != FORMAT:
-        raise SpecError(f'{path} has format {version}, expected {FORMAT}. {REMEDY}')
-    for name, expected in sums.items():
-        file = Path(folder) / name
-        if not file.is_file():
-            raise SpecError(f'{file} is missing. {REMEDY}')
-        if verify and hashlib.sha256(file.read_bytes()).hexdigest() != expected:
-            raise SpecError(f'{file} is corrupt: its checksum does not match. {REMEDY}')
-    return about
-
-
-def scene_tensors(folder: Path, scene: str) -> dict:
-    """
-    Read one scene's tensors in the form the graphs take them.
-
-    :param folder: weights folder
-    :param scene: name of the scene
-    :return: name -> float32 array
-    :raises SpecError: unreadable file
-    """
-    tensors = _read_tensors(folder / f'{scene}.safetensors')
-    # Slices of the distance grid side by side, each with the next one as second channel.
-    sdf = tensors.pop('sdf')
-    above = np.concatenate([sdf[..., 1:], sdf[..., -1:]], -1)
-    atlas = np.stack([sdf, above]).transpose(0, 1, 3, 2)
-    tensors['atlas'] = np.ascontiguousarray(atlas.reshape(1, 2, len(sdf), -1))
-    contact = _read_tensors(folder / 'contact.safetensors')
-    prefix = f'{scene}.'
-    tensors.update({k[len(prefix):]: v for k, v in contact.items() if k.startswith(prefix)})
-    return tensors
-
-
-def _read_tensors(path: Path) -> dict:
-    try:
-        return {k: np.ascontiguousarray(v, np.float32) for k, v in load_file(path).items()}
-    except Exception as error:  # the library raises its own, undocumented types
-        raise SpecError(f'{path} cannot be read ({error}). {REMEDY}') from error
+    def _graphs_of(self, scene: str) -> Tuple[Graph, Graph]:
+        """Return dynamics and renderer of a scene, compiled when it is first needed."""
+        if scene not in self._graphs:
+            tensors = scene_tensors(self.weights, scene)
+            self._graphs[scene] = tuple(Graph(self.weights / f'{name}.onnx', tensors,
+                                              self._threads) for name in ('dynamics', 'renderer'))
+        return self._graphs[scene]

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+The files of the embedded world, and how OpenVINO runs them. Needs no torch.
+
+A folder holds ``model.json``, two ONNX graphs (dynamics, renderer) that all scenes share, and the
+tensors of each scene.
+"""
+import hashlib
+import json
+from pathlib import Path
+
+from lingbot_world_ros.errors import SpecError
+import numpy as np
+from safetensors.numpy import load_file
+
+WEIGHTS = Path(__file__).parent / 'weights'
+FORMAT = 1
+REMEDY = 'Restore the folder from the release, or train and export it again.'
+NUM_LATENT = 8  # width of the stochastic part
+
+
+class Graph:
+    """One ONNX graph on OpenVINO with a scene's tensors already in place."""
+
+    def __init__(self, path: Path, tensors: dict, threads: int):
+        """
+        Compile for fixed sizes and one world.
+
+        :param path: ONNX file
+        :param tensors: constant inputs, by name
+        :param threads: CPU threads
+        """
+        import openvino
+        core = openvino.Core()
+        try:
+            model = core.read_model(path)
+        except RuntimeError as error:
+            raise SpecError(f'{path} cannot be read: not an ONNX graph. {REMEDY}') from error
+        sizes = {}
+        for port in model.inputs:
+            name, shape = _port_name(port), port.get_partial_shape()
+            sizes[port] = tensors[name].shape if name in tensors else [
+                1, *(d.get_length() for d in list(shape)[1:])]
+        model.reshape(sizes)
+        compiled = core.compile_model(model, 'CPU', {
+            'INFERENCE_NUM_THREADS': threads, 'NUM_STREAMS': 1, 'PERFORMANCE_HINT': 'LATENCY',
+            'INFERENCE_PRECISION_HINT': 'f32'})
+        self._request = compiled.create_infer_request()
+        self._constants = []  # the request only borrows them
+        self._inputs = {}
+        for port in compiled.inputs:
+            name = _port_name(port)
+            if name in tensors:
+                self._constants.append(tensors[name])
+                self._request.set_tensor(port, openvino.Tensor(tensors[name], shared_memory=True))
+            else:
+                self._inputs[name] = self._request.get_tensor(port).data
+        self._outputs = {_port_name(p): self._request.get_tensor(p).data
+                         for p in compiled.outputs}
+
+    def __call__(self, inputs: dict) -> dict:
+        """
+        Run once.
+
+        :param inputs: arrays by name; those that the graph does not take are left out
+        :return: name -> array, owned by the caller
+        """
+        for name, array in self._inputs.items():
+            array[:] = inputs[name]
+        self._request.infer()
+        return {name: array.copy() for name, array in self._outputs.items()}
+
+
+def _port_name(port) -> str:
+    """Name given at export; the runtime keeps names of internal edges beside it."""
+    return next(n for n in port.get_names() if '/' not in n)
+
+
+def read_about(folder: Path, verify: bool = False) -> dict:
+    """
+    Read ``model.json`` and check that the files it names are there.
+
+    :param folder: weights folder
+    :param verify: also compare checksums
+    :return: the content
+    :raises SpecError: missing, corrupt, or another format
+    """
+    path = Path(folder) / 'model.json'
+    try:
+        about = json.loads(path.read_text())
+        version, sums = about['format'], about['sha256']
+    except FileNotFoundError:
+        raise SpecError(f'No weights in {folder}: {path.name} is missing. {REMEDY}') from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise SpecError(f'{path} is corrupt ({error!r}). {REMEDY}') from None
+    if version != FORMAT:
+        raise SpecError(f'{path} has format {version}, expected {FORMAT}. {REMEDY}')
+    for name, expected in sums.items():
+        file = Path(folder) / name
+        if not file.is_file():
+            raise SpecError(f'{file} is missing. {REMEDY}')
+        if verify and hashlib.sha256(file.read_bytes()).hexdigest() != expected:
+            raise SpecError(f'{file} is corrupt: its checksum does not match. {REMEDY}')
+    return about
+
+
+def scene_tensors(folder: Path, scene: str) -> dict:
+    """
+    Read one scene's tensors in the form the graphs take them.
+
+    :param folder: weights folder
+    :param scene: name of the scene
+    :return: name -> float32 array
+    :raises SpecError: unreadable file
+    """
+    tensors = _read_tensors(folder / f'{scene}.safetensors')
+    # Slices of the distance grid side by side, each with the next one as second channel.
+    sdf = tensors.pop('sdf')
+    above = np.concatenate([sdf[..., 1:], sdf[..., -1:]], -1)
+    atlas = np.stack([sdf, above]).transpose(0, 1, 3, 2)
+    tensors['atlas'] = np.ascontiguousarray(atlas.reshape(1, 2, len(sdf), -1))
+    contact = _read_tensors(folder / 'contact.safetensors')
+    prefix = f'{scene}.'
+    tensors.update({k[len(prefix):]: v for k, v in contact.items() if k.startswith(prefix)})
+    return tensors
+
+
+def _read_tensors(path: Path) -> dict:
+    try:
+        return {k: np.ascontiguousarray(v, np.float32) for k, v in load_file(path).items()}
+    except Exception as error:  # the library raises its own, undocumented types
+        raise SpecError(f'{path} cannot be read ({error}). {REMEDY}') from error
