@@ -7,7 +7,7 @@ import threading
 from lingbot_world_ros.actions.layout import joint_velocities_of, robot_action_layout, twists_of
 from lingbot_world_ros.engines.interface import (Capabilities, Observation, Start, WorldModel,
                                                  WorldSpec)
-from lingbot_world_ros.engines.rows import check_actions, chosen_rows, row_starts
+from lingbot_world_ros.engines.rows import check_actions, check_state, chosen_rows, row_starts
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.geometry import se2
 from lingbot_world_ros.geometry.camera import CameraSpec
@@ -26,7 +26,8 @@ class FakeWorld(WorldModel):
                  has_depth=True):
         self.spec = WorldSpec(engine='fake', model='fake 1', scenes=scenes, robot=robot,
                               action=robot_action_layout(robot), frames_per_step=frames_per_step,
-                              predicted_states=('base', 'joints'), has_depth=has_depth)
+                              predicted_states=('base', 'joints'), has_depth=has_depth,
+                              can=Capabilities(render=True))
         self.script = script or {}
         self.actions = []
         self.closed = False
@@ -64,6 +65,16 @@ class FakeWorld(WorldModel):
         self._q = observation.joint_position[0, -1].copy()
         self._cov = 0.0
         return self._observe([self._state(observation.base_twist[0, -1], np.zeros_like(self._q))])
+
+    def render(self, state):
+        if not self.spec.can.render:
+            return super().render(state)
+        check_state(state, 1, len(self.object_names(self._scene)), self.spec)
+        kept = self._pose, self._q
+        self._pose, self._q = state.base_pose[0], state.joint_position[0]
+        shown = self._observe([self._state(np.zeros(3), np.zeros_like(self._q))])
+        self._pose, self._q = kept
+        return shown
 
     def snapshot(self, rows=None):
         chosen_rows(rows, 1)

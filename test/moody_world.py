@@ -37,6 +37,12 @@ class MoodyWorld(FakeWorld):
         self._objects = observation.object_pose[0, -1].copy()
         return super().observe(observation, render)
 
+    def render(self, state):
+        kept, self._objects = self._objects, state.object_pose[0]
+        shown = super().render(state)
+        self._objects = kept
+        return shown
+
     def snapshot(self, rows=None):
         return super().snapshot(rows), self._objects.copy()
 

@@ -192,7 +192,7 @@ def test_engine_without_cheap_snapshots_has_all_its_calls_and_sends_no_state(mak
     assert can.take_prompts and can.finish_step and can.undo_step and not can.prepare_prompt
     assert not make().spec.can.undo_step and world.is_lost
     world.reset('a', 0, start=Start('a room'))
-    assert world._snapshot[-1] is None and not world.is_lost
+    assert world._newest is None and not world.is_lost
     actions = np.full((1, 4, 7), 0.1, np.float32)
     first = world.step(actions)
     world.undo_step()

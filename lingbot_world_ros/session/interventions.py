@@ -95,7 +95,7 @@ class Interventions:
         status = self._teller.status
         check_request(Request.LOOK, status)
         seen = self._player.observation
-        if seen.rgb is not None or not self._engine.world.spec.cheap_snapshots:
+        if seen.rgb is not None or not self._engine.world.spec.can.render:
             return
         self._player.observation = self._engine.look(seen)
         self._teller.draw(frame_of(self._player.observation, -1, status.frame, status.stamp_ns,

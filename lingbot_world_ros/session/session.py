@@ -263,7 +263,7 @@ class Session:
         """
         Draw the newest frame if it came without a picture, for who has begun to look since.
 
-        Observers are told of it by ``on_drawn``; an engine without cheap snapshots draws nothing.
+        Observers are told of it by ``on_drawn``; an engine that cannot ``render`` draws nothing.
 
         :return: future of the status
         """

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import threading
 from typing import Any, Callable, Optional, Tuple
 
-from lingbot_world_ros.engines.interface import Observation, Start, WorldModel
+from lingbot_world_ros.engines.interface import Observation, Start, State, WorldModel
 from lingbot_world_ros.errors import EngineHung, SpecError
 from lingbot_world_ros.session.calls import Call, Calls
 from lingbot_world_ros.session.clock import WallClock
@@ -137,7 +137,7 @@ class Supervisor:
 
     def look(self, seen: Observation) -> Observation:
         """
-        Draw a moment after all; the state stays as it is. For engines with cheap snapshots.
+        Draw a moment after all; the state stays as it is. For engines that can render.
 
         :param seen: the newest, t = 1, without a picture
         :return: the same with picture and depth
@@ -302,9 +302,7 @@ class Supervisor:
                                     num_images=self.conditioning.num_images + 1)
 
     def _look(self, seen: Observation) -> Observation:
-        before = self.world.snapshot()
-        shown = self._calls.watched(lambda: self.world.observe(seen))
-        self._calls.watched(lambda: self.world.restore(before))
+        shown = self._calls.watched(lambda: self.world.render(State.of(seen)))
         return replace(seen, rgb=shown.rgb, depth_m=shown.depth_m)
 
     def _set_prompt(self, text: str) -> None:
