@@ -302,7 +302,7 @@ def run(sim, handler, request, response):
     """Run a handler in the node's executor; requests of old versions cannot be sent."""
     services = sim.node._simulation
     task = sim.node.executor.create_task(
-        services._answering(getattr(services, handler)), request, response)
+        services.answering(handler), request, response)
     sim.graph.wait_for(task.done, handler)
     return task.result()
 
@@ -312,13 +312,13 @@ def test_requests_of_version_1_are_understood(paused):
     request = SimpleNamespace(entity='robot', state=msg.EntityState())
     request.state.pose.position.x, request.state.pose.position.y = 2.0, 1.5
     request.state.twist.linear.x = 0.25
-    assert run(paused, '_set_entity_state', request,
+    assert run(paused, 'SetEntityState', request,
                srv.SetEntityState.Response()).result.result == OK
     robot = paused.get_entity_state(entity='robot').state
     assert (robot.pose.position.x, robot.twist.linear.x) == (2.0, 0.25)
     request = SimpleNamespace(uri='office', resource_string='', fail_on_unsupported_element=False,
                               ignore_missing_or_unsupported_assets=False)
-    assert run(paused, '_load_world', request, srv.LoadWorld.Response()).world.name == 'office'
+    assert run(paused, 'LoadWorld', request, srv.LoadWorld.Response()).world.name == 'office'
 
 
 def put(sim, entity, x, y, yaw=0.0, frame='', twist=None):

@@ -10,7 +10,7 @@ from functools import partial
 import time
 
 from lingbot_world_ros.nodes import qos
-from lingbot_world_ros.nodes.simulation_services import installed
+from lingbot_world_ros.nodes.simulation_answers import installed
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters
 from std_msgs.msg import String

@@ -86,7 +86,7 @@ class WorldModelNode(LifecycleNode):
         topics = self.params.topics
         qos.subscription(self, String, topics.prompt, self.on_prompt, qos.NEWEST)
         qos.subscription(self, Image, topics.anchor_image, self.on_anchor_image, qos.NEWEST)
-        self._simulation = SimulationServices(self, self.running_session, None, self.params,
+        self._simulation = SimulationServices(self, self.running_session, self.params,
                                               lambda: self.on_quit())
         self._waiting = self._simulation.waiting
         for srv_type, name in ((Trigger, 'reset'), (SetBool, 'pause'), (Trigger, 'step')):
