@@ -112,6 +112,7 @@ def watch(story, args, make_engine=None) -> int:
     from lingbot_world_ros.nodes.run import namespace_args, Spinner, start_ros, stop_on_signals
     from lingbot_world_ros.nodes.world_model import WorldModelNode
     from lingbot_world_ros.recording.replay import definition_of, RecordedActions
+    from lingbot_world_ros.session.states import Mode, State, TimePolicy
     import rclpy
     from rclpy.parameter import Parameter
     playable = [segment for segment in story if segment.num_frames]
@@ -123,8 +124,9 @@ def watch(story, args, make_engine=None) -> int:
     engine = (make_engine or engine_maker())(first.world.engine)
     encoder = RecordedActions(engine.spec)
     values = {'engine': first.world.engine, 'scene': first.world.scene, 'seed': first.seed,
-              'speed': args.speed, 'mode': 'realtime', 'initial_state': 'stopped',
-              'autostart': True, 'isolate_engine': False, 'reset_time_policy': 'zero'}
+              'speed': args.speed, 'mode': Mode.REALTIME.value, 'autostart': True,
+              'initial_state': State.STOPPED.value, 'isolate_engine': False,
+              'reset_time_policy': TimePolicy.ZERO.value}
     start_ros(['--ros-args', *namespace_args(args.namespace), *args.ros_args])
     try:
         with Spinner() as spinner:

@@ -11,6 +11,7 @@ import time
 
 from lingbot_world_ros.nodes import qos
 from lingbot_world_ros.nodes.simulation_answers import installed
+from lingbot_world_ros.session.states import Mode
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters
 from std_msgs.msg import String
@@ -143,7 +144,7 @@ class WorldClient:
         request = self._request('LoadWorld')
         getattr(request, 'world_resource', request).uri = uri
         await self._standard('LoadWorld', request)
-        await self._set_state(PAUSED if mode == 'stepped' else PLAYING)  # loaded worlds stand
+        await self._set_state(PAUSED if mode == Mode.STEPPED else PLAYING)  # loaded worlds stand
 
     async def _mode(self, mode, _):
         await self._set_parameter('mode', ParameterValue(

@@ -6,6 +6,7 @@ Parameters, messages and recorded files carry the text of a word (or the number 
 whoever reads or writes one converts it; everywhere else these words are compared.
 """
 from enum import Enum, IntEnum
+from typing import Iterable, Tuple
 
 
 class Word(str, Enum):
@@ -81,3 +82,8 @@ class Fault(IntEnum):
     HUNG = 3
     LOST = 4
     OUT_OF_MEMORY = 5
+
+
+def texts(words: Iterable[Word]) -> Tuple[str, ...]:
+    """Return the texts of words, in their order; for those who offer a choice."""
+    return tuple(word.value for word in words)

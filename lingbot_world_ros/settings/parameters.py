@@ -13,6 +13,8 @@ from typing import Optional, Tuple
 from lingbot_world_ros.errors import quoted, shown, SpecError, unknown_name
 from lingbot_world_ros.paths import MAX_PATH, read_text, share_path
 from lingbot_world_ros.plain_yaml import load_plain_yaml
+from lingbot_world_ros.session.spec import INITIAL_STATES
+from lingbot_world_ros.session.states import Mode, State, texts, TimePolicy
 
 KINDS = {bool: 'true or false', int: 'a whole number', float: 'a number', str: 'text'}
 DEFAULT_PROFILE = 'default'
@@ -78,13 +80,13 @@ WORLD_MODEL = (
           dynamic=True),
     Param('mode', str, 'When sim time advances: realtime (paced to the wall), stepped (by '
           'step_simulation only) or lockstep (one step per command).',
-          choices=('realtime', 'stepped', 'lockstep'), dynamic=True),
+          choices=texts(Mode), dynamic=True),
     Param('initial_state', str, 'State after the start; playing is paused in stepped mode.',
-          choices=('playing', 'paused', 'stopped')),
+          choices=texts(INITIAL_STATES)),
     Param('state_after_reset', str, 'What ResetSimulation leaves: keep the state, or playing as '
-          'Isaac Sim does.', choices=('keep', 'playing')),
+          'Isaac Sim does.', choices=('keep', State.PLAYING.value)),
     Param('reset_time_policy', str, 'Sim time after a reset: zero (starts again) or monotonic '
-          '(goes on).', choices=('zero', 'monotonic')),
+          '(goes on).', choices=texts(TimePolicy)),
     Param('speed', float, 'Sim seconds per wall second in realtime mode; 0 is as fast as '
           'possible.', 0.0, 100.0, dynamic=True),
     Param('clock_rate_hz', float, 'Ticks of /clock per sim second between frames, never beyond '

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Optional, Tuple
 
+from lingbot_world_ros.session.states import Mode, State
+
 LOST_S = 1.5  # without a sign of life; a world that stands still gives one every half second
 STALE_S = 1.0  # without a picture of a world that plays
 
@@ -24,7 +26,7 @@ class Signs:
 
     where: str  # topic and ROS domain, for the user
     state: Optional[str] = None
-    mode: str = 'realtime'
+    mode: str = Mode.REALTIME.value
     message: str = ''
     sign_age_s: Optional[float] = None
     image_age_s: Optional[float] = None
@@ -64,19 +66,19 @@ def _silent(signs):
 
 def _told(signs):
     message = signs.message.rstrip('.')
-    if signs.state == 'error':
+    if signs.state == State.ERROR:
         return ERROR, f'{message or "The engine failed"}. Reset starts it over.'
-    if signs.state == 'no_world':
+    if signs.state == State.NO_WORLD:
         return NO_WORLD, f'No world is loaded{": " + message if message else ""}. Choose one.'
-    if signs.state == 'loading_world':
+    if signs.state == State.LOADING:
         return LOADING, 'A world is being loaded.'
-    if signs.state == 'stopped':
+    if signs.state == State.STOPPED:
         return STOPPED, 'The world is stopped at its start. Play starts it.'
-    if signs.mode == 'stepped':
+    if signs.mode == Mode.STEPPED:
         return STEPPING, 'Stepped mode: time moves by Step, or by step_simulation.'
-    if signs.state == 'paused':
+    if signs.state == State.PAUSED:
         return PAUSED, 'The world is paused. Play goes on, Step makes one step.'
-    if signs.mode == 'lockstep':
+    if signs.mode == Mode.LOCKSTEP:
         return STEPPING, 'Lockstep mode: each command makes a step.'
     if signs.watches and (signs.image_age_s is None
                           or signs.image_age_s > STALE_S + 2.0 * signs.step_s):

@@ -6,13 +6,14 @@ from math import isfinite
 from typing import Mapping, Optional
 
 from lingbot_world_ros.errors import quoted, SpecError, unknown_name
+from lingbot_world_ros.session.states import Mode, texts
 
 MAX_BYTES = 16384  # of one message
 MAX_JOINTS = 64
 MAX_STEPS = 1000
 MAX_TEXT = 4000
 MAX_SEED = 2 ** 31 - 1
-MODES = ('realtime', 'stepped', 'lockstep')
+MODES = texts(Mode)
 
 
 @dataclass(frozen=True)
