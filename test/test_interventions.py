@@ -107,8 +107,8 @@ def test_a_frame_that_has_its_picture_is_not_drawn_again():
     session.close()
 
 
-def test_an_engine_whose_state_cannot_be_kept_draws_nothing_after_all():
-    world = Drawing(snapshot_cheaply=False)
+def test_an_engine_that_cannot_render_draws_nothing_after_all():
+    world = Drawing(render=False)
     session, seen = paused(world, lambda: False)
     session.advance(1).result(10.0)
     num_drawn = world.num_drawn
