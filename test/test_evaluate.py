@@ -84,8 +84,8 @@ def test_shuffled_commands_and_baselines_are_worse_than_the_truth(perfect):
 
 def test_reference_obeys_every_command(perfect):
     results, _ = perfect
-    assert len(results['obedience']) == 14 and results['obedience_worst'] == 1.0
-    for row in results['obedience'].values():
+    assert len(results['command_fidelity']) == 14 and results['command_fidelity_worst'] == 1.0
+    for row in results['command_fidelity'].values():
         assert row['trials'] == 2 and row['state_right'] == 1.0
 
 
@@ -97,7 +97,7 @@ def test_frozen_world_is_copy_last_and_obeys_nobody(cache, monkeypatch):
     assert methods['imagined']['psnr_db'] == methods['copy last']['psnr_db']
     assert mean(results['shuffle_cost_db']['base'], 15) == 0.0
     assert mean(methods['imagined']['joint_rad'], 15) > 0.05
-    rows = list(results['obedience'].values())
+    rows = list(results['command_fidelity'].values())
     for row, opposite in zip(rows[::2], rows[1::2]):  # standing still cannot be right both ways
         assert min(row['state_right'], opposite['state_right']) < 1.0
     assert results['uncertainty']['spearman']['mean'] > 0.5
@@ -105,7 +105,7 @@ def test_frozen_world_is_copy_last_and_obeys_nobody(cache, monkeypatch):
     assert [mean(results['calibrated_share'], h) for h in SMALL.horizons] == [1.0, 0.0]
     assert '## Uncertainty' in markdown(results)
     missed = {t['name'] for t in results['targets'] if not t['met']}
-    assert 'base shuffle costs at 15' in missed and 'commands obeyed, worst' in missed
+    assert 'base shuffle costs at 15' in missed and 'command fidelity, worst' in missed
 
 
 def test_truth_comes_from_the_cache_the_second_time(tmp_path):
@@ -173,7 +173,7 @@ def test_report_holds_every_section_and_the_strip_every_scene(perfect):
     results, rollouts = perfect
     text = markdown(results)
     for section in ('Targets', 'PSNR, whole image', 'Sharpness', 'State and depth errors',
-                    'Commands obeyed'):
+                    'Command fidelity'):
         assert f'## {section}' in text
     image = strip(rollouts[0], results['scenes'], (0, *SMALL.horizons))
     height, width = rollouts[0]['truth'].rgb.shape[2:4]
@@ -207,12 +207,12 @@ def test_wrong_sizes_are_refused(wrong, text):
         EvaluationSpec(**wrong)
 
 
-def test_unknown_engine_and_missing_textbook_are_named(cache):
+def test_unknown_engine_and_missing_baseline_are_named(cache):
     with pytest.raises(SpecError, match="Did you mean 'room'"):
         evaluate(replace(SMALL, engine='rooom'), cache)
     pytest.importorskip('torch')
     with pytest.raises(SpecError, match='nowhere.safetensors'):
-        evaluate(replace(SMALL, textbook='nowhere.safetensors'), cache)
+        evaluate(replace(SMALL, baseline='nowhere.safetensors'), cache)
 
 
 def test_determinism_check_catches_a_world_that_rolls_dice():

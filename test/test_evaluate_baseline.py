@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The textbook baseline: shapes, files, and that training makes it better."""
+"""The baseline: shapes, files, and that training makes it better."""
 import csv
 
 from lingbot_world_ros.errors import SpecError
@@ -15,7 +15,7 @@ from lingbot_world_ros.training import baseline, train_baseline  # noqa: E402, I
 ROBOT = load_robot()
 
 H, W = ROBOT.camera.height_px, ROBOT.camera.width_px
-TINY = baseline.TextbookSpec(W, H, 7, latent_dim=16, channels=(16, 8, 8, 8), squeezed_channels=8,
+TINY = baseline.BaselineSpec(W, H, 7, latent_dim=16, channels=(16, 8, 8, 8), squeezed_channels=8,
                              hidden_dim=16)
 
 
@@ -35,36 +35,36 @@ def dataset(tmp_path):
 
 @pytest.mark.parametrize('size', [(160, 120), (128, 96), (50, 33)])
 def test_images_keep_their_size(size):
-    spec = baseline.TextbookSpec(width_px=size[0], height_px=size[1], action_dim=7, latent_dim=16,
+    spec = baseline.BaselineSpec(width_px=size[0], height_px=size[1], action_dim=7, latent_dim=16,
                                  channels=(16, 8, 8, 8), squeezed_channels=8, hidden_dim=16)
-    model = baseline.TextbookModel(spec)
+    model = baseline.BaselineModel(spec)
     out = model(torch.rand(2, 3, size[1], size[0]), torch.zeros(2, 3, 7))
     assert out.shape == (2, 4, 3, size[1], size[0])
 
 
 def test_too_small_images_are_refused():
     with pytest.raises(SpecError, match='31x120'):
-        baseline.TextbookSpec(width_px=31, height_px=120, action_dim=7)
+        baseline.BaselineSpec(width_px=31, height_px=120, action_dim=7)
 
 
 def test_capacity_is_that_of_a_small_world_model():
-    model = baseline.TextbookModel(baseline.TextbookSpec(W, H, 7))
+    model = baseline.BaselineModel(baseline.BaselineSpec(W, H, 7))
     count = sum(p.numel() for p in model.parameters())
     assert 3e6 < count < 5e6
 
 
 def test_saved_model_imagines_the_same(tmp_path):
-    model = baseline.TextbookModel(TINY).eval()
+    model = baseline.BaselineModel(TINY).eval()
     model.action_scale.fill_(2.0)
-    baseline.save_textbook(model, tmp_path / 'm.safetensors')
-    again = baseline.load_textbook(tmp_path / 'm.safetensors')
+    baseline.save_baseline(model, tmp_path / 'm.safetensors')
+    again = baseline.load_baseline(tmp_path / 'm.safetensors')
     rgb, action = torch.rand(1, 3, H, W), torch.rand(1, 2, 7)
     assert torch.equal(model(rgb, action), again(rgb, action))
 
 
 def test_long_rollouts_stay_bounded():
     torch.manual_seed(0)
-    model = baseline.TextbookModel(TINY).eval()
+    model = baseline.BaselineModel(TINY).eval()
     with torch.inference_mode():
         z = model.encode(torch.rand(1, 3, H, W))
         for _ in range(900):
@@ -75,12 +75,12 @@ def test_long_rollouts_stay_bounded():
 def test_broken_file_is_named(tmp_path):
     (tmp_path / 'm.safetensors').write_bytes(b'not weights')
     with pytest.raises(SpecError, match='m.safetensors'):
-        baseline.load_textbook(tmp_path / 'm.safetensors')
+        baseline.load_baseline(tmp_path / 'm.safetensors')
 
 
 def test_world_rolls_out_from_images(tmp_path):
-    baseline.save_textbook(baseline.TextbookModel(TINY), tmp_path / 'm.safetensors')
-    world = baseline.TextbookWorld(tmp_path / 'm.safetensors')
+    baseline.save_baseline(baseline.BaselineModel(TINY), tmp_path / 'm.safetensors')
+    world = baseline.BaselineWorld(tmp_path / 'm.safetensors')
     first = world.reset_from(np.zeros((2, H, W, 3), np.uint8))
     hidden = world.step(np.ones((2, 1, 7), np.float32), render=False)
     shown = world.step(np.ones((2, 1, 7), np.float32))
@@ -98,14 +98,14 @@ def test_training_continues_where_it_stopped_and_writes_its_curve(dataset, tmp_p
         rows = list(csv.DictReader(file))
     assert [int(r['step']) for r in rows] == [1, 2]
     assert float(rows[0]['psnr_1']) > 0 and 'psnr_5' not in rows[0]
-    model = baseline.load_textbook(out / 'textbook.safetensors')
+    model = baseline.load_baseline(out / 'baseline.safetensors')
     assert model.action_scale[0] == pytest.approx(ROBOT.drive.linear_high_mps)
 
 
 def test_optimiser_steps_lower_the_loss():
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
-    model = baseline.TextbookModel(TINY)
+    model = baseline.BaselineModel(TINY)
     optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
     rgb, action = torch.full((2, 3, 3, H, W), 0.9), torch.zeros(2, 2, 7)
     losses = [float(train_baseline.train_step(model, optimizer, rgb, action, 2, rng))

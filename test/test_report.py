@@ -397,6 +397,18 @@ def test_an_evaluation_becomes_one_file(reference, tmp_path):
     assert 'written by an older version' in opened(tmp_path / 'run.html')[1]
 
 
+def test_evaluations_with_names_of_before_are_read(tmp_path):
+    from lingbot_world_ros.report.evaluation_page import read_results
+    file = tmp_path / 'evaluation.json'
+    file.write_text(json.dumps({
+        'methods': {'textbook': {'psnr_db': 1}}, 'settings': {'textbook': 'textbook.safetensors'},
+        'targets': [], 'obedience': {'forward': {'right': 1.0}}, 'obedience_worst': 0.9}))
+    assert read_results(file) == {
+        'methods': {'baseline': {'psnr_db': 1}}, 'settings': {'baseline': 'textbook.safetensors'},
+        'targets': [], 'command_fidelity': {'forward': {'right': 1.0}},
+        'command_fidelity_worst': 0.9}
+
+
 # Parts
 
 

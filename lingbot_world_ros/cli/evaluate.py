@@ -24,8 +24,9 @@ def add_arguments(parser):
     parser.add_argument('--trials', type=int,
                         help='trials per command, 0 for no command test (default: 200)')
     parser.add_argument('--batch-size', type=int, help='worlds side by side (default: 11)')
-    parser.add_argument('--textbook', default='', metavar='FILE',
-                        help='weights of the textbook baseline (needs torch); left out without')
+    parser.add_argument('--baseline', '--textbook', default='', metavar='FILE',
+                        help='weights of the baseline (needs torch); left out without; '
+                        '--textbook is its older name')
     parser.add_argument('--out', type=Path, default=Path('bench/out/evaluate'), metavar='DIR',
                         help='where evaluation.json, evaluation.md and strip.png go, and the '
                         'truth that is kept between runs (default: bench/out/evaluate)')
@@ -61,4 +62,4 @@ def _spec(args):
              'horizons': args.horizons and tuple(args.horizons), 'batch_size': args.batch_size}
     sizes = dict(QUICK) if args.quick else {}
     sizes.update({name: value for name, value in given.items() if value is not None})
-    return EvaluationSpec(engine=args.engine, textbook=args.textbook, **sizes)
+    return EvaluationSpec(engine=args.engine, baseline=args.baseline, **sizes)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Does the imagined robot do what it is told: one command for half a second, from many states.
+Command fidelity: does the imagined robot do what it is told? One command, many start states.
 
 A trial is right when the imagined outcome is closer to the true outcome of its command than to
 the true outcome of the opposite command. Axes: b trials, c commands, j joint, h w image.
@@ -57,7 +57,7 @@ def sign_commands(spec: WorldSpec) -> tuple:
     return tuple(commands)
 
 
-def obedience(world, reference, batch_size: int, num_trials: int, progress=None) -> dict:
+def command_fidelity(world, reference, batch_size: int, num_trials: int, progress=None) -> dict:
     """
     Count right outcomes per command.
 

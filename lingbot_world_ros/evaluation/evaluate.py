@@ -18,7 +18,7 @@ import cv2
 from lingbot_world_ros.engines.registry import make_world
 from lingbot_world_ros.errors import SpecError, unknown_name
 from lingbot_world_ros.evaluation import metrics
-from lingbot_world_ros.evaluation.command_fidelity import obedience
+from lingbot_world_ros.evaluation.command_fidelity import command_fidelity
 from lingbot_world_ros.evaluation.rollouts import (FIRST_HELD_OUT_SEED, HeldOutSet, mean_images,
                                                    roll_out_set, Rollout, shuffled, true_rollout)
 import numpy as np
@@ -49,7 +49,7 @@ TARGETS = tuple(
      True),
     ('joint error at 60 frames [rad]', ('methods', 'imagined', 'joint_rad', '60', 'mean'), 0.02,
      False),
-    ('commands obeyed, worst', ('obedience_worst',), 0.95, True),
+    ('command fidelity, worst', ('command_fidelity_worst',), 0.95, True),
     ('same seed gives same bytes', ('deterministic', 'identical'), 1.0, True),
 )
 
@@ -65,7 +65,7 @@ class EvaluationSpec:
     batch_size: int = 11
     num_trials: int = 200  # per command
     num_mean_states: int = 200  # per scene, behind the mean image
-    textbook: str = ''  # weights of the textbook baseline; left out without
+    baseline: str = ''  # weights of the baseline; left out without
 
     def __post_init__(self):
         """Refuse what cannot be evaluated."""
@@ -115,10 +115,11 @@ def evaluate(spec: EvaluationSpec, cache, progress=None) -> tuple:
     results['deterministic'] = determinism(
         world, make_world(spec.engine, batch_size=spec.batch_size), spec.batch_size)
     if spec.num_trials:
-        results['obedience'] = obedience(world, reference, spec.batch_size, spec.num_trials,
-                                         lambda n: tell('commands', n))
-        rights = [row['right'] for row in results['obedience'].values()]
-        results['obedience_worst'] = None if None in rights else min(rights)
+        found = command_fidelity(world, reference, spec.batch_size, spec.num_trials,
+                                 lambda n: tell('commands', n))
+        rights = [row['right'] for row in found.values()]
+        results['command_fidelity'] = found
+        results['command_fidelity_worst'] = None if None in rights else min(rights)
     results['targets'] = targets(results)
     results['settings'] = settings(spec)
     results['seconds'] = round(time.monotonic() - started, 1)
@@ -147,20 +148,20 @@ def _run_set(spec, index, world, reference, cache, tell):
     means = mean_images(reference, spec.batch_size, scenes, spec.num_mean_states, cache)
     found['mean image'] = Rollout(np.repeat(means[held_out.scene_of][:, None],
                                             len(spec.frames), 1))
-    if spec.textbook:
-        found['textbook'] = run('textbook', _textbook(spec.textbook), commands, spec.frames,
+    if spec.baseline:
+        found['baseline'] = run('baseline', _baseline(spec.baseline), commands, spec.frames,
                                 truth.rgb[:, 0])
     return found
 
 
 @lru_cache(maxsize=1)
-def _textbook(path):
+def _baseline(path):
     try:
-        from lingbot_world_ros.training.baseline import TextbookWorld
+        from lingbot_world_ros.training.baseline import BaselineWorld
     except ImportError as error:
-        raise SpecError(f'The textbook baseline needs the Python package {error.name!r}: '
+        raise SpecError(f'The baseline needs the Python package {error.name!r}: '
                         f'pip install torch safetensors.') from error
-    return TextbookWorld(path)
+    return BaselineWorld(path)
 
 
 def _score_sets(spec, rollouts, tell):
@@ -250,7 +251,7 @@ def summarise(spec: EvaluationSpec, rollouts: list, scores: dict) -> dict:
         'num_sequences': len(touched),
         'methods': {method: _summarise_method(found, spec) for method, found in scores.items()},
         'margins_db': {name: _table(imagined['psnr_db'] - scores[name]['psnr_db'], spec)
-                       for name in ('copy last', 'mean image', 'textbook') if name in scores},
+                       for name in ('copy last', 'mean image', 'baseline') if name in scores},
         'shuffle_cost_db': {
             'base': _cost(imagined, scores['base shuffled'], 'psnr_db', spec),
             'arm': _cost(imagined, scores['arm shuffled'], 'arm_psnr_db', spec)},
@@ -381,8 +382,8 @@ def settings(spec: EvaluationSpec) -> dict:
     :return: JSON-serialisable: the spec, seeds, versions, digests of the weights, machine
     """
     weights = sorted(Path(__file__).parents[1].glob(f'models/{spec.engine}/weights/*'))
-    weights += [Path(spec.textbook)] if spec.textbook else []
-    return {**asdict(spec), 'textbook': Path(spec.textbook).name,
+    weights += [Path(spec.baseline)] if spec.baseline else []
+    return {**asdict(spec), 'baseline': Path(spec.baseline).name,
             'first_held_out_seed': FIRST_HELD_OUT_SEED,
             'weights_sha256': {p.name: hashlib.sha256(p.read_bytes()).hexdigest()
                                for p in weights if p.is_file()},

@@ -6,7 +6,7 @@ import math
 import cv2
 import numpy as np
 
-METHOD_ORDER = ('imagined', 'base shuffled', 'arm shuffled', 'textbook', 'mean image',
+METHOD_ORDER = ('imagined', 'base shuffled', 'arm shuffled', 'baseline', 'mean image',
                 'copy last')
 # Title, metric, decimals of the tables that compare the methods.
 METHOD_TABLES = (('PSNR, whole image [dB]', 'psnr_db', 2), ('SSIM, whole image', 'ssim', 3),
@@ -65,8 +65,8 @@ def markdown(results: dict) -> str:
     if 'calibrated_share' in results:
         parts.append(_table('Share of frames that the world calls calibrated',
                             [('calibrated', results['calibrated_share'])], horizons, 2))
-    if 'obedience' in results:
-        parts.append(_obedience(results['obedience']))
+    if 'command_fidelity' in results:
+        parts.append(_command_fidelity(results['command_fidelity']))
     return '\n\n'.join(parts) + '\n'
 
 
@@ -139,8 +139,8 @@ def _uncertainty(found, horizons):
             f'Spearman correlation over all sequences and frames: {overall}.')
 
 
-def _obedience(found):
-    lines = ['## Commands obeyed', '',
+def _command_fidelity(found):
+    lines = ['## Command fidelity', '',
              'One command for about half a second: is the imagined outcome closer to its true '
              'outcome than to that of the opposite command? Image: whole image for the base, arm '
              'region for the arm.', '',
@@ -167,7 +167,7 @@ def strip(found: dict, scenes, frames) -> np.ndarray:
     """
     count = len(found['truth'].rgb) // len(scenes)
     columns = [i for i, frame in enumerate(frames) if frame in STRIP_FRAMES]
-    names = [name for name in ('truth', 'imagined', 'textbook') if name in found]
+    names = [name for name in ('truth', 'imagined', 'baseline') if name in found]
     rows = []
     for number, scene in enumerate(scenes):
         for sequence in range(number * count, number * count + min(SEQUENCES_PER_SCENE, count)):

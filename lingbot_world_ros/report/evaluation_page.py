@@ -13,7 +13,9 @@ from lingbot_world_ros.report.page import (Chart, Commands, environment_table, P
 import numpy as np
 
 COLOURS = {'imagined': 'imagined', 'mean image': 'mean', 'copy last': 'first',
-           'textbook': 'series-1', 'base shuffled': 'series-4', 'arm shuffled': 'series-3'}
+           'baseline': 'series-1', 'base shuffled': 'series-4', 'arm shuffled': 'series-3'}
+RENAMED = {'textbook': 'baseline', 'obedience': 'command_fidelity',
+           'obedience_worst': 'command_fidelity_worst'}
 SCENE_TABLES = (('PSNR of the imagination [dB]', 'psnr_db', 2),
                 ('Base position [m]', 'position_m', 3), ('Yaw [deg]', 'yaw_deg', 2),
                 ('Joints [rad]', 'joint_rad', 4))
@@ -60,7 +62,14 @@ def read_results(file: Path) -> dict:
                         'evaluate".') from error
     if not isinstance(results, dict) or not {'methods', 'settings', 'targets'} <= set(results):
         raise SpecError(f'{file} is no evaluation; write it with "lingbot-world evaluate".')
-    return results
+    return _renamed(results)
+
+
+def _renamed(content):
+    """Read what was written before two things got the names that the field has for them."""
+    if isinstance(content, dict):
+        return {RENAMED.get(key, key): _renamed(value) for key, value in content.items()}
+    return content
 
 
 def _page(results, strip, title):
@@ -114,8 +123,8 @@ def _tiles(results):
     met = sum(bool(row['met']) for row in rows)
     tiles.append(Tile('targets met', f'{met} of {len(rows)}', '',
                       'good' if met == len(rows) else 'warn'))
-    if results.get('obedience_worst') is not None:
-        tiles.append(Tile('commands obeyed', f'{100 * results["obedience_worst"]:.1f} %',
+    if results.get('command_fidelity_worst') is not None:
+        tiles.append(Tile('command fidelity', f'{100 * results["command_fidelity_worst"]:.1f} %',
                           'the worst of them'))
     if 'uncertainty' in results:
         value, interval = _cell(results['uncertainty']['spearman'], 2)
@@ -214,13 +223,13 @@ def _command_section(results):
     section.blocks.append(_table(
         'What shuffled commands cost [dB]', results['shuffle_cost_db'].items(),
         _horizons(results), 2, caption='Base: in the whole picture. Arm: in the arm region.'))
-    if 'obedience' in results:
+    if 'command_fidelity' in results:
         rows = [(name, f'{row["value"]:.3f}', str(row['trials']), _share(row['right']),
                  _share(row['state_right']), str(row['blocked']), str(row['unseen']))
-                for name, row in results['obedience'].items()]
+                for name, row in results['command_fidelity'].items()]
         section.blocks.append(Table(
             ('command', 'value', 'trials', 'picture', 'state', 'blocked, skipped',
-             'unseen, skipped'), rows, 'Commands obeyed', 'One command for about half a second: '
+             'unseen, skipped'), rows, 'Command fidelity', 'One command for about half a second: '
             'is the imagined outcome closer to its true outcome than to that of the opposite '
             'command?'))
     return section

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The world model of the textbooks, as a baseline: encoder, MLP dynamics, decoder. Needs torch.
+The baseline, a world model as in textbooks: encoder, MLP dynamics, decoder. Needs torch.
 
 A convolutional encoder squeezes the image into one vector, an MLP moves the vector by the
 action, a convolutional decoder draws the next image. In open loop it sees the first image only.
@@ -21,7 +21,7 @@ STRIDE = 16  # of the encoder
 
 
 @dataclass(frozen=True)
-class TextbookSpec:
+class BaselineSpec:
     """Independent sizes; the image must be at least 32 pixels each way."""
 
     width_px: int
@@ -35,7 +35,7 @@ class TextbookSpec:
     def __post_init__(self):
         """Refuse images that the encoder would squeeze to nothing."""
         if min(self.width_px, self.height_px) < 2 * STRIDE:
-            raise SpecError(f'The textbook model needs images of at least {2 * STRIDE} pixels '
+            raise SpecError(f'The baseline needs images of at least {2 * STRIDE} pixels '
                             f'each way, got {self.width_px}x{self.height_px}.')
 
     @property
@@ -44,10 +44,10 @@ class TextbookSpec:
         return -(-self.height_px // STRIDE), -(-self.width_px // STRIDE)
 
 
-class TextbookModel(nn.Module):
+class BaselineModel(nn.Module):
     """``z[t+1] = norm(z[t] + f(z[t], a[t]))``, image = decode(z)."""
 
-    def __init__(self, spec: TextbookSpec):
+    def __init__(self, spec: BaselineSpec):
         """Build the three parts; actions are scaled by the limits the model remembers."""
         super().__init__()
         self.spec = spec
@@ -133,7 +133,7 @@ def _decoder(spec, flat):
     return nn.Sequential(*layers, nn.Conv2d(before, 3, 3, 1, 1))
 
 
-def save_textbook(model: TextbookModel, path, info=None) -> None:
+def save_baseline(model: BaselineModel, path, info=None) -> None:
     """
     Write weights and sizes into one safetensors file.
 
@@ -147,9 +147,9 @@ def save_textbook(model: TextbookModel, path, info=None) -> None:
                                    'info': json.dumps(info or {})})
 
 
-def load_textbook(path) -> TextbookModel:
+def load_baseline(path) -> BaselineModel:
     """
-    Read what ``save_textbook`` wrote.
+    Read what ``save_baseline`` wrote.
 
     :param path: file
     :return: the model, on the CPU, in evaluation mode
@@ -160,26 +160,26 @@ def load_textbook(path) -> TextbookModel:
         with safe_open(str(path), 'pt') as file:
             sizes = json.loads(file.metadata()['spec'])
             tensors = {name: file.get_tensor(name) for name in file.keys()}
-        model = TextbookModel(TextbookSpec(**{**sizes, 'channels': tuple(sizes['channels'])}))
+        model = BaselineModel(BaselineSpec(**{**sizes, 'channels': tuple(sizes['channels'])}))
         model.load_state_dict(tensors)
     except (OSError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        raise SpecError(f'Cannot read the textbook model {path}: {error}. Expected a file that '
+        raise SpecError(f'Cannot read the baseline {path}: {error}. Expected a file that '
                         'python -m lingbot_world_ros.training.train_baseline wrote.') from error
     return model.eval()
 
 
-class TextbookWorld:
+class BaselineWorld:
     """The baseline as a world to roll out: knows images only, starts from a true one."""
 
     def __init__(self, path):
         """
         Load the weights.
 
-        :param path: safetensors file of ``save_textbook``
+        :param path: safetensors file of ``save_baseline``
         """
-        self.model = load_textbook(path)
+        self.model = load_baseline(path)
         robot = load_robot()
-        self.spec = WorldSpec(engine='textbook', model=str(path), scenes=(), robot=robot,
+        self.spec = WorldSpec(engine='baseline', model=str(path), scenes=(), robot=robot,
                               action=robot_action_layout(robot))
         self._latent = None
 

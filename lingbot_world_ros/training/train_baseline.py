@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Train the textbook baseline on the episodes that the embedded world is trained on. Needs torch.
+Train the baseline on the episodes that the embedded world is trained on. Needs torch.
 
     python -m lingbot_world_ros.training.train_baseline --data data --out run --minutes 9
 
 Every step encodes one frame of random episodes, imagines ``--horizon`` frames from it in latent
 space and draws some of them; the loss is their mean squared error. A run that was stopped
-continues when the same command is given again. Writes ``textbook.safetensors``, ``curve.csv``
+continues when the same command is given again. Writes ``baseline.safetensors``, ``curve.csv``
 and ``checkpoint.pt``.
 """
 import argparse
@@ -18,7 +18,7 @@ from lingbot_world_ros.actions.layout import robot_action_layout
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.progress import progress_bar
 from lingbot_world_ros.robots.load import load_robot
-from lingbot_world_ros.training.baseline import save_textbook, TextbookModel, TextbookSpec
+from lingbot_world_ros.training.baseline import BaselineModel, BaselineSpec, save_baseline
 from lingbot_world_ros.training.dataset import load_scene
 from lingbot_world_ros.training.runs import cosine, Run
 import numpy as np
@@ -76,13 +76,13 @@ def main(argv=None) -> int:
     optimizer = torch.optim.AdamW(model.parameters(), args.learning_rate, weight_decay=1e-4)
     run = Run(args.out, args.minutes, args.stop_after, model=model, optimizer=optimizer)
     train(args, run, model, optimizer, training, validation)
-    print(f'Written: {args.out / "textbook.safetensors"}')
+    print(f'Written: {args.out / "baseline.safetensors"}')
     return 0
 
 
 def parse(argv):
     """Return the parsed arguments."""
-    parser = argparse.ArgumentParser(description='Train the textbook baseline.')
+    parser = argparse.ArgumentParser(description='Train the baseline.')
     parser.add_argument('--data', type=Path, required=True, help='what training.dataset wrote')
     parser.add_argument('--out', type=Path, required=True, help='folder for weights and curve')
     parser.add_argument('--minutes', type=float, default=10.0, help='training time in all')
@@ -123,11 +123,11 @@ def load_episodes(folder: Path, device) -> tuple:
     return training, validation
 
 
-def make_model() -> TextbookModel:
+def make_model() -> BaselineModel:
     """Return the untrained model of the embedded world's robot."""
     robot = load_robot()
     layout = robot_action_layout(robot)
-    model = TextbookModel(TextbookSpec(robot.camera.width_px, robot.camera.height_px,
+    model = BaselineModel(BaselineSpec(robot.camera.width_px, robot.camera.height_px,
                                        len(layout.dims)))
     model.action_scale.copy_(torch.from_numpy(layout.high))
     return model
@@ -203,7 +203,7 @@ def _report(run, model, validation, horizon, losses):
     row = {'loss': torch.stack(losses).mean().item(), **validate(model, validation, horizon)}
     run.log(**row)
     run.save()
-    save_textbook(model, run.folder / 'textbook.safetensors',
+    save_baseline(model, run.folder / 'baseline.safetensors',
                   {'step': run.step, 'minutes': round(run.used_s / 60, 2), **row})
     return {'step': run.step, **{k: f'{v:.3f}' for k, v in row.items()}}
 
