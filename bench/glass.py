@@ -6,7 +6,8 @@ Every key is typed into Chromium (no window, no GPU) and its time is the event's
 counts when it has been drawn and the browser's next task runs; it differs from the one before when
 more than ``SHARE`` of its pixels do so by more than ``LEVELS`` of 255. A start ends with the first
 picture that differs, a stop with the last. What the keyboard and the screen add is not in it.
-Also the CPU that world, page's server and browser use. Writes ``glass.json`` and ``glass.md``.
+Also the CPU that world, page's server and browser use, and after how long the page tells that one
+of the first two hangs. Writes ``glass.json`` and ``glass.md``.
 """
 import argparse
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from datetime import datetime, timezone
 import json
 import os
 from pathlib import Path
+import signal
 import sys
 import time
 
@@ -79,21 +81,22 @@ class Parts:
         self._sim_pid = sim_pid
         self._before = self._read()
 
-    def _pids(self):
+    def pids(self) -> dict:
+        """Return the processes of world, view and browser."""
         view = [pid for pid in family(self._sim_pid)[1:] if 'view' in _command(pid)]
         browser = [pid for pid in family(os.getpid())
                    if any('chrom' in part for part in _command(pid)[:1])]
         return {'world': [self._sim_pid], 'view': view, 'browser': browser}
 
     def _read(self):
-        used = {pid: cpu_seconds(pid) for pids in self._pids().values() for pid in pids}
+        used = {pid: cpu_seconds(pid) for pids in self.pids().values() for pid in pids}
         return time.monotonic(), used
 
     def cores(self) -> dict:
         """Return CPU time by wall time so far: world, view, browser, and kinds of the latter."""
         (begin_s, before), (end_s, now) = self._before, self._read()
         wall_s, used = end_s - begin_s, {}
-        for name, pids in self._pids().items():
+        for name, pids in self.pids().items():
             shares = {pid: (now.get(pid, 0.0) - before.get(pid, 0.0)) / wall_s for pid in pids}
             used[name] = sum(shares.values())
             if name == 'browser':
@@ -155,10 +158,32 @@ def measure(trials: int, seconds: float, environment: dict, seed: int = 0) -> di
             press(page, key_of(trial), seed + trial)
         cpu['driving'] = parts.cores()
         log, status = page.evaluate('glass'), operator.status()
-        return {**latencies(log), 'cpu_cores': cpu, 'load': [*load, os.getloadavg()[0]],
+        lost_ms = {part: hang_ms(operator, pids[0])
+                   for part, pids in parts.pids().items() if part != 'browser'}
+        return {**latencies(log), 'lost_ms': lost_ms, 'cpu_cores': cpu,
+                'load': [*load, os.getloadavg()[0]],
                 'frames': len(log['frames']), 'frame_rate_hz': frame_rate_hz(log),
                 'real_time_factor': status['rtf'], 'command_to_frame_ms': status['latency_ms'],
                 'browser': browser.version}
+
+
+def hang_ms(operator, pid: int) -> float:
+    """
+    Have a process hang until the page says that the link is lost, then live again.
+
+    :param operator: at the page
+    :param pid: of the world or the page's server
+    :return: wall time from the hang to the word, ms
+    """
+    begin_s = time.monotonic()
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        operator.until_link('lost')
+        took_ms = (time.monotonic() - begin_s) * 1e3
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    operator.until_link('live')
+    return took_ms
 
 
 def _cpu_of_rest(sim, seconds):
@@ -269,6 +294,9 @@ def markdown(result: dict) -> str:
         table(('instruction set', 'bar', 'wanted', 'measured', 'met'), bars),
         table(('instruction set', 'key to picture', 'trials', 'p50 [ms]', 'p95', 'longest'),
               rows),
+        table(('instruction set', 'hangs', 'told as lost after [ms]'),
+              [(name, part, took_ms) for name, run in runs.items()
+               for part, took_ms in run['lost_ms'].items()]),
         table(('instruction set', 'CPU while', 'world', "page's server", 'browser'), cpu)])
 
 

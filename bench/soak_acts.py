@@ -80,7 +80,7 @@ class Client:
 
         :raises Broken: it is not within the time
         """
-        start_s = time.monotonic()
+        start_s, within_s = time.monotonic(), within_s * self._soak.patience
         while not happened():
             if not self._soak.world.is_alive:
                 raise Broken('end', 'the world ended by itself')

@@ -10,7 +10,8 @@ import sys
 import tempfile
 import time
 
-PATIENCE_S = 30.0
+from waiting import PATIENCE_S, wait_for
+
 NAMES = ('chromium', 'chromium-browser', 'google-chrome')
 FLAGS = ('--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
          '--disable-background-networking', '--disable-component-update', '--disable-sync')
@@ -78,10 +79,8 @@ class Program:
 
     def wait_for(self, text):
         """Wait until it has printed something."""
-        end_s = time.monotonic() + PATIENCE_S
-        while text not in self.printed():
-            assert self.process.poll() is None and time.monotonic() < end_s, self.printed()
-            time.sleep(0.05)
+        wait_for(lambda: text in self.printed() or self.process.poll() is not None, text)
+        assert text in self.printed(), self.printed()
         return self
 
     def printed(self):
@@ -108,19 +107,17 @@ class Operator:
         status = self.page.evaluate('window.lingbot.state')
         return status if name is None or status is None else status[name]
 
-    def until(self, condition, what=None, timeout_s=PATIENCE_S):
+    def until(self, condition):
         """Wait until an expression in the page is true; ``s`` is its newest status."""
         self.page.wait_for_function(
             f'() => {{ const s = window.lingbot?.state; return s && ({condition}); }}',
-            timeout=timeout_s * 1e3, polling=20)
+            timeout=PATIENCE_S * 1e3, polling=20)
 
-    def until_link(self, link, timeout_s=PATIENCE_S):
-        """Wait until the page shows a state of the link; return how long that took, seconds."""
-        begin_s = time.monotonic()
+    def until_link(self, link):
+        """Wait until the page shows a state of the link."""
         self.page.wait_for_function(f'() => document.body.dataset.link === "{link}"',
-                                    timeout=timeout_s * 1e3, polling=20)
+                                    timeout=PATIENCE_S * 1e3, polling=20)
         assert self.page.inner_text('#link') == link.replace('_', ' ')
-        return time.monotonic() - begin_s
 
     def see_frames(self, number):
         """Wait for so many more pictures."""
@@ -142,8 +139,18 @@ class Operator:
         self.see_frames(frames)
         return self.change(region)
 
-    def hold(self, key, seconds):
-        """Hold a key."""
+    def hold(self, key, condition):
+        """Hold a key until an expression in the page is true."""
         self.page.keyboard.down(key)
-        time.sleep(seconds)
+        self.until(condition)
         self.page.keyboard.up(key)
+
+    def stands(self, tell=lambda status: status['pose'], tolerance=0.0):
+        """Wait until something stays for half a second of sim time, the base; return what."""
+        end_s, start = time.monotonic() + PATIENCE_S, self.status()
+        while (status := self.status())['sim_s'] < start['sim_s'] + 0.5:
+            if any(abs(a - b) > tolerance for a, b in zip(tell(status), tell(start))):
+                start = status
+            assert time.monotonic() < end_s, 'it does not stop'
+            self.see_frames(1)
+        return tell(status)

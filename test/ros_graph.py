@@ -62,15 +62,15 @@ class Graph:
         self.probe.destroy_node()
         rclpy.try_shutdown()
 
-    def wait_for(self, happened, what='it'):
+    def wait_for(self, happened, what='it', patience_s=PATIENCE_S):
         """Spin the probe until ``happened()`` is true and return its value."""
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + patience_s
         while time.monotonic() < deadline:
             value = happened()
             if value:
                 return value
             self._executor.spin_once(timeout_sec=0.05)
-        raise AssertionError(f'waited {PATIENCE_S} s in vain for {what}')
+        raise AssertionError(f'waited {patience_s} s in vain for {what}')
 
     def listen(self, msg_type, topic, latched=False):
         """Subscribe and return the list that fills with messages."""

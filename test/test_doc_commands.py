@@ -10,8 +10,8 @@ How pages mark their blocks:
   ``lingbot-world`` and ``python`` on the PATH. ``yaml`` is loaded by what reads it.
 - A comment behind a command says how it runs. ``# leave it running``: in the background until the
   page ends, or until a command of the same verb begins. ``# Ctrl-C ends it``: it is interrupted
-  once it has worked for a moment. ``# once the world has ended``: what was left running ends
-  first. These words may stand anywhere in the comment.
+  once it says that it runs, a recording once it has some steps. ``# once the world has ended``:
+  what was left running ends first. These words may stand anywhere in the comment.
 - A line right above the fence says why a block is not run, or what it needs:
   ``<!-- needs: ros -->`` (a sourced workspace), ``gpu``, ``browser``, ``terminal``, ``internet``,
   or a list of requirements/ such as ``reference`` (run where that is installed); several with
@@ -50,7 +50,8 @@ FROM_THE_NET = ('pip', 'pip3', 'git', 'hf', 'curl', 'wget', 'apt', 'apt-get')
 OF_A_WORKSPACE = ('ros2', 'colcon', 'rosdep', 'rviz2')
 LEFT, ENDED_BY_HAND, AFTER = 'leave it running', 'Ctrl-C ends it', 'once the world has ended'
 READY = re.compile(r'Ctrl-C|https?://')  # what a verb says once it runs
-PATIENCE_S, A_MOMENT_S, END_S = 60.0, 1.0, 20.0
+HAS_RECORDED = re.compile(r', step \d\d')
+PATIENCE_S, END_S = 120.0, 60.0  # guards against hanging, three pages at a time
 PAGES_AT_A_TIME = 3
 PAGES = [path for path in pages() if path.parent.name != 'reference']
 BLOCKS = [block for path in pages() for block in read(path).blocks]
@@ -202,7 +203,6 @@ class Shell:
         elif ENDED_BY_HAND in comment:
             process = self._start(command)
             self._wait_until_ready(*process)
-            time.sleep(A_MOMENT_S)
             self._interrupt(*process)
         else:
             self._run(command)
@@ -232,7 +232,8 @@ class Shell:
 
     def _wait_until_ready(self, process, output, command):
         deadline_s = time.monotonic() + PATIENCE_S
-        while not READY.search(output.read_text()):
+        ready = HAS_RECORDED if ' record ' in command else READY
+        while not ready.search(output.read_text()):
             told = f'{command}\n{output.read_text()}'
             assert process.poll() is None, f'ended by itself: {told}'
             assert time.monotonic() < deadline_s, f'does not say that it runs: {told}'

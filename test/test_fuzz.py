@@ -29,7 +29,7 @@ def test_nothing_is_found_in_500_cases(tmp_path):
 
 @pytest.fixture(scope='module')
 def system(tmp_path_factory):
-    with System(tmp_path_factory.mktemp('system')) as system:
+    with System(tmp_path_factory.mktemp('system'), slow_s=2.0) as system:
         system.call('watch', True)
         yield system
 

@@ -71,6 +71,7 @@ def test_a_short_run_measures_and_is_written_down(tmp_path):
     result = json.loads((tmp_path / 'glass.json').read_text())
     run = result['runs']['native']
     assert len(run['latencies_ms']['stop']) + run['without_picture'] >= 2
+    assert set(run['lost_ms']) == {'world', 'view'} and min(run['lost_ms'].values()) > 0
     assert set(run['cpu_cores']['driving']) >= {'world', 'view', 'browser', 'browser_renderer'}
     assert 0 < run['cpu_cores']['driving']['view'] < run['cpu_cores']['driving']['world']
     assert (tmp_path / 'glass.md').read_text() == markdown(result)

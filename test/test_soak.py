@@ -137,13 +137,16 @@ def test_numbers_go_into_the_document(tmp_path):
     assert text in path.read_text() and path.read_text().count(MARKERS[1]) == 1
 
 
-def test_one_round_is_clean(tmp_path):
-    """The engine in a process of its own, so that it can be killed; takes half a minute."""
+def test_some_acts_are_clean(tmp_path):
+    """The engine in a process of its own; no time is judged. ``make soak`` does everything."""
     pytest.importorskip('openvino')
+    acts = ('pauses_and_steps', 'worlds', 'engine_fails_once', 'engine_is_killed', 'flood',
+            'client_dies_in_a_step')
     done = subprocess.run(
-        [sys.executable, '-m', 'bench.soak', '--duration', '10', '--variant', 'isolated',
-         '--out', tmp_path], cwd=ROOT, capture_output=True, text=True, timeout=240)
+        [sys.executable, '-m', 'bench.soak', '--duration', '1', '--variant', 'isolated',
+         '--patience', '20', *(word for act in acts for word in ('--act', act)),
+         '--out', tmp_path], cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     run, = json.loads((tmp_path / 'soak.json').read_text())['runs']
-    assert run['rounds'] == 1 and run['recoveries'] >= 6 and run['frame_problems'] == 0
-    assert len(run['acts']) == 15 and 'isolated: clean' in done.stdout
+    assert run['rounds'] == 1 and run['recoveries'] == 4 and run['frame_problems'] == 0
+    assert set(run['acts']) == set(acts) and 'isolated: clean' in done.stdout

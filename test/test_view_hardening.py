@@ -28,6 +28,7 @@ from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from sensor_msgs.msg import CompressedImage, Image, JointState  # noqa: E402
 from simulation_interfaces.srv import GetSimulationState  # noqa: E402
 import test_view_node as usual  # noqa: E402
+from waiting import PATIENCE_S, wait_for  # noqa: E402
 
 domain, make_graph, serving, Page = usual.domain, usual.make_graph, usual.serving, usual.Page
 ROBOT_WORLD = {'joints': [], 'can': {}, 'mode': ''}
@@ -93,8 +94,8 @@ def frame(text):
     return b'\x81' + size + bytes(4) + data
 
 
-async def until(happened, what, patience_s=10.0):
-    end_s = time.monotonic() + patience_s
+async def until(happened, what):
+    end_s = time.monotonic() + PATIENCE_S
     while time.monotonic() < end_s:
         if happened():
             return
@@ -108,13 +109,8 @@ def test_a_page_that_never_reads_is_dropped_before_it_fills_the_memory():
         writer = await deaf_page(server)
         await until(lambda: server._pages, 'the page')
         page = next(iter(server._pages.values()))
-        try:
-            for _ in range(40):
-                writer.write(frame('{"type": "nonsense"}') * 500)
-                await asyncio.sleep(0.02)
-        except ConnectionError:
-            pass
-        await until(lambda: not server._pages, 'its end', 4.0)
+        nonsense = frame('{"type": "nonsense"}') * 500
+        await until(lambda: writer.write(nonsense) or not server._pages, 'its end')
         assert len(page.texts) < 2 * view_server.MAX_WAITING
         await server.stop()
 
@@ -126,23 +122,26 @@ def test_the_server_ends_at_once_and_stops_the_robot_though_pages_do_not_listen(
         robot = Robot()
         server = await started(robot)
         writers = [await deaf_page(server) for _ in range(5)]
-        for _ in range(400):  # until nothing fits between server and page any more
-            server.on_picture(1, 0.0, bytes(100_000))
-            await asyncio.sleep(0.005)
+        deaf, shown = list(server._pages.values()), []
+
+        def are_full():  # nothing fits between server and page any more: the newest waits
+            shown.append(server.on_picture(1, 0.0, bytes(100_000)))
+            return len(shown) > 100 and all(page.pictures for page in deaf)
+        await until(are_full, 'deaf pages')
         async with aiohttp.ClientSession() as session:
             driver = await session.ws_connect(f'{server.url}ws')
             await driver.send_str('{"type": "drive", "linear": 1, "angular": 0}')
             await until(lambda: 'drive' in robot.asked, 'motion')
             ending = asyncio.ensure_future(server.stop())
-            begin_s = time.monotonic()
-            while not ending.done() and time.monotonic() < begin_s + 8.0:
+            end_s = time.monotonic() + PATIENCE_S
+            while not ending.done() and time.monotonic() < end_s:
                 if not driver.closed:
                     try:
                         await driver.send_str('{"type": "drive", "linear": 1, "angular": 0}')
                     except ConnectionError:
                         pass
                 await asyncio.sleep(0.02)
-            assert ending.done() and time.monotonic() - begin_s < 5.0
+            assert ending.done()
             assert 'drive' not in robot.asked[robot.asked.index('stop'):]
         for writer in writers:
             writer.transport.abort()
@@ -177,7 +176,7 @@ def test_requests_are_limited_and_one_that_fails_or_is_given_up_is_told(caplog):
         robot.answers[0].set_exception(ValueError('the service went away'))
         robot.answers[1].set_result((True, ''))
         robot.answers[2].cancel()
-        await asyncio.sleep(0.01)
+        await until(lambda: len(page.texts) > 2, 'the answers')
         failed, done = (json.loads(text) for text in page.texts[-2:])
         assert (failed['id'], failed['ok']) == (0, False) and 'went away' in failed['text']
         assert (done['id'], done['ok']) == (1, True)
@@ -321,27 +320,25 @@ def test_depth_that_does_not_fit_its_size_is_left_out(make_graph, step, num_byte
     graph.wait_for(shown, 'the next picture')
 
 
-def watched(view, seconds):
-    """Return the states of the link that a page is told in that time."""
-    found, end_s = [], time.monotonic() + seconds
-    while time.monotonic() < end_s:
-        found.append(view.status()['link'])
-        time.sleep(0.02)
-    return found
-
-
 def test_a_simulator_that_pauses_without_a_picture_is_not_lost_now_and_then(make_graph):
-    graph = make_graph(nodes=lambda: [ViewNode()])
+    graph, asked, links = make_graph(nodes=lambda: [ViewNode()]), [], []
 
     def tell(request, response):
+        asked.append(request)
         response.state.state = state_number('paused')
         return response
+
+    def is_asked_again():
+        links.append(graph.view.status()['link'])
+        return len(asked) > before + 3
 
     graph._spinner.add(answering := rclpy.create_node('answering'))
     answering.create_service(GetSimulationState, 'get_simulation_state', tell)
     graph.view.watch(True, False, False)
     graph.wait_for(lambda: graph.view.status()['link'] == 'paused', 'its pause')
-    assert set(watched(graph.view, 4.0)) == {'paused'}
+    before = len(asked)
+    graph.wait_for(is_asked_again, 'more questions')
+    assert set(links) == {'paused'}
 
 
 def test_a_service_that_does_not_answer_is_not_asked_more_and_more(make_graph, monkeypatch):
@@ -351,10 +348,10 @@ def test_a_service_that_does_not_answer_is_not_asked_more_and_more(make_graph, m
                                lambda request, response: response)  # and nobody spins
     client = graph.view._client._clients['GetSimulationState']
     graph.view.watch(True, False, False)
-    end_s = time.monotonic() + 10.0
-    while not client._pending_requests and time.monotonic() < end_s:
-        time.sleep(0.02)
-    time.sleep(1.6)
+    wait_for(lambda: client._pending_requests, 'the question')
+    looks, look = [], graph.view._look
+    graph.view._look = lambda: looks.append(look())
+    wait_for(lambda: len(looks) > 3, 'more looks')
     assert len(client._pending_requests) == 1
 
 
@@ -372,9 +369,15 @@ def test_an_engine_that_makes_many_frames_in_one_slow_step_is_live(make_graph):
         return [WorldModelNode(world=Slow, encoder=encoder), encoder, ViewNode()]
 
     graph = make_graph(nodes=world_and_view)
+
+    def waits_for_the_engine():
+        """Twelve frames at once are rare; only after 2.6 s without one there is a reason."""
+        status = graph.view.status()
+        return 1.2 < (status['image_age_s'] or 0.0) < 2.5 and status
+
     graph.view.watch(True, False, False)
     graph.wait_for(lambda: graph.view.status()['link'] == 'live', 'the first step')
-    assert set(watched(graph.view, 4.0)) == {'live'}
+    assert graph.wait_for(waits_for_the_engine, 'a wait')['link'] == 'live'
 
 
 def test_compressed_video_gives_way_to_the_raw_image(make_graph):
@@ -404,8 +407,10 @@ def test_joints_of_two_publishers_are_known_together(make_graph):
         return len(graph.view.world()['joints']) == 2
 
     graph.wait_for(told, 'both joints')
-    for _ in range(30):
+    seen, hear = [], graph.view._hear_joints
+    graph.view._hear_joints = lambda msg: seen.append(hear(msg))
+    for count in range(1, 30):
         told()
-        time.sleep(0.02)
+        graph.wait_for(lambda count=count: len(seen) >= 2 * count, 'both')
         assert [joint['name'] for joint in graph.view.world()['joints']] == ['arm', 'gripper']
     assert graph.view.status()['joints'] == {'arm': 0.5}

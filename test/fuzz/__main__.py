@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 
-from fuzz.campaign import Campaign, NAMES
+from fuzz.campaign import Campaign, NAMES, SLOW_S
 from fuzz.targets import TARGETS
 
 FINDINGS = Path(__file__).resolve().parents[2] / 'bench' / 'out' / 'fuzz_findings.txt'
@@ -33,7 +33,7 @@ def main() -> int:
     started_s = time.monotonic()
     with tempfile.TemporaryDirectory(prefix='fuzz_') as root, \
             Campaign(Path(root), lambda text: print(text, flush=True),
-                     args.cases >= 2 * ROUND) as campaign:
+                     args.cases >= 2 * ROUND, SLOW_S) as campaign:
         if args.replay:
             name, case = eval(args.replay.rstrip().rstrip(','), dict(NAMES))
             campaign.replay(name, case)

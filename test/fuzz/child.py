@@ -18,6 +18,7 @@ import time
 
 from fake_world import FakeWorld
 from fuzz.texts import SECRET
+from fuzz.values import plain
 from lingbot_world_ros import paths
 from lingbot_world_ros.engines.interface import Capabilities
 from lingbot_world_ros.errors import SpecError
@@ -233,7 +234,7 @@ def _receive():
 
 
 def _send(answers, data):
-    content = marshal.dumps(data)
+    content = marshal.dumps(plain(data))  # states are enums
     answers.write(struct.pack('I', len(content)) + content)
     answers.flush()
 

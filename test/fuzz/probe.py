@@ -9,8 +9,7 @@ from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import DurabilityPolicy, QoSProfile
 
-PATIENCE_S = 15.0
-HEALTH_S = 2.0  # in which a simple question must be answered
+PATIENCE_S = 60.0  # a guard against hanging
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
