@@ -8,6 +8,7 @@ An argument that is left empty has the value of the profile. Parameters with a d
 ``lingbot.precision:=fp8``, are arguments as well. ``rviz:=true``, ``foxglove:=true`` and
 ``view:=true`` start what shows the world; RViz and foxglove_bridge are packages of their own.
 """
+from functools import partial
 from importlib.util import find_spec
 import os
 
@@ -19,13 +20,13 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 from lingbot_world_ros.errors import SpecError, unknown_name
-from lingbot_world_ros.nodes.run import profile_variable
+from lingbot_world_ros.nodes.ros_environment import profile_variable
 from lingbot_world_ros.paths import share_path
 from lingbot_world_ros.settings.description import description_of, link_publisher_parameters
 from lingbot_world_ros.settings.layouts import profile_values, topic_names, write_layout
-from lingbot_world_ros.settings.parameters import PARAMS, profile_path
+from lingbot_world_ros.settings.parameters import PARAMS
+from lingbot_world_ros.settings.profiles import profile_path, read_value
 from lingbot_world_ros.settings.several_worlds import world_parameters
-import yaml
 
 OVERRIDES = ('engine', 'isolate_engine', 'world', 'scene', 'start_image', 'prompt',
              'lingbot.checkpoint', 'camera_path', 'camera_link', 'robot_description', 'seed',
@@ -92,8 +93,14 @@ def _dotted(given):
     for name in values:
         if name not in PARAMS:
             raise unknown_name('launch argument', name, PARAMS)
-    return {name: PARAMS[name].check(text if PARAMS[name].kind is str else yaml.safe_load(text),
-                                     'launch argument') for name, text in values.items()}
+    return {name: _read(name, text) for name, text in values.items()}
+
+
+def _read(name, text):
+    """Read a launch argument; text is taken as it is."""
+    param = PARAMS[name]
+    read = param.check if param.kind is str else partial(read_value, param)
+    return read(text, 'launch argument')
 
 
 def _as_given(values):
@@ -116,9 +123,7 @@ def _nodes(context):
     profile = value('profile')
     values = profile_values(profile)  # a mistake in it stops here, with the line to change
     given = {name: value(_argument(name)) for name in OVERRIDES}
-    overrides = {name: PARAMS[name].check(yaml.safe_load(text), 'launch argument')
-                 if PARAMS[name].kind is not str else text
-                 for name, text in given.items() if text != ''}
+    overrides = {name: _read(name, text) for name, text in given.items() if text != ''}
     overrides.update(_dotted(context.launch_configurations))
     executables = ['sim'] if value('composed') == 'true' else ['world_model', 'action_encoder']
     num_worlds, nodes, shown = _whole('num_worlds', value), [], []

@@ -18,7 +18,7 @@ def show_until_end(spinner, tell, duration_s=None, is_over=lambda: False) -> Non
     """
     Print a line per second; on a terminal it replaces the one before.
 
-    :param spinner: a ``nodes.run.Spinner``, which says when it is time to end
+    :param spinner: a ``nodes.spinner.Spinner``, which says when it is time to end
     :param tell: returns the line
     :param duration_s: end after this many seconds of wall time; None: do not
     :param is_over: asked after each line whether to end

@@ -20,8 +20,9 @@ from doc_pages import DOCS, ROOT
 from lingbot_world_ros.cli.main import verb_names
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.paths import share_path
-from lingbot_world_ros.settings.parameters import (DEFAULT_PROFILE, load_profile, NODES, PARAMS,
-                                                   profile_path, read_assignments, ROS_PARAMETERS)
+from lingbot_world_ros.settings.parameters import NODES, PARAMS
+from lingbot_world_ros.settings.profiles import (DEFAULT_PROFILE, load_profile, profile_path,
+                                                 read_assignments, ROS_PARAMETERS)
 import yaml
 
 sys.path.insert(0, str(ROOT / 'tools' / 'reference_docs'))

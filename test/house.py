@@ -173,11 +173,16 @@ def _foreign(file: str, imports: List[Import]) -> Iterator[Finding]:
 
 
 def _made_messages(file: str, tree: ast.AST, imports: List[Import]) -> Iterator[Finding]:
-    """In nodes a message type is named, not filled: that is what messages/ is for."""
+    """
+    In nodes a message type is named, not filled: that is what messages/ is for.
+
+    A request that says nothing, ``Trigger.Request()``, is no conversion.
+    """
     if room_of(file) in ROS_ROOMS:
         types = {found.name for found in imports if _is_message(found.module)}
         for node in ast.walk(tree):
-            if isinstance(node, ast.Call):
+            if isinstance(node, ast.Call) and (node.args or node.keywords or
+                                               _called(node) != 'Request'):
                 made = _first_name(node.func)
                 if made in types:
                     yield Finding('message made', file, node.lineno, made)

@@ -5,7 +5,7 @@ from pathlib import Path
 import tempfile
 import time
 
-from lingbot_world_ros.nodes.run import Spinner
+from lingbot_world_ros.nodes.spinner import Spinner
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import DurabilityPolicy, QoSProfile

@@ -19,7 +19,7 @@ from geometry_msgs.msg import Twist  # noqa: E402
 from lingbot_world_ros.cli.main import main, verb_names  # noqa: E402
 from lingbot_world_ros.cli.teleop import _RawTerminal  # noqa: E402
 from lingbot_world_ros.messages.commands import twist_to_msg  # noqa: E402
-from lingbot_world_ros.nodes.run import make_pair  # noqa: E402
+from lingbot_world_ros.nodes.pair import make_pair  # noqa: E402
 from lingbot_world_ros.nodes.world_model import WorldModelNode  # noqa: E402
 from lingbot_world_ros.processes import run_together  # noqa: E402
 from nav_msgs.msg import Odometry  # noqa: E402

@@ -35,7 +35,7 @@ from xml.etree import ElementTree
 
 from doc_commands import check, check_python, lines_of, simple_commands, Wrong
 from doc_pages import DOCS, name_of, pages, read, ROOT
-from lingbot_world_ros.settings.parameters import load_profile
+from lingbot_world_ros.settings.profiles import load_profile
 import pytest
 import yaml
 

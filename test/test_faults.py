@@ -33,7 +33,7 @@ from fake_world import FakeWorld  # noqa: E402
 from lingbot_world_ros.errors import SpecError  # noqa: E402
 from lingbot_world_ros.messages.stamps import stamp_to_ns  # noqa: E402
 from lingbot_world_ros.msg import WorldStatus  # noqa: E402
-from lingbot_world_ros.nodes.run import make_pair  # noqa: E402
+from lingbot_world_ros.nodes.pair import make_pair  # noqa: E402
 import numpy as np  # noqa: E402
 from rclpy.serialization import serialize_message  # noqa: E402
 from ros_graph import Domain, Graph  # noqa: E402

@@ -322,7 +322,7 @@ def graph():
     pytest.importorskip('rclpy')
     pytest.importorskip('lingbot_world_ros.msg')
     from lingbot_world_ros.nodes.follower import FollowerNode
-    from lingbot_world_ros.nodes.run import make_pair
+    from lingbot_world_ros.nodes.pair import make_pair
     from ros_graph import Domain, Graph
     with Domain() as domain:
         with Graph(lambda: (*make_pair(World), FollowerNode(Drawn, reset=True)), domain,

@@ -138,7 +138,7 @@ def test_parameters_of_groups_are_arguments():
 
 
 def test_shared_memory_is_set_for_all_unless_the_user_chose(monkeypatch):
-    from lingbot_world_ros.nodes.run import profile_variable
+    from lingbot_world_ros.nodes.ros_environment import profile_variable
     path = share_path('launch', 'sim.launch.py')
     monkeypatch.delenv(profile_variable(), raising=False)
     context, _ = actions_of(describe(path))

@@ -17,7 +17,7 @@ from lingbot_world_ros.settings import layouts
 from lingbot_world_ros.settings.description import description_of, link_publisher_parameters
 from lingbot_world_ros.settings.layouts import (frame_names, profile_values, render_layout,
                                                 shipped_layout, topic_names, write_layout)
-from lingbot_world_ros.settings.parameters import load_profile
+from lingbot_world_ros.settings.profiles import load_profile
 import pytest
 import yaml
 

@@ -8,7 +8,7 @@ pytest.importorskip('lingbot_world_ros.msg')
 from fake_world import FakeWorld  # noqa: E402, I100
 from free_camera import FreeCameraWorld  # noqa: E402
 from lingbot_world_ros.msg import WorldSpec, WorldStatus  # noqa: E402
-from lingbot_world_ros.nodes.run import make_pair  # noqa: E402
+from lingbot_world_ros.nodes.pair import make_pair  # noqa: E402
 import numpy as np  # noqa: E402
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue  # noqa: E402
 from rcl_interfaces.srv import SetParameters  # noqa: E402

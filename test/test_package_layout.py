@@ -7,6 +7,7 @@ import subprocess
 import sys
 from xml.etree import ElementTree
 
+from house import ROOMS
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -18,6 +19,8 @@ SOURCES = sorted(path for folder in FOLDERS
                  path.parent.name == 'scripts')
 MODULES = [path for path in SOURCES if PACKAGE in path.parents and path.name != '__init__.py']
 ROS_ROOMS = ('nodes', 'messages')  # messages knows message types, nodes knows rclpy
+ROS = ('rclpy', 'rosidl_runtime_py', 'launch', 'launch_ros', 'std_msgs', 'sensor_msgs',
+       'geometry_msgs', 'nav_msgs', 'rcl_interfaces', 'std_srvs', 'simulation_interfaces')
 # Extras that a light install lacks.
 OPTIONAL = ('torch', 'mujoco', 'scipy', 'matplotlib', 'PIL', 'jinja2')
 
@@ -74,6 +77,14 @@ def test_rooms_import_without_rclpy():
     rooms = [path for path in MODULES if path.relative_to(PACKAGE).parts[0] not in ROS_ROOMS]
     assert rooms
     result = import_all(rooms, ['rclpy', 'rosidl_runtime_py', 'launch', 'launch_ros'])
+    assert result.returncode == 0, result.stderr
+
+
+def test_rooms_above_messages_and_settings_import_without_message_types():
+    """What makes launch files, layouts and profiles needs no ROS at all."""
+    rooms = (*ROOMS[1:ROOMS.index('messages')], 'settings', 'view', 'recording')
+    modules = [path for path in MODULES if path.relative_to(PACKAGE).parts[0] in rooms]
+    result = import_all(modules, ROS)
     assert result.returncode == 0, result.stderr
 
 

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Profiles and parameters: one home per default, mistakes told in one line."""
 from dataclasses import fields
+from types import SimpleNamespace
 
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.paths import share_path
 from lingbot_world_ros.session.session import SessionSpec
 from lingbot_world_ros.settings import parameters as params
-from lingbot_world_ros.settings.parameters import (ACTION_ENCODER, load_profile, PARAMS,
-                                                   profile_path, SHARED, VIEW, WORLD_MODEL)
+from lingbot_world_ros.settings.parameters import ACTION_ENCODER, PARAMS, SHARED, VIEW, WORLD_MODEL
+from lingbot_world_ros.settings.profiles import (load_profile, params_file, profile_path,
+                                                 read_assignments)
 import pytest
 
 HEAD = '/**:\n  ros__parameters:\n'
@@ -83,7 +85,24 @@ def test_missing_profile_lists_those_that_ship(profile, words):
         load_profile(profile)
 
 
-def test_nodes_declare_their_own_table(monkeypatch):
+@pytest.mark.parametrize('text, words', [
+    ('speed', 'NAME:=VALUE'), ('sped:=2', "Did you mean 'speed'"), ('speed:=fast', 'a number'),
+    ('speed:=[1', 'not valid YAML'), ('prompt:=!!python/name:os.system', 'tags are not allowed'),
+    ('speed:=101', 'outside 0.0 to 100.0')])
+def test_mistakes_on_the_command_line_are_told_in_one_line(text, words):
+    with pytest.raises(SpecError, match=words) as error:
+        read_assignments([text])
+    assert '\n' not in str(error.value)
+
+
+def test_nodes_need_no_file_for_the_default_profile():
+    assert params_file('default') is None
+    assert params_file('nav2') == share_path('config', 'nav2.yaml')
+
+
+def test_nodes_declare_their_own_table():
+    pytest.importorskip('rclpy')
+    from lingbot_world_ros.nodes.parameters import declare
     declared = {}
 
     class Node:
@@ -102,7 +121,7 @@ def test_nodes_declare_their_own_table(monkeypatch):
             self.set = callback
 
     node, changes = Node(), []
-    values = params.declare(node, ACTION_ENCODER, lambda *change: changes.append(change))
+    values = declare(node, ACTION_ENCODER, lambda *change: changes.append(change))
     assert set(declared) == {p.name for p in ACTION_ENCODER}
     assert values.topics.cmd_vel == 'cmd_vel' and values.limits.linear_velocity_mps == 0.0
     assert declared['cmd_timeout_s'].floating_point_range[0].from_value == 0.01
@@ -145,6 +164,7 @@ def test_options_are_those_the_engine_knows():
 
 
 def test_nested_values_are_told_with_dots():
-    nested = params.SimpleNamespace(a=1, b=params.SimpleNamespace(c=2, d=params.SimpleNamespace(
-        e=3)))
-    assert params.flat(nested) == {'a': 1, 'b.c': 2, 'b.d.e': 3}
+    pytest.importorskip('rclpy')
+    from lingbot_world_ros.nodes.parameters import flat
+    nested = SimpleNamespace(a=1, b=SimpleNamespace(c=2, d=SimpleNamespace(e=3)))
+    assert flat(nested) == {'a': 1, 'b.c': 2, 'b.d.e': 3}

@@ -10,12 +10,14 @@ pytest.importorskip('lingbot_world_ros.msg')
 
 from fake_world import FakeWorld  # noqa: E402, I100
 from lingbot_world_ros.errors import SpecError  # noqa: E402
+from lingbot_world_ros.nodes.parameters import declare  # noqa: E402
 from lingbot_world_ros.nodes.world_publishers import WorldPublishers  # noqa: E402
 from lingbot_world_ros.paths import share_path  # noqa: E402
 from lingbot_world_ros.robots.load import load_robot  # noqa: E402
-from lingbot_world_ros.settings.parameters import (declare, DEFAULT_PROFILE,  # noqa: E402
-                                                   engine_options, LINGBOT_ENGINE, load_profile,
-                                                   PARAMS, profile_path, WORLD_MODEL)
+from lingbot_world_ros.settings.parameters import (engine_options, LINGBOT_ENGINE,  # noqa: E402
+                                                   PARAMS, WORLD_MODEL)
+from lingbot_world_ros.settings.profiles import (DEFAULT_PROFILE, load_profile,  # noqa: E402
+                                                 profile_path)
 from lingbot_world_ros.settings.several_worlds import MAX_WORLDS, world_parameters  # noqa: E402
 import rclpy  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402

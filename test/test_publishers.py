@@ -18,12 +18,13 @@ from lingbot_world_ros.messages.trail import (MAX_POSES, PERIOD_NS,  # noqa: E40
                                               PERIOD_PER_POSE_NS, Trail)
 from lingbot_world_ros.msg import WorldSpec, WorldStatus  # noqa: E402
 from lingbot_world_ros.nodes import qos, world_publishers  # noqa: E402
+from lingbot_world_ros.nodes.parameters import declare  # noqa: E402
 from lingbot_world_ros.nodes.world_publishers import WorldPublishers  # noqa: E402
 from lingbot_world_ros.robots.load import load_robot  # noqa: E402
 from lingbot_world_ros.session.frame import Frame  # noqa: E402
 from lingbot_world_ros.session.states import Mode, State  # noqa: E402
 from lingbot_world_ros.session.status import SessionStatus  # noqa: E402
-from lingbot_world_ros.settings.parameters import declare, WORLD_MODEL  # noqa: E402
+from lingbot_world_ros.settings.parameters import WORLD_MODEL  # noqa: E402
 from nav_msgs.msg import Path  # noqa: E402
 import numpy as np  # noqa: E402
 import rclpy  # noqa: E402

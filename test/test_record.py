@@ -22,8 +22,8 @@ from lingbot_world_ros.cli.replay import verify_story  # noqa: E402
 from lingbot_world_ros.errors import SpecError  # noqa: E402
 from lingbot_world_ros.messages.commands import twist_to_msg  # noqa: E402
 from lingbot_world_ros.msg import WorldStatus  # noqa: E402
+from lingbot_world_ros.nodes.pair import make_pair  # noqa: E402
 from lingbot_world_ros.nodes.recorder import RecorderNode  # noqa: E402
-from lingbot_world_ros.nodes.run import make_pair  # noqa: E402
 from lingbot_world_ros.recording.bag import BagReader, BagWriter, end_file  # noqa: E402
 from lingbot_world_ros.recording.definitions import message_definition  # noqa: E402
 from lingbot_world_ros.recording.recorded import read_recording  # noqa: E402

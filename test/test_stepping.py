@@ -14,7 +14,7 @@ from geometry_msgs.msg import Twist  # noqa: E402
 from lingbot_world_ros.messages.commands import twist_to_msg  # noqa: E402
 from lingbot_world_ros.messages.stamps import stamp_to_ns  # noqa: E402
 from lingbot_world_ros.msg import WorldStatus  # noqa: E402
-from lingbot_world_ros.nodes.run import make_pair  # noqa: E402
+from lingbot_world_ros.nodes.pair import make_pair  # noqa: E402
 from nav_msgs.msg import Odometry  # noqa: E402
 import numpy as np  # noqa: E402
 from rclpy.qos import QoSProfile  # noqa: E402

@@ -17,6 +17,7 @@ OK, WARN, FAIL = 'OK', 'WARN', 'FAIL'
 MIN_PYTHON = (3, 10)
 MIN_SHM_BYTES = 96 * 2 ** 20  # two processes with a segment of 32 MiB each, and some air
 TIMED_STEPS = 30
+PATIENCE_S = 5.0  # for a message to itself
 LOOK_S = 2.0  # for other nodes in the ROS domain
 CLOCK = 'rosgraph_msgs/msg/Clock'
 
@@ -99,12 +100,12 @@ def check_rclpy() -> Finding:
     """The ROS client library can be imported."""
     distro = os.environ.get('ROS_DISTRO', '')
     try:
-        rclpy = importlib.import_module('rclpy')
+        from lingbot_world_ros.nodes.probe import client_library
     except ImportError as error:
         return Finding(FAIL, 'rclpy', str(error),
                        'source a ROS 2 workspace (source /opt/ros/<distro>/setup.bash), or run '
                        '"make venv" in a checkout, which needs no ROS')
-    return Finding(OK, 'rclpy', f'{Path(rclpy.__file__).parent}'
+    return Finding(OK, 'rclpy', f'{client_library()}'
                    + (f', distribution {distro}' if distro else ', without a distribution'))
 
 
@@ -112,14 +113,8 @@ def check_messages() -> Finding:
     """Every message type the nodes use can be imported, with its compiled support."""
     packages = ('lingbot_world_ros', 'tf2_msgs', 'sensor_msgs', 'nav_msgs', 'geometry_msgs',
                 'trajectory_msgs', 'std_msgs', 'rosgraph_msgs', 'diagnostic_msgs')
-    missing = []
-    for package in packages:
-        try:
-            module = importlib.import_module(f'{package}.msg')
-            kind = next(value for value in vars(module).values() if isinstance(value, type))
-            kind.__class__.__import_type_support__()
-        except (ImportError, StopIteration, AttributeError) as error:
-            missing.append(f'{package} ({error})')
+    from lingbot_world_ros.nodes.probe import unusable_messages
+    missing = unusable_messages(packages)
     if missing:
         return Finding(FAIL, 'messages', f'cannot be used: {", ".join(missing)}',
                        'build the workspace (rosdep install, colcon build) and source it, or run '
@@ -143,7 +138,7 @@ def check_services() -> Finding:
 
 def check_domain() -> Finding:
     """The ROS domain is a number that DDS can use."""
-    from lingbot_world_ros.nodes.run import check_domain_id
+    from lingbot_world_ros.nodes.ros_environment import check_domain_id
     domain = os.environ.get('ROS_DOMAIN_ID', '')
     try:
         check_domain_id()
@@ -156,8 +151,8 @@ def check_domain() -> Finding:
 
 def check_middleware() -> Finding:
     """The middleware is one the package was measured with."""
-    from rclpy.utilities import get_rmw_implementation_identifier
-    rmw = get_rmw_implementation_identifier()
+    from lingbot_world_ros.nodes.probe import middleware
+    rmw = middleware()
     if rmw != 'rmw_fastrtps_cpp':
         return Finding(WARN, 'middleware', f'{rmw}; the shared-memory profile is for Fast DDS',
                        'give this middleware room for images itself, or set '
@@ -167,7 +162,7 @@ def check_middleware() -> Finding:
 
 def check_dds_profile() -> Finding:
     """Fast DDS will read a profile, and the file is there."""
-    from lingbot_world_ros.nodes.run import prepare_environment, profile_variable
+    from lingbot_world_ros.nodes.ros_environment import prepare_environment, profile_variable
     variable, chosen = profile_variable(), os.environ.get(profile_variable())
     prepare_environment()
     path = Path(os.environ[variable])
@@ -197,49 +192,20 @@ def check_shared_memory() -> Finding:
 
 def check_topics() -> Finding:
     """A message that is published arrives, within this process."""
-    from lingbot_world_ros.nodes.run import start_ros
-    import rclpy
-    from rclpy.executors import SingleThreadedExecutor
-    from std_msgs.msg import String
-    start_ros([])
-    node = rclpy.create_node('doctor', use_global_arguments=False)
-    try:
-        arrived = []
-        publisher = node.create_publisher(String, '~/echo', 1)
-        node.create_subscription(String, '~/echo', arrived.append, 1)
-        executor = SingleThreadedExecutor()
-        executor.add_node(node)
-        started_s = time.monotonic()
-        while not arrived and time.monotonic() - started_s < 5.0:
-            publisher.publish(String(data='doctor'))
-            executor.spin_once(timeout_sec=0.1)
-        executor.shutdown()
-    finally:
-        node.destroy_node()
-        rclpy.try_shutdown()
-    if not arrived:
-        return Finding(FAIL, 'topics', 'a published message did not come back within 5 s',
+    from lingbot_world_ros.nodes.probe import echo_time_s
+    took_s = echo_time_s(PATIENCE_S)
+    if took_s is None:
+        return Finding(FAIL, 'topics', 'a published message did not come back within '
+                       f'{PATIENCE_S:g} s',
                        'check the middleware, its profile and the firewall for UDP on this host')
-    return Finding(OK, 'topics', f'a message arrives {time.monotonic() - started_s:.2f} s after '
+    return Finding(OK, 'topics', f'a message arrives {took_s:.2f} s after '
                    'the first node started')
 
 
 def check_graph() -> Finding:
     """What else is in this ROS domain does not get into each other's way."""
-    from lingbot_world_ros.nodes.run import start_ros
-    import rclpy
-    start_ros([])
-    node = rclpy.create_node('doctor', use_global_arguments=False)
-    try:
-        time.sleep(LOOK_S)
-        names = [name for name, _ in node.get_topic_names_and_types()]
-        sources = {name: node.get_publishers_info_by_topic(name) for name in names}
-        ends = {name: sources[name] + node.get_subscriptions_info_by_topic(name)
-                for name in names}
-    finally:
-        node.destroy_node()
-        rclpy.try_shutdown()
-    return _judge_graph(ends, sources)
+    from lingbot_world_ros.nodes.probe import look_at_graph
+    return _judge_graph(*look_at_graph(LOOK_S))
 
 
 def _judge_graph(ends, sources) -> Finding:

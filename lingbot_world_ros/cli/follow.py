@@ -37,27 +37,23 @@ def run(args) -> int:
     :return: exit code
     :raises SpecError: profile, parameter or engine cannot be used
     """
-    from lingbot_world_ros.settings.parameters import (DEFAULT_PROFILE, load_profile, profile_path,
-                                                       read_assignments)
+    from lingbot_world_ros.settings.profiles import load_profile, params_file, read_assignments
     load_profile(args.profile)
     values = read_assignments(args.param)
-    from lingbot_world_ros.nodes.run import (end_process, interrupt_on_signals, INTERRUPTED,
-                                             namespace_args, Spinner, start_ros, stop_on_signals)
-    ros_args = ['--ros-args']
-    if args.profile != DEFAULT_PROFILE:
-        ros_args += ['--params-file', str(profile_path(args.profile))]
-    start_ros([*ros_args, *namespace_args(args.namespace), *args.ros_args])
+    from lingbot_world_ros.nodes.parameters import as_overrides
+    from lingbot_world_ros.nodes.ros_environment import node_args
+    from lingbot_world_ros.nodes.spinner import interrupt_on_signals, Spinner, stop_on_signals
+    from lingbot_world_ros.nodes.start import end_process, end_ros, INTERRUPTED, start_ros
+    start_ros(node_args(params_file(args.profile), args.namespace, args.ros_args))
     from lingbot_world_ros.nodes.follower import FollowerNode
     from lingbot_world_ros.progress import show_until_end
-    import rclpy
-    from rclpy.parameter import Parameter
     code = 0
     try:
         with Spinner() as spinner:
             interrupt_on_signals()
             node = spinner.add(FollowerNode(
                 name=args.engine, below=args.below, reset=args.reset,
-                parameter_overrides=[Parameter(n, value=v) for n, v in values.items()]))
+                parameter_overrides=as_overrides(values)))
             stop_on_signals(spinner)
             _introduce(node)
             show_until_end(spinner, lambda: status_line(node.follower, node.comparison),
@@ -65,7 +61,7 @@ def run(args) -> int:
     except KeyboardInterrupt:
         code = INTERRUPTED
     except BaseException:
-        rclpy.try_shutdown()
+        end_ros()
         raise
     return end_process(code)
 

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """``lingbot-world layout``: a ready layout for RViz 2 or Foxglove, with the names of a profile."""
 from lingbot_world_ros.settings.layouts import profile_values, render_layout, SHIPPED, write_layout
-from lingbot_world_ros.settings.parameters import DEFAULT_PROFILE, PARAMS
+from lingbot_world_ros.settings.parameters import PARAMS
+from lingbot_world_ros.settings.profiles import DEFAULT_PROFILE
 
 NAME = 'layout'
 HELP = 'write a layout for RViz 2 or Foxglove with the names of a profile and namespace'

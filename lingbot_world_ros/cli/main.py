@@ -18,7 +18,7 @@ from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.processes import end_with_parent
 
 NO_VERBS = {'main', '__main__'}
-ROS_PACKAGE = re.compile(r'(rclpy|std_srvs|\w+_msgs|lingbot_world_ros\.msg)(\..*)?')
+ROS_PACKAGE = re.compile(r'(rclpy|std_srvs|\w+_msgs|\w+_interfaces|lingbot_world_ros\.msg)(\..*)?')
 
 
 def verb_names() -> list:

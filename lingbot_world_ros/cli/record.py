@@ -40,12 +40,13 @@ def run(args) -> int:
     require_rosbags()
     from lingbot_world_ros.environment import environment, NOTE, to_note
     from lingbot_world_ros.nodes.recorder import RecorderNode
-    from lingbot_world_ros.nodes.run import namespace_args, Spinner, start_ros, stop_on_signals
-    import rclpy
+    from lingbot_world_ros.nodes.ros_environment import node_args
+    from lingbot_world_ros.nodes.spinner import Spinner, stop_on_signals
+    from lingbot_world_ros.nodes.start import end_ros, start_ros
     bag = BagWriter(args.output or Path(time.strftime('world_%Y_%m_%d-%H_%M_%S')))
     try:
         bag.note(NOTE, to_note(environment()))
-        start_ros(['--ros-args', *namespace_args(args.namespace), *args.ros_args])
+        start_ros(node_args(namespace=args.namespace, more=args.ros_args))
         with Spinner() as spinner:
             stop_on_signals(spinner)
             node = spinner.add(RecorderNode(bag, images=args.images, topics=args.topics,
@@ -55,7 +56,7 @@ def run(args) -> int:
                 node.start_over()
             _report_until_end(node, bag, spinner, args.duration)
     finally:
-        rclpy.try_shutdown()
+        end_ros()
         bag.close()
     if node.problem is not None:
         raise node.problem

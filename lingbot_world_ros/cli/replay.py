@@ -62,8 +62,8 @@ def engine_maker(profile='default', assignments=()):
     """
     from lingbot_world_ros.engines.registry import make_world
     from lingbot_world_ros.progress import with_progress
-    from lingbot_world_ros.settings.parameters import (DEFAULT_PROFILE, engine_options,
-                                                       load_profile, read_assignments)
+    from lingbot_world_ros.settings.parameters import engine_options
+    from lingbot_world_ros.settings.profiles import DEFAULT_PROFILE, load_profile, read_assignments
     values = {**load_profile(DEFAULT_PROFILE), **load_profile(profile),
               **read_assignments(assignments)}
     return lambda name: make_world(name, **with_progress(
@@ -109,12 +109,13 @@ def watch(story, args, make_engine=None) -> int:
     :return: exit code
     :raises SpecError: ROS does not start, or the engine cannot be made here
     """
-    from lingbot_world_ros.nodes.run import namespace_args, Spinner, start_ros, stop_on_signals
+    from lingbot_world_ros.nodes.parameters import as_overrides
+    from lingbot_world_ros.nodes.ros_environment import node_args
+    from lingbot_world_ros.nodes.spinner import Spinner, stop_on_signals
+    from lingbot_world_ros.nodes.start import end_ros, start_ros
     from lingbot_world_ros.nodes.world_model import WorldModelNode
     from lingbot_world_ros.recording.replay import definition_of, RecordedActions
     from lingbot_world_ros.session.states import Mode, State, TimePolicy
-    import rclpy
-    from rclpy.parameter import Parameter
     playable = [segment for segment in story if segment.num_frames]
     if not playable:
         print('Nothing can be replayed: ' + '; '.join(segment.problem for segment in story) + '.')
@@ -127,21 +128,21 @@ def watch(story, args, make_engine=None) -> int:
               'speed': args.speed, 'mode': Mode.REALTIME.value, 'autostart': True,
               'initial_state': State.STOPPED.value, 'isolate_engine': False,
               'reset_time_policy': TimePolicy.ZERO.value}
-    start_ros(['--ros-args', *namespace_args(args.namespace), *args.ros_args])
+    start_ros(node_args(namespace=args.namespace, more=args.ros_args))
     try:
         with Spinner() as spinner:
             stop_on_signals(spinner)
             node = spinner.add(WorldModelNode(
                 world=lambda: engine, encoder=encoder, observers=[encoder],
                 definition=definition_of(first, engine.spec, args.world_path),
-                parameter_overrides=[Parameter(n, value=v) for n, v in values.items()]))
+                parameter_overrides=as_overrides(values)))
             node.refuse_second_clock(spinner)
             print(f'Publishes {" ".join(node.sensors.topics)}\nCtrl-C ends.', flush=True)
             for segment in playable:
                 if not _show(segment, node.session, encoder, spinner, args.world_path):
                     break
     finally:
-        rclpy.try_shutdown()
+        end_ros()
     return 0
 
 

@@ -67,27 +67,24 @@ def run(args) -> int:
     started_s = time.monotonic()
     from lingbot_world_ros.processes import Companions
     from lingbot_world_ros.progress import show_until_end
-    from lingbot_world_ros.settings.parameters import DEFAULT_PROFILE, load_profile, profile_path
+    from lingbot_world_ros.settings.profiles import load_profile, params_file
     values = load_profile(args.profile)
     overrides = _overrides(args, values)
     if args.worlds != 1:
         return _run_worlds(args, values, overrides)
-    from lingbot_world_ros.nodes.run import (end_process, interrupt_on_signals, INTERRUPTED,
-                                             make_pair, namespace_args, Spinner, start_ros,
-                                             stop_on_signals)
-    import rclpy
-    from rclpy.parameter import Parameter
-    ros_args = ['--ros-args', '--log-level', args.log_level]
-    if args.profile != DEFAULT_PROFILE:  # the nodes take their defaults from that one anyway
-        ros_args += ['--params-file', str(profile_path(args.profile))]
-    start_ros([*ros_args, *namespace_args(args.namespace), *args.ros_args])
-    parameters = [Parameter(name, value=value) for name, value in overrides.items()]
+    from lingbot_world_ros.nodes.pair import make_pair
+    from lingbot_world_ros.nodes.parameters import as_overrides
+    from lingbot_world_ros.nodes.ros_environment import node_args
+    from lingbot_world_ros.nodes.spinner import interrupt_on_signals, Spinner, stop_on_signals
+    from lingbot_world_ros.nodes.start import end_process, end_ros, INTERRUPTED, start_ros
+    start_ros(node_args(params_file(args.profile), args.namespace,
+                        ['--log-level', args.log_level, *args.ros_args]))
     code = 0
     try:
         with Companions(_companions(args, overrides)) as companions, Spinner() as spinner:
             interrupt_on_signals()
             world, encoder = (spinner.add(node)
-                              for node in make_pair(parameter_overrides=parameters))
+                              for node in make_pair(parameter_overrides=as_overrides(overrides)))
             stop_on_signals(spinner)
             world.on_quit = spinner.stop
             first_image_s = time.monotonic() - started_s
@@ -103,14 +100,14 @@ def run(args) -> int:
     except KeyboardInterrupt:
         code = INTERRUPTED
     except BaseException:
-        rclpy.try_shutdown()
+        end_ros()
         raise
     return end_process(code)
 
 
 def _companions(args, overrides) -> dict:
     """Return the commands of what runs beside the world, by name."""
-    from lingbot_world_ros.nodes.run import namespace_args
+    from lingbot_world_ros.nodes.ros_environment import namespace_args
     namespace_args(args.namespace)  # a mistake in it is told once
     same = ['--profile', args.profile, '--namespace', args.namespace]
     for name, value in overrides.items():
@@ -127,7 +124,7 @@ def _companions(args, overrides) -> dict:
 
 def _run_worlds(args, values, overrides) -> int:
     """Run this command once per world, each with what keeps it apart from the others."""
-    from lingbot_world_ros.nodes.run import namespace_args
+    from lingbot_world_ros.nodes.ros_environment import namespace_args
     from lingbot_world_ros.processes import run_together
     from lingbot_world_ros.settings.several_worlds import world_parameters
     commands = {}
@@ -149,7 +146,8 @@ def _run_worlds(args, values, overrides) -> int:
 
 def _overrides(args, profile) -> dict:
     """Check parameters given on the command line; they win over the profile."""
-    from lingbot_world_ros.settings.parameters import PARAMS, read_assignments
+    from lingbot_world_ros.settings.parameters import PARAMS
+    from lingbot_world_ros.settings.profiles import read_assignments
     values = {name: getattr(args, _option(name)) for name in OVERRIDES}
     values = {**{name: PARAMS[name].check(value, 'command line') for name, value in values.items()
                  if value is not None}, **read_assignments(args.param)}
@@ -183,6 +181,7 @@ def _tell_how_to_activate(world):
 
 def _introduce(world, encoder, first_image_s):
     """Say what runs and how to drive it."""
+    from lingbot_world_ros.nodes.probe import answered_names
     spec, status = world.session.world.spec, world.session.status
     twist = encoder.cmd_vel.msg_type.__name__
     motion = 'linear: {x: 0.2}, angular: {z: 0.3}'
@@ -198,7 +197,7 @@ def _introduce(world, encoder, first_image_s):
           f'ROS domain {_domain()}\n'
           f'Publishes  {" ".join(world.sensors.topics)}\n'
           f'Listens    {" ".join(_heard(world, encoder))} ({topic} takes {twist})\n'
-          f'Answers    {" ".join(_services(world))}\n'
+          f'Answers    {" ".join(answered_names(world))}\n'
           f'Drive it   {teleop}    (keyboard, in a second terminal)')
     if shutil.which('ros2'):  # not part of a .venv
         print(f'           ros2 topic pub -r 10 {topic} geometry_msgs/msg/{twist} "{{{motion}}}"\n'
@@ -212,20 +211,6 @@ def _heard(world, encoder) -> list:
     names = [subscription.topic_name for subscription in encoder.command_subscriptions]
     names += [world.resolve_topic_name(topics.prompt)] if spec.takes_text else []
     return names + ([world.resolve_topic_name(topics.anchor_image)] if spec.takes_images else [])
-
-
-def _services(world) -> list:
-    """Return the names of what simulation_interfaces offers here; std_srvs where it is missing."""
-    from rclpy.action import get_action_server_names_and_types_by_node
-    node = world.get_name(), world.get_namespace()
-    offers = [*world.get_service_names_and_types_by_node(*node),
-              *get_action_server_names_and_types_by_node(world, *node)]
-    for package in ('simulation_interfaces/', 'std_srvs/'):
-        names = [name for name, types in offers if types[0].startswith(package)]
-        names = [name for name in names if '/_action/' not in name]
-        if names:
-            return names
-    return []
 
 
 def _teleop_command() -> str:

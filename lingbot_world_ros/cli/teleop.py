@@ -33,10 +33,11 @@ def run(args) -> int:
     if not sys.stdin.isatty():
         raise SpecError('teleop reads keys and standard input is not a terminal; start it in one, '
                         'or publish cmd_vel and joint_command from a program.')
-    from lingbot_world_ros.nodes.run import namespace_args, Spinner, start_ros
+    from lingbot_world_ros.nodes.ros_environment import node_args
+    from lingbot_world_ros.nodes.spinner import Spinner
+    from lingbot_world_ros.nodes.start import end_ros, start_ros
     from lingbot_world_ros.nodes.teleop import TeleopNode
-    import rclpy
-    start_ros(['--ros-args', *namespace_args(args.namespace), *args.ros_args])
+    start_ros(node_args(namespace=args.namespace, more=args.ros_args))
     try:
         with Spinner() as spinner:
             node = spinner.add(TeleopNode())
@@ -48,7 +49,7 @@ def run(args) -> int:
             print(_help(node.joint_names))
             _drive(node)
     finally:
-        rclpy.try_shutdown()
+        end_ros()
     return 0
 
 

@@ -45,30 +45,27 @@ def run(args) -> int:
         from lingbot_world_ros.paths import pip_install
         raise SpecError('The page needs the Python package aiohttp: '
                         f'{pip_install("aiohttp")} (or apt install python3-aiohttp).') from error
-    from lingbot_world_ros.nodes.run import namespace_args, Spinner, start_ros
+    from lingbot_world_ros.nodes.parameters import as_overrides
+    from lingbot_world_ros.nodes.ros_environment import node_args
+    from lingbot_world_ros.nodes.spinner import Spinner
+    from lingbot_world_ros.nodes.start import end_ros, start_ros
     from lingbot_world_ros.nodes.view import serve, ViewNode
-    from lingbot_world_ros.settings.parameters import DEFAULT_PROFILE, load_profile, profile_path
-    import rclpy
-    from rclpy.parameter import Parameter
+    from lingbot_world_ros.settings.profiles import load_profile, params_file
     overrides = _overrides(args, load_profile(args.profile))
-    ros_args = ['--ros-args']
-    if args.profile != DEFAULT_PROFILE:
-        ros_args += ['--params-file', str(profile_path(args.profile))]
-    start_ros([*ros_args, *namespace_args(args.namespace), *args.ros_args])
+    start_ros(node_args(params_file(args.profile), args.namespace, args.ros_args))
     try:
         with Spinner() as spinner:
-            node = spinner.add(ViewNode(parameter_overrides=[
-                Parameter(name, value=value) for name, value in overrides.items()]))
+            node = spinner.add(ViewNode(parameter_overrides=as_overrides(overrides)))
             asyncio.run(serve(node, spinner, lambda url: _announce(url, args.open)))
     finally:
-        rclpy.try_shutdown()
+        end_ros()
     return 0
 
 
 def _overrides(args, profile) -> dict:
     """Check parameters given on the command line, and see to a token where one is needed."""
-    from lingbot_world_ros.settings.parameters import (DEFAULT_PROFILE, load_profile, PARAMS,
-                                                       read_assignments)
+    from lingbot_world_ros.settings.parameters import PARAMS
+    from lingbot_world_ros.settings.profiles import DEFAULT_PROFILE, load_profile, read_assignments
     from lingbot_world_ros.view.server import is_local
     import secrets
     given = {'view.host': args.host, 'view.port': args.port, 'view.token': args.token}

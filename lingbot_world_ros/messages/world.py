@@ -5,13 +5,14 @@ from dataclasses import replace
 from math import isnan, nan
 from typing import Optional
 
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from diagnostic_msgs.msg import DiagnosticArray
 from lingbot_world_ros.actions.commands import CommandSpec
 from lingbot_world_ros.actions.embedding import CameraModel
 from lingbot_world_ros.actions.layout import ActionDim, ActionLayout
 from lingbot_world_ros.actions.limits import Limits
 from lingbot_world_ros.engines.interface import WorldSpec
 from lingbot_world_ros.errors import SpecError
+from lingbot_world_ros.messages.diagnostics import entry_to_msg, ERROR, OK, WARN
 from lingbot_world_ros.messages.frames import transform_from_msg, transform_to_msg
 from lingbot_world_ros.messages.stamps import set_stamp
 from lingbot_world_ros.msg import WorldSpec as WorldSpecMsg, WorldStatus as WorldStatusMsg
@@ -190,13 +191,8 @@ def diagnostics_to_msg(status: SessionStatus, spec: WorldSpec, speed: float,
         'rejected commands': status.counts.rejected + status.rejected_embeddings,
         'clipped commands': status.counts.clipped,
         'timed out commands': status.counts.timed_out}
-    entry = DiagnosticStatus(
-        level=level, name=f'{node}: world', message=message,
-        hardware_id=f'{spec.engine} {spec.model}',
-        values=[KeyValue(key=key, value=str(value)) for key, value in values.items()])
-    msg = DiagnosticArray(status=[entry])
-    set_stamp(msg.header.stamp, status.stamp_ns)
-    return msg
+    return entry_to_msg(f'{node}: world', level, message, values, status.stamp_ns,
+                        hardware_id=f'{spec.engine} {spec.model}')
 
 
 def _fault_name(status):
@@ -205,13 +201,13 @@ def _fault_name(status):
 
 def _verdict(status, speed):
     if status.state == State.ERROR:
-        return DiagnosticStatus.ERROR, f'{_fault_name(status)}: {status.message}'
+        return ERROR, f'{_fault_name(status)}: {status.message}'
     if (status.state == State.PLAYING and status.mode == Mode.REALTIME
             and status.real_time_factor < SLOW_FACTOR * speed):
-        return (DiagnosticStatus.WARN, f'sim time runs at {status.real_time_factor:.2f} of wall '
+        return (WARN, f'sim time runs at {status.real_time_factor:.2f} of wall '
                 f'time, {speed:g} was asked for: the engine or this machine is too slow')
     if not status.calibrated and not isnan(status.uncertainty):
-        return DiagnosticStatus.WARN, 'the model is less sure than it was ever calibrated for'
+        return WARN, 'the model is less sure than it was ever calibrated for'
     if problem_of(status):
-        return DiagnosticStatus.WARN, problem_of(status)
-    return DiagnosticStatus.OK, status.state.value
+        return WARN, problem_of(status)
+    return OK, status.state.value

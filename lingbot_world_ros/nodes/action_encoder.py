@@ -24,9 +24,10 @@ from lingbot_world_ros.messages.world import camera_model_from_msg, command_spec
 from lingbot_world_ros.msg import ActionEmbedding as ActionEmbeddingMsg, WorldSpec as WorldSpecMsg
 from lingbot_world_ros.nodes import qos
 from lingbot_world_ros.nodes.parameter_service import SafeParameterService
-from lingbot_world_ros.nodes.run import spin_node
+from lingbot_world_ros.nodes.parameters import declare
+from lingbot_world_ros.nodes.start import spin_node
 from lingbot_world_ros.robots.urdf import read_description, RobotModel
-from lingbot_world_ros.settings.parameters import ACTION_ENCODER, declare
+from lingbot_world_ros.settings.parameters import ACTION_ENCODER
 import numpy as np
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node

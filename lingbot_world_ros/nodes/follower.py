@@ -8,21 +8,24 @@ step. What that one sees is published below a prefix, with the stamps of the fol
 from copy import deepcopy
 from functools import partial
 
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from diagnostic_msgs.msg import DiagnosticArray
 from lingbot_world_ros.engines.registry import make_world
 from lingbot_world_ros.errors import SpecError
+from lingbot_world_ros.messages.diagnostics import entry_to_msg, OK, WARN
 from lingbot_world_ros.messages.encodings import rgb_from_msg
 from lingbot_world_ros.messages.frames import planar_pose_from_msg
-from lingbot_world_ros.messages.stamps import set_stamp, stamp_to_ns
+from lingbot_world_ros.messages.stamps import stamp_to_ns
+from lingbot_world_ros.messages.standard import number_to_msg
 from lingbot_world_ros.msg import WorldSpec as WorldSpecMsg, WorldStatus as WorldStatusMsg
 from lingbot_world_ros.nodes import qos
+from lingbot_world_ros.nodes.parameters import declare, flat
 from lingbot_world_ros.nodes.world_publishers import WorldPublishers
 from lingbot_world_ros.recording.comparison import Comparison
 from lingbot_world_ros.recording.follow import Follower
 from lingbot_world_ros.session.frame import Frame
 from lingbot_world_ros.session.observer import SessionObserver
-from lingbot_world_ros.settings.parameters import (declare, engine_options, flat, LINGBOT_ENGINE,
-                                                   PREFIX, WORLD_MODEL)
+from lingbot_world_ros.settings.parameters import (engine_options, LINGBOT_ENGINE, PREFIX,
+                                                   WORLD_MODEL)
 from nav_msgs.msg import Odometry
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
@@ -157,7 +160,7 @@ class FollowerNode(Node):
     @staticmethod
     def _publish(publisher, value):
         if value is not None and publisher.get_subscription_count():
-            publisher.publish(Float32(data=value))
+            publisher.publish(number_to_msg(value))
 
     # From time to time
 
@@ -210,12 +213,9 @@ class FollowerNode(Node):
                   'step': follower.session.status.step, 'steps behind': follower.num_behind,
                   'image error': told(self.comparison.image_error),
                   'position error [m]': told(self.comparison.position_error_m)}
-        msg = DiagnosticArray(status=[DiagnosticStatus(
-            level=DiagnosticStatus.OK if ok else DiagnosticStatus.WARN, message=text,
-            name=f'{self.get_fully_qualified_name().lstrip("/")}: truth',
-            values=[KeyValue(key=key, value=str(value)) for key, value in values.items()])])
-        set_stamp(msg.header.stamp, follower.session.status.stamp_ns)
-        self._diagnostics.publish(msg)
+        self._diagnostics.publish(entry_to_msg(
+            f'{self.get_fully_qualified_name().lstrip("/")}: truth', OK if ok else WARN, text,
+            values, follower.session.status.stamp_ns))
 
 
 class _Truth(SessionObserver):

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The parameter services of a node, which nobody's request can end."""
-from rcl_interfaces.msg import ParameterType, SetParametersResult
+from lingbot_world_ros.messages.parameters import MAX_TYPE, set_result_to_msg
 from rclpy.parameter_service import ParameterService
 
-MAX_TYPE = ParameterType.PARAMETER_STRING_ARRAY
 MAX_PARAMETERS = 200  # of one request; a node here has half as many, and each takes a millisecond
 
 
@@ -39,4 +38,4 @@ def _refusal(parameters):
         reason = f'{len(parameters)} parameters in one request are more than {MAX_PARAMETERS}'
     else:
         return None
-    return SetParametersResult(successful=False, reason=f'Nothing was set: {reason}.')
+    return set_result_to_msg(f'Nothing was set: {reason}.')

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from copy import copy
 
 from lingbot_world_ros.errors import SpecError
-from rcl_interfaces.msg import SetParametersResult
+from lingbot_world_ros.messages.parameters import set_result_to_msg
 from rclpy.exceptions import NameValidationException, ParameterException
 from rclpy.qos import DurabilityPolicy, InvalidQoSProfileException, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import InvalidQosOverridesError, QoSOverridingOptions
@@ -101,8 +101,8 @@ def _overrides(name):
 
 
 def _has_queue(profile):
-    return SetParametersResult(successful=1 <= profile.depth <= MAX_DEPTH,
-                               reason=f'depth={profile.depth} is outside 1 to {MAX_DEPTH}')
+    problem = f'depth={profile.depth} is outside 1 to {MAX_DEPTH}'
+    return set_result_to_msg('' if 1 <= profile.depth <= MAX_DEPTH else problem)
 
 
 def _line(error):

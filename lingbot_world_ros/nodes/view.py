@@ -20,9 +20,10 @@ from lingbot_world_ros.msg import WorldSpec as WorldSpecMsg, WorldStatus as Worl
 from lingbot_world_ros.nodes import qos
 from lingbot_world_ros.nodes.command_publishers import CommandPublishers
 from lingbot_world_ros.nodes.parameter_service import SafeParameterService
+from lingbot_world_ros.nodes.parameters import declare
 from lingbot_world_ros.nodes.world_client import WorldClient
 from lingbot_world_ros.robots.urdf import RobotModel
-from lingbot_world_ros.settings.parameters import declare, VIEW
+from lingbot_world_ros.settings.parameters import VIEW
 from lingbot_world_ros.view.link import link_of, LOST_S, Signs
 from lingbot_world_ros.view.messages import MAX_JOINTS, MODES
 from lingbot_world_ros.view.pictures import COLOUR, colour_jpeg, DEPTH, depth_jpeg, FAR_M, TRUTH

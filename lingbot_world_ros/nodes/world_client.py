@@ -9,10 +9,11 @@ import asyncio
 from functools import partial
 import time
 
+from lingbot_world_ros.messages.parameters import set_parameter_to_request
+from lingbot_world_ros.messages.standard import switch_to_request, text_to_msg
 from lingbot_world_ros.nodes import qos
 from lingbot_world_ros.nodes.simulation_answers import installed
 from lingbot_world_ros.session.states import Mode
-from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters
 from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
@@ -118,7 +119,7 @@ class WorldClient:
 
     async def _set_state(self, state):
         if not self._offers('SetSimulationState'):
-            return await self._trigger('pause', SetBool.Request(data=state == PAUSED))
+            return await self._trigger('pause', switch_to_request(state == PAUSED))
         request = self._request('SetSimulationState')
         request.state.state = state
         await self._standard('SetSimulationState', request, (OK, ALREADY))
@@ -147,18 +148,16 @@ class WorldClient:
         await self._set_state(PAUSED if mode == Mode.STEPPED else PLAYING)  # loaded worlds stand
 
     async def _mode(self, mode, _):
-        await self._set_parameter('mode', ParameterValue(
-            type=ParameterType.PARAMETER_STRING, string_value=mode))
+        await self._set_parameter('mode', mode)
 
     async def _seed(self, seed, mode):
-        await self._set_parameter('seed', ParameterValue(
-            type=ParameterType.PARAMETER_INTEGER, integer_value=seed))
+        await self._set_parameter('seed', seed)
 
     async def _prompt(self, text, mode):
-        self._prompts.publish(String(data=text))
+        self._prompts.publish(text_to_msg(text))
 
     async def _set_parameter(self, name, value):
-        request = SetParameters.Request(parameters=[Parameter(name=name, value=value)])
+        request = set_parameter_to_request(name, value)
         for result in (await self._call('set_parameters', request)).results:
             if not result.successful:
                 raise Failed(result.reason)

@@ -22,14 +22,15 @@ from lingbot_world_ros.msg import ActionEmbedding as ActionEmbeddingMsg
 from lingbot_world_ros.nodes import qos
 from lingbot_world_ros.nodes.newest import NewestOnly
 from lingbot_world_ros.nodes.parameter_service import SafeParameterService
-from lingbot_world_ros.nodes.run import spin_node
+from lingbot_world_ros.nodes.parameters import declare, flat
 from lingbot_world_ros.nodes.simulation_services import SimulationServices
+from lingbot_world_ros.nodes.start import spin_node
 from lingbot_world_ros.nodes.world_publishers import WorldPublishers
 from lingbot_world_ros.progress import with_progress
 from lingbot_world_ros.session.observer import SessionObserver
 from lingbot_world_ros.session.session import Session, SessionSpec
 from lingbot_world_ros.session.states import Mode, State
-from lingbot_world_ros.settings.parameters import declare, engine_options, flat, WORLD_MODEL
+from lingbot_world_ros.settings.parameters import engine_options, WORLD_MODEL
 from lingbot_world_ros.worlds.definition import IMAGE_SCENE
 from lingbot_world_ros.worlds.library import WorldLibrary
 from lingbot_world_ros.worlds.start import check_prompt, find_start_image, started_from

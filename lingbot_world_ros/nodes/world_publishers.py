@@ -17,6 +17,7 @@ from lingbot_world_ros.messages.camera_info import camera_info_to_msg
 from lingbot_world_ros.messages.frames import base_tf_to_msg, FrameNames, static_tf_to_msg
 from lingbot_world_ros.messages.image import compressed_to_msg, depth_to_msg, image_to_msg
 from lingbot_world_ros.messages.scan import DepthScan, scan_to_msg
+from lingbot_world_ros.messages.standard import number_to_msg, text_to_msg
 from lingbot_world_ros.messages.state import (clock_to_msg, covariance_in_odom, EXACT_VARIANCE,
                                               joint_state_to_msg, odometry_to_msg, TWIST_VARIANCE)
 from lingbot_world_ros.messages.trail import Trail
@@ -79,7 +80,8 @@ class WorldPublishers(SessionObserver):
             self.destroy()
             raise
         if 'robot_description' in self._publishers:
-            self._publishers['robot_description'].publish(String(data=self._description))
+            self._publishers['robot_description'].publish(
+                text_to_msg(self._description))
 
     def destroy(self) -> None:
         """Take the topics away; a session must not come here any more."""
@@ -172,7 +174,7 @@ class WorldPublishers(SessionObserver):
         with self._lock:
             self._status = status
             self._publish_status()
-        self._publish('real_time_factor', _factor_to_msg, status.real_time_factor)
+        self._publish('real_time_factor', number_to_msg, status.real_time_factor)
 
     def repeat_status(self) -> None:
         """
@@ -273,12 +275,6 @@ class WorldPublishers(SessionObserver):
             self._messages[key] = to_msg(*values, out=self._messages.get(key))
             self._publishers[key].publish(self._messages[key])
             self._due.discard(key)
-
-
-def _factor_to_msg(factor, out=None):
-    out = out or Float32()
-    out.data = factor
-    return out
 
 
 def _robot_description(given: str, spec: WorldSpec) -> str:

@@ -14,7 +14,8 @@ import tempfile
 
 from lingbot_world_ros.errors import quoted, shown, SpecError, unknown_name
 from lingbot_world_ros.paths import share_path
-from lingbot_world_ros.settings.parameters import DEFAULT_PROFILE, LINGBOT_ENGINE, load_profile
+from lingbot_world_ros.settings.parameters import LINGBOT_ENGINE
+from lingbot_world_ros.settings.profiles import DEFAULT_PROFILE, load_profile
 import yaml
 
 SHIPPED = {'rviz': ('config', 'rviz', 'sim.rviz'), 'foxglove': ('config', 'foxglove', 'sim.json')}

@@ -2,25 +2,16 @@
 """
 Parameters of the nodes: name, type, range and meaning here, defaults in ``config/default.yaml``.
 
-A profile is a ROS parameter file; it is checked here before any node starts, so that a typing
-mistake is one line of text and not a parameter that silently does nothing.
+Read without ROS; nodes declare what stands here, profiles may set nothing else.
 """
 from dataclasses import dataclass
-from pathlib import Path
-from types import SimpleNamespace
-from typing import Optional, Tuple
+from typing import Any, Optional, Tuple
 
-from lingbot_world_ros.errors import quoted, shown, SpecError, unknown_name
-from lingbot_world_ros.paths import MAX_PATH, read_text, share_path
-from lingbot_world_ros.plain_yaml import load_plain_yaml
+from lingbot_world_ros.errors import quoted, SpecError
 from lingbot_world_ros.session.spec import INITIAL_STATES
 from lingbot_world_ros.session.states import Mode, State, texts, TimePolicy
 
 KINDS = {bool: 'true or false', int: 'a whole number', float: 'a number', str: 'text'}
-DEFAULT_PROFILE = 'default'
-ROS_PARAMETERS = ('use_sim_time', 'start_type_description_service')  # every ROS node has these
-MAX_PROFILE_BYTES = 1 << 18
-ROS_PREFIXES = ('qos_overrides.',)
 LINGBOT_ENGINE, PREFIX = 'lingbot_world', 'lingbot.'
 
 
@@ -36,7 +27,7 @@ class Param:
     choices: Tuple[str, ...] = ()
     dynamic: bool = False
 
-    def check(self, value, source: str):
+    def check(self, value: Any, source: str) -> Any:
         """
         Check a value and bring it to the declared type.
 
@@ -231,26 +222,6 @@ PARAMS = {p.name: p for p in WORLD_MODEL + ACTION_ENCODER + VIEW}
 NODES = ('world_model', 'action_encoder', 'view')
 
 
-def read_assignments(texts) -> dict:
-    """
-    Read parameters given on a command line.
-
-    :param texts: for example ``['speed:=2.0', 'lingbot.precision:=nf4']``
-    :return: values by name
-    :raises SpecError: no ``:=``, unknown name, wrong type or range
-    """
-    import yaml
-    values = {}
-    for text in texts:
-        name, assigned, value = text.partition(':=')
-        if not assigned:
-            raise SpecError(f'--param {text!r} is not NAME:=VALUE.')
-        if name not in PARAMS:
-            raise unknown_name('parameter', name, PARAMS)
-        values[name] = PARAMS[name].check(yaml.safe_load(value), 'command line')
-    return values
-
-
 def engine_options(values: dict) -> dict:
     """
     Say what an engine is made with, beside its name.
@@ -273,162 +244,5 @@ def engine_options(values: dict) -> dict:
     return options
 
 
-def flat(values: SimpleNamespace, prefix: str = '') -> dict:
-    """Return what ``declare`` gave as one value per dotted name."""
-    found = {}
-    for name, value in vars(values).items():
-        if isinstance(value, SimpleNamespace):
-            found.update(flat(value, f'{prefix}{name}.'))
-        else:
-            found[f'{prefix}{name}'] = value
-    return found
-
-
-def _told(value) -> str:
+def _told(value: Any) -> str:
     return quoted(value) if isinstance(value, str) else repr(value)[:120]
-
-
-def profile_path(profile: str) -> Path:
-    """
-    Find a profile.
-
-    :param profile: name of a file in ``config/`` without ``.yaml``, or a path to a YAML file
-    :return: absolute path of the file
-    :raises SpecError: no such profile; lists those that ship
-    """
-    if profile.endswith(('.yaml', '.yml')) or '/' in profile:
-        profile = profile[:MAX_PATH]
-        try:
-            path = Path(profile).expanduser().resolve()
-            is_file = path.is_file()
-        except (OSError, RuntimeError, ValueError):  # too long, a loop of links, no home
-            path, is_file = profile, False
-        if not is_file:
-            raise SpecError(f'Profile {shown(path)} does not exist; give the path of a YAML file '
-                            f'or the name of one that ships: {", ".join(_shipped())}.')
-        return path
-    if profile not in _shipped():
-        raise unknown_name('profile', profile, _shipped())
-    return share_path('config', f'{profile}.yaml')
-
-
-def _shipped():
-    return sorted(path.stem for path in share_path('config').glob('*.yaml'))
-
-
-def load_profile(profile: str) -> dict:
-    """
-    Read and check a profile.
-
-    :param profile: name or path, as ``profile_path`` takes it
-    :return: values by parameter name; only those the profile sets
-    :raises SpecError: not YAML, not a ROS parameter file, unknown key, wrong type or range
-    """
-    path = profile_path(profile)
-    values, source = {}, shown(path)
-    for section in _sections(path, source):
-        for name, value in _flat(section):
-            if name not in PARAMS and not _is_ros_parameter(name):
-                raise SpecError(f'{source}: {unknown_name("parameter", name, PARAMS)}')
-            if name in PARAMS:
-                values[name] = PARAMS[name].check(value, source)
-    return values
-
-
-def _sections(path, source):
-    """Yield the ``ros__parameters`` of every node pattern in a parameter file."""
-    text = read_text(str(path), 'Profile', MAX_PROFILE_BYTES)
-    try:
-        content = load_plain_yaml(text)
-    except SpecError as error:
-        raise SpecError(f'{source}: {error}; check indentation and colons.') from error
-    shape = 'expected "/**:" with "ros__parameters:" below it, as in config/default.yaml'
-    if not isinstance(content, dict):
-        raise SpecError(f'{source}: not a parameter file; {shape}.')
-    for pattern, body in content.items():
-        name = str(pattern).rsplit('/', 1)[-1]
-        if name not in ('*', '**', *NODES):
-            raise SpecError(f'{source}: section {quoted(pattern)} is for no node of this package '
-                            f'({", ".join(NODES)}); {shape}.')
-        if not isinstance(body, dict) or not isinstance(body.get('ros__parameters'), dict):
-            raise SpecError(f'{source}: section {quoted(pattern)} holds no "ros__parameters:"; '
-                            f'{shape}.')
-        yield body['ros__parameters']
-
-
-def _flat(section, prefix=''):
-    """Yield dotted names and values of nested parameters."""
-    for name, value in section.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f'{prefix}{name}.')
-        else:
-            yield f'{prefix}{name}', value
-
-
-def _is_ros_parameter(name):
-    return name in ROS_PARAMETERS or name.startswith(ROS_PREFIXES)
-
-
-def declare(node, params, on_change=None) -> SimpleNamespace:
-    """
-    Declare parameters on a node and read them.
-
-    :param node: rclpy node; values given to it win over the defaults
-    :param params: the node's table of ``Param``
-    :param on_change: called with name and value after a dynamic parameter was set
-    :return: values as attributes (``topics.image`` as ``.topics.image``), kept up to date
-    :raises SpecError: a value of wrong type or range, or a value for an unknown parameter
-    """
-    source = f'{node.get_name()} parameter'
-    given = getattr(node, '_parameter_overrides', {})  # rclpy has no public list of these
-    for name, parameter in given.items():
-        if name in PARAMS:
-            PARAMS[name].check(parameter.value, source)
-        elif not _is_ros_parameter(name):
-            raise SpecError(f'{source}: {unknown_name("parameter", name, PARAMS)}')
-    defaults = load_profile(DEFAULT_PROFILE)
-    values = SimpleNamespace()
-    for param in params:
-        value = node.declare_parameter(param.name, defaults[param.name], _descriptor(param)).value
-        _assign(values, param.name, param.check(value, source))
-    own = {param.name for param in params}
-
-    def on_set(changes):
-        from rcl_interfaces.msg import SetParametersResult
-        try:
-            checked = {p.name: PARAMS[p.name].check(p.value, source)
-                       for p in changes if p.name in own}
-        except SpecError as error:
-            return SetParametersResult(successful=False, reason=str(error))
-        for name, value in checked.items():
-            _assign(values, name, value)
-            if on_change is not None:
-                on_change(name, value)
-        return SetParametersResult(successful=True)
-
-    node.add_on_set_parameters_callback(on_set)
-    return values
-
-
-def _assign(values, dotted, value):
-    """Set ``a.b`` in nested namespaces."""
-    *groups, name = dotted.split('.')
-    for group in groups:
-        if not hasattr(values, group):
-            setattr(values, group, SimpleNamespace())
-        values = getattr(values, group)
-    setattr(values, name, value)
-
-
-def _descriptor(param):
-    """Describe a parameter to ``ros2 param describe``; the range is enforced by ``Param``."""
-    from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
-    descriptor = ParameterDescriptor(name=param.name, description=param.description,
-                                     read_only=not param.dynamic, dynamic_typing=True,
-                                     additional_constraints=', '.join(param.choices))
-    if param.kind is int:
-        descriptor.integer_range = [IntegerRange(from_value=param.low, to_value=param.high)]
-    if param.kind is float:
-        descriptor.floating_point_range = [
-            FloatingPointRange(from_value=param.low, to_value=param.high)]
-    return descriptor

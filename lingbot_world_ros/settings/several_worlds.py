@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Several worlds side by side: what each is called and which parameters keep them apart."""
 from lingbot_world_ros.errors import SpecError
-from lingbot_world_ros.settings.parameters import DEFAULT_PROFILE, load_profile, PARAMS
+from lingbot_world_ros.settings.parameters import PARAMS
+from lingbot_world_ros.settings.profiles import DEFAULT_PROFILE, load_profile
 
 MAX_WORLDS = 100  # a ROS domain has room for about 120 processes
 SHARED_TOPICS = ('topics.tf', 'topics.tf_static', 'topics.diagnostics')  # told apart by content

@@ -25,7 +25,7 @@ from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.messages.name_filter import NameFilter
 from lingbot_world_ros.robots.calibration import load_calibration
 from lingbot_world_ros.robots.urdf import read_description, RobotModel
-from lingbot_world_ros.settings.parameters import load_profile
+from lingbot_world_ros.settings.profiles import load_profile
 from lingbot_world_ros.worlds.library import WorldLibrary
 import numpy as np
 

@@ -7,7 +7,8 @@ from fake_world import FakeWorld
 from fuzz.values import checksum, message
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.nodes.action_encoder import ActionEncoderNode
-from lingbot_world_ros.nodes.run import make_pair, Spinner
+from lingbot_world_ros.nodes.pair import make_pair
+from lingbot_world_ros.nodes.spinner import Spinner
 from lingbot_world_ros.nodes.world_model import WorldModelNode
 from lingbot_world_ros.worlds.definition import WorldDefinition
 import numpy as np

@@ -13,7 +13,8 @@ import inspect
 import os
 
 from lingbot_world_ros.errors import SpecError
-from lingbot_world_ros.settings.parameters import DEFAULT_PROFILE, load_profile, NODES, PARAMS
+from lingbot_world_ros.settings.parameters import NODES, PARAMS
+from lingbot_world_ros.settings.profiles import DEFAULT_PROFILE, load_profile
 from md import code, page, prose, table
 from parameters import tables
 

@@ -2,7 +2,7 @@
 """Pages about parameters: every table of ``settings/parameters.py``, and what profiles change."""
 from lingbot_world_ros.paths import share_path
 from lingbot_world_ros.settings import parameters as params
-from lingbot_world_ros.settings.parameters import DEFAULT_PROFILE, load_profile, profile_path
+from lingbot_world_ros.settings.profiles import DEFAULT_PROFILE, load_profile, profile_path
 from md import code, page, prose, table
 
 TYPES = {bool: 'bool', int: 'integer', float: 'double', str: 'string'}

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The parameters of a node: declared from the table in settings, read, kept up to date."""
+from types import SimpleNamespace
+from typing import Any, Callable, Iterable, List, Mapping, Optional
+
+from lingbot_world_ros.errors import SpecError, unknown_name
+from lingbot_world_ros.messages.parameters import descriptor_to_msg, set_result_to_msg
+from lingbot_world_ros.settings.parameters import Param, PARAMS
+from lingbot_world_ros.settings.profiles import DEFAULT_PROFILE, is_ros_parameter, load_profile
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+
+
+def as_overrides(values: Mapping[str, Any]) -> List[Parameter]:
+    """
+    Turn values into what nodes take as ``parameter_overrides``.
+
+    :param values: by parameter name
+    :return: one rclpy parameter for each
+    """
+    return [Parameter(name, value=value) for name, value in values.items()]
+
+
+def declare(node: Node, params: Iterable[Param],
+            on_change: Optional[Callable[[str, Any], None]] = None) -> SimpleNamespace:
+    """
+    Declare parameters on a node and read them.
+
+    :param node: rclpy node; values given to it win over the defaults
+    :param params: the node's table of ``Param``
+    :param on_change: called with name and value after a dynamic parameter was set
+    :return: values as attributes (``topics.image`` as ``.topics.image``), kept up to date
+    :raises SpecError: a value of wrong type or range, or a value for an unknown parameter
+    """
+    source = f'{node.get_name()} parameter'
+    given = getattr(node, '_parameter_overrides', {})  # rclpy has no public list of these
+    for name, parameter in given.items():
+        if name in PARAMS:
+            PARAMS[name].check(parameter.value, source)
+        elif not is_ros_parameter(name):
+            raise SpecError(f'{source}: {unknown_name("parameter", name, PARAMS)}')
+    defaults = load_profile(DEFAULT_PROFILE)
+    values = SimpleNamespace()
+    for param in params:
+        value = node.declare_parameter(param.name, defaults[param.name],
+                                       descriptor_to_msg(param)).value
+        _assign(values, param.name, param.check(value, source))
+    own = {param.name for param in params}
+
+    def on_set(changes):
+        try:
+            checked = {p.name: PARAMS[p.name].check(p.value, source)
+                       for p in changes if p.name in own}
+        except SpecError as error:
+            return set_result_to_msg(str(error))
+        for name, value in checked.items():
+            _assign(values, name, value)
+            if on_change is not None:
+                on_change(name, value)
+        return set_result_to_msg()
+
+    node.add_on_set_parameters_callback(on_set)
+    return values
+
+
+def flat(values: SimpleNamespace, prefix: str = '') -> dict:
+    """Return what ``declare`` gave as one value per dotted name."""
+    found = {}
+    for name, value in vars(values).items():
+        if isinstance(value, SimpleNamespace):
+            found.update(flat(value, f'{prefix}{name}.'))
+        else:
+            found[f'{prefix}{name}'] = value
+    return found
+
+
+def _assign(values: SimpleNamespace, dotted: str, value: Any) -> None:
+    """Set ``a.b`` in nested namespaces."""
+    *groups, name = dotted.split('.')
+    for group in groups:
+        if not hasattr(values, group):
+            setattr(values, group, SimpleNamespace())
+        values = getattr(values, group)
+    setattr(values, name, value)

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Nodes at work in a thread of their own, until a signal or somebody ends it."""
+import signal
+import threading
+
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+
+
+class Spinner:
+    """
+    Spin nodes in a thread of its own, so that the main thread can hear signals.
+
+    A context manager; leaving it stops spinning and destroys the nodes it was given. rclpy's
+    EventsExecutor is not used: as of 9.1 it turns a core without calling anything.
+    """
+
+    def __init__(self):
+        self._nodes = []
+        self._stop = threading.Event()
+        self._error = None
+        self._executor = SingleThreadedExecutor()
+        self._thread = threading.Thread(target=self._spin, name='executor', daemon=True)
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._executor.shutdown()
+        self._thread.join()
+        for node in self._nodes:
+            node.destroy_node()
+
+    def add(self, node):
+        """Take over a node, spin it and return it."""
+        self._nodes.append(node)
+        self._executor.add_node(node)
+        return node
+
+    def stop(self, *_) -> None:
+        """End ``wait``; usable as a signal handler."""
+        self._stop.set()
+
+    def wait(self, timeout_s=None) -> bool:
+        """
+        Let the nodes work.
+
+        :param timeout_s: for how long at most; None waits for ``stop``
+        :return: True when it is time to end
+        """
+        ended = self._stop.wait(timeout_s)
+        if self._error is not None:
+            raise self._error
+        return ended
+
+    def _spin(self):
+        try:
+            self._executor.spin()
+        except ExternalShutdownException:
+            self.stop()
+        except Exception as error:  # the thread's edge: the main thread raises it again
+            self._error = error
+            self.stop()
+
+
+def interrupt_on_signals() -> None:
+    """Let Ctrl-C and SIGTERM interrupt the main thread, which loads an engine for minutes."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+def stop_on_signals(spinner: Spinner) -> None:
+    """End a spinner's wait on Ctrl-C and SIGTERM."""
+    signal.signal(signal.SIGINT, spinner.stop)
+    signal.signal(signal.SIGTERM, spinner.stop)

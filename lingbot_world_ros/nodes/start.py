@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Start ROS in a process, and end both without a trace."""
+import logging
+import os
+import sys
+import threading
+
+from lingbot_world_ros.errors import SpecError
+from lingbot_world_ros.nodes.ros_environment import check_domain_id, prepare_environment
+from lingbot_world_ros.nodes.spinner import interrupt_on_signals, Spinner, stop_on_signals
+from lingbot_world_ros.paths import PACKAGE
+from lingbot_world_ros.session.worker import WORKER
+import rclpy
+from rclpy.logging import get_logger
+from rclpy.signals import SignalHandlerOptions
+
+INTERRUPTED = 130  # exit code, as shells tell Ctrl-C
+
+
+def start_ros(args=None) -> None:
+    """
+    Initialise rclpy and leave signals to the main thread.
+
+    :param args: command line with ``--ros-args``; None takes the process's own
+    :raises SpecError: ROS_DOMAIN_ID or an argument cannot be used
+    """
+    check_domain_id()
+    prepare_environment()
+    try:
+        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    except RuntimeError as error:
+        raise SpecError(f'ROS does not start: {error}') from error
+    log = logging.getLogger(PACKAGE)
+    if not log.handlers:
+        log.addHandler(RosLogHandler())
+
+
+class RosLogHandler(logging.Handler):
+    """Tell what modules without ROS log, in the words and places of ROS."""
+
+    def emit(self, record):
+        """Pass a record on; rclpy wants one severity per line of code."""
+        text = self.format(record).encode(errors='replace').decode()
+        logger = get_logger(PACKAGE)
+        if record.levelno >= logging.ERROR:
+            logger.error(text)
+        elif record.levelno >= logging.WARNING:
+            logger.warning(text)
+
+
+def end_ros() -> None:
+    """Shut ROS down, where it is up."""
+    rclpy.try_shutdown()
+
+
+def end_process(code: int) -> int:
+    """
+    Shut ROS down; do not wait for an engine that was left in the middle of a step.
+
+    :param code: exit code of this process
+    :return: the same, where no engine is left
+    """
+    end_ros()
+    if any(thread.name == WORKER and thread.is_alive() for thread in threading.enumerate()):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)  # the interpreter must not end below a thread that computes
+    return code
+
+
+def spin_node(make_node, args=None, begin=None) -> int:
+    """
+    Run one node until Ctrl-C or SIGTERM.
+
+    :param make_node: called without arguments once ROS is up
+    :param args: command line; None takes the process's own
+    :param begin: called with node and spinner once both run; raises SpecError to end
+    :return: exit code: 0, or 2 for what the user can fix (told in one line)
+    """
+    code = 0
+    try:
+        start_ros(args)
+        with Spinner() as spinner:
+            interrupt_on_signals()
+            node = spinner.add(make_node())
+            stop_on_signals(spinner)
+            if begin is not None:
+                begin(node, spinner)
+            spinner.wait()
+    except SpecError as error:
+        print(f'error: {error}', file=sys.stderr)
+        code = 2
+    except KeyboardInterrupt:
+        pass
+    except BaseException:
+        end_ros()
+        raise
+    return end_process(code)
