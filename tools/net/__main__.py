@@ -12,6 +12,7 @@ import argparse
 from concurrent.futures import ThreadPoolExecutor
 import fnmatch
 import json
+import os
 from pathlib import Path
 import resource
 import subprocess
@@ -107,6 +108,7 @@ def do_act(arguments) -> int:
     """Act one scenario and write its record."""
     import verbs  # noqa: F401  (it registers scenarios, as what it imports does)
     from scenarios import SCENARIOS, Stage
+    os.environ['FASTDDS_DEFAULT_PROFILES_FILE'] = str(Path(__file__).parent / 'fastdds.xml')
     with tempfile.TemporaryDirectory(prefix='net_') as work:
         tree, shared = Path(arguments.tree), Path(arguments.shared)
         (Path(work) / 'home').mkdir()

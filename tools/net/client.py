@@ -19,6 +19,7 @@ import rcl_interfaces.msg
 import rcl_interfaces.srv
 import rclpy
 from rclpy.action import ActionClient
+from rclpy.duration import Duration
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from record_of import changes, Flattener, text_digest
@@ -455,8 +456,9 @@ class World:
                 self._command_types[key], name, 10)
         self.wait(publisher.get_subscription_count, f'a subscriber of {key}')
         publisher.publish(msg)
-        # One participant's messages arrive in order, and an executor takes messages before it
-        # answers services: once these answers are here the message was taken.
+        if not publisher.wait_for_all_acked(Duration(seconds=PATIENCE_S)):
+            raise RuntimeError(f'{key}: the message did not arrive')
+        # An executor takes messages before it answers a service: then this one was taken.
         self.call(rcl_interfaces.srv.ListParameters, f'{self._encoder}/list_parameters',
                   silent=True)
         self.call(rcl_interfaces.srv.ListParameters, f'{self._model}/list_parameters',

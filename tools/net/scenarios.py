@@ -293,13 +293,10 @@ def room_mixed(stage):
     return play(stage, ['--scene', 'living_room'], mixed)
 
 
-@scenario('room/isolated_commands')
-def room_isolated_commands(stage):
-    """All commands with the engine in a process of its own."""
-    def act(world):
-        base_commands(world)
-        trajectories(world)
-    return play(stage, ['--isolate-engine', '--scene', 'office', '--seed', '4'], act)
+@scenario('room/isolated_arm')
+def room_isolated_arm(stage):
+    """Joint commands with the engine in a process of its own."""
+    return play(stage, ['--isolate-engine', '--scene', 'office', '--seed', '4'], arm_commands)
 
 
 @scenario('room/resets', quick=True)
@@ -1008,7 +1005,7 @@ def lingbot_start(stage):
     networks.write_tiny_decoder(stage.work / 'taew2_1.pth')
     (stage.work / 'own.yaml').write_text(
         'scene: image\nimages: [start.png]\nprompt: a quiet room\ncamera: {width_px: 160, '
-        'height_px: 90, fx_px: 120, fy_px: 120, cx_px: 80, cy_px: 45}\n')
+        'height_px: 90, fx_px: 70, fy_px: 70, cx_px: 80, cy_px: 45}\n')
 
     def act(world):
         world.twist(0.5, 0.3)
@@ -1024,15 +1021,14 @@ def lingbot_start(stage):
         world.step()
         world.reset()
     given = {
-        'start image': (['--start-image', str(stage.work / 'start.png'), '--prompt', 'a street'],
-                        {'image_width': 64, 'image_height': 64}),
+        'start image': (
+            ['--start-image', str(stage.work / 'start.png'), '--prompt', 'a street'],
+            {'image_width': 64, 'image_height': 64, 'lingbot.precision': 'bf16',
+             'lingbot.tiny_decoder': str(stage.work / 'taew2_1.pth')}),
         'own world': (['--world', str(stage.work / 'own.yaml')], {}),
-        'camera on the arm': ([], {
+        'camera on the arm': (['--scene', 'office_view'], {
             'robot_description': str(stage.tree / 'config' / 'robots' / 'room.urdf'),
-            'camera_link': 'hand_link', 'lingbot.metres_per_world_unit': 0.5}),
-        'tiny decoder': (['--scene', 'office_view'], {
-            'lingbot.tiny_decoder': str(stage.work / 'taew2_1.pth'),
-            'lingbot.precision': 'bf16'})}
+            'camera_link': 'hand_link', 'lingbot.metres_per_world_unit': 0.5})}
     return {'parts': {
         name: play(stage, lingbot(stage, *arguments, **parameters), act, depth=False)
         for name, (arguments, parameters) in given.items()}}
