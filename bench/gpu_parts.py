@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import time
 from typing import Dict, List, Tuple
 
+from lingbot_world_ros.geometry.camera import PinholeCamera
 from lingbot_world_ros.models.wan.dit import WanDiT
 from lingbot_world_ros.models.wan.kv_cache import WindowSpec
 from lingbot_world_ros.models.wan.schedule import (FAST_V1_INDICES, FAST_V1_SHIFT, FAST_V2_INDICES,
@@ -58,10 +59,11 @@ class Case:
         return self.window.window_latents * self.size.tokens_per_latent
 
     @property
-    def intrinsics(self) -> Tuple[float, ...]:
+    def camera(self) -> PinholeCamera:
         """Some camera."""
         height, width = self.size.height_px, self.size.width_px
-        return 0.6 * width, 0.6 * width, width / 2, height / 2
+        return PinholeCamera.from_corner(width, height,
+                                         (0.6 * width, 0.6 * width, width / 2, height / 2))
 
     def latent_shape(self, num_latents: int) -> Tuple[int, ...]:
         """Return the shape of that many latent frames."""

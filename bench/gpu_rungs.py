@@ -69,7 +69,7 @@ class OwnStream:
         self._copy, self.settled_latents = FrameCopy().to_host, vae.settled_latents
         self.image_latents: Optional[Tensor] = None
         self.stream = CausalStream(dit, self, StreamSpec(case.size, case.window, case.schedule),
-                                   case.intrinsics, noise=self._noise)
+                                   case.camera, noise=self._noise)
 
     def fill(self) -> int:
         """Start a clip and imagine it until the window is full; return the number of chunks."""
@@ -143,7 +143,7 @@ class PlainStream:
         """
         self.case, self._vae, self._inputs, self._copy = own.case, vae, inputs, FrameCopy().to_host
         self._plain = PlainDiT(dit, attend)
-        self._rays = RayGrid(self.case.size, self.case.intrinsics, device=dit.device)
+        self._rays = RayGrid(self.case.camera, device=dit.device)
         self._image = own.image_latents
         self._first, self._decoder = own.stream.next_latent, None
         per_latent = self.case.size.tokens_per_latent

@@ -10,12 +10,14 @@ from lingbot_world_ros.engines.interface import (Capabilities, Observation, Star
 from lingbot_world_ros.engines.rows import check_actions, check_state, chosen_rows, row_starts
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.geometry import se2
-from lingbot_world_ros.geometry.camera import CameraSpec
+from lingbot_world_ros.geometry.camera import PinholeCamera
 from lingbot_world_ros.robots.load import load_robot
 import numpy as np
 
+CAMERA = load_robot().camera
 # Its servos follow at once, so that motion can be worked out by hand.
-SMALL_ROBOT = replace(load_robot().with_camera(CameraSpec(width_px=32, height_px=24)),
+SMALL_ROBOT = replace(load_robot().with_camera(PinholeCamera.from_fovy(
+    32, 24, np.deg2rad(60.0)).mounted(CAMERA.position_m, CAMERA.rpy_rad)),
                       description='').with_quick_joints()
 
 

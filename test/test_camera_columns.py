@@ -5,7 +5,7 @@ from dataclasses import replace
 from lingbot_world_ros.actions.camera_columns import (camera_action_dims, camera_actions,
                                                       camera_columns, camera_motion_of, NAMES)
 from lingbot_world_ros.actions.commands import CommandBuffer, CommandSpec
-from lingbot_world_ros.actions.embedding import (actions_at_latch, CameraModel, check_embedding,
+from lingbot_world_ros.actions.embedding import (actions_at_latch, CarriedCamera, check_embedding,
                                                  CommandCounts, encode)
 from lingbot_world_ros.actions.layout import ActionLayout, robot_action_layout
 from lingbot_world_ros.geometry.rotation import rotation_from_vector, vector_from_rotation
@@ -17,8 +17,7 @@ ROBOT = load_robot()
 
 LAYOUT = ActionLayout((*robot_action_layout(ROBOT).dims, *camera_action_dims()))
 HOME = ROBOT.joint_array('home')
-CAMERA = CameraModel(ROBOT.camera.width_px, ROBOT.camera.height_px, ROBOT.camera.k,
-                     ROBOT.camera.T_base_optical)
+CAMERA = CarriedCamera(ROBOT.camera, ROBOT.camera.T_base_optical)
 DT = 1.0 / 16.0
 ANGLES = (0.0, 1e-300, 1e-12, 1e-8, 1e-3, 0.7, np.pi / 2, 2.0, np.pi - 1e-3, np.pi - 1e-8,
           np.pi - 1e-12)

@@ -3,11 +3,9 @@
 from pathlib import Path
 
 from lingbot_world_ros.actions.camera_path import (CameraPath, interpolate, keys_to_path,
-                                                   MAX_FILE_BYTES, read_camera_path,
-                                                   scale_intrinsics)
+                                                   MAX_FILE_BYTES, read_camera_path, video_camera)
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.geometry.rotation import rotation_from_vector
-from lingbot_world_ros.models.wan.spec import VideoSize
 import numpy as np
 import pytest
 
@@ -138,10 +136,13 @@ def test_path_at_another_rate_takes_as_long():
 
 
 def test_intrinsics_follow_the_size():
-    assert scale_intrinsics((500, 500, 416, 240), VideoSize(240, 416)) == (250, 250, 208, 120)
-    fx, fy, cx, cy = scale_intrinsics(None, VideoSize(464, 832))
-    assert (fx, cx) == (503.0, 416.0) and cy == pytest.approx(232)
-    assert fy == pytest.approx(503 * 464 / 480)
+    half = video_camera((500, 500, 416, 240), 416, 240)
+    assert (half.width_px, half.height_px) == (416, 240)
+    assert half.corner_intrinsics == (250, 250, 208, 120)
+    assert (half.cx_px, half.cy_px) == (207.5, 119.5)  # of the pixel's centres, as in ROS
+    camera = video_camera(None, 832, 464)
+    assert (camera.fx_px, camera.cx_px) == (503.0, 415.5)
+    assert camera.fy_px == pytest.approx(486.2333333) and camera.cy_px == pytest.approx(231.5)
 
 
 def write(folder, **arrays):

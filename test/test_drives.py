@@ -4,12 +4,12 @@ from dataclasses import replace
 from math import cos, pi, sin
 
 from lingbot_world_ros.actions.commands import CommandBuffer, CommandSpec
-from lingbot_world_ros.actions.embedding import (actions_at_latch, CameraModel, check_embedding,
+from lingbot_world_ros.actions.embedding import (actions_at_latch, CarriedCamera, check_embedding,
                                                  CommandCounts, encode)
 from lingbot_world_ros.actions.layout import robot_action_layout, twists_of
 from lingbot_world_ros.actions.limits import Limits
 from lingbot_world_ros.errors import SpecError
-from lingbot_world_ros.geometry.camera import T_LINK_OPTICAL
+from lingbot_world_ros.geometry.camera import PinholeCamera, T_LINK_OPTICAL
 from lingbot_world_ros.robots.drive import Drive
 from lingbot_world_ros.robots.load import load_robot
 import numpy as np
@@ -43,7 +43,7 @@ def one_second(robot, linear, w_radps):
     buffer.twist([*linear, 0], [0, 0, w_radps], 0)
     eye = np.eye(4)
     eye[:3, 3] = [0.2, 0.1, 1.0]
-    camera = CameraModel(64, 48, np.eye(3), eye @ T_LINK_OPTICAL)
+    camera = CarriedCamera(PinholeCamera.from_fovy(64, 48, 1.0), eye @ T_LINK_OPTICAL)
     home = robot.joint_array('home')
     embedding = encode(buffer.targets(0, 0, 1, 10 * TENTH_NS), buffer.spec, camera, home,
                        sequence=1, stamp_ns=0, period_s=1.0, counts=CommandCounts())
@@ -157,7 +157,7 @@ def test_the_latch_holds_a_car_to_its_circle_whoever_sends():
     layout = robot_action_layout(CAR)
     buffer = CommandBuffer(spec_of(CAR))
     embedding = encode(buffer.targets(0, 0, 3, TENTH_NS), buffer.spec,
-                       CameraModel(64, 48, np.eye(3), np.eye(4)), np.zeros(0), sequence=1,
+                       CarriedCamera(PinholeCamera.from_fovy(64, 48, 1.0), np.eye(4)), np.zeros(0), sequence=1,
                        stamp_ns=0, period_s=0.1, counts=CommandCounts())
     wild = replace(embedding, embedding=np.float32([[0.0, 1.0], [0.5, -9.0], [-9.0, 1.0]]))
     actions = actions_at_latch(wild, layout, np.zeros(0), 3, max_curvature=2.0)

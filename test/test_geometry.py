@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Rotations, planar and rigid poses: numbers by hand, at angles and times that are not zero.
+Rotations, planar and rigid poses, cameras: numbers by hand, at angles and times that are not zero.
 
 Sines and cosines of the angles used: 0.3: 0.2955202067, 0.9553364891; 0.5: 0.4794255386,
 0.8775825619; 1.1: 0.8912073601, 0.4535961214; 2.0: 0.9092974268, -0.4161468365.
 """
 from lingbot_world_ros.geometry import se2, se3
+from lingbot_world_ros.geometry.camera import edge_scaling, PinholeCamera, T_LINK_OPTICAL
 from lingbot_world_ros.geometry.rotation import (quat_from_rotation, quat_from_yaw,
                                                  rotation_from_quat, rotation_from_rpy,
                                                  rotation_from_vector, rotation_from_yaw,
-                                                 vector_from_rotation, yaw_from_quat)
+                                                 rpy_from_rotation, vector_from_rotation,
+                                                 yaw_from_quat)
 import numpy as np
 import pytest
 
@@ -55,6 +57,18 @@ def test_roll_pitch_yaw_by_hand():
                 [0.7821080382, 0.5596031263, 0.2741374794],
                 [-0.4794255386, 0.2593433801, 0.8383866436]]
     assert rotation_from_rpy([0.3, 0.5, 1.1]) == close(expected)
+
+
+@pytest.mark.parametrize('rpy', [(0.3, 0.5, 1.1), (-2.0, -1.2, 3.0), (3.0, 0.5, -2.0)])
+def test_roll_pitch_yaw_there_and_back(rpy):
+    assert rpy_from_rotation(rotation_from_rpy(rpy)) == pytest.approx(rpy)
+
+
+@pytest.mark.parametrize('pitch, yaw', [(np.pi / 2, 0.8), (-np.pi / 2, 1.4)])
+def test_looking_straight_down_or_up_all_turning_is_yaw(pitch, yaw):
+    """Yaw 1.1 less roll 0.3 when it looks down, yaw 1.1 and roll 0.3 when it looks up."""
+    assert rpy_from_rotation(rotation_from_rpy([0.3, pitch, 1.1])) == pytest.approx(
+        (0.0, pitch, yaw))
 
 
 def test_rotations_of_many_shapes_keep_their_places():
@@ -232,3 +246,93 @@ def test_both_groups_chain_alike():
     lifted = se3.pose_from_se2(a) @ se3.pose_from_se2(b)
     assert lifted == close(se3.pose_from_se2(se2.compose(a, b)))
     assert se3.inverse(se3.pose_from_se2(a)) == close(se3.pose_from_se2(se2.inverse(a)))
+
+
+# Cameras
+
+SKEWED = PinholeCamera(160, 120, 150.0, 148.0, 78.0, 61.0, 2.0)
+
+
+def test_pixels_and_rays_by_hand():
+    """u = 150 * 0.2 + 2 * -0.5 + 78, v = 148 * -0.5 + 61."""
+    assert SKEWED.project(np.array([0.6, -1.5, 3.0])) == close([107.0, -13.0])
+    assert SKEWED.rays(np.array([107.0, -13.0])) == close([0.2, -0.5, 1.0])
+    assert SKEWED.project(np.array([[[0.0, 0.0, 1.0], [0.6, -1.5, 3.0]]])) == close(
+        [[[78.0, 61.0], [107.0, -13.0]]])
+    assert SKEWED.rays(np.array([[78.0, 61.0]])) == close([[0, 0, 1]])
+    assert (SKEWED.k == [[150, 2, 78], [0, 148, 61], [0, 0, 1]]).all()
+    assert PinholeCamera.from_k(160, 120, SKEWED.k) == SKEWED
+
+
+def test_pixels_are_counted_from_the_centre_of_the_first_one():
+    """A square of 4 x 2 pixels that sees 90 degrees across: its corners are at slopes 1."""
+    camera = PinholeCamera.from_fovx(4, 2, np.pi / 2)
+    assert (camera.fx_px, camera.fy_px) == pytest.approx((2.0, 2.0))
+    assert (camera.cx_px, camera.cy_px) == (1.5, 0.5)
+    assert camera.rays(np.array([-0.5, -0.5])) == close([-1.0, -0.5, 1.0])
+    assert camera.rays(np.array([3.5, 1.5])) == close([1.0, 0.5, 1.0])
+    assert camera.rays(np.array([0.0, 0.0])) == close([-0.75, -0.25, 1.0])
+
+
+def test_who_counts_from_the_corner_is_half_a_pixel_further():
+    camera = PinholeCamera.from_corner(160, 120, (150, 148, 78.5, 61.5))
+    assert camera == PinholeCamera(160, 120, 150.0, 148.0, 78.0, 61.0)
+    assert camera.corner_intrinsics == (150.0, 148.0, 78.5, 61.5)
+
+
+@pytest.mark.parametrize('cx', [0.5, 0.7, 15.98, 415.8 * 464 / 480, 1e5 / 3])
+def test_the_way_from_the_corner_and_back_is_exact(cx):
+    assert PinholeCamera.from_corner(9, 9, (1, 1, cx, cx)).corner_intrinsics[2] == cx
+
+
+def test_fields_of_view_by_hand():
+    """60 / tan 30 deg; 416 / tan 39.6 deg, and 2 atan(232 / that)."""
+    camera = PinholeCamera.from_fovy(160, 120, np.pi / 3)
+    assert (camera.fx_px, camera.fy_px) == pytest.approx((103.9230484541,) * 2)
+    assert camera.field_of_view_rad[1] == pytest.approx(np.pi / 3)
+    wide = PinholeCamera.from_fovx(832, 464, np.deg2rad(79.2))
+    assert (wide.fx_px, wide.fy_px) == pytest.approx((502.8576177704,) * 2)
+    assert np.rad2deg(wide.field_of_view_rad) == pytest.approx([79.2, 49.5337234583])
+    beside = PinholeCamera(100, 100, 50.0, 25.0, 49.5 + 50.0, 49.5)  # looks along its right edge
+    assert np.rad2deg(beside.field_of_view_rad) == pytest.approx([63.4349488229, 126.8698976458])
+
+
+def test_a_resized_image_keeps_its_edges():
+    """Half as wide, three times as high: (78 + 0.5) / 2 - 0.5 and (61 + 0.5) * 3 - 0.5."""
+    resized = SKEWED.resized(80, 360)
+    assert (resized.width_px, resized.height_px) == (80, 360)
+    assert resized.k == close([[75.0, 1.0, 38.75], [0, 444.0, 184.0], [0, 0, 1]])
+    for old, new in (([-0.5, -0.5], [-0.5, -0.5]), ([159.5, 119.5], [79.5, 359.5])):
+        assert resized.rays(np.array(new)) == close(SKEWED.rays(np.array(old)))
+    assert edge_scaling(0.5, 3.0) @ [159.5, 119.5, 1.0] == close([79.5, 359.5, 1.0])
+
+
+def test_blocks_of_pixels_are_told_by_their_middles():
+    camera = PinholeCamera(4, 6, 1.0, 1.0, 0.0, 0.0)
+    grid = camera.pixel_grid()
+    assert grid.shape == (6, 4, 2)
+    assert grid[5, 3].tolist() == [3.0, 5.0] and grid[1, 0].tolist() == [0.0, 1.0]
+    blocks = camera.pixel_grid(2)
+    assert blocks.shape == (3, 2, 2) and blocks[2, 1].tolist() == [2.5, 4.5]
+
+
+def test_a_camera_that_looks_down_sees_what_is_ahead_below_its_middle():
+    """It looks down by 0.5 from 1 m: its axis meets the floor 1 / tan 0.5 = 1.8304877217 ahead."""
+    camera = PinholeCamera.from_fovy(160, 120, np.pi / 3).mounted((0.3, 0.0, 1.0), (0, 0.5, 0))
+    T = camera.T_base_optical
+    ahead, left, far = (se3.transformed(se3.inverse(T), np.array(point)) for point in (
+        [0.3 + 1.8304877217, 0, 0], [0.3 + 1.8304877217, 0.1, 0], [9.0, 0, 0]))
+    assert camera.project(ahead) == close([79.5, 59.5], 1e-6)
+    assert camera.project(left)[0] < 79.0 and camera.project(far)[1] < 50.0
+    assert T[:3, 2] == close([0.8775825619, 0, -0.4794255386])  # the axis
+    assert T[:3, 1] == close([-0.4794255386, 0, -0.8775825619])  # down in the image
+    assert T[:3, 0] == close([0, -1, 0])  # right in the image
+    assert T[:3, 3] == close([0.3, 0, 1.0])
+    assert camera.T_base_camera_link @ T_LINK_OPTICAL == close(T)
+
+
+def test_a_mounted_camera_is_turned_as_urdf_says():
+    camera = SKEWED.mounted((1.0, 2.0, 3.0), (0.3, 0.5, 1.1))
+    assert camera.T_base_camera_link == close(se3.pose_from_rpy([1, 2, 3], [0.3, 0.5, 1.1]))
+    assert (camera.k == SKEWED.k).all() and camera == SKEWED.mounted((1.0, 2.0, 3.0),
+                                                                     (0.3, 0.5, 1.1))

@@ -228,5 +228,5 @@ def test_camera_rests_after_the_end_of_its_path():
 
 def test_intrinsics_are_those_of_the_path():
     path = CameraPath(np.tile(np.eye(4), (5, 1, 1)), (400.0, 410.0, 416.0, 240.0))
-    assert request(path).intrinsics == (200.0, 205.0, 208.0, 120.0)
-    assert request(None).intrinsics == (251.5, 251.5, 208.0, 120.0)
+    assert request(path).camera.corner_intrinsics == (200.0, 205.0, 208.0, 120.0)
+    assert request(None).camera.corner_intrinsics == (251.5, 251.5, 208.0, 120.0)

@@ -9,9 +9,10 @@ import random
 from lingbot_world_ros.actions.layout import robot_action_layout
 from lingbot_world_ros.engines.interface import Capabilities, WorldSpec
 from lingbot_world_ros.errors import SpecError
+from lingbot_world_ros.geometry.camera import PinholeCamera
 from lingbot_world_ros.paths import share_path
 from lingbot_world_ros.robots.load import load_robot
-from lingbot_world_ros.worlds.definition import ImageCamera, NamedPose, WorldDefinition, WorldError
+from lingbot_world_ros.worlds.definition import NamedPose, WorldDefinition, WorldError
 from lingbot_world_ros.worlds.library import WorldLibrary
 from lingbot_world_ros.worlds.placement import misplaced
 from lingbot_world_ros.worlds.scenes import get_scene, SCENES
@@ -80,7 +81,8 @@ def test_every_field_arrives(folder):
     assert world == WorldDefinition(
         name='rainy', scene='office', seed=7, prompt='it rains',
         images=(str(folder.resolve() / 'first.png'),),
-        camera=ImageCamera(832, 480, 700.5, 700.5, 416.0, 240.0), start_pose=(3.3, 2.5, -0.5),
+        camera=PinholeCamera.from_corner(832, 480, (700.5, 700.5, 416.0, 240.0)),
+        start_pose=(3.3, 2.5, -0.5),
         joints={'elbow_joint': 1.25},
         named_poses=(NamedPose('goal', 'there', ('spawn',), (1.0, 2.0, 0.5, 3.0)),
                      NamedPose('other', '', (), (0.1, 2.0, 0.0, 0.0))),

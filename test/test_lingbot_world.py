@@ -14,8 +14,9 @@ from lingbot_world_ros.engines.interface import Start  # noqa: E402
 from lingbot_world_ros.engines.registry import make_world  # noqa: E402
 from lingbot_world_ros.errors import EngineDiverged, SpecError  # noqa: E402
 from lingbot_world_ros.geometry import se2, se3  # noqa: E402
+from lingbot_world_ros.geometry.camera import PinholeCamera  # noqa: E402
 from lingbot_world_ros.paths import share_path  # noqa: E402
-from lingbot_world_ros.worlds.definition import ImageCamera, WorldDefinition  # noqa: E402
+from lingbot_world_ros.worlds.definition import WorldDefinition  # noqa: E402
 import numpy as np  # noqa: E402
 import wan_checkpoints as tiny  # noqa: E402
 from wan_companions import write_companions  # noqa: E402
@@ -195,7 +196,7 @@ def test_more_than_one_image_is_refused(world, photo):
 
 
 def test_image_that_shows_less_than_the_camera_sees_is_refused(world, photo):
-    narrow = ImageCamera(160, 90, 400.0, 400.0, 80.0, 45.0)
+    narrow = PinholeCamera.from_corner(160, 90, (400.0, 400.0, 80.0, 45.0))
     with pytest.raises(SpecError, match='field_of_view_deg to 19'):
         world.reset('image', 0, start=Start('', (photo,), narrow))
 

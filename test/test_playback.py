@@ -155,7 +155,7 @@ def test_in_realtime_an_embedding_that_comes_late_still_says_where_the_path_is(d
         encoder = graph.nodes[0]
         encoder.begin(spec)
         graph.wait_for(lambda: heard, 'an embedding')
-        embedding = embedding_from_msg(heard[-1], np.eye(4))
+        embedding = embedding_from_msg(heard[-1])
         start_ns = (1 + late_frames) * PERIOD_NS
         actions = actions_at_latch(replace(embedding, stamp_ns=PERIOD_NS), world.action, joints,
                                    STEP, start_ns)

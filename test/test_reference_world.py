@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The MuJoCo reference world: geometry and physics that the learned world is measured by."""
+from dataclasses import replace
 import os
 import subprocess
 import sys
 
+from lingbot_world_ros.geometry import se3
+from lingbot_world_ros.geometry.camera import PinholeCamera
 from lingbot_world_ros.robots.load import load_robot
 from lingbot_world_ros.worlds.scenes import generate_scene, get_scene, SCENES, StartState
 import numpy as np
@@ -13,6 +16,8 @@ from waiting import PATIENCE_S
 ROBOT = load_robot()
 
 reference = pytest.importorskip('lingbot_world_ros.engines.reference.engine')
+
+from lingbot_world_ros.engines.reference.mjcf import scene_mjcf  # noqa: E402, I100
 
 
 @pytest.fixture(scope='module', params=sorted(SCENES))
@@ -59,12 +64,44 @@ def test_depth_is_metres_along_the_optical_axis(sim):
     assert np.median(errors) < 0.01
 
 
+def test_points_are_drawn_where_k_says_to_a_tenth_of_a_pixel(monkeypatch):
+    """
+    White balls of 8 mm, 0.8 m ahead of a camera of 640 x 480 pixels: their middles in the image.
+
+    With pixels counted from the corner of the image they would be off by half a pixel.
+    """
+    camera = PinholeCamera.from_fovy(640, 480, np.pi / 3).mounted((0, 0, 1.2), (0, 0.3, 0))
+    radius, z = 0.008, 0.8
+    points = camera.rays(np.stack(np.meshgrid([60.3, 250.6, 400.9, 590.2], [50.4, 240.1, 420.7]),
+                                  -1).reshape(-1, 2)) * z
+    places = se3.transformed(camera.T_base_optical, points)
+    balls = ''.join(f'<geom type="sphere" group="4" contype="0" conaffinity="0" material="flat" '
+                    f'size="{radius}" pos="{" ".join(map(str, place.tolist()))}"/>'
+                    for place in places)
+
+    def with_balls(*arguments):
+        text, files = scene_mjcf(*arguments)
+        text = text.replace('<asset>', '<asset><material name="flat" emission="1"/>', 1)
+        return text.replace('<worldbody>', f'<worldbody>{balls}', 1), files
+    monkeypatch.setattr(reference, 'scene_mjcf', with_balls)
+    scene = get_scene('office')
+    sim = reference.ReferenceScene(scene, ROBOT.with_camera(camera))
+    sim.set_state(replace(scene.start_state(0, ROBOT), base_pose=np.zeros(3)))
+    cover = sim.render(groups=(4,))[0][..., 0] / 255.0
+    sim.close()
+    # The outline of a ball is an ellipse whose middle lies a little outside that of the ball.
+    expected = camera.project(points * [1, 1, 1 - (radius / z) ** 2])
+    pixels = camera.pixel_grid()
+    errors = []
+    for middle in expected:
+        weight = cover * (np.abs(pixels - middle).max(-1) < 10)
+        errors.append((weight[..., None] * pixels).sum((0, 1)) / weight.sum() - middle)
+    assert np.abs(np.mean(errors, 0)).max() < 0.03
+    assert np.abs(errors).max() < 0.1
+
+
 def _camera_pose(base_pose):
-    x, y, yaw = base_pose
-    T = np.eye(4)
-    T[:2, :2] = [[np.cos(yaw), -np.sin(yaw)], [np.sin(yaw), np.cos(yaw)]]
-    T[:2, 3] = x, y
-    return T @ ROBOT.camera.T_base_optical
+    return se3.pose_from_se2(base_pose) @ ROBOT.camera.T_base_optical
 
 
 def test_pushed_objects_move(sim):

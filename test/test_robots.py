@@ -61,8 +61,10 @@ def test_the_shipped_robot_in_numbers():
     camera = robot.camera
     assert (camera.width_px, camera.height_px) == (160, 120)
     # The weights were trained with these very numbers: not a bit may differ.
-    assert camera.fovy_rad == np.deg2rad(60.0) and camera.pitch_rad == np.deg2rad(22.0)
-    assert (camera.roll_rad, camera.yaw_rad) == (0.0, 0.0)
+    focal_px = 60.0 / np.tan(np.deg2rad(30.0))
+    assert (camera.fx_px, camera.fy_px, camera.cx_px, camera.cy_px) == (focal_px, focal_px, 79.5,
+                                                                        59.5)
+    assert camera.rpy_rad == (0.0, np.deg2rad(22.0), 0.0)
     c, s = np.cos(np.deg2rad(22.0)), np.sin(np.deg2rad(22.0))
     link = [[c, 0, s, -0.18], [0, 1, 0, 0], [-s, 0, c, 1.15], [0, 0, 0, 1]]
     assert camera.T_base_camera_link.tolist() == link

@@ -64,7 +64,7 @@ def test_a_wall_at_a_slant_is_nearer_on_its_side():
 
 def test_angles_cover_the_cameras_view_around_ahead():
     scan = DepthScan(CAMERA, **LIMITS)
-    half_view = np.arctan(0.5 * CAMERA.width_px / CAMERA.focal_px)
+    half_view = np.arctan(0.5 * CAMERA.width_px / CAMERA.fx_px)
     assert scan.angle_max == -scan.angle_min == pytest.approx(half_view,
                                                               abs=scan.angle_increment)
     assert angles_of(scan)[-1] == pytest.approx(scan.angle_max)

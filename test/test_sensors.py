@@ -14,7 +14,7 @@ from lingbot_world_ros.actions.layout import robot_action_layout  # noqa: E402
 from lingbot_world_ros.engines.interface import Capabilities, WorldSpec  # noqa: E402
 from lingbot_world_ros.errors import SpecError  # noqa: E402
 from lingbot_world_ros.geometry import se2  # noqa: E402
-from lingbot_world_ros.geometry.camera import T_LINK_OPTICAL  # noqa: E402
+from lingbot_world_ros.geometry.camera import PinholeCamera, T_LINK_OPTICAL  # noqa: E402
 from lingbot_world_ros.messages import (action_embedding, camera_info, commands,  # noqa: E402
                                         encodings, frames, image, state, world)
 from lingbot_world_ros.messages.stamps import set_stamp, stamp_to_ns  # noqa: E402
@@ -109,9 +109,9 @@ def test_image_takes_the_fast_path():
 
 
 def test_camera_info_projects_a_point_on_the_axis_to_the_middle():
-    msg = camera_info.camera_info_to_msg(Calibration.of(ROBOT.camera), STAMP_NS, 'eye')
+    msg = camera_info.camera_info_to_msg(Calibration(ROBOT.camera), STAMP_NS, 'eye')
     middle = [0.5 * ROBOT.camera.width_px - 0.5, 0.5 * ROBOT.camera.height_px - 0.5]
-    f = ROBOT.camera.focal_px
+    f = ROBOT.camera.fx_px
     uv = camera_info.project(msg, np.array([[0, 0, 2.0], [0.5, -0.25, 1.0]]))
     np.testing.assert_allclose(uv, [middle, [middle[0] + 0.5 * f, middle[1] - 0.25 * f]])
     assert (msg.distortion_model, list(msg.d)) == ('plumb_bob', [0.0] * 5)
@@ -120,14 +120,15 @@ def test_camera_info_projects_a_point_on_the_axis_to_the_middle():
 
 
 def test_camera_info_carries_a_lens_and_projects_through_it():
-    lens = Calibration(160, 120, np.array([[150.0, 0, 78.0], [0, 148.0, 61.0], [0, 0, 1.0]]),
+    lens = Calibration(PinholeCamera(160, 120, 150.0, 148.0, 78.0, 61.0),
                        'plumb_bob', (-0.12, 0.03, 0.002, -0.001, 0.004),
                        p=np.array([[140.0, 0, 79, -7], [0, 141, 60, 0], [0, 0, 1, 0]]))
     msg = camera_info.camera_info_to_msg(lens, STAMP_NS, 'eye')
     assert (msg.width, msg.height, tuple(msg.d)) == (160, 120, lens.d)
     np.testing.assert_array_equal(np.array(msg.p).reshape(3, 4), lens.p)
     point = np.array([[0.3, -0.2, 2.0]])
-    np.testing.assert_allclose(camera_info.project(msg, point)[0], lens.pixels([0.15, -0.1]))
+    np.testing.assert_allclose(camera_info.project(msg, point)[0],
+                               [100.3923410583, 46.2772289928])  # the formula, multiplied out
     again = camera_info.camera_info_to_msg(lens, 7, 'eye', out=msg)
     assert again is msg and stamp_of(msg) == 7
 
@@ -259,14 +260,14 @@ def make_embedding():
     buffer.twist([0.3, 0, 0], [0, 0, 0.2], 0)
     buffer.joints([ROBOT.joint_names[1]], [-1.0], [], 0)
     return encode(buffer.targets(0, 0, 2, SPEC.frame_period_ns), command_spec,
-                  world.camera_model_from_msg(spec_msg), ROBOT.joint_array('home'), sequence=9,
+                  world.carried_camera_from_msg(spec_msg), ROBOT.joint_array('home'), sequence=9,
                   stamp_ns=STAMP_NS, period_s=1 / 15, counts=CommandCounts(2, 1, 0, 3, 'text'))
 
 
 def test_embedding_there_and_back():
     sent = make_embedding()
     got = action_embedding.embedding_from_msg(
-        action_embedding.embedding_to_msg(sent, 'base_link'), sent.camera.T_base_optical)
+        action_embedding.embedding_to_msg(sent, 'base_link'))
     for name, value in vars(sent).items():
         if isinstance(value, np.ndarray):
             np.testing.assert_allclose(getattr(got, name), value, atol=1e-12, err_msg=name)
@@ -280,7 +281,7 @@ def test_embedding_of_wrong_length_is_refused():
     msg = action_embedding.embedding_to_msg(make_embedding(), 'base_link')
     msg.num_frames = 3
     with pytest.raises(SpecError, match='expected num_frames 3 x'):
-        action_embedding.embedding_from_msg(msg, np.eye(4))
+        action_embedding.embedding_from_msg(msg)
 
 
 def test_world_spec_tells_the_encoder_all_it_needs():
@@ -289,7 +290,7 @@ def test_world_spec_tells_the_encoder_all_it_needs():
     assert (msg.scene, msg.seed, msg.frame_rate, stamp_of(msg)) == ('b', 3, 15.0, STAMP_NS)
     spec = world.command_spec_from_msg(msg, 0.5)
     assert spec.action == SPEC.action and spec.joint_names == ROBOT.joint_names
-    camera = world.camera_model_from_msg(msg)
+    camera = world.carried_camera_from_msg(msg)
     np.testing.assert_allclose(camera.T_base_optical, ROBOT.camera.T_base_optical, atol=1e-12)
     assert (msg.world, msg.world_resource, msg.mode) == ('home', 'scene: a', 'stepped')
     assert (msg.camera_parent, msg.free_camera) == ('base_link', False)

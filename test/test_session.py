@@ -7,7 +7,7 @@ import time
 
 from fake_world import FakeClock, FakeWorld
 from lingbot_world_ros.actions.commands import CommandBuffer, CommandSpec
-from lingbot_world_ros.actions.embedding import CameraModel, CommandCounts, encode
+from lingbot_world_ros.actions.embedding import CarriedCamera, CommandCounts, encode
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.geometry import se2
 from lingbot_world_ros.session.clock import ClockTicker, Sweep
@@ -85,8 +85,7 @@ def embedding_of(world, v=0.0, joint=None, position=None, accepted=1, sequence=1
     buffer.twist([v, 0, 0], [0, 0, 0], 0)
     if joint:
         buffer.joints([joint], [position], [], 0)
-    camera = CameraModel(robot.camera.width_px, robot.camera.height_px, robot.camera.k,
-                         robot.camera.T_base_optical)
+    camera = CarriedCamera(robot.camera, robot.camera.T_base_optical)
     return encode(buffer.targets(0, 0, 1, spec.frame_period_ns), commands, camera,
                   robot.joint_array('home'), sequence=sequence, stamp_ns=0,
                   period_s=1 / spec.frame_rate_hz, counts=CommandCounts(accepted=accepted))

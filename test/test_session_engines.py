@@ -4,7 +4,7 @@ import hashlib
 import logging
 
 from lingbot_world_ros.actions.commands import CommandBuffer, CommandSpec
-from lingbot_world_ros.actions.embedding import CameraModel, CommandCounts, encode
+from lingbot_world_ros.actions.embedding import CarriedCamera, CommandCounts, encode
 from lingbot_world_ros.engines.registry import make_world
 from lingbot_world_ros.robots.load import load_robot
 from lingbot_world_ros.session.observer import SessionObserver
@@ -38,8 +38,7 @@ def play(engine, commands, num_steps, seed=1):
                                tuple(robot.joint_array('high')), 0.5)
     buffer = CommandBuffer(command_spec)
     commands(buffer)
-    camera = CameraModel(robot.camera.width_px, robot.camera.height_px, robot.camera.k,
-                         robot.camera.T_base_optical)
+    camera = CarriedCamera(robot.camera, robot.camera.T_base_optical)
     seen = Frames()
     session = Session(world, SessionSpec(mode='stepped'), observers=[seen],
                       log=logging.getLogger('test'))

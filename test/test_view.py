@@ -7,15 +7,16 @@ import pytest
 cv2 = pytest.importorskip('cv2')
 
 from lingbot_world_ros.errors import SpecError  # noqa: E402, I100
-from lingbot_world_ros.geometry.camera import CameraSpec  # noqa: E402
+from lingbot_world_ros.geometry.camera import PinholeCamera  # noqa: E402
 from lingbot_world_ros.messages.view import make_view, View  # noqa: E402
+from lingbot_world_ros.robots import lens as lens_module  # noqa: E402
 from lingbot_world_ros.robots.calibration import (Calibration, load_calibration,  # noqa: E402
                                                   MAX_FILE_BYTES, parse_calibration)
 import numpy as np  # noqa: E402
 
-CAMERA = CameraSpec()  # 160x120, 75 x 60 degrees
-ENGINE = Calibration.of(CAMERA)
-K_LENS = np.array([[150.0, 0.0, 78.0], [0.0, 148.0, 61.0], [0.0, 0.0, 1.0]])
+CAMERA = PinholeCamera.from_fovy(160, 120, np.deg2rad(60.0))  # 75 degrees across
+ENGINE = Calibration(CAMERA)
+LENS_CAMERA = PinholeCamera(160, 120, 150.0, 148.0, 78.0, 61.0)
 LENSES = {
     'plumb_bob': (-0.12, 0.03, 0.002, -0.001, 0.004),
     'rational_polynomial': (0.05, -0.02, 0.001, 0.001, 0.01, 0.08, -0.01, 0.005),
@@ -36,15 +37,14 @@ projection_matrix: {rows: 3, cols: 4, data: [140.0, 0, 79.0, 0, 0, 141.0, 60.0, 
 
 
 def lens(model, width=160, height=120):
-    return Calibration(160, 120, K_LENS, model, LENSES[model]).resized(width, height)
+    return Calibration(LENS_CAMERA, model, LENSES[model]).resized(width, height)
 
 
 def gradient(calibration):
     """An image that says where each of its pixels looks: slopes as red and green, 0 to 250."""
-    v, u = np.mgrid[:calibration.height_px, :calibration.width_px]
-    slopes = calibration.rays(np.stack([u, v], -1))
-    rgb = np.zeros((calibration.height_px, calibration.width_px, 3), np.uint8)
-    rgb[..., :2] = np.rint(125.0 + 125.0 * slopes)
+    rays = calibration.rays(calibration.camera.pixel_grid())
+    rgb = np.zeros(rays.shape, np.uint8)
+    rgb[..., :2] = np.rint(125.0 + 125.0 * rays[..., :2])
     return rgb
 
 
@@ -56,9 +56,8 @@ def write(tmp_path, text, name='camera.yaml'):
 
 def test_a_file_of_camera_info_manager_is_read():
     calibration = parse_calibration(YAML)
-    assert (calibration.width_px, calibration.height_px) == (160, 120)
     assert calibration.distortion_model == 'plumb_bob' and calibration.is_distorted
-    np.testing.assert_array_equal(calibration.k, K_LENS)
+    assert calibration.camera == LENS_CAMERA
     assert calibration.d == LENSES['plumb_bob']
     assert calibration.p[1].tolist() == [0.0, 141.0, 60.0, 0.0]
 
@@ -68,13 +67,13 @@ def test_rectification_may_be_missing_and_no_coefficients_mean_no_distortion():
                      if not line.startswith(('rect', 'proj', 'dist', '  ')))
     calibration = parse_calibration(text)
     assert not calibration.is_distorted and calibration.d == (0.0,) * 5
-    np.testing.assert_array_equal(calibration.p[:, :3], K_LENS)
+    np.testing.assert_array_equal(calibration.p[:, :3], LENS_CAMERA.k)
     np.testing.assert_array_equal(calibration.r, np.eye(3))
 
 
 @pytest.mark.parametrize('prefix', ['', 'file://'])
 def test_a_calibration_is_found_by_path_and_url(tmp_path, prefix):
-    assert load_calibration(prefix + write(tmp_path, YAML)).k[0, 0] == 150.0
+    assert load_calibration(prefix + write(tmp_path, YAML)).camera.fx_px == 150.0
 
 
 @pytest.mark.parametrize('url, words', [
@@ -124,34 +123,55 @@ def test_a_pipe_is_not_waited_for(tmp_path):
         load_calibration(str(tmp_path / 'pipe.yaml'))
 
 
-@pytest.mark.parametrize('model', ['plumb_bob', 'rational_polynomial'])
-def test_lens_formula_agrees_with_opencv(model):
+@pytest.mark.parametrize('model, pixel', [
+    ('plumb_bob', [136.158750000, 18.008775000]),
+    ('rational_polynomial', [137.575900490, 16.978583637]),
+    ('equidistant', [133.852749041, 19.668965710])])
+def test_lenses_by_hand(model, pixel):
+    """Slopes 0.4 and -0.3: the formulas of CameraInfo, term by term."""
     calibration = lens(model)
-    points = np.random.default_rng(0).uniform([-0.5, -0.4, 1.0], [0.5, 0.4, 1.0], (50, 3))
-    expected, _ = cv2.projectPoints(points, np.zeros(3), np.zeros(3), calibration.k,
-                                    np.array(calibration.d))
-    np.testing.assert_allclose(calibration.pixels(points[:, :2]), expected[:, 0], atol=1e-6)
+    point = np.array([0.8, -0.6, 2.0])
+    np.testing.assert_allclose(calibration.project(point), pixel, atol=1e-8)
+    np.testing.assert_allclose(calibration.rays(pixel), point / 2.0, atol=1e-8)
+    many = np.full((3, 2, 2), pixel)  # of any shape
+    assert calibration.rays(many).shape == (3, 2, 3)
+    np.testing.assert_allclose(calibration.rays(many)[2, 1], point / 2.0, atol=1e-8)
+    assert calibration.project(np.zeros((0, 3))).shape == (0, 2)
+
+
+def test_more_points_than_are_bent_at_a_time():
+    calibration = lens('plumb_bob')
+    rays = np.tile([0.4, -0.3, 1.0], (lens_module.BLOCK + 1, 1))
+    rays[-1, :2] = [-0.1, 0.25]
+    pixels = calibration.project(rays)
+    np.testing.assert_allclose(pixels[[0, -2]], [[136.15875, 18.008775]] * 2, atol=1e-8)
+    np.testing.assert_allclose(pixels[-1], [78.0 - 150.0 * 0.099338421181,
+                                            61.0 + 148.0 * 0.248309802953], atol=1e-8)
 
 
 def test_equidistant_lens_by_hand():
-    calibration = Calibration(200, 200, np.diag([100.0, 100.0, 1.0]), 'equidistant',
+    calibration = Calibration(PinholeCamera(200, 200, 100.0, 100.0, 0.0, 0.0), 'equidistant',
                               (0.1, 0.0, 0.0, 0.0))
     theta = 0.6
-    np.testing.assert_allclose(calibration.pixels([np.tan(theta), 0.0]),
+    np.testing.assert_allclose(calibration.project([np.tan(theta), 0.0, 1.0]),
                                [100.0 * (theta + 0.1 * theta ** 3), 0.0])
-    np.testing.assert_allclose(calibration.pixels([0.0, 0.0]), [0.0, 0.0])
+    np.testing.assert_allclose(calibration.project([0.0, 0.0, 1.0]), [0.0, 0.0])
 
 
 @pytest.mark.parametrize('model', LENSES)
-def test_rays_are_the_inverse_of_pixels(model):
+def test_rays_are_the_inverse_of_project(model):
     v, u = np.mgrid[-0.5:120.0:7.0, -0.5:160.0:7.0]
     pixels = np.stack([u, v], -1)
     calibration = lens(model)
-    np.testing.assert_allclose(calibration.pixels(calibration.rays(pixels)), pixels, atol=1e-3)
+    np.testing.assert_allclose(calibration.project(calibration.rays(pixels)), pixels, atol=1e-6)
 
 
-def test_a_lens_formula_that_folds_back_is_refused():
-    calibration = Calibration(160, 120, K_LENS, 'plumb_bob', (-3.0, 0.0, 0.0, 0.0, 0.0))
+@pytest.mark.parametrize('model, d', [
+    ('plumb_bob', (-3.0, 0.0, 0.0, 0.0, 0.0)),
+    ('rational_polynomial', (0.0, 0.0, 0.0, 0.0, 0.0, 5.0, 0.0, 0.0)),
+    ('equidistant', (-1.5, 0.0, 0.0, 0.0))])
+def test_a_lens_formula_that_folds_back_is_refused(model, d):
+    calibration = Calibration(LENS_CAMERA, model, d)
     with pytest.raises(SpecError, match='no solution at pixel u=-?[0-9.]+'):
         View(CAMERA, calibration)
 
@@ -163,13 +183,13 @@ def test_a_resized_image_keeps_its_corners(width, height):
     for corner, old in ((np.array([-0.5, -0.5]), np.array([-0.5, -0.5])),
                         (np.array([width, height]) - 0.5, np.array([160, 120]) - 0.5)):
         np.testing.assert_allclose(resized.rays(corner), ENGINE.rays(old))
-    np.testing.assert_allclose(resized.p[:, :3], resized.k)
+    np.testing.assert_allclose(resized.p[:, :3], resized.camera.k)
 
 
 def test_by_hand_half_the_size_halves_focal_length_and_keeps_the_middle():
     half = ENGINE.resized(80, 60)
-    assert half.k[0, 0] == pytest.approx(0.5 * CAMERA.focal_px)
-    assert (half.k[0, 2], half.k[1, 2]) == (39.5, 29.5)
+    assert half.camera.fx_px == pytest.approx(0.5 * CAMERA.fx_px)
+    assert (half.camera.cx_px, half.camera.cy_px) == (39.5, 29.5)
 
 
 def test_without_parameters_the_very_same_arrays_come_out():
@@ -180,7 +200,7 @@ def test_without_parameters_the_very_same_arrays_come_out():
 
 
 def test_a_file_of_the_engines_own_camera_changes_nothing_but_what_camera_info_says(tmp_path):
-    k = ', '.join(str(x) for x in ENGINE.k.ravel())
+    k = ', '.join(str(x) for x in CAMERA.k.ravel())
     url = write(tmp_path, 'image_width: 160\nimage_height: 120\n'
                           f'camera_matrix: {{data: [{k}]}}\n')
     rgb = np.zeros((120, 160, 3), np.uint8)
@@ -196,10 +216,10 @@ def test_every_pixel_shows_what_its_intrinsics_say(asked):
     view = make_view(CAMERA, **asked)
     shown = view.image(gradient(ENGINE)).astype(float)
     expected = gradient(view.calibration).astype(float)
-    assert shown.shape == (view.calibration.height_px, view.calibration.width_px, 3)
+    assert shown.shape == (view.calibration.camera.height_px, view.calibration.camera.width_px, 3)
     assert np.abs(shown - expected)[2:-2, 2:-2].max() <= 2.0  # rounding; edges are repeated
     assert np.abs(shown - expected).max() <= 3.0
-    assert view.calibration.width_px == asked.get('image_width', 160)
+    assert view.calibration.camera.width_px == asked.get('image_width', 160)
 
 
 @pytest.mark.parametrize('model', LENSES)
@@ -211,7 +231,8 @@ def test_every_pixel_of_a_bent_image_shows_what_its_lens_says(model, size):
 
 
 def test_field_of_view_is_horizontal_and_pixels_are_square():
-    k = make_view(CAMERA, field_of_view_deg=60.0, image_width=100, image_height=50).calibration.k
+    view = make_view(CAMERA, field_of_view_deg=60.0, image_width=100, image_height=50)
+    k = view.calibration.camera.k
     assert k[0, 0] == k[1, 1] == pytest.approx(50.0 / np.tan(np.deg2rad(30.0)))
     assert (k[0, 2], k[1, 2]) == (49.5, 24.5)
 
@@ -234,7 +255,7 @@ def test_depth_is_picked_and_never_mixed():
         view = make_view(CAMERA, **asked)
         shown = view.depth(depth)
         assert shown.dtype == np.float32 and set(np.unique(shown)) == {1.0, 4.0}
-        assert shown.shape == (view.calibration.height_px, view.calibration.width_px)
+        assert shown.shape == (view.calibration.camera.height_px, view.calibration.camera.width_px)
 
 
 def test_a_much_smaller_image_is_an_average():

@@ -6,8 +6,8 @@ import pytest
 
 torch = pytest.importorskip('torch')
 
-from lingbot_world_ros.actions.camera_path import (keys_to_path,  # noqa: E402, I100
-                                                   scale_intrinsics)
+from lingbot_world_ros.actions.camera_path import keys_to_path, video_camera  # noqa: E402, I100
+from lingbot_world_ros.geometry.camera import PinholeCamera  # noqa: E402
 from lingbot_world_ros.models.wan.base import (BaseClips, ClipRequest, Experts,  # noqa: E402, I100
                                                HIGH, LOW)
 from lingbot_world_ros.models.wan.camera import clip_steps, RayGrid  # noqa: E402
@@ -18,7 +18,7 @@ from lingbot_world_ros.models.wan.spec import DiTSpec, VideoSize  # noqa: E402
 import numpy as np  # noqa: E402
 from test_wan_dit import golden, golden_network, needs_golden, relative_error  # noqa: E402
 
-SIZE, INTRINSICS = VideoSize(32, 48), (30.0, 30.0, 24.0, 16.0)
+SIZE, CAMERA = VideoSize(32, 48), PinholeCamera(48, 32, 30.0, 30.0, 23.5, 15.5)
 TINY = dict(dim=64, ffn_dim=96, num_heads=2, num_layers=2, text_dim=24, text_len=8)
 RECIPE = BaseRecipe(num_steps=6, shift=5.0)
 
@@ -66,7 +66,7 @@ def request(keys='w-4,wl-4', seed=0, **changes):
 
 
 def clips(load=network, offload=False, recipe=RECIPE, vae=None):
-    return BaseClips(Experts(load, offload), vae or PlainVae(), SIZE, INTRINSICS, recipe=recipe)
+    return BaseClips(Experts(load, offload), vae or PlainVae(), SIZE, CAMERA, recipe=recipe)
 
 
 def frames_of(reports):
@@ -92,7 +92,7 @@ def test_clip_is_the_recipe_step_by_step():
     solver, history = FlowUniPC(6, 5.0), None
     x = torch.randn((1, 16, 3, 4, 6), generator=torch.Generator().manual_seed(0))
     given = condition(PlainVae().start_condition(made.image, 3)[None])
-    rays = RayGrid(SIZE, INTRINSICS).tokens(made.steps)
+    rays = RayGrid(CAMERA).tokens(made.steps)
     with torch.no_grad():
         for i, t in enumerate(solver.timesteps):
             dit = dits[HIGH if t >= 947 else LOW]
@@ -230,7 +230,8 @@ def test_networks_see_the_public_rays():
     tensors, meta = golden('lingbot_world_base_tiny')
     dit = golden_network(tensors, meta['config'])
     size = VideoSize(int(meta['height']), int(meta['width']))
-    rays = RayGrid(size, scale_intrinsics(tensors['camera.intrinsics'][0].tolist(), size))
+    rays = RayGrid(video_camera(tensors['camera.intrinsics'][0].tolist(), size.width_px,
+                                size.height_px))
     with torch.no_grad():
         camera = dit.camera_context(rays.tokens(tensors['camera.relative'].numpy()))
         x = torch.cat([tensors['input.x'], tensors['input.y']])[None]

@@ -8,12 +8,12 @@ import pytest
 torch = pytest.importorskip('torch')
 
 from lingbot_world_ros.actions.camera_path import (CameraPath, keys_to_path,  # noqa: E402, I100
-                                                   scale_intrinsics)
+                                                   video_camera)
 from lingbot_world_ros.errors import SpecError  # noqa: E402
+from lingbot_world_ros.geometry.camera import PinholeCamera  # noqa: E402
 from lingbot_world_ros.geometry.rotation import rotation_from_vector  # noqa: E402, I100
 from lingbot_world_ros.models.wan.camera import (clip_keys, clip_steps, latent_steps,  # noqa: E402
-                                                 RayGrid,
-                                                 REST_ROTATION_RAD, REST_TRANSLATION,
+                                                 RayGrid, REST_ROTATION_RAD, REST_TRANSLATION,
                                                  unit_translations)
 from lingbot_world_ros.models.wan.spec import PATCH, VideoSize  # noqa: E402
 
@@ -47,17 +47,18 @@ def pose(translation=(0, 0, 0), rotation=(0, 0, 0)):
     return T
 
 
+def camera(focal_px):
+    """Return a camera that looks through the middle of an image of ``SIZE``."""
+    return PinholeCamera(SIZE.width_px, SIZE.height_px, focal_px, focal_px, 31.5, 23.5)
+
+
 def packed_rays(tokens, size):
-    """Put tokens where their latents are, (1, 64 c, f, h, w): the layout of the public code."""
+    """Put tokens where their latents are, (1, 64 c, f, h, w): so the public code holds rays."""
     rows, columns = size.grid
     _, ph, pw = PATCH
     x = tokens.view(-1, rows, columns, tokens.shape[-1] // (ph * pw), ph, pw)  # f rows cols c . .
-    return x.permute(3, 0, 1, 4, 2, 5).reshape(1, x.shape[3], -1, *size.latent)
-
-
-def ray_tokens(steps):
-    """Return the tokens of a camera whose axis is in the middle of the frame."""
-    return RayGrid(SIZE, (500, 500, 32, 24)).tokens(steps)
+    x = x.permute(3, 0, 1, 4, 2, 5)  # c f rows ph cols pw
+    return x.reshape(1, len(x), -1, *size.latent)
 
 
 def channel(tokens, size, index):
@@ -70,7 +71,7 @@ def channel(tokens, size, index):
 @pytest.mark.parametrize('name', ('lingbot_world_base_tiny', 'lingbot_world_fast_tiny'))
 def test_rays_are_those_of_the_public_code(name):
     size, _, intrinsics, relative, rays = golden(name)
-    grid = RayGrid(size, scale_intrinsics(intrinsics[0].tolist(), size))
+    grid = RayGrid(video_camera(intrinsics[0].tolist(), size.width_px, size.height_px))
     torch.testing.assert_close(packed_rays(grid.tokens(relative.numpy()), size), rays, atol=1e-5,
                                rtol=1e-4)
 
@@ -82,12 +83,12 @@ def test_rays_from_poses_are_those_of_the_public_code(name):
     path = CameraPath(poses.double().numpy())
     steps = clip_steps(path, len(path))
     assert np.linalg.norm(steps - relative.numpy()) < 1e-4 * np.linalg.norm(relative.numpy())
-    grid = RayGrid(size, scale_intrinsics(intrinsics[0].tolist(), size))
+    grid = RayGrid(video_camera(intrinsics[0].tolist(), size.width_px, size.height_px))
     assert (packed_rays(grid.tokens(steps), size) - rays).norm() < 1e-4 * rays.norm()
 
 
 def test_rays_of_a_camera_at_rest():
-    tokens = ray_tokens(np.eye(4)[None])
+    tokens = RayGrid(camera(500)).tokens(np.eye(4)[None])
     assert tokens.shape == (1, 3 * 4, 1536)
     for axis in range(3):
         assert channel(tokens, SIZE, axis).eq(0).all()
@@ -101,7 +102,7 @@ def test_rays_of_a_camera_at_rest():
 
 def test_rays_begin_at_the_camera_and_turn_with_it():
     quarter_right = pose((1, 2, 3), (0, np.pi / 2, 0))
-    tokens = ray_tokens(np.stack([np.eye(4), quarter_right]))
+    tokens = RayGrid(camera(500)).tokens(np.stack([np.eye(4), quarter_right]))
     assert tokens.shape == (1, 2 * 12, 1536)
     origin = [channel(tokens, SIZE, axis)[1].unique().tolist() for axis in range(3)]
     assert origin == [[1.0], [2.0], [3.0]]
@@ -110,7 +111,7 @@ def test_rays_begin_at_the_camera_and_turn_with_it():
 
 
 def test_token_holds_its_pixels_with_the_latent_as_the_fastest_index():
-    tokens = ray_tokens(np.eye(4)[None])[0]
+    tokens = RayGrid(camera(500)).tokens(np.eye(4)[None])[0]
     x = channel(tokens[None], SIZE, 3)[0]
     row, column, ph, pw, r, s = 1, 2, 1, 0, 5, 3  # of the token, latent in it, pixel in that
     pixel = x[row * 16 + ph * 8 + r, column * 16 + pw * 8 + s]
@@ -122,7 +123,7 @@ def test_token_holds_its_pixels_with_the_latent_as_the_fastest_index():
 
 
 def test_networks_with_keys_take_directions_then_keys():
-    grid, keys = RayGrid(SIZE, (500, 500, 32, 24)), np.array([[1, 0, 0, 1], [0, 1, 0, 0]])
+    grid, keys = RayGrid(camera(500)), np.array([[1, 0, 0, 1], [0, 1, 0, 0]])
     steps = np.stack([np.eye(4), pose((1, 1, 1), (0, 0.1, 0))])
     tokens, rays = grid.tokens(steps, keys), grid.tokens(steps)
     assert tokens.shape == (1, 24, 1792)
@@ -132,8 +133,7 @@ def test_networks_with_keys_take_directions_then_keys():
 
 
 def test_tokens_come_in_the_dtype_of_the_network():
-    grid = RayGrid(SIZE, (50, 50, 32, 24), 'cpu')
-    tokens = grid.tokens(np.eye(4)[None], dtype=torch.bfloat16)
+    tokens = RayGrid(camera(50), 'cpu').tokens(np.eye(4)[None], dtype=torch.bfloat16)
     assert tokens.dtype == torch.bfloat16
 
 

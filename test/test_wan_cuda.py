@@ -7,6 +7,7 @@ if not torch.cuda.is_available():
     pytest.skip('no CUDA GPU', allow_module_level=True)
 
 from lingbot_world_ros.engines.lingbot_world.engine import FrameCopy  # noqa: E402, I100
+from lingbot_world_ros.geometry.camera import PinholeCamera  # noqa: E402
 from lingbot_world_ros.models.wan.attention import attend, survey  # noqa: E402, I100
 from lingbot_world_ros.models.wan.dit import WanDiT  # noqa: E402
 from lingbot_world_ros.models.wan.fp8 import quantise_fp8  # noqa: E402
@@ -47,7 +48,7 @@ def make_stream(device='cuda', dtype=torch.float32, dit=None, in_8_bits=False, o
     vae = codec(device, torch.float16 if dtype is torch.bfloat16 else torch.float32)
     draw = None if own_noise else lambda *where: noise(*where).to(device)
     return CausalStream(dit, vae, StreamSpec(SIZE, WINDOW, SCHEDULE, in_8_bits),
-                        (60.0, 60.0, 48.0, 32.0), noise=draw)
+                        PinholeCamera(96, 64, 60.0, 60.0, 47.5, 31.5), noise=draw)
 
 
 def poses(step):

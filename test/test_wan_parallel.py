@@ -19,8 +19,8 @@ from lingbot_world_ros.models.wan.parallel import (check_num_gpus, devices_for, 
                                                    OnDevice, ParallelStream, Ranks, Ulysses)
 from lingbot_world_ros.models.wan.stream import StreamSpec  # noqa: E402
 import numpy as np  # noqa: E402
-from test_wan_stream import (clip, forward, INTRINSICS, make_stream, PlainVae,  # noqa: E402
-                             prompt, SCHEDULE, SIZE)
+from test_wan_stream import (CAMERA, clip, forward, make_stream, PlainVae, prompt,  # noqa: E402
+                             SCHEDULE, SIZE)
 import wan_checkpoints  # noqa: E402
 from wan_companions import write_companions  # noqa: E402
 from wan_parallel_worker import make_dit, make_moody_dit, make_no_dit, Passes  # noqa: E402
@@ -83,7 +83,7 @@ def test_more_gpus_than_there_are_are_refused():
 
 def parallel_stream(make=make_dit, vae=None):
     return ParallelStream(make('cpu'), vae or PlainVae(), STREAM,
-                          INTRINSICS, make_dit=make, devices=('cpu', 'cpu'),
+                          CAMERA, make_dit=make, devices=('cpu', 'cpu'),
                           timeout_s=TIMEOUT_S)
 
 
@@ -240,4 +240,4 @@ def test_new_processes_take_the_place_of_those_before(stream):
 
 def parallel_stream_that_cannot_load():
     return ParallelStream(make_dit('cpu'), PlainVae(), STREAM,
-                          INTRINSICS, make_dit=make_no_dit, devices=('cpu', 'cpu'))
+                          CAMERA, make_dit=make_no_dit, devices=('cpu', 'cpu'))

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Start images as the stream's camera sees them."""
 from lingbot_world_ros.errors import SpecError
+from lingbot_world_ros.geometry.camera import PinholeCamera
 from lingbot_world_ros.models.wan.spec import VideoSize
-from lingbot_world_ros.models.wan.start import PinholeCamera, read_image, seen_by
-from lingbot_world_ros.worlds.definition import ImageCamera
+from lingbot_world_ros.models.wan.start import read_image, seen_by, stream_camera
 import numpy as np
 import pytest
 
 SIZE = VideoSize(464, 832)
-CAMERA = PinholeCamera(SIZE, 79.2)
+CAMERA = stream_camera(SIZE, 79.2)
 
 
 def ruler(height, width):
@@ -20,8 +20,8 @@ def ruler(height, width):
 
 
 def test_field_of_view_gives_the_focal_length_of_the_public_examples():
-    assert CAMERA.focal_px == pytest.approx(502.9, abs=0.2)
-    assert CAMERA.intrinsics[2:] == (416.0, 232.0)
+    assert CAMERA.fx_px == pytest.approx(502.9, abs=0.2)
+    assert CAMERA.corner_intrinsics[2:] == (416.0, 232.0)
 
 
 def test_without_intrinsics_the_middle_is_taken():
@@ -33,28 +33,28 @@ def test_without_intrinsics_the_middle_is_taken():
 
 
 def test_same_camera_at_another_resolution_takes_all():
-    taken_by = ImageCamera(1664, 928, 2 * CAMERA.focal_px, 2 * CAMERA.focal_px, 832, 464)
+    taken_by = PinholeCamera.from_corner(1664, 928, (2 * CAMERA.fx_px, 2 * CAMERA.fx_px, 832, 464))
     assert seen_by(CAMERA, ruler(928, 1664), taken_by).shape == (928, 1664, 3)
-    half = ImageCamera(832, 464, CAMERA.focal_px, CAMERA.focal_px, 416, 232)
+    half = PinholeCamera.from_corner(832, 464, (CAMERA.fx_px, CAMERA.fx_px, 416, 232))
     assert seen_by(CAMERA, ruler(928, 1664), half).shape == (928, 1664, 3)
 
 
 def test_wider_camera_with_its_middle_elsewhere_gives_the_rectangle():
-    taken_by = ImageCamera(1200, 800, CAMERA.focal_px, CAMERA.focal_px, 700, 350)
+    taken_by = PinholeCamera.from_corner(1200, 800, (CAMERA.fx_px, CAMERA.fx_px, 700, 350))
     seen = seen_by(CAMERA, ruler(800, 1200), taken_by)
     assert seen.shape == (464, 832, 3)
     assert np.array_equal(seen, ruler(800, 1200)[350 - 232:350 + 232, 700 - 416:700 + 416])
 
 
 def test_narrower_image_is_refused_with_the_view_that_fits():
-    taken_by = ImageCamera(832, 464, 800.0, 800.0, 416, 232)
+    taken_by = PinholeCamera.from_corner(832, 464, (800.0, 800.0, 416, 232))
     with pytest.raises(SpecError, match='field_of_view_deg to 54.9 or less'):
         seen_by(CAMERA, ruler(464, 832), taken_by)
-    assert seen_by(PinholeCamera(SIZE, 54.9), ruler(464, 832), taken_by).shape[1] > 825
+    assert seen_by(stream_camera(SIZE, 54.9), ruler(464, 832), taken_by).shape[1] > 825
 
 
 def test_intrinsics_of_another_shape_are_refused():
-    upright = ImageCamera(1200, 800, CAMERA.focal_px, CAMERA.focal_px, 600, 400)
+    upright = PinholeCamera.from_corner(1200, 800, (CAMERA.fx_px, CAMERA.fx_px, 600, 400))
     with pytest.raises(SpecError, match='800 x 1200 .*EXIF.* 1200 x 800'):
         seen_by(CAMERA, ruler(1200, 800), upright)
 
@@ -71,7 +71,7 @@ def test_photos_are_read_upright(tmp_path):
 @pytest.mark.parametrize('angle', (0.0, 179.0, float('nan')))
 def test_impossible_views_are_refused(angle):
     with pytest.raises(SpecError, match='field_of_view_deg'):
-        PinholeCamera(SIZE, angle)
+        stream_camera(SIZE, angle)
 
 
 def test_missing_and_broken_images_are_told(tmp_path):

@@ -7,7 +7,9 @@ import pytest
 
 torch = pytest.importorskip('torch')
 
-from lingbot_world_ros.models.wan.dit import WanDiT  # noqa: E402, I100
+from lingbot_world_ros.actions.camera_path import video_camera  # noqa: E402, I100
+from lingbot_world_ros.geometry.camera import PinholeCamera  # noqa: E402
+from lingbot_world_ros.models.wan.dit import WanDiT  # noqa: E402
 from lingbot_world_ros.models.wan.kv_cache import WindowSpec  # noqa: E402
 from lingbot_world_ros.models.wan.schedule import FewStepSchedule  # noqa: E402
 from lingbot_world_ros.models.wan.spec import (DiTSpec, LINGBOT_14B, LINGBOT_1_3B,  # noqa: E402
@@ -19,7 +21,7 @@ from test_wan_dit import golden, golden_network, needs_golden, relative_error  #
 SIZE = VideoSize(32, 48)
 TINY = DiTSpec(dim=64, ffn_dim=96, num_heads=2, num_layers=2, text_dim=24, text_len=8)
 SCHEDULE = FewStepSchedule.from_indices((0, 500, 750), 5.0)
-INTRINSICS = (30.0, 30.0, 24.0, 16.0)
+CAMERA = PinholeCamera(48, 32, 30.0, 30.0, 23.5, 15.5)
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +62,7 @@ def network(seed=0):
 
 def make_stream(window=WindowSpec(2, 6, 2), in_8_bits=False):
     spec = StreamSpec(SIZE, window, SCHEDULE, in_8_bits)
-    return CausalStream(network(), PlainVae(), spec, INTRINSICS)
+    return CausalStream(network(), PlainVae(), spec, CAMERA)
 
 
 def image(seed=0):
@@ -241,7 +243,7 @@ def test_real_sizes_stay_on_one_device_and_cost_what_arithmetic_says(spec, windo
     vae = PlainVae()
     vae.start_condition = lambda image, n: torch.empty(16, n, *size.latent, device='meta')
     stream = ValuelessStream(
-        dit, vae, StreamSpec(size, window, schedule), (500.0, 500.0, 416.0, 232.0),
+        dit, vae, StreamSpec(size, window, schedule), PinholeCamera.from_fovx(832, 464, 1.4),
         noise=lambda chunk, step, shape: torch.empty(shape, device='meta'))
     stream.start(torch.empty(3, 464, 832), torch.empty(40, spec.text_dim), 0)
     stream._state = replace(stream._state, next_latent=first)
@@ -295,10 +297,8 @@ def test_three_chunks_give_the_golden_latents():
             return g['input.renoise'][index, step - 1][None]
         return g['input.noise'][None, :, chunk * index:chunk * (index + 1)]
 
-    fx, fy, cx, cy = g['camera.intrinsics'][0].tolist()
-    x, y = size.width_px / 832, size.height_px / 480
-    stream = GoldenStream(dit, PlainVae(), StreamSpec(size, window, schedule),
-                          (fx * x, fy * y, cx * x, cy * y), noise=noise)
+    camera = video_camera(g['camera.intrinsics'][0].tolist(), size.width_px, size.height_px)
+    stream = GoldenStream(dit, PlainVae(), StreamSpec(size, window, schedule), camera, noise=noise)
     stream.start(torch.zeros(3, size.height_px, size.width_px), g['input.text'], 0)
     relative = g['camera.relative'].double().numpy()
     latents = []

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 import re
 import tokenize
-from typing import Optional, Tuple
+from typing import Optional, Sequence, Tuple
 
 from lingbot_world_ros.errors import quoted, shown, SpecError
 from lingbot_world_ros.geometry import se3
+from lingbot_world_ros.geometry.camera import PinholeCamera
 from lingbot_world_ros.geometry.rotation import rotation_from_vector, vector_from_rotation
-from lingbot_world_ros.models.wan.spec import FRAME_RATE_HZ, FRAMES_PER_LATENT, VideoSize
+from lingbot_world_ros.models.wan.spec import FRAME_RATE_HZ, FRAMES_PER_LATENT
 import numpy as np
 
 INTRINSICS_HEIGHT_PX, INTRINSICS_WIDTH_PX = 480, 832  # of the image that intrinsics.npy speaks of
@@ -42,8 +43,8 @@ class CameraPath:
     Where a camera is in each frame of a clip.
 
     ``poses`` (n, 4, 4) float64, camera-to-world, metres. ``intrinsics`` fx, fy, cx, cy in pixels
-    of an 832 x 480 image, None where they are not known. ``keys`` (n, 4) float32 in the order
-    w a s d, 0 or 1, None where there are none; the models with keys (act) take them.
+    of an 832 x 480 image, from its corner, None where they are not known. ``keys`` (n, 4) float32
+    in the order w a s d, 0 or 1, None where there are none; the models with keys (act) take them.
     """
 
     poses: np.ndarray
@@ -89,17 +90,21 @@ class CameraPath:
         return CameraPath(interpolate(self.poses, at), self.intrinsics, frame_rate_hz, keys)
 
 
-def scale_intrinsics(intrinsics, size: VideoSize) -> Tuple[float, float, float, float]:
+def video_camera(intrinsics: Optional[Sequence[float]], width_px: int,
+                 height_px: int) -> PinholeCamera:
     """
-    Take intrinsics of an 832 x 480 image to the video's size.
+    Take intrinsics of an 832 x 480 image to a video's size.
 
-    :param intrinsics: fx, fy, cx, cy; None takes those of the public examples
-    :param size: of the video
-    :return: fx, fy, cx, cy in its pixels
+    :param intrinsics: fx, fy, cx, cy as in ``intrinsics.npy``; None takes those of the public
+        examples
+    :param width_px: of the video
+    :param height_px: of the video
+    :return: the camera
     """
     fx, fy, cx, cy = map(float, DEFAULT_INTRINSICS if intrinsics is None else intrinsics)
-    across, down = size.width_px / INTRINSICS_WIDTH_PX, size.height_px / INTRINSICS_HEIGHT_PX
-    return fx * across, fy * down, cx * across, cy * down
+    across, down = width_px / INTRINSICS_WIDTH_PX, height_px / INTRINSICS_HEIGHT_PX
+    return PinholeCamera.from_corner(width_px, height_px,
+                                     (fx * across, fy * down, cx * across, cy * down))
 
 
 def interpolate(poses: np.ndarray, at: np.ndarray) -> np.ndarray:

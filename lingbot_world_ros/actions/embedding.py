@@ -5,7 +5,7 @@ Action embeddings: commands as motion of the camera and the joints over the comi
 ``encode`` makes one on the command side; ``actions_at_latch`` reads one on the world's side at
 the last moment before a step. No ROS. Camera axes are optical (x right, y down, z forward).
 """
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import inf
 from typing import Callable, Optional, Tuple
 
@@ -14,23 +14,21 @@ from lingbot_world_ros.actions.commands import CommandCounts, CommandSpec, Targe
 from lingbot_world_ros.actions.layout import ActionLayout, ANGULAR, LINEAR, velocity_name
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.geometry import se2, se3
+from lingbot_world_ros.geometry.camera import PinholeCamera
 from lingbot_world_ros.robots.drive import steered
 import numpy as np
 
 
-@dataclass(frozen=True)
-class CameraModel:
+@dataclass(frozen=True, eq=False)
+class CarriedCamera:
     """
-    The camera an embedding speaks of: size, (3, 3) intrinsics, (4, 4) pose in base_link.
+    The camera whose motion an embedding tells, and where on the robot it is.
 
-    A camera that is not fixed to the base has ``poses_of``: (n, J) joint positions -> (n, 4, 4)
-    poses of its optical frame in base_link; ``T_base_optical`` is then the one at the start of
-    the step.
+    ``T_base_optical`` (4, 4) is the pose of its optical frame in base_link. A camera that is not
+    fixed to the base has ``poses_of`` in its place: (n, J) joint positions -> (n, 4, 4) poses.
     """
 
-    width_px: int
-    height_px: int
-    k: np.ndarray
+    camera: PinholeCamera
     T_base_optical: np.ndarray
     poses_of: Optional[Callable[[np.ndarray], np.ndarray]] = None
 
@@ -53,7 +51,7 @@ class ActionEmbedding:
     joint_names: Tuple[str, ...]
     joint_position: np.ndarray
     joint_velocity: np.ndarray
-    camera: CameraModel
+    camera: PinholeCamera
     layout: Tuple[str, ...]
     embedding: np.ndarray
     counts: CommandCounts = CommandCounts()
@@ -95,7 +93,7 @@ def track_positions(joint_position, current, period_s: float, joint_speed) -> np
     return velocity
 
 
-def encode(targets: Targets, spec: CommandSpec, camera: CameraModel, current, *, sequence: int,
+def encode(targets: Targets, spec: CommandSpec, carried: CarriedCamera, current, *, sequence: int,
            stamp_ns: int, period_s: float, counts: CommandCounts,
            motion: Optional[np.ndarray] = None) -> ActionEmbedding:
     """
@@ -103,7 +101,7 @@ def encode(targets: Targets, spec: CommandSpec, camera: CameraModel, current, *,
 
     :param targets: from ``CommandBuffer.targets``
     :param spec: layout and joints of the world
-    :param camera: intrinsics and extrinsics of the camera that moves
+    :param carried: the camera that moves
     :param current: (J,) newest joint positions, rad or m
     :param sequence: counts up by one per embedding
     :param stamp_ns: sim time of the newest frame
@@ -119,24 +117,24 @@ def encode(targets: Targets, spec: CommandSpec, camera: CameraModel, current, *,
     flat = np.zeros((len(velocity), len(spec.action_names)), np.float32)
     flat[:, spec.base_columns] = targets.twist[:, spec.base_axes]
     flat[:, spec.joint_columns] = velocity
-    camera, carried = _move_camera(camera, targets.twist, velocity, current, period_s)
-    motion = carried if motion is None else motion
+    if motion is None:
+        motion = _motion_of(carried, targets.twist, velocity, current, period_s)
     if spec.camera_columns:
         flat[:, spec.camera_columns] = camera_actions(motion)
     return ActionEmbedding(
         sequence=sequence, stamp_ns=stamp_ns, period_s=period_s, camera_motion=motion,
         joint_names=spec.joint_names, joint_position=targets.joint_position,
-        joint_velocity=velocity, camera=camera, layout=spec.action_names, embedding=flat,
+        joint_velocity=velocity, camera=carried.camera, layout=spec.action_names, embedding=flat,
         counts=counts, valid_until_ns=targets.valid_until_ns)
 
 
-def _move_camera(camera, twist, velocity, current, period_s):
-    """Return the camera at the start of a step, and its (T, 4, 4) motion over the frames."""
-    if camera.poses_of is None:
-        return camera, camera_motion(twist, period_s, camera.T_base_optical)
-    poses = camera.poses_of(np.vstack([current, current + np.cumsum(velocity, 0) * period_s]))
-    return (replace(camera, T_base_optical=poses[0]),
-            camera_motion(twist, period_s, poses[:-1], poses[1:]))
+def _motion_of(carried: CarriedCamera, twist: np.ndarray, velocity: np.ndarray, current,
+               period_s: float) -> np.ndarray:
+    """Motion (T, 4, 4) of the camera over the frames of a step, by base and joints."""
+    if carried.poses_of is None:
+        return camera_motion(twist, period_s, carried.T_base_optical)
+    poses = carried.poses_of(np.vstack([current, current + np.cumsum(velocity, 0) * period_s]))
+    return camera_motion(twist, period_s, poses[:-1], poses[1:])
 
 
 def check_embedding(embedding: ActionEmbedding, layout: ActionLayout, joint_names) -> None:

@@ -104,12 +104,12 @@ def _frames(args, show):
 def _request(args):
     from lingbot_world_ros.models.wan.offline import (AREAS_PX, parse_size, usable_frames,
                                                       VideoRequest)
-    from lingbot_world_ros.models.wan.start import PinholeCamera, read_image, seen_by
+    from lingbot_world_ros.models.wan.start import read_image, seen_by, stream_camera
     path = _path(args)
     rgb = read_image(args.image)
     size = parse_size(args.size, rgb)
     if args.size not in AREAS_PX:
-        rgb = seen_by(PinholeCamera(size, ANY_VIEW_DEG), rgb)
+        rgb = seen_by(stream_camera(size, ANY_VIEW_DEG), rgb)
     frames = args.frames if args.frames is not None else DEFAULT_FRAMES
     if args.frames is None and path is not None:
         frames = min(frames, usable_frames(path))

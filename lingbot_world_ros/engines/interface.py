@@ -6,16 +6,13 @@ Axes: b batch (worlds side by side), t frames of one step, a action, j joint, h 
 """
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Any, Optional, Sequence, Tuple, TYPE_CHECKING, Union
+from typing import Any, Optional, Sequence, Tuple, Union
 
 from lingbot_world_ros.actions.layout import ActionLayout
 from lingbot_world_ros.errors import SpecError
-from lingbot_world_ros.geometry.camera import CameraSpec
+from lingbot_world_ros.geometry.camera import MountedCamera, PinholeCamera
 from lingbot_world_ros.robots.robot import JointSpec, Robot
 import numpy as np
-
-if TYPE_CHECKING:
-    from lingbot_world_ros.worlds.definition import ImageCamera
 
 Rows = Union[None, Sequence[int], np.ndarray]  # indices, a mask of all rows, or None for all
 
@@ -65,7 +62,7 @@ class WorldSpec:
             raise SpecError(f'frames_per_step={self.frames_per_step} must be at least 1.')
 
     @property
-    def camera(self) -> CameraSpec:
+    def camera(self) -> MountedCamera:
         """The camera whose image the engine predicts."""
         return self.robot.camera
 
@@ -144,7 +141,7 @@ class Start:
 
     prompt: str = ''
     images: Tuple[str, ...] = ()
-    camera: Optional['ImageCamera'] = None
+    camera: Optional[PinholeCamera] = None
 
 
 @dataclass(frozen=True)

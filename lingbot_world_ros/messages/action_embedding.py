@@ -2,8 +2,9 @@
 """actions.ActionEmbedding <-> the message of the same name."""
 from array import array
 
-from lingbot_world_ros.actions.embedding import ActionEmbedding, CameraModel, CommandCounts
+from lingbot_world_ros.actions.embedding import ActionEmbedding, CommandCounts
 from lingbot_world_ros.errors import SpecError
+from lingbot_world_ros.geometry.camera import PinholeCamera
 from lingbot_world_ros.messages.frames import transform_from_msg, transform_to_msg
 from lingbot_world_ros.messages.stamps import set_stamp, stamp_to_ns
 from lingbot_world_ros.msg import ActionEmbedding as ActionEmbeddingMsg
@@ -37,18 +38,17 @@ def embedding_to_msg(embedding: ActionEmbedding, frame_id: str) -> ActionEmbeddi
     return msg
 
 
-def embedding_from_msg(msg: ActionEmbeddingMsg, T_base_optical: np.ndarray) -> ActionEmbedding:
+def embedding_from_msg(msg: ActionEmbeddingMsg) -> ActionEmbedding:
     """
     Read an embedding.
 
     :param msg: the message
-    :param T_base_optical: (4, 4) camera pose in base_link, which the message does not carry
     :return: the embedding; whether it fits a world is for ``check_embedding`` to say
     :raises SpecError: arrays whose lengths do not fit num_frames
     """
     counts = CommandCounts(msg.accepted_commands, msg.rejected_commands, msg.clipped_commands,
                            msg.timed_out_commands, msg.message)
-    camera = CameraModel(msg.width, msg.height, np.array(msg.k).reshape(3, 3), T_base_optical)
+    camera = PinholeCamera.from_k(msg.width, msg.height, np.array(msg.k).reshape(3, 3))
     return ActionEmbedding(
         sequence=msg.sequence, stamp_ns=stamp_to_ns(msg.header.stamp),
         period_s=msg.frame_period_s,

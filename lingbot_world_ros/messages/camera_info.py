@@ -3,7 +3,7 @@
 from typing import Optional
 
 from lingbot_world_ros.messages.stamps import set_stamp
-from lingbot_world_ros.robots.calibration import Calibration
+from lingbot_world_ros.robots.calibration import Calibration, camera_from_k
 import numpy as np
 from sensor_msgs.msg import CameraInfo
 
@@ -20,10 +20,10 @@ def camera_info_to_msg(calibration: Calibration, stamp_ns: int, frame_id: str,
     :return: the message
     """
     if out is None:
-        out = CameraInfo(width=calibration.width_px, height=calibration.height_px,
+        camera = calibration.camera
+        out = CameraInfo(width=camera.width_px, height=camera.height_px,
                          distortion_model=calibration.distortion_model, d=list(calibration.d),
-                         k=calibration.k.ravel(), r=calibration.r.ravel(),
-                         p=calibration.p.ravel())
+                         k=camera.k.ravel(), r=calibration.r.ravel(), p=calibration.p.ravel())
         out.header.frame_id = frame_id
     set_stamp(out.header.stamp, stamp_ns)
     return out
@@ -37,7 +37,5 @@ def project(msg: CameraInfo, points_m: np.ndarray) -> np.ndarray:
     :param points_m: (n, 3) in the optical frame, z more than 0
     :return: (n, 2) float64 u, v pixels, (0, 0) the centre of the upper left pixel
     """
-    points_m = np.asarray(points_m, np.float64)
-    calibration = Calibration(msg.width, msg.height, np.array(msg.k).reshape(3, 3),
-                              msg.distortion_model, tuple(msg.d))
-    return calibration.pixels(points_m[:, :2] / points_m[:, 2:])
+    camera = camera_from_k(msg.width, msg.height, np.array(msg.k).reshape(3, 3))
+    return Calibration(camera, msg.distortion_model, tuple(msg.d)).project(points_m)

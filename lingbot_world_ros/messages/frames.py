@@ -6,7 +6,7 @@ from typing import Optional
 from geometry_msgs.msg import Pose, Transform, TransformStamped
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.geometry import se3
-from lingbot_world_ros.geometry.camera import CameraSpec, T_LINK_OPTICAL
+from lingbot_world_ros.geometry.camera import MountedCamera, T_LINK_OPTICAL
 from lingbot_world_ros.geometry.rotation import (quat_from_rotation, quat_from_yaw,
                                                  rotation_from_quat, yaw_from_quat)
 from lingbot_world_ros.messages.stamps import set_stamp
@@ -108,7 +108,7 @@ def base_tf_to_msg(pose_odom, stamp_ns: int, frames: FrameNames,
     return out
 
 
-def static_tf_to_msg(camera: CameraSpec, stamp_ns: int, frames: FrameNames,
+def static_tf_to_msg(camera: MountedCamera, stamp_ns: int, frames: FrameNames,
                      link: str = '') -> TFMessage:
     """
     Write ``base_link -> camera_link -> camera_optical_frame``.

@@ -10,7 +10,7 @@ from array import array
 from typing import Optional
 
 from lingbot_world_ros.errors import SpecError
-from lingbot_world_ros.geometry.camera import CameraSpec
+from lingbot_world_ros.geometry.camera import MountedCamera
 from lingbot_world_ros.messages.stamps import set_stamp
 import numpy as np
 from sensor_msgs.msg import LaserScan
@@ -28,7 +28,7 @@ class DepthScan:
     out: only what is near can be seen there, so silence would not mean free.
     """
 
-    def __init__(self, camera: CameraSpec, *, min_height_m: float, max_height_m: float,
+    def __init__(self, camera: MountedCamera, *, min_height_m: float, max_height_m: float,
                  min_range_m: float, max_range_m: float):
         """
         Work out where each pixel looks.
@@ -46,13 +46,11 @@ class DepthScan:
                 raise SpecError(f'scan_max_{name}_m={high:g} must be more than {low:g}.')
         self.range_min, self.range_max = min_range_m, max_range_m
         self._heights = min_height_m, max_height_m
-        v, u = np.mgrid[:camera.height_px, :camera.width_px]
-        pixels = np.stack([u, v, np.ones_like(u)], -1).reshape(-1, 3)
-        rays = pixels @ (camera.T_base_optical[:3, :3] @ np.linalg.inv(camera.k)).T
+        rays = camera.rays(camera.pixel_grid()).reshape(-1, 3) @ camera.T_base_optical[:3, :3].T
         self._rays = rays.T.astype(np.float32)  # 3 h*w: per metre of depth
         self._origin = camera.T_base_optical[:3, 3].astype(np.float32)
-        self.angle_increment = 1.0 / camera.focal_px
-        half_view = np.arctan(0.5 * camera.width_px / camera.focal_px)
+        self.angle_increment = 1.0 / camera.fx_px
+        half_view = np.arctan(0.5 * camera.width_px / camera.fx_px)
         self.num_angles = 2 * int(half_view / self.angle_increment) + 1
         self.angle_max = self.num_angles // 2 * self.angle_increment
         self.angle_min = -self.angle_max

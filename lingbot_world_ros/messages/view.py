@@ -6,7 +6,7 @@ Both look from the same place in the same direction; size, field of view and len
 is asked for must lie inside what the engine sees: nothing is made up at the edges.
 """
 from lingbot_world_ros.errors import SpecError
-from lingbot_world_ros.geometry.camera import CameraSpec
+from lingbot_world_ros.geometry.camera import PinholeCamera
 from lingbot_world_ros.robots.calibration import Calibration, load_calibration
 import numpy as np
 
@@ -16,7 +16,7 @@ EDGE_TOLERANCE_PX = 1e-3  # of the engine's image
 class View:
     """Map the engine's image to another camera; the same arrays come out where nothing changes."""
 
-    def __init__(self, camera: CameraSpec, calibration: Calibration):
+    def __init__(self, camera: PinholeCamera, calibration: Calibration):
         """
         Prepare the maps; ``image`` and ``depth`` only look them up.
 
@@ -26,8 +26,8 @@ class View:
         """
         self.calibration = calibration
         self._maps = None
-        if calibration.is_distorted or not _same_image(calibration, Calibration.of(camera)):
-            self._prepare(Calibration.of(camera))
+        if calibration.is_distorted or not _same_image(calibration.camera, camera):
+            self._prepare(camera)
 
     def image(self, rgb: np.ndarray) -> np.ndarray:
         """
@@ -52,11 +52,10 @@ class View:
         """
         return depth_m if self._maps is None else depth_m.reshape(-1)[self._nearest]
 
-    def _prepare(self, engine):
+    def _prepare(self, engine: PinholeCamera) -> None:
         import cv2
         _check_inside(engine, self.calibration)
-        v, u = np.mgrid[:self.calibration.height_px, :self.calibration.width_px]
-        source = engine.pixels(self.calibration.rays(np.stack([u, v], -1)))
+        source = engine.project(self.calibration.rays(self.calibration.camera.pixel_grid()))
         size = np.array([engine.width_px, engine.height_px])
         column, row = np.moveaxis(np.clip(np.rint(source), 0, size - 1).astype(np.intp), -1, 0)
         self._nearest = row * engine.width_px + column
@@ -69,7 +68,7 @@ class View:
         self._maps = cv2.convertMaps(source.astype(np.float32), None, cv2.CV_16SC2)
 
 
-def make_view(camera: CameraSpec, *, camera_info_url: str = '', field_of_view_deg: float = 0.0,
+def make_view(camera: PinholeCamera, *, camera_info_url: str = '', field_of_view_deg: float = 0.0,
               image_width: int = 0, image_height: int = 0) -> View:
     """
     Choose the camera to show from the parameters of the same names.
@@ -86,50 +85,37 @@ def make_view(camera: CameraSpec, *, camera_info_url: str = '', field_of_view_de
         raise SpecError(f'camera_info_url={camera_info_url!r} and '
                         f'field_of_view_deg={field_of_view_deg:g} both say what the camera sees; '
                         'set one of them.')
-    calibration = Calibration.of(camera)
+    calibration = Calibration(camera)
     if camera_info_url:
         calibration = load_calibration(camera_info_url)
     if field_of_view_deg:
         width_px, height_px = image_width or camera.width_px, image_height or camera.height_px
-        calibration = Calibration(width_px, height_px, _pinhole(width_px, height_px,
-                                                                field_of_view_deg))
+        calibration = Calibration(PinholeCamera.from_fovx(width_px, height_px,
+                                                          np.deg2rad(field_of_view_deg)))
     return View(camera, calibration.resized(image_width, image_height))
 
 
-def _pinhole(width_px, height_px, fov_deg):
-    focal_px = 0.5 * width_px / np.tan(0.5 * np.deg2rad(fov_deg))
-    return np.array([[focal_px, 0.0, 0.5 * width_px - 0.5],
-                     [0.0, focal_px, 0.5 * height_px - 0.5], [0.0, 0.0, 1.0]])
-
-
-def _same_image(a, b):
+def _same_image(a: PinholeCamera, b: PinholeCamera) -> bool:
     return (a.width_px, a.height_px) == (b.width_px, b.height_px) and np.allclose(a.k, b.k)
 
 
-def _check_inside(engine, asked):
+def _check_inside(engine: PinholeCamera, calibration: Calibration) -> None:
     """Compare the outer edges of both images, in pixels of the engine's."""
+    asked = calibration.camera
     columns, rows = np.arange(asked.width_px + 1) - 0.5, np.arange(asked.height_px + 1) - 0.5
     top, left = (np.stack(np.broadcast_arrays(columns, -0.5), -1),
                  np.stack(np.broadcast_arrays(-0.5, rows), -1))
     edge = np.vstack([top, left, top + [0.0, asked.height_px], left + [asked.width_px, 0.0]])
-    seen = engine.pixels(asked.rays(edge))
+    seen = engine.project(calibration.rays(edge))
     low, high = seen.min(0), seen.max(0)
     limit = np.array([engine.width_px, engine.height_px]) - 0.5
     if (low > -0.5 - EDGE_TOLERANCE_PX).all() and (high < limit + EDGE_TOLERANCE_PX).all():
         return
-    (wide, tall), (engine_wide, engine_tall) = _degrees(asked), _degrees(engine)
+    (wide, tall), (engine_wide, engine_tall) = (
+        np.rad2deg(camera.field_of_view_rad) for camera in (asked, engine))
     raise SpecError(
         f'the camera asked for ({asked.width_px}x{asked.height_px}, {wide:.1f} x {tall:.1f} '
         f'degrees) sees more than the engine ({engine.width_px}x{engine.height_px}, '
         f'{engine_wide:.1f} x {engine_tall:.1f} degrees): its edges are at columns {low[0]:.1f} '
         f'to {high[0]:.1f} and rows {low[1]:.1f} to {high[1]:.1f} there; ask for a smaller field '
         'of view, another aspect ratio or another calibration.')
-
-
-def _degrees(calibration):
-    """Horizontal and vertical field of view through the principal point, outer edges."""
-    w, h, k = calibration.width_px, calibration.height_px, calibration.k
-    x = (np.array([-0.5, w - 0.5]) - k[0, 2]) / k[0, 0]
-    y = (np.array([-0.5, h - 0.5]) - k[1, 2]) / k[1, 1]
-    return np.rad2deg(np.arctan(x[1]) - np.arctan(x[0])), np.rad2deg(np.arctan(y[1])
-                                                                     - np.arctan(y[0]))

@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a world is and how it is doing -> WorldSpec, WorldStatus, diagnostic_msgs."""
 from array import array
-from dataclasses import replace
 from math import isnan, nan
 from typing import Optional
 
 from diagnostic_msgs.msg import DiagnosticArray
 from lingbot_world_ros.actions.commands import CommandSpec
-from lingbot_world_ros.actions.embedding import CameraModel
+from lingbot_world_ros.actions.embedding import CarriedCamera
 from lingbot_world_ros.actions.layout import ActionDim, ActionLayout
 from lingbot_world_ros.actions.limits import Limits
 from lingbot_world_ros.engines.interface import WorldSpec
 from lingbot_world_ros.errors import SpecError
+from lingbot_world_ros.geometry.camera import PinholeCamera
 from lingbot_world_ros.messages.diagnostics import entry_to_msg, ERROR, OK, WARN
 from lingbot_world_ros.messages.frames import transform_from_msg, transform_to_msg
 from lingbot_world_ros.messages.stamps import set_stamp
@@ -89,8 +89,8 @@ def command_spec_from_msg(msg: WorldSpecMsg, timeout_s: float,
         ages_in_sim_time=msg.mode in (Mode.STEPPED, Mode.LOCKSTEP))
 
 
-def camera_model_from_msg(msg: WorldSpecMsg, robot: Optional[RobotModel] = None,
-                          link: str = '') -> CameraModel:
+def carried_camera_from_msg(msg: WorldSpecMsg, robot: Optional[RobotModel] = None,
+                            link: str = '') -> CarriedCamera:
     """
     Read the camera a WorldSpec describes.
 
@@ -102,7 +102,7 @@ def camera_model_from_msg(msg: WorldSpecMsg, robot: Optional[RobotModel] = None,
     """
     with np.errstate(invalid='ignore'):  # a quaternion of zeros is told below
         T_link_optical = transform_from_msg(msg.camera_pose)
-    camera = CameraModel(msg.width, msg.height, np.array(msg.k).reshape(3, 3), T_link_optical)
+    camera = PinholeCamera.from_k(msg.width, msg.height, np.array(msg.k).reshape(3, 3))
     if not np.isfinite(T_link_optical).all():
         raise SpecError('world_spec: camera_pose is no pose.')
     parent = '' if msg.camera_parent == msg.header.frame_id else msg.camera_parent
@@ -110,7 +110,7 @@ def camera_model_from_msg(msg: WorldSpecMsg, robot: Optional[RobotModel] = None,
         raise SpecError(f'camera_link={link!r}: the camera of engine {msg.engine!r} stays where '
                         'it is; leave camera_link empty, or take an engine with a free camera.')
     if not msg.free_camera or not (link or parent):
-        return camera
+        return CarriedCamera(camera, T_link_optical)
     if robot is None:
         raise SpecError(f'The camera sits on {link or parent!r}: set robot_description, which '
                         'says how that moves.')
@@ -125,7 +125,7 @@ def camera_model_from_msg(msg: WorldSpecMsg, robot: Optional[RobotModel] = None,
         return np.broadcast_to(T_base_link @ T_link_optical, (len(positions), 4, 4))
 
     start = poses_of(np.zeros((1, len(joints))))[0]
-    return replace(camera, T_base_optical=start, poses_of=poses_of)
+    return CarriedCamera(camera, start, poses_of)
 
 
 def problem_of(status: SessionStatus) -> str:

@@ -20,7 +20,7 @@ from lingbot_world_ros.messages.action_embedding import embedding_to_msg
 from lingbot_world_ros.messages.commands import (joint_command_from_msg, trajectory_from_msg,
                                                  twist_from_msg)
 from lingbot_world_ros.messages.stamps import stamp_to_ns
-from lingbot_world_ros.messages.world import camera_model_from_msg, command_spec_from_msg
+from lingbot_world_ros.messages.world import carried_camera_from_msg, command_spec_from_msg
 from lingbot_world_ros.msg import ActionEmbedding as ActionEmbeddingMsg, WorldSpec as WorldSpecMsg
 from lingbot_world_ros.nodes import qos
 from lingbot_world_ros.nodes.parameter_service import SafeParameterService
@@ -143,7 +143,7 @@ class ActionEncoderNode(Node):
         spec = command_spec_from_msg(msg, self._params.cmd_timeout_s, self._limits)
         if self._robot is not None:
             spec = spec.within(self._robot.joint_limits)
-        camera = camera_model_from_msg(msg, self._robot, self._params.camera_link)
+        camera = carried_camera_from_msg(msg, self._robot, self._params.camera_link)
         playback, stamp_ns = None, stamp_to_ns(msg.header.stamp)
         if self._path is not None:
             require_free_camera('camera_path', msg.engine, msg.free_camera)

@@ -210,7 +210,6 @@ class WorldModelNode(LifecycleNode):
             session = self.session  # bound here: a late command may come after a cleanup
             self._encoder.link(lambda: session.sim_ns, session.command_arrived)
             session.link(self._encoder)
-        self._T_base_optical = engine.spec.camera.T_base_optical
         self._resume = False
 
     def _first_world(self, spec):
@@ -285,7 +284,7 @@ class WorldModelNode(LifecycleNode):
         if not self._is_active:
             return
         try:
-            self.session.set_embedding(embedding_from_msg(msg, self._T_base_optical))
+            self.session.set_embedding(embedding_from_msg(msg))
         except SpecError as error:
             self._warn('action_embedding', error)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import logging
 from typing import Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
-from lingbot_world_ros.actions.embedding import ActionEmbedding, CameraModel
+from lingbot_world_ros.actions.embedding import ActionEmbedding
 from lingbot_world_ros.engines.interface import WorldModel, WorldSpec
 from lingbot_world_ros.engines.registry import make_world
 from lingbot_world_ros.errors import SpecError
@@ -40,11 +40,9 @@ class RecordedActions(SessionObserver):
 
         :param spec: of the engine
         """
-        camera = spec.camera
         self._spec = spec
         self.on_last: Callable[[], None] = lambda: None
-        self._camera = CameraModel(camera.width_px, camera.height_px, camera.k,
-                                   camera.T_base_optical)
+        self._camera = spec.camera
         self._steps: Dict[int, RecordedStep] = {}
 
     def put(self, steps: Sequence[RecordedStep]) -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Dict, Mapping, Tuple
 
 from lingbot_world_ros.errors import quoted, shown, SpecError, unknown_name
-from lingbot_world_ros.geometry.camera import CameraSpec, T_LINK_OPTICAL
+from lingbot_world_ros.geometry.camera import MountedCamera, PinholeCamera, T_LINK_OPTICAL
+from lingbot_world_ros.geometry.rotation import rpy_from_rotation
 from lingbot_world_ros.paths import find_file, read_text, share_path
 from lingbot_world_ros.plain_yaml import load_plain_yaml
 from lingbot_world_ros.robots.arm import read_arm
@@ -179,12 +180,13 @@ def _cameras(content: '_Section', model: RobotModel,
 
 
 def _mounted(model: RobotModel, link: str, home: Mapping[str, float], width_px: int,
-             height_px: int, fovy_rad: float) -> CameraSpec:
+             height_px: int, fovy_rad: float) -> MountedCamera:
     """Return the camera where its link is."""
     T = model.link_pose(link, home)
     if is_optical(link):
         T = T @ T_LINK_OPTICAL.T
-    return CameraSpec.at(T, width_px, height_px, fovy_rad)
+    return PinholeCamera.from_fovy(width_px, height_px, fovy_rad).mounted(
+        T[:3, 3].tolist(), rpy_from_rotation(T[:3, :3]))
 
 
 class _Section:

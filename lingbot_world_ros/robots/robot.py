@@ -8,7 +8,7 @@ up).
 from dataclasses import dataclass, replace
 from typing import Optional, Tuple
 
-from lingbot_world_ros.geometry.camera import CameraSpec
+from lingbot_world_ros.geometry.camera import MountedCamera
 from lingbot_world_ros.robots.arm import Arm
 from lingbot_world_ros.robots.drive import Drive
 import numpy as np
@@ -42,7 +42,7 @@ class RobotCamera:
 
     name: str
     link: str
-    camera: CameraSpec
+    camera: MountedCamera
     moves: bool = False
 
 
@@ -77,7 +77,7 @@ class Robot:
     description: str = ''
 
     @property
-    def camera(self) -> CameraSpec:
+    def camera(self) -> MountedCamera:
         """The camera whose image engines predict."""
         return self.cameras[0].camera
 
@@ -90,7 +90,7 @@ class Robot:
         """Return one field of all joints as (J,) float64, for example ``'low'``."""
         return np.array([getattr(j, field) for j in self.joints], dtype=np.float64)
 
-    def with_camera(self, camera: CameraSpec) -> 'Robot':
+    def with_camera(self, camera: MountedCamera) -> 'Robot':
         """Return the same robot with another first camera at the same link."""
         first, *others = self.cameras
         return replace(self, cameras=(replace(first, camera=camera), *others))

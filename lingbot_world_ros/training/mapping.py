@@ -88,10 +88,9 @@ def _camera(pose: np.ndarray) -> np.ndarray:
 
 def _points(depth, pose):
     """Every second pixel as a point in the scene frame, (n, 3)."""
-    v, u = np.mgrid[0:depth.shape[0]:2, 0:depth.shape[1]:2]
-    z = depth[v, u]
-    rays = np.stack([u, v, np.ones_like(u)], -1) @ np.linalg.inv(load_robot().camera.k).T
-    return se3.transformed(_camera(pose), rays * z[..., None]).reshape(-1, 3)
+    camera = load_robot().camera
+    rays = camera.rays(camera.pixel_grid()[::2, ::2])
+    return se3.transformed(_camera(pose), rays * depth[::2, ::2, None]).reshape(-1, 3)
 
 
 def _thin(points):
@@ -105,9 +104,9 @@ def _looked_through(corners: torch.Tensor, depth: torch.Tensor, pose) -> torch.T
     T = torch.tensor(se3.inverse(_camera(pose)), dtype=torch.float32)
     x, y, z = (corners @ T[:3, :3].T + T[:3, 3]).T
     ahead = z.clamp_min(1e-3)
-    k = load_robot().camera.k
-    u = torch.round(k[0, 0] * x / ahead + k[0, 2])
-    v = torch.round(k[1, 1] * y / ahead + k[1, 2])
+    camera = load_robot().camera
+    u = torch.round(camera.fx_px * x / ahead + camera.cx_px)
+    v = torch.round(camera.fy_px * y / ahead + camera.cy_px)
     h, w = depth.shape
     inside = (z > 0.05) & (u >= 0) & (u < w) & (v >= 0) & (v < h)
     seen = depth[v.clamp(0, h - 1).long(), u.clamp(0, w - 1).long()]

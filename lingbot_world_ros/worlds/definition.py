@@ -2,8 +2,7 @@
 """
 What a world is: a scene plus what makes a start of it, and what can be wrong with one.
 
-Seed, prompt, start images and their camera, start pose, joints, named poses. No ROS; NumPy not
-needed.
+Seed, prompt, start images and their camera, start pose, joints, named poses. No ROS.
 """
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Dict, Optional, Protocol, Sequence, Tuple
 import unicodedata
 
 from lingbot_world_ros.errors import SpecError
+from lingbot_world_ros.geometry.camera import PinholeCamera
 from lingbot_world_ros.robots.robot import JointSpec, Robot
 import yaml
 
@@ -18,6 +18,7 @@ MAX_SEED = 2 ** 31 - 1
 MAX_PROMPT = 10_000  # characters
 IMAGE_SCENE = 'image'  # of engines that can start from any image
 VIEW = '_view'  # ends the names of scenes that are pictures of one of ours
+CAMERA = ('width_px', 'height_px', 'fx_px', 'fy_px', 'cx_px', 'cy_px')
 POSE_2D = ('x_m', 'y_m', 'yaw_rad')
 POSE_3D = ('x_m', 'y_m', 'z_m', 'yaw_rad')
 
@@ -88,25 +89,13 @@ class NamedPose:
 
 
 @dataclass(frozen=True)
-class ImageCamera:
-    """Pinhole camera that took the start images: size and intrinsics in pixels."""
-
-    width_px: int
-    height_px: int
-    fx_px: float
-    fy_px: float
-    cx_px: float
-    cy_px: float
-
-
-@dataclass(frozen=True)
 class WorldDefinition:
     """
     A scene and how it starts.
 
     ``start_pose`` x, y [m], yaw [rad] in the scene frame, None for where the seed puts the robot;
-    ``joints`` name -> rad or m, the others as the seed has them; ``images`` are absolute paths;
-    ``uri`` finds it again, empty if it came inline.
+    ``joints`` name -> rad or m, the others as the seed has them; ``images`` are absolute paths,
+    ``camera`` took them; ``uri`` finds it again, empty if it came inline.
     """
 
     name: str
@@ -114,7 +103,7 @@ class WorldDefinition:
     seed: int = 0
     prompt: str = ''
     images: Tuple[str, ...] = ()
-    camera: Optional[ImageCamera] = None
+    camera: Optional[PinholeCamera] = None
     start_pose: Optional[Tuple[float, float, float]] = None
     joints: Dict[str, float] = field(default_factory=dict)
     named_poses: Tuple[NamedPose, ...] = ()
@@ -127,7 +116,7 @@ class WorldDefinition:
         """YAML that gives this definition again, the shortest there is."""
         entries = {'name': self.name, 'scene': self.scene, 'seed': self.seed,
                    'prompt': self.prompt, 'images': [Path(i).as_uri() for i in self.images],
-                   'camera': vars(self.camera) if self.camera else None,
+                   'camera': _camera_entry(self.camera),
                    'start_pose': dict(zip(POSE_2D, self.start_pose or ())),
                    'joints': dict(self.joints),
                    'named_poses': [_sparse({'name': p.name, 'description': p.description,
@@ -136,6 +125,13 @@ class WorldDefinition:
                                    for p in self.named_poses],
                    'description': self.description, 'tags': list(self.tags)}
         return yaml.safe_dump(_sparse(entries), sort_keys=False, allow_unicode=True)
+
+
+def _camera_entry(camera: Optional[PinholeCamera]) -> Optional[dict]:
+    """Write a camera as world files have it: its middle is told from the corner of the image."""
+    if camera is None:
+        return None
+    return dict(zip(CAMERA, (camera.width_px, camera.height_px, *camera.corner_intrinsics)))
 
 
 def _sparse(entries):

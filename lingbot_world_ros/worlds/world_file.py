@@ -7,15 +7,16 @@ found elsewhere.
 """
 import math
 import re
-from typing import Callable, Dict
+from typing import Callable, Dict, Optional
 
 from lingbot_world_ros.errors import did_you_mean, quoted, unknown_name
+from lingbot_world_ros.geometry.camera import PinholeCamera
 from lingbot_world_ros.plain_yaml import load_text_tree, Tree, YamlError
-from lingbot_world_ros.worlds.definition import (EngineTraits, expected_text, ImageCamera,
-                                                 MAX_PROMPT, MAX_SEED, MISSING_ASSETS, NamedPose,
-                                                 POSE_2D, POSE_3D, RESOURCE_PARSE_ERROR,
-                                                 UNSUPPORTED_ASSETS, UNSUPPORTED_ELEMENTS,
-                                                 UNSUPPORTED_FORMAT, WorldDefinition, WorldError)
+from lingbot_world_ros.worlds.definition import (CAMERA, EngineTraits, expected_text, MAX_PROMPT,
+                                                 MAX_SEED, MISSING_ASSETS, NamedPose, POSE_2D,
+                                                 POSE_3D, RESOURCE_PARSE_ERROR, UNSUPPORTED_ASSETS,
+                                                 UNSUPPORTED_ELEMENTS, UNSUPPORTED_FORMAT,
+                                                 WorldDefinition, WorldError)
 from lingbot_world_ros.worlds.placement import MAX_COORDINATE, misplaced
 
 MAX_BYTES = 1 << 20  # of a world file
@@ -114,14 +115,15 @@ class WorldFileReader:
                     raise
         return tuple(found)
 
-    def _camera(self, entry):
+    def _camera(self, entry) -> Optional[PinholeCamera]:
         if not entry:
             return None
-        names = tuple(ImageCamera.__dataclass_fields__)
-        self._exactly('camera', entry, names)
-        sizes = [self._integer(f'camera.{n}', entry[n], 1, 16384) for n in names[:2]]
-        return ImageCamera(*sizes, *(self._number(f'camera.{n}', entry[n], 0.0, 1e5)
-                                     for n in names[2:]))
+        self._exactly('camera', entry, CAMERA)
+        width_px, height_px = (self._integer(f'camera.{n}', entry[n], 1, 16384)
+                               for n in CAMERA[:2])
+        return PinholeCamera.from_corner(width_px, height_px, [
+            self._number(f'camera.{n}', entry[n], 0.001 if n.startswith('f') else 0.0, 1e5)
+            for n in CAMERA[2:]])
 
     def _start_pose(self, scene, entry):
         if not entry:

@@ -17,7 +17,7 @@ from lingbot_world_ros.engines.interface import (Capabilities, Observation, Rows
 from lingbot_world_ros.engines.rows import check_actions, chosen_rows, row_starts
 from lingbot_world_ros.errors import EngineDiverged, SpecError, unknown_name
 from lingbot_world_ros.geometry import se2
-from lingbot_world_ros.geometry.camera import CameraSpec
+from lingbot_world_ros.geometry.camera import PinholeCamera
 from lingbot_world_ros.models.wan.build import (build_stream, check_memory, load_models,
                                                 ModelOptions)
 from lingbot_world_ros.models.wan.camera import latent_steps
@@ -26,7 +26,7 @@ from lingbot_world_ros.models.wan.condition import resize_image
 from lingbot_world_ros.models.wan.kv_cache import WindowSpec
 from lingbot_world_ros.models.wan.schedule import FewStepSchedule
 from lingbot_world_ros.models.wan.spec import FRAME_RATE_HZ, FRAMES_PER_LATENT, VideoSize
-from lingbot_world_ros.models.wan.start import PinholeCamera, read_image, seen_by
+from lingbot_world_ros.models.wan.start import read_image, seen_by, stream_camera
 from lingbot_world_ros.models.wan.stream import StreamSpec
 from lingbot_world_ros.robots.load import joint_from_urdf, load_robot
 from lingbot_world_ros.robots.robot import Robot
@@ -73,7 +73,12 @@ class StreamOptions:
     @property
     def camera(self) -> PinholeCamera:
         """The camera whose image is imagined."""
-        return PinholeCamera(VideoSize(self.height_px, self.width_px), self.field_of_view_deg)
+        return stream_camera(self.size, self.field_of_view_deg)
+
+    @property
+    def size(self) -> VideoSize:
+        """Size of its images."""
+        return VideoSize(self.height_px, self.width_px)
 
     def spec(self, defaults) -> StreamSpec:
         """
@@ -88,7 +93,7 @@ class StreamOptions:
         window = WindowSpec(self.chunk_latents or defaults.chunk_latents,
                             self.window_latents or defaults.window_latents, sink)
         schedule = FewStepSchedule.from_indices(indices, self.shift or defaults.shift)
-        return StreamSpec(self.camera.size, window, schedule, self.cache_in_8_bits)
+        return StreamSpec(self.size, window, schedule, self.cache_in_8_bits)
 
 
 def _indices(text):
@@ -133,7 +138,7 @@ class LingBotWorld(WorldModel):
         check_memory(checkpoint, model_options, spec)
         self._models = models = load_models(checkpoint, model_options,
                                             on_progress=on_progress)
-        self._stream = build_stream(checkpoint, model_options, models, spec, camera.intrinsics)
+        self._stream = build_stream(checkpoint, model_options, models, spec, camera)
         self._scenes = {f'{name}_view': start for name, start in start_images().items()}
         robot = _robot(robot_description, camera)
         layout = ActionLayout((*robot_action_layout(robot).dims, *camera_action_dims()))
@@ -246,7 +251,7 @@ class LingBotWorld(WorldModel):
 
     def _begin(self, image, text):
         """Start the stream on an image and imagine one chunk at rest."""
-        pixels = resize_image(image, self.options.camera.size).to(self._models.dit.device)
+        pixels = resize_image(image, self.options.size).to(self._models.dit.device)
         with _readable_errors():
             self._stream.start(pixels, text, self._seed + 7919 * self._anchors)
             frames = self._stream.next_chunk(self._rest)
@@ -323,14 +328,12 @@ def _options(given):
                  for kind, names in kinds.items())
 
 
-def _robot(description, camera) -> Robot:
+def _robot(description: str, camera: PinholeCamera) -> Robot:
     """Return the robot that is integrated: base, and the joints of its URDF."""
     shipped = load_robot()
-    spec = CameraSpec(width_px=camera.size.width_px, height_px=camera.size.height_px,
-                      fovy_rad=camera.fovy_rad, position_m=(0.0, 0.0, CAMERA_HEIGHT_M),
-                      pitch_rad=0.0)
+    mounted = camera.mounted((0.0, 0.0, CAMERA_HEIGHT_M))
     drive = replace(shipped.drive, linear_low_mps=-BASE_SPEED_MPS, linear_high_mps=BASE_SPEED_MPS)
-    robot = replace(shipped, drive=drive, description='').with_camera(spec).with_quick_joints()
+    robot = replace(shipped, drive=drive, description='').with_camera(mounted).with_quick_joints()
     if not description:
         return robot
     model = RobotModel.from_description(description)

@@ -149,7 +149,7 @@ def _robot_body(robot):
 <geom type="cylinder" group="1" contype="0" conaffinity="0" size="{r - 0.01} {h / 2}"
  pos="0 0 {h / 2 + FLOOR_GAP_M}" material="arm_grey"/>
 <camera name="head" pos="{_numbers(camera.position_m)}" xyaxes="{_numbers(xyaxes)}"
- fovy="{float(np.rad2deg(camera.fovy_rad))!r}"/>
+ fovy="{float(np.rad2deg(camera.field_of_view_rad[1]))!r}"/>
 {_arm(robot) if robot.joints else ''}</body></body>"""
 
 

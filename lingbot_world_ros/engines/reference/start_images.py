@@ -19,6 +19,7 @@ import cv2
 import lingbot_world_ros.engines.reference.engine  # noqa: F401  chooses the GL library for MuJoCo
 from lingbot_world_ros.engines.reference.mjcf import scene_mjcf
 from lingbot_world_ros.engines.reference.textures import texture
+from lingbot_world_ros.geometry.camera import PinholeCamera
 from lingbot_world_ros.paths import share_path
 from lingbot_world_ros.robots.load import load_robot
 from lingbot_world_ros.worlds.scenes import get_scene, Scene
@@ -93,13 +94,13 @@ def _mjcf(scene: Scene, view: View):
 
 def _camera(view):
     """MuJoCo's camera axes: x right, y up, looks along -z."""
-    c, s, sin_pitch = np.cos(view.yaw_rad), np.sin(view.yaw_rad), np.sin(PITCH_RAD)
-    axes = (s, -c, 0.0, c * sin_pitch, s * sin_pitch, np.cos(PITCH_RAD))
-    half = np.tan(np.deg2rad(FIELD_OF_VIEW_DEG) / 2) * HEIGHT_PX / WIDTH_PX
-    x, y = view.position_m
-    return (f'<camera name="start" pos="{x} {y} {load_robot().camera.position_m[2]}" '
+    x, y, z = *view.position_m, load_robot().camera.position_m[2]
+    camera = PinholeCamera.from_fovx(WIDTH_PX, HEIGHT_PX, np.deg2rad(FIELD_OF_VIEW_DEG)).mounted(
+        (x, y, z), (0.0, PITCH_RAD, view.yaw_rad))
+    axes = (*camera.T_base_optical[:3, 0], *-camera.T_base_optical[:3, 1])
+    return (f'<camera name="start" pos="{x} {y} {z}" '
             f'xyaxes="{" ".join(f"{a:.9f}" for a in axes)}" '
-            f'fovy="{np.rad2deg(2 * np.arctan(half)):.9f}"/>')
+            f'fovy="{np.rad2deg(camera.field_of_view_rad[1]):.9f}"/>')
 
 
 def _png(rgb):

@@ -15,6 +15,8 @@ tracing (Hart 1996), cone start depths (Quilez); no code taken from there.
 from dataclasses import dataclass
 from typing import Optional
 
+from lingbot_world_ros.geometry import se3
+from lingbot_world_ros.geometry.camera import MountedCamera
 from lingbot_world_ros.robots.arm import SEGMENTS
 from lingbot_world_ros.robots.load import load_robot
 from lingbot_world_ros.robots.robot import Robot
@@ -129,11 +131,11 @@ class Renderer(nn.Module):
         self._constant('rays', _pixel_rays(camera, 1))  # 3 n, base axes, optical depth 1
         self._constant('rays_half', _pixel_rays(camera, 2))
         self._constant('rays_coarse', _pixel_rays(camera, spec.coarse))
-        self._constant('optical_from_base', np.linalg.inv(camera.T_base_optical))
-        self.focal = float(camera.focal_px)
-        self.centre = (float(camera.k[0, 2]), float(camera.k[1, 2]))
+        self._constant('optical_from_base', se3.inverse(camera.T_base_optical))
+        self.focal = camera.fx_px
+        self.centre = camera.cx_px, camera.cy_px
         self.eye = tuple(float(v) for v in camera.position_m)
-        self._constant('pixels_half', _pixel_centres(camera, 2).T)
+        self._constant('pixels_half', camera.pixel_grid(2).reshape(-1, 2).T)
         for name, points in zip(('starts', 'ends'), zip(*SEGMENTS)):
             self.register_buffer(name, torch.tensor(points), persistent=False)
         f, w, low = spec.feature_channels, spec.width, spec.width_low
@@ -376,17 +378,10 @@ def sample_sdf(origin, direction, depth: Tensor, scene: dict) -> Tensor:
     return pair[:, 0] + (z - floor) * (pair[:, 1] - pair[:, 0])
 
 
-def _pixel_centres(camera, step):
-    """(n, 2) u, v of every step-th block's middle, in pixels of the full image."""
-    v, u = np.mgrid[0:camera.height_px:step, 0:camera.width_px:step]
-    return np.stack([u, v], -1).reshape(-1, 2) + 0.5 * (step - 1)
-
-
-def _pixel_rays(camera, step):
+def _pixel_rays(camera: MountedCamera, step: int) -> np.ndarray:
     """(3, n) directions in base axes whose optical z is 1."""
-    centres = _pixel_centres(camera, step)
-    uv1 = np.c_[centres, np.ones(len(centres))]
-    return (uv1 @ np.linalg.inv(camera.k).T @ camera.T_base_optical[:3, :3].T).T
+    rays = camera.rays(camera.pixel_grid(step)).reshape(-1, 3)
+    return (rays @ camera.T_base_optical[:3, :3].T).T
 
 
 def make_maps(scenes, spec: RendererSpec = RendererSpec()) -> nn.ModuleDict:

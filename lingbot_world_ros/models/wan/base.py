@@ -14,6 +14,7 @@ Source: LingBot-World v1 (base).
 from dataclasses import dataclass, replace
 from typing import Callable, Dict, Iterator, NamedTuple, Optional, Tuple
 
+from lingbot_world_ros.geometry.camera import PinholeCamera
 from lingbot_world_ros.models.wan.camera import ACT_CHANNELS, RayGrid
 from lingbot_world_ros.models.wan.condition import condition
 from lingbot_world_ros.models.wan.dit import WanDiT
@@ -145,7 +146,7 @@ def _keys_for(dit, request):
 class BaseClips:
     """Imagine clips, one after another."""
 
-    def __init__(self, experts: Experts, vae, size: VideoSize, intrinsics, *,
+    def __init__(self, experts: Experts, vae, size: VideoSize, camera: PinholeCamera, *,
                  recipe: BaseRecipe = BaseRecipe(), decoder=None, device='cpu'):
         """
         Prepare.
@@ -153,14 +154,14 @@ class BaseClips:
         :param experts: the networks
         :param vae: encodes start images, and decodes unless ``decoder`` does
         :param size: of the video
-        :param intrinsics: fx, fy, cx, cy of the camera in its pixels
+        :param camera: whose image it is, of that size
         :param recipe: how it is sampled
         :param decoder: has ``decode_chunk`` as the VAE, which does it if this is None
         :param device: where the networks work
         """
         self._experts, self._vae, self._decoder = experts, vae, decoder or vae
         self._size, self._recipe, self._device = size, recipe, torch.device(device)
-        self._rays = RayGrid(size, intrinsics, self._device)
+        self._rays = RayGrid(camera, self._device)
 
     @torch.no_grad()
     def clip(self, request: ClipRequest, index: int = 0) -> Iterator[ClipStep]:

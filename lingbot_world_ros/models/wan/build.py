@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple, Union
 
 from lingbot_world_ros.errors import SpecError, unknown_name
+from lingbot_world_ros.geometry.camera import PinholeCamera
 from lingbot_world_ros.models.wan.attention import resolve
 from lingbot_world_ros.models.wan.checkpoint import Checkpoint, open_checkpoint
 from lingbot_world_ros.models.wan.device import torch_device
@@ -117,7 +118,7 @@ def load_codec(checkpoint: Checkpoint, options: ModelOptions):
 
 
 def build_stream(checkpoint: Checkpoint, options: ModelOptions, models: Models, spec: StreamSpec,
-                 intrinsics):
+                 camera: PinholeCamera):
     """
     Make the stream, on one GPU or on several.
 
@@ -125,14 +126,14 @@ def build_stream(checkpoint: Checkpoint, options: ModelOptions, models: Models, 
     :param options: says on how many
     :param models: loaded
     :param spec: what is streamed
-    :param intrinsics: fx, fy, cx, cy of the camera, pixels
+    :param camera: whose image it is, of the size of ``spec``
     :return: a ``CausalStream`` or a ``ParallelStream``
     """
     if options.num_gpus == 1:
-        return CausalStream(models.dit, models.vae, spec, intrinsics, decoder=models.decoder)
+        return CausalStream(models.dit, models.vae, spec, camera, decoder=models.decoder)
     from lingbot_world_ros.models.wan.parallel import devices_for, ParallelStream
     return ParallelStream(
-        models.dit, models.vae, spec, intrinsics, decoder=models.decoder,
+        models.dit, models.vae, spec, camera, decoder=models.decoder,
         make_dit=partial(_network_on, options),
         devices=devices_for(options.num_gpus, models.dit.device, models.dit.spec.num_heads))
 

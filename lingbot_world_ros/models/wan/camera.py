@@ -10,13 +10,14 @@ Cameras are optical: x right, y down, z forward.
 
 Source: LingBot-World v1 (camera conditioning).
 """
-from typing import Optional, Tuple
+from typing import Optional
 
 from lingbot_world_ros.actions.camera_path import CameraPath
 from lingbot_world_ros.errors import SpecError
+from lingbot_world_ros.geometry.camera import PinholeCamera
 from lingbot_world_ros.geometry.rotation import vector_from_rotation
 from lingbot_world_ros.models.wan.spec import (FRAMES_PER_LATENT, num_latents, PATCH,
-                                               PIXELS_PER_TOKEN, VAE_STRIDE, VideoSize)
+                                               PIXELS_PER_TOKEN, VAE_STRIDE)
 import numpy as np
 import torch
 from torch import Tensor
@@ -130,19 +131,15 @@ class RayGrid:
     p = 256 pixels of a token in the order in which the network takes them.
     """
 
-    def __init__(self, size: VideoSize, intrinsics: Tuple[float, ...], device=None):
+    def __init__(self, camera: PinholeCamera, device=None):
         """
-        Compute the directions.
+        Compute the directions, through the centres of the pixels.
 
-        :param size: of the video
-        :param intrinsics: fx, fy, cx, cy in its pixels
+        :param camera: of the video; its size is one of ``VideoSize``
         :param device: where tokens are made
         """
-        self.size = size
-        fx, fy, cx, cy = intrinsics
-        u = (torch.arange(size.width_px, dtype=torch.float64) + 0.5 - cx) / fx
-        v = (torch.arange(size.height_px, dtype=torch.float64) + 0.5 - cy) / fy
-        rays = torch.stack(torch.broadcast_tensors(u[None], v[:, None], torch.ones(())))  # c H W
+        rays = np.moveaxis(camera.rays(camera.pixel_grid()), -1, 0)  # c H W
+        rays = torch.from_numpy(np.ascontiguousarray(rays))
         rays = rays / rays.norm(dim=0)
         self.directions = _pixels_to_tokens(rays.float()).to(device)  # n c p
 

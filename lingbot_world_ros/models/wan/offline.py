@@ -7,10 +7,11 @@ so that the longest between latent frames is 1, as in training; the path's unit 
 """
 from dataclasses import dataclass
 import re
-from typing import Callable, Iterator, Optional, Tuple
+from typing import Callable, Iterator, Optional
 
-from lingbot_world_ros.actions.camera_path import CameraPath, MAX_FRAMES, scale_intrinsics
+from lingbot_world_ros.actions.camera_path import CameraPath, MAX_FRAMES, video_camera
 from lingbot_world_ros.errors import quoted, SpecError, unknown_name
+from lingbot_world_ros.geometry.camera import PinholeCamera
 from lingbot_world_ros.models.wan.attention import resolve
 from lingbot_world_ros.models.wan.base import BaseClips, ClipRequest, Experts
 from lingbot_world_ros.models.wan.build import (check_memory, companion, load_models, load_network,
@@ -65,9 +66,10 @@ class VideoRequest:
                             'least 5.')
 
     @property
-    def intrinsics(self) -> Tuple[float, float, float, float]:
-        """Return fx, fy, cx, cy in pixels of the video."""
-        return scale_intrinsics(self.path and self.path.intrinsics, self.size)
+    def camera(self) -> PinholeCamera:
+        """Return the camera whose image the video is."""
+        return video_camera(self.path and self.path.intrinsics, self.size.width_px,
+                            self.size.height_px)
 
     def steps(self, latents: int) -> np.ndarray:
         """
@@ -180,7 +182,7 @@ def _base_video(checkpoint, options, request, recipe, offload, show):
         return dit
 
     experts = Experts(load, room.is_short if offload is None else offload)
-    clips = BaseClips(experts, vae, request.size, request.intrinsics, recipe=recipe,
+    clips = BaseClips(experts, vae, request.size, request.camera, recipe=recipe,
                       decoder=decoder, device=device)
     for report in clips.clips(made, max(per_clip, 2)):
         show(f'clip {report.clip + 1}', report.step, report.num_steps)
@@ -196,7 +198,7 @@ def _causal_video(checkpoint, options, request, show):
                       FewStepSchedule.from_indices(own.step_indices, own.shift))
     check_memory(checkpoint, options, spec)
     models = load_models(checkpoint, options, CAUSAL, lambda done, of: show('loading', done, of))
-    stream = CausalStream(models.dit, models.vae, spec, request.intrinsics,
+    stream = CausalStream(models.dit, models.vae, spec, request.camera,
                           decoder=models.decoder)
     image = resize_image(request.rgb, request.size).to(models.dit.device)
     stream.start(image, models.text.encode(request.prompt), request.seed)

@@ -187,7 +187,7 @@ class ParallelStream:
     time: a new one ends the one before.
     """
 
-    def __init__(self, dit, vae, spec, intrinsics, *, make_dit: Callable, devices: Sequence[str],
+    def __init__(self, dit, vae, spec, camera, *, make_dit: Callable, devices: Sequence[str],
                  decoder=None, timeout_s: float = ANSWER_S):
         """
         Start the other processes and load the network there.
@@ -195,7 +195,7 @@ class ParallelStream:
         :param dit: network of this process, on ``devices[0]``
         :param vae: encodes start images, and decodes unless ``decoder`` does
         :param spec: a ``StreamSpec``
-        :param intrinsics: fx, fy, cx, cy of the camera, pixels
+        :param camera: whose image it is, a ``PinholeCamera``
         :param make_dit: device -> the same network there; picklable (a module's function or a
             ``functools.partial`` of one)
         :param devices: by rank, see ``devices_for``
@@ -204,10 +204,10 @@ class ParallelStream:
         :raises SpecError: the devices cannot share this network, or what ``make_dit`` raises
         """
         self._vae, self._timeout_s = vae, timeout_s
-        self._make_rank = partial(_rank_stream, make_dit, tuple(devices), spec, intrinsics)
+        self._make_rank = partial(_rank_stream, make_dit, tuple(devices), spec, camera)
         self._devices = tuple(devices)
         dit.parallel = Ulysses(dit.spec.num_heads, 0, len(devices))
-        self._stream = RankStream(dit, _Encoded(), spec, intrinsics, decoder=decoder or vae)
+        self._stream = RankStream(dit, _Encoded(), spec, camera, decoder=decoder or vae)
         self._num_snapshots = 0
         self._dropped: List[int] = []
         self._ranks = self._started()
@@ -348,13 +348,13 @@ class _Encoded:
         return latents.new_empty(1, 3, 0, 1, 1), None  # b c T H W
 
 
-def _rank_stream(make_dit, devices, spec, intrinsics, rank):
+def _rank_stream(make_dit, devices, spec, camera, rank):
     """Make the stream of another process, there."""
     if devices[rank].startswith('cuda'):
         torch.cuda.set_device(devices[rank])  # kernels of other packages go by it
     dit = make_dit(devices[rank])
     dit.parallel = Ulysses(dit.spec.num_heads, rank, len(devices))
-    return RankStream(dit, _Encoded(), spec, intrinsics)
+    return RankStream(dit, _Encoded(), spec, camera)
 
 
 class Meeting(NamedTuple):

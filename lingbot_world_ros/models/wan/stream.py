@@ -13,6 +13,7 @@ Source: LingBot-World v1 (fast), Self-Forcing; cache refresh on a new prompt as 
 from dataclasses import dataclass, replace
 from typing import Any, Callable, NamedTuple, Optional, Tuple
 
+from lingbot_world_ros.geometry.camera import PinholeCamera
 from lingbot_world_ros.models.wan.camera import RayGrid
 from lingbot_world_ros.models.wan.condition import condition
 from lingbot_world_ros.models.wan.dit import CameraContext, TextContext, WanDiT
@@ -73,7 +74,7 @@ class CausalStream:
     was. ``undo`` takes the newest chunk back.
     """
 
-    def __init__(self, dit: WanDiT, vae, spec: StreamSpec, intrinsics: Tuple[float, ...], *,
+    def __init__(self, dit: WanDiT, vae, spec: StreamSpec, camera: PinholeCamera, *,
                  decoder=None, noise: Optional[Callable] = None):
         """
         Allocate the cache.
@@ -81,14 +82,14 @@ class CausalStream:
         :param dit: network of a causal checkpoint
         :param vae: encodes start images, and decodes unless ``decoder`` does
         :param spec: sizes
-        :param intrinsics: fx, fy, cx, cy of the camera, pixels of ``spec.size``
+        :param camera: whose image it is, of ``spec.size``
         :param decoder: has ``decode_chunk`` as the VAE, which does it if this is None
         :param noise: (chunk, pass, shape) -> (1, 16, f, h, w) float32; None draws it
         """
         self.dit, self.spec = dit, spec
         self._vae, self._decoder = vae, decoder or vae
         self._noise = noise or self._drawn_noise
-        self._rays = RayGrid(spec.size, intrinsics, device=dit.device)
+        self._rays = RayGrid(camera, device=dit.device)
         self._times = [dit.time_context(t) for t in spec.schedule.timesteps]
         self._clean_time = dit.time_context(CLEAN)
         heads = dit.spec.num_heads // (1 if dit.parallel is None else dit.parallel.size)
