@@ -157,8 +157,8 @@ def test_the_latch_holds_a_car_to_its_circle_whoever_sends():
     layout = robot_action_layout(CAR)
     buffer = CommandBuffer(spec_of(CAR))
     embedding = encode(buffer.targets(0, 0, 3, TENTH_NS), buffer.spec,
-                       CarriedCamera(PinholeCamera.from_fovy(64, 48, 1.0), np.eye(4)), np.zeros(0), sequence=1,
-                       stamp_ns=0, period_s=0.1, counts=CommandCounts())
+                       CarriedCamera(PinholeCamera.from_fovy(64, 48, 1.0), np.eye(4)),
+                       np.zeros(0), sequence=1, stamp_ns=0, period_s=0.1, counts=CommandCounts())
     wild = replace(embedding, embedding=np.float32([[0.0, 1.0], [0.5, -9.0], [-9.0, 1.0]]))
     actions = actions_at_latch(wild, layout, np.zeros(0), 3, max_curvature=2.0)
     assert actions.tolist() == [[0.0, 0.0], [0.5, -1.0], [-1.0, 1.0]]
