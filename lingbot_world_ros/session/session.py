@@ -167,7 +167,7 @@ class Session:
 
     def pause(self) -> Future:
         """
-        Stop after the step in progress, whose frames leave at once if the next is made ahead.
+        Stop after the step in progress, whose frames leave at once.
 
         :return: future of the new status
         """
