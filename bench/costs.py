@@ -88,7 +88,7 @@ def frame(calls: int) -> dict:
 
 def frame_of(world) -> Frame:
     """Make a frame of what a world shows after a reset, with depth."""
-    seen, camera = world.reset('', 0), world.spec.camera
+    seen, camera = world.reset(world.spec.scenes[0], 0), world.spec.camera
     return Frame(index=1, stamp_ns=1, rgb=seen.rgb[0, 0],
                  depth_m=np.full((camera.height_px, camera.width_px), 2.0, np.float32),
                  start_pose=seen.base_pose[0, 0], base_pose=seen.base_pose[0, 0],

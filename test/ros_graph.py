@@ -72,12 +72,12 @@ class Graph:
             self._executor.spin_once(timeout_sec=0.05)
         raise AssertionError(f'waited {patience_s} s in vain for {what}')
 
-    def listen(self, msg_type, topic, latched=False):
+    def listen(self, msg_type, topic, latched=False, depth=1000):
         """Subscribe and return the list that fills with messages."""
         messages = []
         durability = (DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE)
         self.probe.create_subscription(msg_type, topic, messages.append,
-                                       QoSProfile(depth=1000, durability=durability))
+                                       QoSProfile(depth=depth, durability=durability))
         return messages
 
     def newest(self, messages, fits=lambda msg: True, what='a message'):

@@ -237,7 +237,7 @@ def test_a_long_path_comes_less_often():
 
 def test_the_path_keeps_the_newest_poses_and_turns(make_graph):
     graph = make_graph()
-    paths = graph.listen(Path, 'path')
+    paths = graph.listen(Path, 'path', depth=5)  # each holds thousands of poses
     frame = make_frame()
     one(graph, paths, send_frame(graph, frame))
     stamp_ns = drive(graph, MAX_POSES + 100, step_m=0.1) + MAX_POSES * PERIOD_PER_POSE_NS
@@ -383,7 +383,7 @@ def test_nothing_is_mapped_or_encoded_for_nobody(make_graph, monkeypatch):
 
     for name in ('image_to_msg', 'compressed_to_msg', 'depth_to_msg', 'odometry_to_msg',
                  'covariance_in_odom', 'world_status_to_msg', 'clock_to_msg', 'base_tf_to_msg',
-                 'camera_info_to_msg', 'joint_state_to_msg', 'scan_to_msg', '_factor_to_msg',
+                 'camera_info_to_msg', 'joint_state_to_msg', 'scan_to_msg', 'number_to_msg',
                  'diagnostics_to_msg'):
         note(world_publishers, name)
     for name in ('image', 'depth'):

@@ -67,7 +67,8 @@ def worlds():
 def test_two_worlds_run_side_by_side_without_cross_talk(worlds):
     graph, (left, right) = worlds
     tf = graph.listen(TFMessage, '/tf')
-    graph.wait_for(lambda: all(w.status and w.odom and w.clock and w.images
+    # A status told before the world was loaded has neither digest nor seed.
+    graph.wait_for(lambda: all(w.status and w.status[-1].digest and w.odom and w.clock and w.images
                                for w in (left, right)), 'both worlds')
     assert [w.status[-1].seed for w in (left, right)] == [5, 6]
     drive = graph.publisher(type(twist_to_msg(0.0, 0.0)), '/world_0/cmd_vel')
