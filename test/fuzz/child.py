@@ -102,14 +102,14 @@ class Direct:
 
     def calibration(self, text):
         """The content of camera_info_url."""
-        camera = load_calibration(self._file(text))
-        sides = np.array([camera.width_px - 1.0, camera.height_px - 1.0])
-        rays = camera.rays(np.array([[0.0, 0.0], sides, 0.5 * sides]))
+        calibration = load_calibration(self._file(text))
+        sides = np.array([calibration.camera.width_px - 1.0, calibration.camera.height_px - 1.0])
+        rays = calibration.rays(np.array([[0.0, 0.0], sides, 0.5 * sides]))
         if not np.isfinite(rays).all():
             raise AssertionError(f'rays {rays.tolist()}')
-        small = camera.resized(64, 48)
-        if not np.isfinite(small.k).all():
-            raise AssertionError(f'k {small.k.tolist()}')
+        small = calibration.resized(64, 48)
+        if not np.isfinite(small.camera.k).all():
+            raise AssertionError(f'k {small.camera.k.tolist()}')
         return ''
 
     def calibration_url(self, url):
