@@ -85,8 +85,8 @@ def planar_pose_from_msg(msg: Pose) -> np.ndarray:
                      yaw_from_quat((turn.x, turn.y, turn.z, turn.w))])
 
 
-def base_tf_to_msg(pose_odom: Union[np.ndarray, Sequence[float]], stamp_ns: int, frames: FrameNames,
-                   out: Optional[TFMessage] = None) -> TFMessage:
+def base_tf_to_msg(pose_odom: Union[np.ndarray, Sequence[float]], stamp_ns: int,
+                   frames: FrameNames, out: Optional[TFMessage] = None) -> TFMessage:
     """
     Write the transform ``odom -> base_link``.
 

@@ -7,6 +7,7 @@ from lingbot_world_ros.errors import SpecError, unknown_name
 from lingbot_world_ros.messages.parameters import descriptor_to_msg, set_result_to_msg
 from lingbot_world_ros.settings.parameters import Param, PARAMS
 from lingbot_world_ros.settings.profiles import DEFAULT_PROFILE, is_ros_parameter, load_profile
+from rcl_interfaces.msg import SetParametersResult
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
@@ -47,7 +48,7 @@ def declare(node: Node, params: Iterable[Param],
         _assign(values, param.name, param.check(value, source))
     own = {param.name for param in params}
 
-    def on_set(changes):
+    def on_set(changes: List[Parameter]) -> SetParametersResult:
         try:
             checked = {p.name: PARAMS[p.name].check(p.value, source)
                        for p in changes if p.name in own}
