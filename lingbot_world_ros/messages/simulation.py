@@ -190,7 +190,7 @@ def twist_from_msg(twist: Twist, frame_yaw_rad: float, base_yaw_rad: float,
     if math.hypot(linear.x, linear.y) > limits[0] or abs(angular.z) > limits[1]:
         raise Refusal(OPERATION_FAILED, f'The robot never moves faster than {limits[0]:g} m/s '
                       f'and {limits[1]:g} rad/s.')
-    return se2.rotated([linear.x, linear.y, angular.z], frame_yaw_rad - base_yaw_rad)
+    return se2.rotated(np.array([linear.x, linear.y, angular.z]), frame_yaw_rad - base_yaw_rad)
 
 
 def is_at_rest(twist: Twist) -> bool:

@@ -48,7 +48,7 @@ def covariance_in_odom(start_yaw: float, base_pose_cov: Optional[np.ndarray]) ->
     covariance = np.diag(np.full(6, FIXED_VARIANCE))
     if base_pose_cov is None:
         return covariance
-    R_odom_scene = rotation_from_yaw(-start_yaw)
+    R_odom_scene = rotation_from_yaw(np.asarray(-start_yaw))
     planar = R_odom_scene @ base_pose_cov @ R_odom_scene.T
     covariance[PLANAR] = planar + EXACT_VARIANCE * np.eye(3)
     return covariance

@@ -4,8 +4,8 @@ from typing import Dict, List, Optional, Sequence, Tuple
 
 from lingbot_world_ros.environment import environment
 from lingbot_world_ros.evaluation.metrics import spearman
-from lingbot_world_ros.report import figures, pictures
 from lingbot_world_ros.recording.replay import Verdict
+from lingbot_world_ros.report import figures, pictures
 from lingbot_world_ros.report.compare import Comparer, Comparison
 from lingbot_world_ros.report.gather import Chapter, merged, Recording
 from lingbot_world_ros.report.page import (Block, Chart, Commands, environment_table, Film, Page,

@@ -77,7 +77,8 @@ def compare(scene: str, seen: Observation, real: Observation, variance: np.ndarr
             'variance': np.array([variance[i, 0], variance[i, 1], variance[i, 2:2 + j].mean(),
                                   variance[i, 2 + j:].mean()])}
         if draw:
-            a, b = (o.rgb[i, 0].astype(np.float32) / 255 for o in (seen, real))
+            a, b = (rgb[i, 0].astype(np.float32) / 255 for rgb in (seen.rgb, real.rgb)
+                    if rgb is not None)
             row.update(error=float(np.sqrt(np.mean((a - b) ** 2))), image=b,
                        sensitivity=seen.extra['sensitivity'][i])
         rows.append(row)

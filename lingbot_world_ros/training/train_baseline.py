@@ -13,7 +13,7 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 import time
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import Dict, Iterable, List, Optional, Sequence, Tuple
 
 from lingbot_world_ros.actions.layout import robot_action_layout
 from lingbot_world_ros.errors import SpecError
@@ -75,7 +75,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     torch.backends.cudnn.benchmark = True
     device = torch.device(args.device)
     training, validation = load_episodes(args.data, device)
-    model = make_model().to(device, memory_format=torch.channels_last)
+    model = make_model().to(  # type: ignore[call-overload]  # torch's types lack memory_format
+        device, memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(model.parameters(), args.learning_rate, weight_decay=1e-4)
     run = Run(args.out, args.minutes, args.stop_after, model=model, optimizer=optimizer)
     train(args, run, model, optimizer, training, validation)
@@ -178,7 +179,7 @@ def train_step(model: BaselineModel, optimizer: torch.optim.Optimizer, rgb: torc
 
 
 def imagine(model: BaselineModel, first: torch.Tensor, action: torch.Tensor,
-            frames: Sequence[int]) -> torch.Tensor:
+            frames: Iterable[int]) -> torch.Tensor:
     """Return the imagined images of some frames, (b, len(frames), 3, h, w)."""
     latents = [model.encode(first)]
     for sent in action.unbind(1):

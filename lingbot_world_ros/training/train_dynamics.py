@@ -10,7 +10,7 @@ Resumable: run it again with the same folder. Axes: b batch, t time, j joint, k 
 import argparse
 import copy
 from pathlib import Path
-from typing import Any, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, cast, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 from lingbot_world_ros.models.room.dynamics import (Dynamics, DynamicsSpec, MOTION_SCALE,
                                                     SceneContact)
@@ -149,12 +149,15 @@ class Trainee(torch.nn.Module):
         self.dynamics = Dynamics(spec)
         self.contact = torch.nn.ModuleDict({n: SceneContact(get_scene(n), spec) for n in scenes})
         for name in scenes:
-            self.contact[name].clearance.copy_(maps[f'{name}.clearance'])
+            self._contact_of(name).get_buffer('clearance').copy_(maps[f'{name}.clearance'])
+
+    def _contact_of(self, name: str) -> SceneContact:
+        return cast(SceneContact, self.contact[name])
 
     def rollout(self, names: Sequence[str], batch: Batch,
                 posterior: bool) -> Iterator[Tuple[int, RoomState, Dict[str, Tensor]]]:
         """Yield (t, state after step t, output of step t) from the first true state."""
-        scene, dynamics = merge([self.contact[n].tensors() for n in names]), self.dynamics
+        scene, dynamics = merge([self._contact_of(n).tensors() for n in names]), self.dynamics
         actions = batch['action']
         state = self._first_state(batch)
         b, latent = len(actions), dynamics.spec.latent

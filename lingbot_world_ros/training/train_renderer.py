@@ -10,9 +10,9 @@ Resumable: run it again with the same folder. Axes: b batch, h w image.
 import argparse
 import copy
 from pathlib import Path
-from typing import Any, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, cast, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
-from lingbot_world_ros.models.room.renderer import make_maps, Renderer
+from lingbot_world_ros.models.room.renderer import make_maps, Renderer, SceneMap
 from lingbot_world_ros.progress import progress_bar
 from lingbot_world_ros.training.dataset import load_scene
 from lingbot_world_ros.training.runs import cosine, Run, update_average
@@ -203,13 +203,13 @@ class Trainee(torch.nn.Module):
     def __init__(self, scenes: Iterable[str], fused: Dict[str, Tensor]):
         """Start the maps from the fused distance grids."""
         super().__init__()
-        self.renderer, self.maps = Renderer(), make_maps(scenes)
-        for name in scenes:
-            self.maps[name].sdf.data = fused[f'{name}.sdf'].float()
+        self.renderer, self.maps = Renderer(), make_maps(list(scenes))
+        for name, scene_map in self.maps.items():
+            scene_map.sdf.data = fused[f'{name}.sdf'].float()
 
     def groups(self) -> List[Dict[str, Any]]:
         """Parameter groups with their peak learning rates; the grid moves in metres."""
-        maps = self.maps.values()
+        maps = cast(Iterable[SceneMap], self.maps.values())
         return [{'params': list(self.renderer.parameters()), 'lr': 2e-3},
                 {'params': [p for m in maps for p in m.planes], 'lr': 5e-3},
                 {'params': [p for m in maps for p in m.objects], 'lr': 3e-3},
@@ -218,7 +218,7 @@ class Trainee(torch.nn.Module):
     def render(self, name: str, batch: Batch) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
         """Render a batch of one scene."""
         return self.renderer(batch['pose'], batch['joints'], batch['objects'],
-                             self.maps[name].tensors())
+                             cast(SceneMap, self.maps[name]).tensors())
 
     @torch.no_grad()
     def arm_weight(self, joints: Tensor) -> Tensor:
