@@ -9,6 +9,7 @@ from dataclasses import replace
 import os
 import threading
 import time
+from typing import Optional
 
 from geometry_msgs.msg import Twist, TwistStamped
 from lingbot_world_ros.actions.commands import CommandBuffer, MESSAGE_LENGTH
@@ -26,6 +27,7 @@ from lingbot_world_ros.nodes import qos
 from lingbot_world_ros.nodes.parameter_service import SafeParameterService
 from lingbot_world_ros.nodes.parameters import declare
 from lingbot_world_ros.nodes.start import spin_node
+from lingbot_world_ros.robots.drive import Drive
 from lingbot_world_ros.robots.urdf import read_description, RobotModel
 from lingbot_world_ros.settings.parameters import ACTION_ENCODER
 import numpy as np
@@ -130,19 +132,22 @@ class ActionEncoderNode(Node):
             self.destroy_timer(self._timer)
             self._timer = None
 
-    def begin(self, msg: WorldSpecMsg) -> None:
+    def begin(self, msg: WorldSpecMsg, drive: Optional[Drive] = None) -> None:
         """
         Take over a new world, or forget the commands when the same one starts over.
 
         So it does when only the mode changed; a camera path then goes on where it was.
 
         :param msg: description of the world
+        :param drive: of its robot, where that is known
         :raises SpecError: the world cannot be commanded, or does not fit the robot description,
             ``camera_link`` or ``camera_path``; the world before it stays
         """
         spec = command_spec_from_msg(msg, self._params.cmd_timeout_s, self._limits)
         if self._robot is not None:
             spec = spec.within(self._robot.joint_limits)
+        if drive is not None:
+            spec = spec.driven_by(drive)
         camera = carried_camera_from_msg(msg, self._robot, self._params.camera_link)
         playback, stamp_ns = None, stamp_to_ns(msg.header.stamp)
         if self._path is not None:

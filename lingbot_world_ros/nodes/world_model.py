@@ -200,7 +200,8 @@ class WorldModelNode(LifecycleNode):
             self.sensors = WorldPublishers(self, engine.spec, params)
             observers = [self.sensors, *self._observers]
             if self._encoder is not None:
-                observers.append(_EncoderLink(self._encoder, self.sensors))
+                observers.append(_EncoderLink(self._encoder, self.sensors,
+                                              engine.spec.robot.drive))
             self.session = Session(engine, spec, observers=observers, log=self.get_logger(),
                                    make_world=make_engine)
         except Exception:
@@ -404,11 +405,11 @@ class WorldModelNode(LifecycleNode):
 class _EncoderLink(SessionObserver):
     """Tell the encoder in this process what world begins, before the first step of it."""
 
-    def __init__(self, encoder, sensors):
-        self._encoder, self._sensors = encoder, sensors
+    def __init__(self, encoder, sensors, drive):
+        self._encoder, self._sensors, self._drive = encoder, sensors, drive
 
     def on_reset(self, status):
-        self._encoder.begin(self._sensors.world_spec(status))
+        self._encoder.begin(self._sensors.world_spec(status), self._drive)
 
     on_mode = on_reset
 
