@@ -11,12 +11,14 @@ import shutil
 import sys
 import time
 
+from lingbot_world_ros.engines.registry import KEYS
+
 NAME = 'sim'
 HELP = 'start an imagined world and its ROS topics'
 PAGE, TRUTH = 'page', 'truth'  # what may run beside a world
 PAGE_PATIENCE_S = 20.0
 OVERRIDES = ('engine', 'isolate_engine', 'world', 'scene', 'start_image', 'prompt',
-             'lingbot.checkpoint', 'camera_path', 'seed', 'mode', 'initial_state', 'speed')
+             *KEYS, 'camera_path', 'seed', 'mode', 'initial_state', 'speed')
 
 
 def add_arguments(parser):

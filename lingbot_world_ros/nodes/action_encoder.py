@@ -16,6 +16,7 @@ from lingbot_world_ros.actions.commands import CommandBuffer, MESSAGE_LENGTH
 from lingbot_world_ros.actions.embedding import encode
 from lingbot_world_ros.actions.limits import Limits
 from lingbot_world_ros.actions.playback import CameraPlayback, open_path, require_free_camera
+from lingbot_world_ros.engines.registry import CAMERA_SCALE
 from lingbot_world_ros.errors import shown, SpecError
 from lingbot_world_ros.messages.action_embedding import embedding_to_msg
 from lingbot_world_ros.messages.commands import (joint_command_from_msg, trajectory_from_msg,
@@ -25,7 +26,7 @@ from lingbot_world_ros.messages.world import carried_camera_from_msg, command_sp
 from lingbot_world_ros.msg import ActionEmbedding as ActionEmbeddingMsg, WorldSpec as WorldSpecMsg
 from lingbot_world_ros.nodes import qos
 from lingbot_world_ros.nodes.parameter_service import SafeParameterService
-from lingbot_world_ros.nodes.parameters import declare
+from lingbot_world_ros.nodes.parameters import declare, flat
 from lingbot_world_ros.nodes.start import spin_node
 from lingbot_world_ros.robots.drive import Drive
 from lingbot_world_ros.robots.urdf import read_description, RobotModel
@@ -81,7 +82,7 @@ class ActionEncoderNode(Node):
         self._path = None
         if params.camera_path:
             self._path = open_path(params.camera_path, params.camera_path_metres_per_unit,
-                                   params.lingbot.metres_per_world_unit)
+                                   flat(params)[CAMERA_SCALE])
         self._lock = threading.Lock()  # guards what is below, up to the blank line
         self._buffer = None
         self._camera = self._playback = None
