@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """``lingbot-world doctor``: look at everything a world needs and say what to do about it."""
 from dataclasses import asdict, dataclass
+from functools import partial
 import importlib
 import os
 from pathlib import Path
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 
+from lingbot_world_ros.engines.registry import DEFAULT_ENGINE, EngineEntry, SHIPPED
 from lingbot_world_ros.errors import SpecError
 
 NAME = 'doctor'
@@ -39,7 +41,8 @@ def add_arguments(parser):
     :param parser: argparse parser of this verb
     """
     parser.add_argument('--json', action='store_true', help='print JSON')
-    parser.add_argument('--engine', default='room', help='engine to load and time (default: room)')
+    parser.add_argument('--engine', default=DEFAULT_ENGINE, help='engine to load and time '
+                        f'(default: {DEFAULT_ENGINE})')
 
 
 def run(args) -> int:
@@ -52,7 +55,8 @@ def run(args) -> int:
     checks = (check_python, check_rclpy, check_messages, check_services, check_domain,
               check_middleware, check_dds_profile, check_shared_memory, check_topics,
               check_graph, check_runtime, check_weights, lambda: check_engine(args.engine),
-              check_cores, check_gpu, check_lingbot_world)
+              check_cores, check_gpu,
+              *(partial(check_others, entry) for entry in SHIPPED.values() if entry.checkup))
     findings = []
     for check in checks:
         findings.append(_guarded(check))
@@ -308,19 +312,15 @@ def check_gpu() -> Finding:
     return Finding(OK, 'gpu', query.stdout.strip().replace('\n', '; '))
 
 
-def check_lingbot_world() -> Finding:
-    """What LingBot-World would run with; the embedded world needs none of it."""
-    import importlib.util
-    needed = ('torch', 'transformers', 'tokenizers', 'sentencepiece', 'ftfy')
-    missing = [name for name in needed if importlib.util.find_spec(name) is None]
+def check_others(entry: EngineEntry) -> Finding:
+    """
+    Look for what an engine would run with; the embedded world needs none of it.
+
+    :param entry: of the engine
+    :return: the finding, by the name of the engine
+    """
+    missing = entry.missing()
     if missing:
-        return Finding(OK, 'lingbot_world', f'without {", ".join(missing)}, which the embedded '
-                       'world does not need (docs/lingbot_world.md)')
-    from lingbot_world_ros.models.wan.attention import resolve
-    import torch
-    if not torch.cuda.is_available():
-        return Finding(OK, 'lingbot_world', f'torch {torch.__version__} finds no CUDA GPU: for '
-                       'trying out only (lingbot.device:=cpu)')
-    nf4 = '' if importlib.util.find_spec('bitsandbytes') else '; no bitsandbytes for nf4'
-    return Finding(OK, 'lingbot_world', f'torch {torch.__version__}, attention by '
-                   f'{resolve("auto", "cuda").name}{nf4}')
+        return Finding(OK, entry.name, f'without {", ".join(missing)}, which the embedded '
+                       f'world does not need ({entry.docs})')
+    return Finding(OK, entry.name, entry.told())

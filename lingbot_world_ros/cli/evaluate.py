@@ -2,6 +2,8 @@
 """``lingbot-world evaluate``: score an engine against the reference world."""
 from pathlib import Path
 
+from lingbot_world_ros.engines.registry import DEFAULT_ENGINE
+
 NAME = 'evaluate'
 HELP = 'score imagined rollouts against the reference world'
 
@@ -12,7 +14,8 @@ def add_arguments(parser):
 
     :param parser: argparse parser of this verb
     """
-    parser.add_argument('--engine', default='room', help='room or reference (default: room)')
+    parser.add_argument('--engine', default=DEFAULT_ENGINE, help='to score; it shows the rooms '
+                        f'and the robot of the reference world (default: {DEFAULT_ENGINE})')
     parser.add_argument('--quick', action='store_true',
                         help='a small run of seconds that only shows that everything works')
     parser.add_argument('--sequences', type=int, help='held-out sequences per set (default: 64, '

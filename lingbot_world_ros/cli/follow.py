@@ -2,6 +2,8 @@
 """``lingbot-world follow``: let a simulator do what a running world does, beside it."""
 import os
 
+from lingbot_world_ros.engines.registry import SHIPPED, TRUTH_ENGINE
+
 NAME = 'follow'
 HELP = 'publish the truth beside a running world: another engine does the same, step by step'
 
@@ -12,12 +14,13 @@ def add_arguments(parser):
 
     :param parser: argparse parser of this verb
     """
-    parser.add_argument('--engine', default='reference',
-                        help='that follows: reference (MuJoCo), room or lingbot_world (default: '
-                        'reference)')
+    parser.add_argument('--engine', default=TRUTH_ENGINE,
+                        help=f'that follows: {", ".join(SHIPPED)} or one that another package '
+                        f'registers (default: {TRUTH_ENGINE})')
     parser.add_argument('--namespace', default='', help='namespace of the world')
-    parser.add_argument('--as', dest='below', default='reference', metavar='NAME',
-                        help='put before the topic names of what it sees (default: reference)')
+    parser.add_argument('--as', dest='below', default=TRUTH_ENGINE, metavar='NAME',
+                        help='put before the topic names of what it sees (default: '
+                        f'{TRUTH_ENGINE})')
     parser.add_argument('--reset', action='store_true',
                         help='reset the world if it is past its first step; else the truth begins '
                         'with its next reset')

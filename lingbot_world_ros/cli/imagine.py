@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
     :raises SpecError: for arguments, files or a machine that cannot be used
     """
     from lingbot_world_ros.models.wan.clip_file import check_target, write_clip
-    from lingbot_world_ros.models.wan.spec import FRAME_RATE_HZ
+    from lingbot_world_ros.actions.camera_path import FRAME_RATE_HZ
     from lingbot_world_ros.progress import Progress
     out = check_target(args.out)
     with Progress() as progress:

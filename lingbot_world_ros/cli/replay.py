@@ -71,13 +71,12 @@ def engine_maker(profile: str = 'default',
     :raises SpecError: a parameter cannot be used
     """
     from lingbot_world_ros.engines.registry import make_world
-    from lingbot_world_ros.progress import with_progress
+    from lingbot_world_ros.progress import Loading
     from lingbot_world_ros.settings.parameters import engine_options
     from lingbot_world_ros.settings.profiles import DEFAULT_PROFILE, load_profile, read_assignments
     values = {**load_profile(DEFAULT_PROFILE), **load_profile(profile),
               **read_assignments(assignments)}
-    return lambda name: make_world(name, **with_progress(
-        engine_options({**values, 'engine': name})))
+    return lambda name: make_world(name, **engine_options({**values, 'engine': name}, Loading()))
 
 
 def verify_story(story: Sequence['Segment'], **options: Any) -> int:

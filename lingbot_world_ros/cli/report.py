@@ -3,6 +3,8 @@
 from pathlib import Path
 import time
 
+from lingbot_world_ros.engines.registry import TRUTH_ENGINE
+
 NAME = 'report'
 HELP = 'turn a recorded run or an evaluation into one HTML file'
 PACKAGES = {'matplotlib': 'matplotlib', 'PIL': 'pillow', 'jinja2': 'jinja2', 'tqdm': 'tqdm'}
@@ -20,8 +22,8 @@ def add_arguments(parser):
         'folder or evaluation.json of "lingbot-world evaluate"')
     add('-o', '--output', type=Path, metavar='FILE', help='default: RUN.html beside RUN')
     add('--title', default='', help="default: the recording's name")
-    add('--engine', default='reference', choices=('reference', 'none'),
-        help='world that is taken as the truth; none makes no comparison (default: reference)')
+    add('--engine', default=TRUTH_ENGINE, choices=(TRUTH_ENGINE, 'none'), help='world that is '
+        f'taken as the truth; none makes no comparison (default: {TRUTH_ENGINE})')
     add('--seconds', type=float, default=LIMIT_S, metavar='S', help='sim time of a segment that '
         f'is shown and compared at most (default: {LIMIT_S:g})')
     add('--verify', action='store_true',

@@ -21,12 +21,14 @@ if TYPE_CHECKING:
     from lingbot_world_ros.session.status import SessionStatus
     import numpy as np
 
+from lingbot_world_ros.engines.registry import KEYS
+
 NAME = 'sim'
 HELP = 'start an imagined world and its ROS topics'
 PAGE, TRUTH = 'page', 'truth'  # what may run beside a world
 PAGE_PATIENCE_S = 20.0
 OVERRIDES = ('engine', 'isolate_engine', 'world', 'scene', 'start_image', 'prompt',
-             'lingbot.checkpoint', 'camera_path', 'seed', 'mode', 'initial_state', 'speed')
+             *KEYS, 'camera_path', 'seed', 'mode', 'initial_state', 'speed')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -216,8 +218,9 @@ def _introduce(world: 'WorldModelNode', encoder: 'ActionEncoderNode',
           f'Answers    {" ".join(answered_names(world))}\n'
           f'Drive it   {teleop}    (keyboard, in a second terminal)')
     if shutil.which('ros2'):  # not part of a .venv
-        print(f'           ros2 topic pub -r 10 {topic} geometry_msgs/msg/{twist} "{{{motion}}}"\n'
-              f'           ros2 topic pub -1 {joints} sensor_msgs/msg/JointState '
+        print(f'           ros2 topic pub -r 10 {topic} geometry_msgs/msg/{twist} "{{{motion}}}"')
+    if shutil.which('ros2') and spec.joints:
+        print(f'           ros2 topic pub -1 {joints} sensor_msgs/msg/JointState '
               f'"{{name: [{spec.joints[0].name}], position: [0.5]}}"')
 
 

@@ -2,7 +2,7 @@
 """
 Truth beside imagination as a moving picture: the same commands, open loop from the same start.
 
-    python -m lingbot_world_ros.training.animate --out docs/images/imagination.webp
+    python -m lingbot_world_ros.evaluation.animate --out docs/images/imagination.webp
 
 Needs OpenCV 4.11 or later (WebP, GIF or PNG by the name's ending) and MuJoCo.
 """
@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 
 import cv2
-from lingbot_world_ros.engines.registry import make_world
+from lingbot_world_ros.engines.registry import DEFAULT_ENGINE, make_world, TRUTH_ENGINE
 from lingbot_world_ros.evaluation.command_sequences import command_sequence
 from lingbot_world_ros.progress import progress_bar
 import numpy as np
@@ -26,7 +26,7 @@ def main(argv=None):
     parser.add_argument('--seconds', type=float, default=8.0, help='per scene')
     parser.add_argument('--seed', type=int, default=SEED)
     args = parser.parse_args(argv)
-    worlds = [make_world('reference'), make_world('room')]
+    worlds = [make_world(TRUTH_ENGINE), make_world(DEFAULT_ENGINE)]
     frames = [frame for scene in progress_bar(worlds[1].spec.scenes, unit=' scenes')
               for frame in drive(worlds, scene, args.seed, args.seconds)]
     animation = cv2.Animation()

@@ -15,7 +15,8 @@ import time
 from typing import Any, Tuple
 
 import cv2
-from lingbot_world_ros.engines.registry import make_world
+from lingbot_world_ros.engines.registry import (comparable_engines, DEFAULT_ENGINE, make_world,
+                                                TRUTH_ENGINE)
 from lingbot_world_ros.errors import SpecError, unknown_name
 from lingbot_world_ros.evaluation import metrics
 from lingbot_world_ros.evaluation.command_fidelity import command_fidelity
@@ -58,7 +59,7 @@ TARGETS = tuple(
 class EvaluationSpec:
     """What to evaluate and how much of it."""
 
-    engine: str = 'room'
+    engine: str = DEFAULT_ENGINE
     num_sequences: int = 64  # per set, rounded up to the same number in every scene
     num_sets: int = 3
     horizons: Tuple[int, ...] = HORIZONS
@@ -99,13 +100,13 @@ def evaluate(spec: EvaluationSpec, cache, progress=None) -> tuple:
     :raises SpecError: unknown engine, missing package or weights, engine with longer steps
     """
     started = time.monotonic()
-    if spec.engine not in ('room', 'reference'):
-        raise unknown_name('engine', spec.engine, ('room', 'reference'))
+    if spec.engine not in comparable_engines():
+        raise unknown_name('engine', spec.engine, comparable_engines())
     world = make_world(spec.engine, batch_size=spec.batch_size)
     if world.spec.frames_per_step != 1:
         raise SpecError(f'Engine {spec.engine!r} makes {world.spec.frames_per_step} frames per '
                         'step; this evaluation compares frame by frame and takes engines of 1.')
-    reference = make_world('reference', batch_size=spec.batch_size, arm_mask=True)
+    reference = make_world(TRUTH_ENGINE, batch_size=spec.batch_size, arm_mask=True)
     tell = progress or (lambda what, frames: None)
     rollouts = [_run_set(spec, i, world, reference, cache, tell) for i in range(spec.num_sets)]
     scores = _score_sets(spec, rollouts, tell)
@@ -157,7 +158,7 @@ def _run_set(spec, index, world, reference, cache, tell):
 @lru_cache(maxsize=1)
 def _baseline(path):
     try:
-        from lingbot_world_ros.training.baseline import BaselineWorld
+        from lingbot_world_ros.evaluation.baseline_world import BaselineWorld
     except ImportError as error:
         raise SpecError(f'The baseline needs the Python package {error.name!r}: '
                         f'pip install torch safetensors.') from error

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Optional, Tuple
 
 from lingbot_world_ros.engines.interface import Observation, WorldSpec
+from lingbot_world_ros.engines.registry import TRUTH_ENGINE
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.evaluation.command_sequences import command_sequences
 import numpy as np
@@ -227,7 +228,7 @@ def true_rollout(world, batch_size: int, held_out: HeldOutSet, frames, cache,
                 if getattr(made, f.name) is not None}
 
     settings = {'what': 'truth', 'set': asdict(held_out), 'frames': list(frames),
-                'reference': reference_fingerprint(world.spec)}
+                TRUTH_ENGINE: reference_fingerprint(world.spec)}
     return Rollout(**load_or_make(cache, settings, make))
 
 
@@ -251,6 +252,6 @@ def mean_images(world, batch_size: int, scenes, num_states: int, cache) -> np.nd
         return np.round(np.mean(views, 0)).astype(np.uint8)
 
     settings = {'what': 'mean', 'scenes': list(scenes), 'states': num_batches * batch_size,
-                'reference': reference_fingerprint(world.spec)}
+                TRUTH_ENGINE: reference_fingerprint(world.spec)}
     return load_or_make(cache, settings,
                         lambda: {'rgb': np.stack([mean_image(s) for s in scenes])})['rgb']

@@ -25,18 +25,20 @@ def twist_from_msg(msg: Union[Twist, TwistStamped]) -> Tuple[Vector, Vector, int
     return (linear.x, linear.y, linear.z), (angular.x, angular.y, angular.z), stamp_ns
 
 
-def twist_to_msg(v_mps: float, w_radps: float,
-                 stamped: bool = False) -> Union[Twist, TwistStamped]:
+def twist_to_msg(v_mps: float, w_radps: float, stamped: bool = False,
+                 lateral_mps: float = 0.0) -> Union[Twist, TwistStamped]:
     """
     Write a base velocity.
 
     :param v_mps: forward
     :param w_radps: turn, left positive
     :param stamped: make a TwistStamped (stamp 0: now)
+    :param lateral_mps: to the left
     :return: geometry_msgs/Twist or TwistStamped
     """
     twist = Twist()
-    twist.linear.x, twist.angular.z = float(v_mps), float(w_radps)
+    twist.linear.x, twist.linear.y = float(v_mps), float(lateral_mps)
+    twist.angular.z = float(w_radps)
     if not stamped:
         return twist
     msg = TwistStamped(twist=twist)

@@ -3,7 +3,7 @@
 from math import isfinite, isnan, pi
 from typing import Any, List, Optional
 
-from lingbot_world_ros.actions.layout import ANGULAR, LINEAR, velocity_name
+from lingbot_world_ros.actions.layout import ANGULAR, LATERAL, LINEAR, velocity_name
 from lingbot_world_ros.errors import quoted, SpecError
 from lingbot_world_ros.messages.frames import planar_pose_from_msg
 from lingbot_world_ros.messages.stamps import stamp_to_ns
@@ -45,6 +45,7 @@ def world(spec: WorldSpecMsg) -> dict:
         'width': spec.width, 'height': spec.height, 'frame_rate_hz': finite(spec.frame_rate),
         'frames_per_step': spec.frames_per_step, 'step_dt_s': finite(spec.step_dt),
         'linear_max_mps': finite(highest.get(LINEAR), 0.0),
+        'lateral_max_mps': finite(highest.get(LATERAL), 0.0),
         'angular_max_radps': finite(highest.get(ANGULAR), 0.0), 'joints': joints,
         'has_depth': spec.has_depth, 'takes_text': spec.takes_text,
         'takes_images': spec.takes_images, 'prompt': '',

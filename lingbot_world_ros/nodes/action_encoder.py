@@ -18,6 +18,7 @@ from lingbot_world_ros.actions.commands import CommandBuffer, MESSAGE_LENGTH, Ta
 from lingbot_world_ros.actions.embedding import ActionEmbedding, CarriedCamera, encode
 from lingbot_world_ros.actions.limits import Limits
 from lingbot_world_ros.actions.playback import CameraPlayback, open_path, require_free_camera
+from lingbot_world_ros.engines.registry import CAMERA_SCALE
 from lingbot_world_ros.errors import shown, SpecError
 from lingbot_world_ros.messages.action_embedding import embedding_to_msg
 from lingbot_world_ros.messages.commands import (joint_command_from_msg, trajectory_from_msg,
@@ -27,8 +28,9 @@ from lingbot_world_ros.messages.world import carried_camera_from_msg, command_sp
 from lingbot_world_ros.msg import ActionEmbedding as ActionEmbeddingMsg, WorldSpec as WorldSpecMsg
 from lingbot_world_ros.nodes import qos
 from lingbot_world_ros.nodes.parameter_service import SafeParameterService
-from lingbot_world_ros.nodes.parameters import declare
+from lingbot_world_ros.nodes.parameters import declare, flat
 from lingbot_world_ros.nodes.start import spin_node
+from lingbot_world_ros.robots.drive import Drive
 from lingbot_world_ros.robots.urdf import read_description, RobotModel
 from lingbot_world_ros.settings.parameters import ACTION_ENCODER
 import numpy as np
@@ -85,7 +87,7 @@ class ActionEncoderNode(Node):
         self._path: Optional[CameraPath] = None
         if params.camera_path:
             self._path = open_path(params.camera_path, params.camera_path_metres_per_unit,
-                                   params.lingbot.metres_per_world_unit)
+                                   flat(params)[CAMERA_SCALE])
         self._lock = threading.Lock()  # guards what is below, up to the blank line
         self._buffer: Optional[CommandBuffer] = None
         self._camera: Optional[CarriedCamera] = None  # there when the buffer is
@@ -139,19 +141,22 @@ class ActionEncoderNode(Node):
             self.destroy_timer(self._timer)
             self._timer = None
 
-    def begin(self, msg: WorldSpecMsg) -> None:
+    def begin(self, msg: WorldSpecMsg, drive: Optional[Drive] = None) -> None:
         """
         Take over a new world, or forget the commands when the same one starts over.
 
         So it does when only the mode changed; a camera path then goes on where it was.
 
         :param msg: description of the world
+        :param drive: of its robot, where that is known
         :raises SpecError: the world cannot be commanded, or does not fit the robot description,
             ``camera_link`` or ``camera_path``; the world before it stays
         """
         spec = command_spec_from_msg(msg, self._params.cmd_timeout_s, self._limits)
         if self._robot is not None:
             spec = spec.within(self._robot.joint_limits)
+        if drive is not None:
+            spec = spec.driven_by(drive)
         camera = carried_camera_from_msg(msg, self._robot, self._params.camera_link)
         playback, stamp_ns = None, stamp_to_ns(msg.header.stamp)
         if self._path is not None:

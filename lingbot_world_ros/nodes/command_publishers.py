@@ -64,12 +64,12 @@ class CommandPublishers:
                 self._twist = self._node.create_publisher(kind, self._cmd_vel, qos.NEWEST)
             return self._twist is not None
 
-    def twist(self, linear_mps: float, angular_radps: float) -> None:
-        """Publish a base velocity; nothing happens while nobody listens."""
+    def twist(self, v_x: float, v_y: float, w_z: float) -> None:
+        """Publish a base velocity [m/s, rad/s]; nothing happens while nobody listens."""
         with self._lock:
             if self._twist is not None:
-                self._twist.publish(twist_to_msg(linear_mps, angular_radps, self._stamped))
-                self._moves = bool(linear_mps or angular_radps)
+                self._twist.publish(twist_to_msg(v_x, w_z, self._stamped, v_y))
+                self._moves = bool(v_x or v_y or w_z)
 
     def _part(self) -> None:
         """Drop the publisher; whoever heard it to the last must not go on moving."""

@@ -9,7 +9,7 @@ from copy import deepcopy
 from functools import partial
 
 from diagnostic_msgs.msg import DiagnosticArray
-from lingbot_world_ros.engines.registry import make_world
+from lingbot_world_ros.engines.registry import engine_entry, make_world, TRUTH_ENGINE
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.messages.diagnostics import entry_to_msg, OK, WARN
 from lingbot_world_ros.messages.encodings import rgb_from_msg
@@ -24,8 +24,7 @@ from lingbot_world_ros.recording.comparison import Comparison
 from lingbot_world_ros.recording.follow import Follower
 from lingbot_world_ros.session.frame import Frame
 from lingbot_world_ros.session.observer import SessionObserver
-from lingbot_world_ros.settings.parameters import (engine_options, LINGBOT_ENGINE, PREFIX,
-                                                   WORLD_MODEL)
+from lingbot_world_ros.settings.parameters import engine_options, WORLD_MODEL
 from nav_msgs.msg import Odometry
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
@@ -46,7 +45,7 @@ LATE_S = 1.0  # of sim time; further behind is told as a warning
 class FollowerNode(Node):
     """Wire ``world_spec``, ``world_status``, ``odom`` to a follower, its frames to topics."""
 
-    def __init__(self, engine=None, *, name: str = 'reference', below: str = 'reference',
+    def __init__(self, engine=None, *, name: str = TRUTH_ENGINE, below: str = TRUTH_ENGINE,
                  reset: bool = False, **node_args):
         """
         Make the engine and wait for a world.
@@ -67,15 +66,15 @@ class FollowerNode(Node):
             raise
 
     def _set_up(self, engine, name, below):
-        self.params = declare(self, [p for p in WORLD_MODEL if p.name in USED
-                                     or p.name.startswith(('topics.', 'frames.', PREFIX))])
+        own = [p for p in WORLD_MODEL if p.name in USED
+               or p.name.startswith(('topics.', 'frames.'))]
+        self.params = declare(self, [*own, *engine_entry(name).table()])
         if not below:
             raise SpecError("The prefix is empty, so the truth would be published as the world's "
                             'own; name another, for example reference.')
         for topic in (f'{below}/odom', 'world_spec'):
             qos.topic_name(self, topic)
-        options = (engine_options({**flat(self.params), 'engine': name})
-                   if name == LINGBOT_ENGINE else {})
+        options = engine_options({**flat(self.params), 'engine': name})
         make_engine = engine or partial(make_world, name, **options)
         world = make_engine()
         self.comparison = Comparison()

@@ -22,6 +22,7 @@ from lingbot_world_ros.nodes.command_publishers import CommandPublishers
 from lingbot_world_ros.nodes.parameter_service import SafeParameterService
 from lingbot_world_ros.nodes.parameters import declare
 from lingbot_world_ros.nodes.world_client import WorldClient
+from lingbot_world_ros.robots.drive import steered
 from lingbot_world_ros.robots.urdf import RobotModel
 from lingbot_world_ros.settings.parameters import VIEW
 from lingbot_world_ros.view.link import link_of, LOST_S, Signs
@@ -65,6 +66,7 @@ class ViewNode(Node):
         self.params = declare(self, VIEW)
         topics = self.params.topics
         self.on_picture = lambda kind, stamp_s, jpeg: None
+        self._max_curvature = None  # 1/m; of robots that turn on the spot
         self._commands = CommandPublishers(self, topics.cmd_vel, topics.joint_command)
         self._client = WorldClient(self, self.params.service_prefix, topics.prompt)
         self._names = self._topic_names()
@@ -114,10 +116,13 @@ class ViewNode(Node):
         """Publish velocities; see ``view.server.Robot``."""
         world = self._world
         speeds = {joint['name']: joint['speed_max'] for joint in world['joints']}
-        base = bool(drive.linear or drive.angular)
+        v_x, v_y = drive.linear * world['linear_max_mps'], drive.lateral * world['lateral_max_mps']
+        w_z = drive.angular * world['angular_max_radps']
+        if world['max_curvature'] is not None:
+            w_z = float(steered(v_x, w_z, world['max_curvature']))
+        base = bool(v_x or v_y or w_z)
         if base or self._base_asked:
-            self._commands.twist(drive.linear * world['linear_max_mps'],
-                                 drive.angular * world['angular_max_radps'])
+            self._commands.twist(v_x, v_y, w_z)
         joints = {name: share for name, share in drive.joints.items() if share and name in speeds}
         names = sorted(self._asks_moving | set(joints))
         if names:
@@ -139,7 +144,7 @@ class ViewNode(Node):
         """Publish zero once; see ``view.server.Robot``."""
         names = sorted(self._asks_moving | self._on_their_way)
         if self._base_asked or everything:
-            self._commands.twist(0.0, 0.0)
+            self._commands.twist(0.0, 0.0, 0.0)
         if names:
             self._commands.joint_velocities(names, [0.0] * len(names))
         self._base_asked, self._asks_moving, self._on_their_way = False, set(), set()
@@ -330,7 +335,7 @@ class ViewNode(Node):
             'namespace': self.get_namespace(), 'domain': self.context.get_domain_id(),
             'topics': {**named, **self._commands.topics}, 'worlds': self._worlds,
             'modes': list(MODES), 'depth_far_m': FAR_M,
-            'has_truth': bool(self._there.get('truth')),
+            'has_truth': bool(self._there.get('truth')), 'max_curvature': self._max_curvature,
             'can': {**self._client.can(), 'prompt': spec is not None and spec.takes_text}}
         return {**told, **(self._describe_unknown() if spec is None else page.world(spec))}
 
@@ -344,7 +349,7 @@ class ViewNode(Node):
                 (limits.low, limits.high, min(limits.speed, own.joint_velocity)))))
         return {
             **page.NO_WORLD, 'joints': joints, 'linear_max_mps': own.linear_velocity_mps,
-            'angular_max_radps': own.angular_velocity_radps,
+            'lateral_max_mps': 0.0, 'angular_max_radps': own.angular_velocity_radps,
             'width': getattr(image, 'width', 0), 'height': getattr(image, 'height', 0),
             'has_depth': self.count_publishers(self._names['depth'][1]) > 0}
 

@@ -14,7 +14,7 @@ import traceback
 from lingbot_world_ros.actions.commands import MESSAGE_LENGTH
 from lingbot_world_ros.actions.playback import require_free_camera
 from lingbot_world_ros.engines.isolated import IsolatedWorld
-from lingbot_world_ros.engines.registry import make_world
+from lingbot_world_ros.engines.registry import engine_entry, make_world
 from lingbot_world_ros.errors import shown, SpecError, unknown_name
 from lingbot_world_ros.messages.action_embedding import embedding_from_msg
 from lingbot_world_ros.messages.encodings import rgb_from_msg
@@ -22,11 +22,11 @@ from lingbot_world_ros.msg import ActionEmbedding as ActionEmbeddingMsg
 from lingbot_world_ros.nodes import qos
 from lingbot_world_ros.nodes.newest import NewestOnly
 from lingbot_world_ros.nodes.parameter_service import SafeParameterService
-from lingbot_world_ros.nodes.parameters import declare, flat
+from lingbot_world_ros.nodes.parameters import declare, flat, given_values
 from lingbot_world_ros.nodes.simulation_services import SimulationServices
 from lingbot_world_ros.nodes.start import spin_node
 from lingbot_world_ros.nodes.world_publishers import WorldPublishers
-from lingbot_world_ros.progress import with_progress
+from lingbot_world_ros.progress import Loading
 from lingbot_world_ros.session.observer import SessionObserver
 from lingbot_world_ros.session.session import Session, SessionSpec
 from lingbot_world_ros.session.states import Mode, State
@@ -68,7 +68,9 @@ class WorldModelNode(LifecycleNode):
         SafeParameterService(self)
         self._made_s = time.monotonic()
         self.params = declare(self, WORLD_MODEL, self.on_parameter)
-        options = {} if world else with_progress(engine_options(flat(self.params)))
+        declare(self, engine_entry(self.params.engine).table(), values=self.params)
+        options = {} if world else engine_options({**given_values(self), **flat(self.params)},
+                                                  Loading())
         self._make_engine = world or partial(make_world, self.params.engine, **options)
         self._checkpoint = options.get('checkpoint', '')
         self._encoder, self._given, self._observers = encoder, definition, observers
@@ -200,7 +202,8 @@ class WorldModelNode(LifecycleNode):
             self.sensors = WorldPublishers(self, engine.spec, params)
             observers = [self.sensors, *self._observers]
             if self._encoder is not None:
-                observers.append(_EncoderLink(self._encoder, self.sensors))
+                observers.append(_EncoderLink(self._encoder, self.sensors,
+                                              engine.spec.robot.drive))
             self.session = Session(engine, spec, observers=observers, log=self.get_logger(),
                                    make_world=make_engine)
         except Exception:
@@ -404,11 +407,11 @@ class WorldModelNode(LifecycleNode):
 class _EncoderLink(SessionObserver):
     """Tell the encoder in this process what world begins, before the first step of it."""
 
-    def __init__(self, encoder, sensors):
-        self._encoder, self._sensors = encoder, sensors
+    def __init__(self, encoder, sensors, drive):
+        self._encoder, self._sensors, self._drive = encoder, sensors, drive
 
     def on_reset(self, status):
-        self._encoder.begin(self._sensors.world_spec(status))
+        self._encoder.begin(self._sensors.world_spec(status), self._drive)
 
     on_mode = on_reset
 

@@ -11,7 +11,7 @@ from typing import Callable, Dict, List, Optional
 
 import cv2
 from lingbot_world_ros.actions.layout import ANGULAR, LINEAR, twists_of
-from lingbot_world_ros.engines.registry import make_world
+from lingbot_world_ros.engines.registry import make_world, TRUTH_ENGINE
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.evaluation import metrics
 from lingbot_world_ros.evaluation.rollouts import mean_images
@@ -91,7 +91,7 @@ class Comparer:
     """
 
     recording: Recording
-    truth_engine: str = 'reference'
+    truth_engine: str = TRUTH_ENGINE
     make_engine: Callable = make_world
     world_path: str = ''
     limit_s: float = 120.0

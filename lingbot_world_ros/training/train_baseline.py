@@ -17,9 +17,9 @@ from typing import Dict, Iterable, List, Optional, Sequence, Tuple
 
 from lingbot_world_ros.actions.layout import robot_action_layout
 from lingbot_world_ros.errors import SpecError
+from lingbot_world_ros.models.baseline.network import BaselineModel, BaselineSpec, save_baseline
 from lingbot_world_ros.progress import progress_bar
 from lingbot_world_ros.robots.load import load_robot
-from lingbot_world_ros.training.baseline import BaselineModel, BaselineSpec, save_baseline
 from lingbot_world_ros.training.dataset import load_scene
 from lingbot_world_ros.training.runs import cosine, Run
 import numpy as np

@@ -23,11 +23,12 @@ class Drive:
     linear: float
     angular: float
     joints: Mapping[str, float]
+    lateral: float = 0.0  # to the left, of a robot that strafes
 
     @property
     def is_stop(self) -> bool:
         """Whether nothing shall move."""
-        return not (self.linear or self.angular or any(self.joints.values()))
+        return not (self.linear or self.angular or self.lateral or any(self.joints.values()))
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,8 @@ def _drive(content):
     if not isinstance(joints, dict) or len(joints) > MAX_JOINTS:
         raise SpecError(f'drive: joints is no object of at most {MAX_JOINTS} numbers.')
     return Drive(_number(content, 'linear', 1.0), _number(content, 'angular', 1.0),
-                 {name: _number(joints, name, 1.0) for name in joints})
+                 {name: _number(joints, name, 1.0) for name in joints},
+                 _number(content, 'lateral', 1.0) if 'lateral' in content else 0.0)
 
 
 def _joint(content):

@@ -9,11 +9,7 @@ Axes: b batch, t frames, z latent, a action, c channel, h w image.
 from dataclasses import asdict, dataclass
 import json
 
-from lingbot_world_ros.actions.layout import robot_action_layout
-from lingbot_world_ros.engines.interface import Observation, WorldSpec
 from lingbot_world_ros.errors import SpecError
-from lingbot_world_ros.robots.load import load_robot
-import numpy as np
 import torch
 from torch import nn, Tensor
 
@@ -166,45 +162,3 @@ def load_baseline(path) -> BaselineModel:
         raise SpecError(f'Cannot read the baseline {path}: {error}. Expected a file that '
                         'python -m lingbot_world_ros.training.train_baseline wrote.') from error
     return model.eval()
-
-
-class BaselineWorld:
-    """The baseline as a world to roll out: knows images only, starts from a true one."""
-
-    def __init__(self, path):
-        """
-        Load the weights.
-
-        :param path: safetensors file of ``save_baseline``
-        """
-        self.model = load_baseline(path)
-        robot = load_robot()
-        self.spec = WorldSpec(engine='baseline', model=str(path), scenes=(), robot=robot,
-                              action=robot_action_layout(robot))
-        self._latent = None
-
-    @torch.inference_mode()
-    def reset_from(self, rgb: np.ndarray) -> Observation:
-        """
-        Start from images.
-
-        :param rgb: (b, h, w, 3) uint8
-        :return: their reconstruction, without any state
-        """
-        image = torch.from_numpy(np.ascontiguousarray(rgb)).permute(0, 3, 1, 2).float() / 255
-        self._latent = self.model.encode(image)
-        return self._observe(True)
-
-    @torch.inference_mode()
-    def step(self, actions: np.ndarray, render: bool = True) -> Observation:
-        """Advance one frame; see ``WorldModel.step``. There is no state to return."""
-        self._latent = self.model.advance(self._latent, torch.from_numpy(
-            np.ascontiguousarray(actions[:, 0], np.float32)))
-        return self._observe(render)
-
-    def _observe(self, render):
-        rgb = None
-        if render:
-            image = self.model.decode(self._latent).clamp(0, 1) * 255 + 0.5
-            rgb = image.to(torch.uint8).permute(0, 2, 3, 1)[:, None].numpy()
-        return Observation(rgb, *[None] * 6)
