@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The baseline as a world to roll out. Needs torch."""
+from pathlib import Path
+from typing import Any, Union
+
 from lingbot_world_ros.actions.layout import robot_action_layout
 from lingbot_world_ros.engines.interface import Observation, WorldSpec
 from lingbot_world_ros.models.baseline.network import load_baseline
@@ -11,7 +14,7 @@ import torch
 class BaselineWorld:
     """Knows images only, and starts from a true one."""
 
-    def __init__(self, path):
+    def __init__(self, path: Union[str, Path]):
         """
         Load the weights.
 
@@ -21,7 +24,7 @@ class BaselineWorld:
         robot = load_robot()
         self.spec = WorldSpec(engine='baseline', model=str(path), scenes=(), robot=robot,
                               action=robot_action_layout(robot))
-        self._latent = None
+        self._latent: torch.Tensor  # since reset_from
 
     @torch.inference_mode()
     def reset_from(self, rgb: np.ndarray) -> Observation:
@@ -42,9 +45,10 @@ class BaselineWorld:
             np.ascontiguousarray(actions[:, 0], np.float32)))
         return self._observe(render)
 
-    def _observe(self, render):
+    def _observe(self, render: bool) -> Observation:
         rgb = None
         if render:
             image = self.model.decode(self._latent).clamp(0, 1) * 255 + 0.5
             rgb = image.to(torch.uint8).permute(0, 2, 3, 1)[:, None].numpy()
-        return Observation(rgb, *[None] * 6)
+        unknown: Any = None
+        return Observation(rgb, *[unknown] * 6)

@@ -50,8 +50,8 @@ def rollouts(weights: Path, sequences: int, images: bool) -> List[Row]:
     for number, scene in enumerate(imagined.spec.scenes):
         seeds = CALIBRATION_SEED + 1000 * number + np.arange(sequences)
         commands = command_sequences(imagined.spec.robot, sequences, max(FRAMES), int(seeds[0]))
-        imagined.reset(scene, seeds, render=False)
-        truth.reset(scene, seeds, render=False)
+        imagined.reset(scene, seeds.tolist(), render=False)
+        truth.reset(scene, seeds.tolist(), render=False)
         for t in progress_bar(range(max(FRAMES)), desc=scene, mininterval=5):
             draw = images and t + 1 in FRAMES
             seen = imagined.step(commands[:, t:t + 1], render=draw)

@@ -133,7 +133,7 @@ def make_model() -> BaselineModel:
     layout = robot_action_layout(robot)
     model = BaselineModel(BaselineSpec(robot.camera.width_px, robot.camera.height_px,
                                        len(layout.dims)))
-    model.action_scale.copy_(torch.from_numpy(layout.high))
+    model.get_buffer('action_scale').copy_(torch.from_numpy(layout.high))
     return model
 
 

@@ -8,6 +8,8 @@ Axes: b batch, t frames, z latent, a action, c channel, h w image.
 """
 from dataclasses import asdict, dataclass
 import json
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Tuple, Union
 
 from lingbot_world_ros.errors import SpecError
 import torch
@@ -24,24 +26,26 @@ class BaselineSpec:
     height_px: int
     action_dim: int
     latent_dim: int = 256
-    channels: tuple = (32, 64, 128, 192)
+    channels: Tuple[int, ...] = (32, 64, 128, 192)
     squeezed_channels: int = 48
     hidden_dim: int = 512
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Refuse images that the encoder would squeeze to nothing."""
         if min(self.width_px, self.height_px) < 2 * STRIDE:
             raise SpecError(f'The baseline needs images of at least {2 * STRIDE} pixels '
                             f'each way, got {self.width_px}x{self.height_px}.')
 
     @property
-    def grid(self) -> tuple:
+    def grid(self) -> Tuple[int, int]:
         """Rows and columns of the coarsest feature map."""
         return -(-self.height_px // STRIDE), -(-self.width_px // STRIDE)
 
 
 class BaselineModel(nn.Module):
     """``z[t+1] = norm(z[t] + f(z[t], a[t]))``, image = decode(z)."""
+
+    action_scale: Tensor
 
     def __init__(self, spec: BaselineSpec):
         """Build the three parts; actions are scaled by the limits the model remembers."""
@@ -94,20 +98,21 @@ class BaselineModel(nn.Module):
         :param actions: (b, t, a)
         :return: (b, t + 1, 3, h, w)
         """
-        latents = [self.encode(rgb)]
+        steps = [self.encode(rgb)]
         for action in actions.unbind(1):
-            latents.append(self.advance(latents[-1], action))
-        latents = torch.stack(latents, 1)
+            steps.append(self.advance(steps[-1], action))
+        latents = torch.stack(steps, 1)
         return self.decode(latents.flatten(0, 1)).unflatten(0, latents.shape[:2])
 
 
-def _normalised(z):
+def _normalised(z: Tensor) -> Tensor:
     """Keep latents on a sphere: a rollout of minutes cannot run away."""
     return nn.functional.layer_norm(z, z.shape[-1:])
 
 
-def _encoder(spec, flat):
-    layers, before = [], 3
+def _encoder(spec: BaselineSpec, flat: int) -> nn.Sequential:
+    layers: List[nn.Module] = []
+    before = 3
     for channels in spec.channels:
         layers += [nn.Conv2d(before, channels, 4, 2, 1), nn.GroupNorm(8, channels), nn.SiLU()]
         before = channels
@@ -116,11 +121,11 @@ def _encoder(spec, flat):
     return nn.Sequential(*layers)
 
 
-def _decoder(spec, flat):
+def _decoder(spec: BaselineSpec, flat: int) -> nn.Sequential:
     before = spec.channels[-1]
-    layers = [nn.Linear(spec.latent_dim, flat),
-              nn.Unflatten(1, (spec.squeezed_channels, *spec.grid)),
-              nn.Conv2d(spec.squeezed_channels, before, 1), nn.SiLU()]
+    layers: List[nn.Module] = [
+        nn.Linear(spec.latent_dim, flat), nn.Unflatten(1, (spec.squeezed_channels, *spec.grid)),
+        nn.Conv2d(spec.squeezed_channels, before, 1), nn.SiLU()]
     for channels in (*spec.channels[-2::-1], spec.channels[0] // 2):
         layers += [nn.Upsample(scale_factor=2, mode='nearest'),
                    nn.Conv2d(before, channels, 3, 1, 1), nn.GroupNorm(8, channels), nn.SiLU(),
@@ -129,7 +134,8 @@ def _decoder(spec, flat):
     return nn.Sequential(*layers, nn.Conv2d(before, 3, 3, 1, 1))
 
 
-def save_baseline(model: BaselineModel, path, info=None) -> None:
+def save_baseline(model: BaselineModel, path: Union[str, Path],
+                  info: Optional[Dict[str, Any]] = None) -> None:
     """
     Write weights and sizes into one safetensors file.
 
@@ -143,7 +149,7 @@ def save_baseline(model: BaselineModel, path, info=None) -> None:
                                    'info': json.dumps(info or {})})
 
 
-def load_baseline(path) -> BaselineModel:
+def load_baseline(path: Union[str, Path]) -> BaselineModel:
     """
     Read what ``save_baseline`` wrote.
 
