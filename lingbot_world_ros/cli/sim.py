@@ -13,6 +13,8 @@ import sys
 import time
 from typing import Any, Dict, List, Mapping, Sequence, TYPE_CHECKING
 
+from lingbot_world_ros.engines.registry import KEYS
+
 if TYPE_CHECKING:
     from lingbot_world_ros.engines.interface import WorldSpec
     from lingbot_world_ros.nodes.action_encoder import ActionEncoderNode
@@ -20,8 +22,6 @@ if TYPE_CHECKING:
     from lingbot_world_ros.processes import Companions
     from lingbot_world_ros.session.status import SessionStatus
     import numpy as np
-
-from lingbot_world_ros.engines.registry import KEYS
 
 NAME = 'sim'
 HELP = 'start an imagined world and its ROS topics'

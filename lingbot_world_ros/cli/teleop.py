@@ -1,11 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """``lingbot-world teleop``: drive base and arm of a running world from the keyboard."""
+import argparse
 from math import inf, isfinite
 import os
 import shutil
 import sys
 import time
-from typing import Sequence
+from typing import Sequence, TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lingbot_world_ros.nodes.teleop import TeleopNode
+    import numpy as np
 
 NAME = 'teleop'
 HELP = 'drive a running world from the keyboard, base and arm'
@@ -14,7 +19,7 @@ PATIENCE_S = 5.0
 QUIT_KEYS = ('x', 'escape', '\x03', '\x04')
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """
     Describe the arguments.
 
@@ -26,7 +31,7 @@ def add_arguments(parser):
                         'asked for only while it drives')
 
 
-def run(args) -> int:
+def run(args: argparse.Namespace) -> int:
     """
     Read keys and publish commands until x, Esc or Ctrl-C.
 
@@ -73,11 +78,11 @@ def _help(joint_names: Sequence[str], strafes: bool, steers: bool) -> str:
     return '\n'.join(lines)
 
 
-def _drive(node, max_curvature: float) -> None:
+def _drive(node: 'TeleopNode', max_curvature: float) -> None:
     """Publish while keys are fresh, one zero when they are not any more, then nothing."""
     from lingbot_world_ros.actions.keyboard import KeyDrive, split_keys
-    drive = KeyDrive(node.linear_mps, node.angular_radps, node.joint_speeds, node.lateral_mps,
-                     max_curvature)
+    drive = KeyDrive(node.linear_mps, node.angular_radps, node.joint_speeds.tolist(),
+                     node.lateral_mps, max_curvature)
     moving = (False, False)
     with _RawTerminal() as terminal:
         while True:
@@ -101,7 +106,7 @@ def _drive(node, max_curvature: float) -> None:
             node.send_joints(joints * 0.0)
 
 
-def _asked(scale: float, base: Sequence[float], joints: Sequence[float], strafes: bool) -> str:
+def _asked(scale: float, base: Sequence[float], joints: 'np.ndarray', strafes: bool) -> str:
     """Say what the keys ask for, on one line."""
     v_x, v_y, w_z = base
     sideways = f'left {v_y:+.2f} m/s  ' if strafes else ''
@@ -113,7 +118,7 @@ def _asked(scale: float, base: Sequence[float], joints: Sequence[float], strafes
 class _RawTerminal:
     """Keys as they are pressed, without echo; the terminal is as before on the way out."""
 
-    def __enter__(self):
+    def __enter__(self) -> '_RawTerminal':
         import termios
         import tty
         self._fd = sys.stdin.fileno()
@@ -121,7 +126,7 @@ class _RawTerminal:
         tty.setraw(self._fd, termios.TCSANOW)
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         import termios
         termios.tcsetattr(self._fd, termios.TCSADRAIN, self._before)
         print()
