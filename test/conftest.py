@@ -3,8 +3,8 @@
 from contextlib import suppress
 import os
 
-# One thread per process: tests run side by side, and two threads of torch or OpenBLAS wait for each
-# other as soon as something else runs. What a test starts inherits it.
+# One thread per process: tests run side by side, and two threads of torch wait for each other
+# as soon as something else runs. What a test starts inherits it.
 for name in ('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS'):
     os.environ.setdefault(name, '1')
 
