@@ -40,7 +40,7 @@ class KeyDrive:
     """Hold what the keys ask for; several keys add up as long as each is fresh."""
 
     def __init__(self, linear_mps: float, angular_radps: float,
-                 joint_speeds: Sequence[float]):
+                 joint_speeds: Sequence[float]) -> None:
         """
         Start with everything at rest and half the speeds.
 

@@ -54,7 +54,7 @@ class WorldSpec:
     uncertainty_limit: Optional[float] = None  # calibrated up to here, 0..1; None: not estimated
     can: Capabilities = Capabilities()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Refuse sizes that no engine can run."""
         if self.frame_rate_hz <= 0:
             raise SpecError(f'frame_rate_hz={self.frame_rate_hz} must be more than 0.')

@@ -27,7 +27,7 @@ ADVANCING = ('reset', 'step', 'observe')  # calls that leave another state
 class IsolatedWorld(WorldModel):
     """A ``WorldModel`` whose work is done by a child process; one thread may call it."""
 
-    def __init__(self, make_world: Callable[[], WorldModel]):
+    def __init__(self, make_world: Callable[[], WorldModel]) -> None:
         """
         Start the process and load the engine there.
 

@@ -106,7 +106,7 @@ def absent_topics(values: dict) -> list:
                      else [])
 
 
-def _hide_in_rviz(layout, absent):
+def _hide_in_rviz(layout, absent) -> None:
     """Switch displays off that would wait in vain; the user can switch them on."""
     for display in layout.get('Visualization Manager', {}).get('Displays', ()):
         topics = [display.get(name) for name in OF_RVIZ]
@@ -115,7 +115,7 @@ def _hide_in_rviz(layout, absent):
             display['Enabled'] = display['Value'] = False
 
 
-def _hide_in_foxglove(layout, absent):
+def _hide_in_foxglove(layout, absent) -> None:
     for panel in layout['configById'].values():
         for name, topic in panel.get('topics', {}).items():
             topic['visible'] = topic['visible'] and name not in absent
@@ -165,7 +165,7 @@ def write_layout(tool: str, values: dict, namespace: str = '', path=None) -> Pat
 class _Renaming:
     """Puts the names of one world in the place of those of the default profile."""
 
-    def __init__(self, default, values, namespace):
+    def __init__(self, default, values, namespace) -> None:
         before, after = topic_names(default), topic_names(values, namespace)
         self._topics = {before[key]: after[key] for key in before}
         before, after = frame_names(default), frame_names(values)

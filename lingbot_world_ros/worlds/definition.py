@@ -33,7 +33,7 @@ MISSING_ASSETS, UNSUPPORTED_ASSETS, UNSUPPORTED_ELEMENTS = (
 class WorldError(SpecError):
     """A world that cannot be loaded; ``code`` is one of the names above."""
 
-    def __init__(self, code: str, text: str):
+    def __init__(self, code: str, text: str) -> None:
         """Keep the code for those who answer with a number."""
         super().__init__(text)
         self.code = code

@@ -31,7 +31,7 @@ class WorldLibrary:
     scene of the same name further.
     """
 
-    def __init__(self, spec: EngineTraits, world_path: str = ''):
+    def __init__(self, spec: EngineTraits, world_path: str = '') -> None:
         """
         Note which folders may be read.
 
@@ -217,7 +217,7 @@ def _read_world(path, uri) -> str:
         raise WorldError(NOT_FOUND, f'{quoted(uri)} cannot be read ({error.strerror}).') from error
 
 
-def _check_suffix(path, suffixes, uri, what):
+def _check_suffix(path, suffixes, uri, what) -> None:
     if suffixes and path.suffix not in suffixes:
         raise WorldError(UNSUPPORTED_FORMAT, f'{quoted(uri)} is no {what}: it does not end in '
                          f'{" or ".join(suffixes)}.')

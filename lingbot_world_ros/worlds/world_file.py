@@ -50,7 +50,7 @@ class WorldFileReader:
     """Turns a world file into a definition, field by field, for one engine."""
 
     def __init__(self, traits: EngineTraits, source: str, *, fail_on_unsupported: bool,
-                 ignore_assets: bool, find_image: Callable[[str], str]):
+                 ignore_assets: bool, find_image: Callable[[str], str]) -> None:
         """
         Note what is asked for.
 
@@ -174,7 +174,7 @@ class WorldFileReader:
                              f'{self._spec.engine!r} has no use for {where!r}; leave it out.')
         return otherwise
 
-    def _known_keys(self, where, entry, known):
+    def _known_keys(self, where, entry, known) -> None:
         if not isinstance(entry, dict):
             raise self._wrong(where, entry, f'a mapping with {", ".join(known)}')
         for key in entry:
@@ -182,7 +182,7 @@ class WorldFileReader:
                 problem = unknown_name(f'key of {where}' if where else 'key', key, known)
                 raise WorldError(RESOURCE_PARSE_ERROR, f'{quoted(self._source)}: {problem}')
 
-    def _exactly(self, where, entry, names):
+    def _exactly(self, where, entry, names) -> None:
         self._known_keys(where, entry, names)
         missing = [name for name in names if name not in entry]
         if missing:

@@ -64,7 +64,7 @@ class StreamOptions:
     metres_per_world_unit: float = 0.25
     cache_in_8_bits: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Refuse scales that no world has."""
         if not self.metres_per_world_unit > 0.0:
             raise SpecError(f'metres_per_world_unit={self.metres_per_world_unit} must be more '
@@ -118,7 +118,7 @@ class LingBotWorld(WorldModel):
     """One imagined world on one accelerator, streamed without end."""
 
     def __init__(self, batch_size: int = 1, robot_description: str = '', on_progress=None,
-                 **options):
+                 **options) -> None:
         """
         Load the models.
 
@@ -284,7 +284,7 @@ class LingBotWorld(WorldModel):
 class FrameCopy:
     """Bring frames from the accelerator into memory of the host that it can write directly."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._pinned = None
 
     def to_host(self, frames: torch.Tensor) -> np.ndarray:
@@ -306,10 +306,10 @@ class FrameCopy:
 class _readable_errors:
     """Lack of device memory is lack of memory, and what is not finite has diverged."""
 
-    def __enter__(self):
+    def __enter__(self) -> '_readable_errors':
         return self
 
-    def __exit__(self, kind, error, trace):
+    def __exit__(self, kind, error, trace) -> None:
         if isinstance(error, torch.OutOfMemoryError):
             raise MemoryError(f'{str(error).splitlines()[0]} Use a smaller window_latents or '
                               'frame size, or precision nf4.') from error

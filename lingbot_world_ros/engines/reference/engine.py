@@ -45,7 +45,7 @@ SUPERSAMPLING = 2  # rendered this much larger per axis, then averaged: MuJoCo's
 _OPEN = weakref.WeakSet()  # scenes with a rendering context
 
 
-def _close_renderers():
+def _close_renderers() -> None:
     """Free contexts at exit, before the GL library goes; afterwards it only raises."""
     for scene in list(_OPEN):
         scene.close()
@@ -55,7 +55,7 @@ class ReferenceScene:
     """One robot in one scene: the MuJoCo model, its state and its camera."""
 
     def __init__(self, scene: Scene, robot: Optional[Robot] = None,
-                 frame_rate_hz: float = 15.0):
+                 frame_rate_hz: float = 15.0) -> None:
         """Compile the scene; the renderer is made when the first image is asked for."""
         robot = robot or load_robot()
         text, files = scene_mjcf(scene, robot, frame_rate_hz)
@@ -71,7 +71,7 @@ class ReferenceScene:
                                   for m in scene.movables], int).reshape(-1, 3)
         self._base_geom = self.model.geom('base_collision').id
 
-    def set_state(self, state: StartState):
+    def set_state(self, state: StartState) -> None:
         """Put everything at rest at a state."""
         mujoco.mj_resetData(self.model, self.data)
         q = self.data.qpos
@@ -81,13 +81,13 @@ class ReferenceScene:
         q[self._objects] = state.object_pose
         mujoco.mj_forward(self.model, self.data)
 
-    def set_speed(self, base_twist, joint_velocity):
+    def set_speed(self, base_twist, joint_velocity) -> None:
         """Set the base's twist (3,) in base_link and the joint speeds (j,)."""
         self.data.qvel[self._base] = se2.rotated(base_twist, self.data.qpos[self._base[2]])
         self.data.qvel[self._arm] = joint_velocity
         mujoco.mj_forward(self.model, self.data)
 
-    def step(self, action: np.ndarray):
+    def step(self, action: np.ndarray) -> None:
         """
         Advance one camera frame.
 
@@ -155,7 +155,7 @@ class ReferenceScene:
         without = self.render(groups=(0, 2), supersampling=1)[1]
         return with_arm < without - 1e-3
 
-    def close(self):
+    def close(self) -> None:
         """Free the rendering contexts."""
         while self._renderers:
             self._renderers.popitem()[1].close()
@@ -164,7 +164,7 @@ class ReferenceScene:
 class _Renderer:
     """An off-screen buffer and what is needed to read colour and depth from one pass."""
 
-    def __init__(self, model, camera, supersampling):
+    def __init__(self, model, camera, supersampling) -> None:
         self.supersampling = supersampling
         width, height = camera.width_px * supersampling, camera.height_px * supersampling
         try:
@@ -206,7 +206,7 @@ class _Renderer:
         near, far = np.float32(self._near), np.float32(self._far)
         return near * far / (far - buffer * (far - near))
 
-    def close(self):
+    def close(self) -> None:
         self._context.free()
         self._gl.free()
 
@@ -241,7 +241,7 @@ class ReferenceWorld(WorldModel):
     """MuJoCo as a ``WorldModel``; the worlds of a batch are stepped one after the other."""
 
     def __init__(self, batch_size: int = 1, arm_mask: bool = False,
-                 robot: Optional[Robot] = None):
+                 robot: Optional[Robot] = None) -> None:
         """
         Prepare a batch of worlds.
 

@@ -48,7 +48,7 @@ class RoomWorld(WorldModel):
     """
 
     def __init__(self, batch_size: int = 1, weights=WEIGHTS, sample: bool = False,
-                 threads: int = 1, verify: bool = False):
+                 threads: int = 1, verify: bool = False) -> None:
         """
         Load the weights.
 

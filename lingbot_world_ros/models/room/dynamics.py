@@ -52,7 +52,7 @@ OBJECT_GAP = 13  # column of the object features: gap to the nearest other objec
 class SceneContact(nn.Module):
     """What the transition model knows of a scene: clearance map and object embeddings."""
 
-    def __init__(self, scene: Scene, spec: DynamicsSpec):
+    def __init__(self, scene: Scene, spec: DynamicsSpec) -> None:
         """Start without walls; ``clearance`` is filled from the scene map."""
         super().__init__()
         self.scene = scene
@@ -81,7 +81,7 @@ class Dynamics(nn.Module):
     action_scale: Tensor
     motion_scale: Tensor
 
-    def __init__(self, spec: DynamicsSpec = DynamicsSpec(), robot: Optional[Robot] = None):
+    def __init__(self, spec: DynamicsSpec = DynamicsSpec(), robot: Optional[Robot] = None) -> None:
         """Build the networks for a robot, by default the one that ships."""
         super().__init__()
         robot = robot or load_robot()
@@ -117,7 +117,7 @@ class Dynamics(nn.Module):
         nn.init.zeros_(self.linear.weight)
         nn.init.constant_(growth.bias, -6.0)
 
-    def _constant(self, name, value):
+    def _constant(self, name, value) -> None:
         self.register_buffer(name, torch.tensor(np.asarray(value), dtype=torch.float32),
                              persistent=False)
 

@@ -53,7 +53,7 @@ class SceneMap(nn.Module):
     ``objects``: weights of one ray network per movable object.
     """
 
-    def __init__(self, scene: Scene, spec: RendererSpec):
+    def __init__(self, scene: Scene, spec: RendererSpec) -> None:
         """Start from an empty map of the right size."""
         super().__init__()
         self.scene, self.spec = scene, spec
@@ -120,7 +120,7 @@ class Renderer(nn.Module):
     starts: Tensor
     ends: Tensor
 
-    def __init__(self, spec: RendererSpec = RendererSpec(), robot: Optional[Robot] = None):
+    def __init__(self, spec: RendererSpec = RendererSpec(), robot: Optional[Robot] = None) -> None:
         """Build the shared network and the constant rays of the robot's camera."""
         super().__init__()
         robot = robot or load_robot()
@@ -153,7 +153,7 @@ class Renderer(nn.Module):
         # Per pixel: rgb, depth of what is in front of the map, and whether something is.
         self.out = nn.Conv2d(w, 4 * 5, 3, padding=1)
 
-    def _constant(self, name, value):
+    def _constant(self, name, value) -> None:
         self.register_buffer(name, torch.tensor(np.asarray(value), dtype=torch.float32),
                              persistent=False)
 

@@ -22,7 +22,7 @@ NUM_LATENT = 8  # width of the stochastic part
 class Graph:
     """One ONNX graph on OpenVINO with a scene's tensors already in place."""
 
-    def __init__(self, path: Path, tensors: dict, threads: int):
+    def __init__(self, path: Path, tensors: dict, threads: int) -> None:
         """
         Compile for fixed sizes and one world.
 

@@ -83,7 +83,7 @@ class ClipRequest:
 class Experts:
     """The two networks. With ``offload`` one leaves memory before the other is read."""
 
-    def __init__(self, load: Callable[[str], WanDiT], offload: bool):
+    def __init__(self, load: Callable[[str], WanDiT], offload: bool) -> None:
         """
         Load nothing yet.
 
@@ -112,7 +112,7 @@ class _Guided:
     """One network together with all that stays the same in its steps of a clip."""
 
     def __init__(self, name: str, dit: WanDiT, request: ClipRequest, rays: RayGrid, grid,
-                 recipe: BaseRecipe, timesteps: Tuple[int, ...]):
+                 recipe: BaseRecipe, timesteps: Tuple[int, ...]) -> None:
         self.name, self._dit = name, dit
         self._text = dit.text_context(request.text[None])
         self._weight = recipe.guidance_high if name == HIGH else recipe.guidance_low
@@ -147,7 +147,7 @@ class BaseClips:
     """Imagine clips, one after another."""
 
     def __init__(self, experts: Experts, vae, size: VideoSize, camera: PinholeCamera, *,
-                 recipe: BaseRecipe = BaseRecipe(), decoder=None, device='cpu'):
+                 recipe: BaseRecipe = BaseRecipe(), decoder=None, device='cpu') -> None:
         """
         Prepare.
 

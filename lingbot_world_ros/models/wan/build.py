@@ -58,7 +58,7 @@ class ModelOptions:
     decoder_device: str = ''
     cache_dir: str = ''
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Refuse what no model can be loaded with."""
         if not self.checkpoint:
             raise SpecError('lingbot.checkpoint is empty; set it to the folder of a LingBot-World '

@@ -131,7 +131,7 @@ class RayGrid:
     p = 256 pixels of a token in the order in which the network takes them.
     """
 
-    def __init__(self, camera: PinholeCamera, device=None):
+    def __init__(self, camera: PinholeCamera, device=None) -> None:
         """
         Compute the directions, through the centres of the pixels.
 

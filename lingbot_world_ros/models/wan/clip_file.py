@@ -88,14 +88,14 @@ def _sink(out, size, frame_rate_hz):
     return _Pictures(out)
 
 
-def _make_folder(path):
+def _make_folder(path) -> None:
     path.mkdir(parents=True, exist_ok=True)
     if any(path.iterdir()):
         raise SpecError(f'the folder {quoted(path)} is not empty; choose another name for the '
                         'video.')
 
 
-def _try_to_write(folder):
+def _try_to_write(folder) -> None:
     with tempfile.TemporaryFile(dir=folder):
         pass  # rights alone do not tell: read-only mounts, root
 
@@ -103,7 +103,7 @@ def _try_to_write(folder):
 class _Video:
     """An mp4 file, which has its name only once it is whole."""
 
-    def __init__(self, out, size, frame_rate_hz):
+    def __init__(self, out, size, frame_rate_hz) -> None:
         import cv2
         self._out = out
         self._partial = out.with_name(f'.{out.stem}.partial{out.suffix}')
@@ -114,7 +114,7 @@ class _Video:
     def is_open(self):
         return self._writer.isOpened()
 
-    def add(self, bgr):
+    def add(self, bgr) -> None:
         self._writer.write(bgr)
 
     def finish(self):
@@ -124,7 +124,7 @@ class _Video:
         os.replace(self._partial, self._out)
         return self._out
 
-    def abandon(self):
+    def abandon(self) -> None:
         self._writer.release()
         self._partial.unlink(missing_ok=True)
 
@@ -132,10 +132,10 @@ class _Video:
 class _Pictures:
     """A folder of PNG files, one per frame."""
 
-    def __init__(self, folder):
+    def __init__(self, folder) -> None:
         self._folder, self._count = folder, 0
 
-    def add(self, bgr):
+    def add(self, bgr) -> None:
         import cv2
         path = self._folder / PICTURE.format(self._count)
         if not cv2.imwrite(str(path), bgr):
@@ -145,5 +145,5 @@ class _Pictures:
     def finish(self):
         return self._folder
 
-    def abandon(self):
+    def abandon(self) -> None:
         """Keep the pictures that are there; each of them is whole."""

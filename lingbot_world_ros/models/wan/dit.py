@@ -42,7 +42,7 @@ class CameraContext:
     block and chunk in the 14B at 464 x 832).
     """
 
-    def __init__(self, embedding: Tensor, blocks, keep: bool):
+    def __init__(self, embedding: Tensor, blocks, keep: bool) -> None:
         """
         Prepare.
 
@@ -66,7 +66,7 @@ TextContext = List[Tuple[Tensor, Tensor]]  # per block: keys and values (b, l, h
 class RMSNorm(nn.Module):
     """Divide by the root mean square over the full width, all heads together."""
 
-    def __init__(self, dim: int, eps: float):
+    def __init__(self, dim: int, eps: float) -> None:
         super().__init__()
         self.weight, self.eps = nn.Parameter(torch.ones(dim)), eps
 
@@ -79,7 +79,7 @@ class RMSNorm(nn.Module):
 class Attention(nn.Module):
     """Projections and norms that self- and cross-attention share."""
 
-    def __init__(self, spec: DiTSpec):
+    def __init__(self, spec: DiTSpec) -> None:
         super().__init__()
         self.num_heads = spec.num_heads
         self.q, self.k, self.v, self.o = (nn.Linear(spec.dim, spec.dim) for _ in range(4))
@@ -105,7 +105,7 @@ class Pass(NamedTuple):
 class Block(nn.Module):
     """Self-attention, camera, text, feed-forward; each added to the residual stream."""
 
-    def __init__(self, spec: DiTSpec):
+    def __init__(self, spec: DiTSpec) -> None:
         super().__init__()
         self.dim, self.eps = spec.dim, spec.eps
         self.modulation = nn.Parameter(torch.zeros(1, 6, spec.dim))
@@ -181,7 +181,7 @@ class Block(nn.Module):
 class Head(nn.Module):
     """Tokens to velocities."""
 
-    def __init__(self, spec: DiTSpec):
+    def __init__(self, spec: DiTSpec) -> None:
         super().__init__()
         self.dim, self.eps = spec.dim, spec.eps
         self.modulation = nn.Parameter(torch.zeros(1, 2, spec.dim))
@@ -201,7 +201,7 @@ class WanDiT(nn.Module):
     among processes, ``keep_films`` set to False to save memory.
     """
 
-    def __init__(self, spec: DiTSpec):
+    def __init__(self, spec: DiTSpec) -> None:
         """
         Make the modules; weights come from a checkpoint.
 

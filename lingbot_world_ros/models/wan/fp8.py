@@ -40,7 +40,7 @@ class FP8Linear(nn.Module):
     bias: Optional[Tensor]
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True, device=None,
-                 dtype: torch.dtype = torch.bfloat16):
+                 dtype: torch.dtype = torch.bfloat16) -> None:
         """
         Make an empty layer; ``from_linear`` or a state dict fills it.
 

@@ -29,7 +29,7 @@ class WindowSpec:
     window_latents: int = 18
     sink_latents: int = 3
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Refuse windows that cannot hold a chunk beside the sink."""
         if self.chunk_latents < 1 or self.sink_latents < 0:
             raise SpecError(f'chunk_latents={self.chunk_latents} must be at least 1, '
@@ -129,7 +129,7 @@ class KVCache:
 
     def __init__(self, window: WindowSpec, *, num_layers: int, batch_size: int,
                  tokens_per_latent: int, num_heads: int, head_dim: int, dtype, device,
-                 in_8_bits: bool = False):
+                 in_8_bits: bool = False) -> None:
         """
         Allocate everything.
 

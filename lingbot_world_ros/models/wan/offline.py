@@ -55,7 +55,7 @@ class VideoRequest:
     seed: int = 0
     clip_frames: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Refuse numbers that no video has."""
         if not 1 <= self.num_frames <= MAX_FRAMES:
             raise SpecError(f'{self.num_frames} frames: use at least 1 and at most {MAX_FRAMES}.')
@@ -232,7 +232,7 @@ def _clip_request(checkpoint, options, request, image, recipe, total):
 class _Room:
     """What a clip takes in memory, and what is free for it."""
 
-    def __init__(self, checkpoint, options, size, latents, device):
+    def __init__(self, checkpoint, options, size, latents, device) -> None:
         self._precision, self._spec = options.precision, checkpoint.expert(HIGH).spec
         self._device = device
         parts = estimate(Preset(self._spec, size, options.precision, latents, window_latents=0,

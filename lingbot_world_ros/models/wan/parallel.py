@@ -49,7 +49,7 @@ class Ulysses:
     Numbers of tokens that cannot be divided are filled up with zeros, which attention never sees.
     """
 
-    def __init__(self, num_heads: int, rank: int, size: int):
+    def __init__(self, num_heads: int, rank: int, size: int) -> None:
         """
         Name a process's part; the default process group is used when it comes to exchanges.
 
@@ -160,7 +160,7 @@ def devices_for(num_gpus: int, device, num_heads: int) -> Tuple[str, ...]:
 class OnDevice:
     """A video encoder or decoder that is on another device than the network."""
 
-    def __init__(self, codec, device):
+    def __init__(self, codec, device) -> None:
         """
         Wrap.
 
@@ -188,7 +188,7 @@ class ParallelStream:
     """
 
     def __init__(self, dit, vae, spec, camera, *, make_dit: Callable, devices: Sequence[str],
-                 decoder=None, timeout_s: float = ANSWER_S):
+                 decoder=None, timeout_s: float = ANSWER_S) -> None:
         """
         Start the other processes and load the network there.
 
@@ -301,7 +301,7 @@ class ParallelStream:
 class Snapshot:
     """Names a state that all processes keep until nobody holds this any more."""
 
-    def __init__(self, number: int, ranks):
+    def __init__(self, number: int, ranks) -> None:
         self.number, self.ranks = number, ranks
 
     def __reduce__(self):
@@ -316,7 +316,7 @@ class RankStream(CausalStream):
     Noise is that of rank 0: generators of unlike GPUs need not agree.
     """
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         draw = self._noise
         self._noise = lambda *of: self.dit.parallel.from_first(draw(*of).contiguous())
@@ -386,7 +386,7 @@ class Ranks:
     _newest: Optional['Ranks'] = None
 
     def __init__(self, make_follower: Callable, size: int, *, backend: str = 'gloo',
-                 device: str = 'cpu', timeout_s: float = ANSWER_S):
+                 device: str = 'cpu', timeout_s: float = ANSWER_S) -> None:
         """
         Start the processes.
 
@@ -469,7 +469,7 @@ class Ranks:
         if Ranks._newest is self:
             Ranks._newest = None
 
-    def _collect(self, diverged, timeout_s):
+    def _collect(self, diverged, timeout_s) -> None:
         """Wait for the answers of all followers."""
         for follower in self._followers:
             try:
@@ -482,7 +482,7 @@ class Ranks:
                 self._give_up(EngineLost(f'rank {follower.rank} and rank 0 came to different '
                                          'numbers'))
 
-    def _give_up(self, error):
+    def _give_up(self, error) -> None:
         """End all processes and raise the reason, which is that of the first one to fail."""
         self._watcher.join(NOTICE_S)
         reasons = [f.reason() for f in self._followers if f in self._ended or f.failure]
@@ -492,7 +492,7 @@ class Ranks:
         first = min(reasons, key=lambda failure: failure.time_s)
         raise first.error from (RuntimeError(first.trace) if first.trace else error)
 
-    def _watch(self):
+    def _watch(self) -> None:
         """Wait until a process ends; if it should not have, free those that wait for it."""
         sentinels: Dict[Any, _Follower] = {
             f.process.sentinel: f for f in self._followers}
@@ -503,14 +503,14 @@ class Ranks:
             if self._backend == 'nccl':  # gloo notices by itself
                 self._leave()
 
-    def _kill(self):
+    def _kill(self) -> None:
         with self._lock:
             for follower in self._followers:
                 if follower.process.is_alive():
                     follower.process.kill()
                 follower.process.join()
 
-    def _leave(self):
+    def _leave(self) -> None:
         """Leave the process group; with NCCL what waits on the device is aborted."""
         with self._lock:
             if not distributed.is_initialized():
@@ -535,7 +535,7 @@ class Failure(NamedTuple):
 class _Follower:
     """One child process, as seen from rank 0."""
 
-    def __init__(self, rank, meeting, make_follower):
+    def __init__(self, rank, meeting, make_follower) -> None:
         self.rank, self.failure = rank, None
         context = multiprocessing.get_context('spawn')
         self.pipe, theirs = context.Pipe()
@@ -545,7 +545,7 @@ class _Follower:
             self.process.start()
         theirs.close()
 
-    def tell(self, name, args):
+    def tell(self, name, args) -> None:
         self.pipe.send_bytes(pickle.dumps((name, args)))
 
     def answer(self, timeout_s):
@@ -575,7 +575,7 @@ class _Follower:
         return self.failure._replace(error=error)
 
 
-def _follow(pipe, rank, meeting, make_follower):
+def _follow(pipe, rank, meeting, make_follower) -> None:
     """Run in a child: make the follower, then do what comes through the pipe until it closes."""
     begin_as_child()
     code = 0
@@ -592,7 +592,7 @@ def _follow(pipe, rank, meeting, make_follower):
     os._exit(code)  # at once: others may be waiting for this process within an exchange
 
 
-def _follow_calls(pipe, rank, meeting, follower):
+def _follow_calls(pipe, rank, meeting, follower) -> None:
     while True:
         name, args = pickle.loads(pipe.recv_bytes())
         answer = None

@@ -52,7 +52,7 @@ class BaseRecipe:
     guidance_low: float = 5.0
     negative_prompt: str = NEGATIVE_PROMPT
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Refuse what no clip can be made with."""
         _check_steps(self.num_steps, self.shift)
         if not 0 <= self.boundary <= 1:
@@ -161,7 +161,7 @@ class FlowUniPC:
     ``timesteps`` are fed to the network, ``sigmas`` has one more, the final zero.
     """
 
-    def __init__(self, num_steps: int, shift: float):
+    def __init__(self, num_steps: int, shift: float) -> None:
         """
         Make the tables.
 
@@ -243,14 +243,14 @@ def _float32(value) -> float:
     return float(np.float32(value))
 
 
-def _check_steps(num_steps, shift):
+def _check_steps(num_steps, shift) -> None:
     if not 1 <= num_steps <= MAX_STEPS:
         raise SpecError(f'{num_steps} denoising steps: use 1 to {MAX_STEPS}.')
     if not 0 < shift < math.inf:
         raise SpecError(f'shift={shift} must be more than 0; the public models have 5 or 10.')
 
 
-def _check_indices(indices):
+def _check_indices(indices) -> None:
     rising = all(a < b for a, b in zip(indices, indices[1:]))
     if not indices or not rising or min(indices) < 0 or max(indices) >= TRAIN_STEPS:
         given = ', '.join(map(str, indices)) or '(none)'

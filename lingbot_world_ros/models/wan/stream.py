@@ -75,7 +75,7 @@ class CausalStream:
     """
 
     def __init__(self, dit: WanDiT, vae, spec: StreamSpec, camera: PinholeCamera, *,
-                 decoder=None, noise: Optional[Callable] = None):
+                 decoder=None, noise: Optional[Callable] = None) -> None:
         """
         Allocate the cache.
 
@@ -215,12 +215,12 @@ class CausalStream:
                 latents = schedule.renoise(clean, self._noise(index, i + 1, shape), i + 1)
         return clean
 
-    def _check_finite(self, clean):
+    def _check_finite(self, clean) -> None:
         """Wait for the chunk, the only time while it is made."""
         if not bool(torch.isfinite(clean).all()):
             raise FloatingPointError('the imagined latents are not finite')
 
-    def _pass(self, state, written, camera, place):
+    def _pass(self, state, written, camera, place) -> None:
         """Run the clean latents of a chunk through the network for its keys and values."""
         first, latents, poses = written
         given = self._condition(state, first, len(poses))

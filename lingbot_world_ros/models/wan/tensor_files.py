@@ -48,7 +48,7 @@ class TensorInfo:
 class SafetensorsFile:
     """One safetensors file: ``infos`` in the order of the file, and ``get``."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path) -> None:
         """
         Read the header.
 
@@ -62,12 +62,12 @@ class SafetensorsFile:
         self.infos = {name: TensorInfo(entry['dtype'], tuple(entry['shape']))
                       for name, entry in self._header.items()}
 
-    def __enter__(self):
+    def __enter__(self) -> 'SafetensorsFile':
         """Open for reading."""
         self._file = self.path.open('rb', buffering=0)
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_) -> None:
         """Close."""
         self._file.close()
         self._scratch = None
@@ -110,7 +110,7 @@ class SafetensorsFile:
 class PickleFile:
     """One of PyTorch's own files, mapped into memory; offers what ``SafetensorsFile`` does."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path) -> None:
         """
         Map the file.
 
@@ -121,11 +121,11 @@ class PickleFile:
         self.infos = {name: TensorInfo(_safetensors_dtype(tensor.dtype), tuple(tensor.shape))
                       for name, tensor in self._tensors.items()}
 
-    def __enter__(self):
+    def __enter__(self) -> 'PickleFile':
         """Do nothing; the file is mapped already."""
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_) -> None:
         """Let go of the mapping."""
         self._tensors = {}
 
@@ -295,7 +295,7 @@ class SafetensorsWriter:
     Names must be told beforehand (room for the header is kept free at the start); sizes need not.
     """
 
-    def __init__(self, path: Path, names, metadata: Dict[str, str]):
+    def __init__(self, path: Path, names, metadata: Dict[str, str]) -> None:
         """
         Begin a file.
 

@@ -98,7 +98,7 @@ def clean_prompt(prompt: str) -> str:
 class Tokenizer:
     """UMT5's tokenizer, from ``tokenizer.json`` or ``spiece.model``."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path) -> None:
         """
         Read it.
 
@@ -168,7 +168,7 @@ class TextEncoder:
 
     def __init__(self, path: Optional[Path], tokenizer_path: Optional[Path], device: str = 'cpu',
                  cache: Optional['EmbeddingCache'] = None,
-                 log: Callable[[str], None] = lambda text: None):
+                 log: Callable[[str], None] = lambda text: None) -> None:
         """Note where everything is; see ``load_text_encoder``."""
         self._path, self._tokenizer_path = _path(path), _path(tokenizer_path)
         self._device, self._cache, self._log = device, cache, log
@@ -235,7 +235,7 @@ class TextEncoder:
     def _tokenizer(self):
         return Tokenizer(self._tokenizer_path)
 
-    def _check_there(self, text):
+    def _check_there(self, text) -> None:
         for what, path, files in (
                 ('text encoder', self._path, ENCODER_FILE),
                 ('tokenizer', self._tokenizer_path, f'--include "{TOKENIZER_FOLDER}/*"')):
@@ -245,7 +245,7 @@ class TextEncoder:
                                 f'{DOWNLOAD} {files} --local-dir <folder of the checkpoint>, or '
                                 'use a prompt that was used before.')
 
-    def _write(self, key, embedding, num_tokens):
+    def _write(self, key, embedding, num_tokens) -> None:
         try:
             self._cache.write(key, embedding, num_tokens)
         except OSError as error:  # a full disk must not stop a world
@@ -278,7 +278,7 @@ class EmbeddingCache:
     What cannot be read counts as not there.
     """
 
-    def __init__(self, folder: Path, max_entries: int = CACHE_ENTRIES):
+    def __init__(self, folder: Path, max_entries: int = CACHE_ENTRIES) -> None:
         """
         Note the folder; it is made with the first entry.
 

@@ -55,7 +55,7 @@ class Squash(nn.Module):
 class MemoryBlock(nn.Module):
     """Look at a frame and the one before it."""
 
-    def __init__(self, width: int):
+    def __init__(self, width: int) -> None:
         super().__init__()
         self.conv = nn.Sequential(conv(2 * width, width), nn.ReLU(inplace=True),
                                   conv(width, width), nn.ReLU(inplace=True), conv(width, width))
@@ -86,7 +86,7 @@ class Grow(nn.Module):
     The product comes before the repetition of pixels: the same numbers for a quarter of the work.
     """
 
-    def __init__(self, width: int, growth: int):
+    def __init__(self, width: int, growth: int) -> None:
         super().__init__()
         self.growth = growth
         self.conv = nn.Conv2d(width, growth * width, 1, bias=False)
@@ -113,7 +113,7 @@ class TinyVAE(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, spec: TinySpec = TinySpec(), normalised: bool = True):
+    def __init__(self, spec: TinySpec = TinySpec(), normalised: bool = True) -> None:
         """
         Build it with random weights.
 
@@ -245,7 +245,7 @@ def spec_of(tensors: Dict[str, Tensor], path: Path) -> TinySpec:
     return TinySpec(tuple(len(tensors[name]) for name in convs[:-1]))
 
 
-def newest_rows(tensors: Dict[str, Tensor], expected: Dict[str, Tensor]):
+def newest_rows(tensors: Dict[str, Tensor], expected: Dict[str, Tensor]) -> None:
     """Keep the last frame of layers that could make more frames than are used (in place)."""
     for name, wanted in expected.items():
         rows = len(tensors[name]) if name in tensors and wanted.shape[2:] == (1, 1) else 0

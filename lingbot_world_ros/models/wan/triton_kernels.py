@@ -106,7 +106,7 @@ def _to_int8(x):
 
 @triton.jit
 def _quantise_keys(k, mean, k8, scale, h, m, stride_b, stride_m, stride_h, D: tl.constexpr,
-                   BLOCK: tl.constexpr):
+                   BLOCK: tl.constexpr) -> None:
     block, head = tl.program_id(0), tl.program_id(1).to(tl.int64)
     rows, columns = block * BLOCK + tl.arange(0, BLOCK), tl.arange(0, D)
     inside = (rows < m)[:, None]
@@ -123,7 +123,7 @@ def _quantise_keys(k, mean, k8, scale, h, m, stride_b, stride_m, stride_h, D: tl
 
 @triton.jit
 def _quantise_values(v, scale, v8, h, m, stride_b, stride_m, stride_h, D: tl.constexpr,
-                     BLOCK: tl.constexpr):
+                     BLOCK: tl.constexpr) -> None:
     block, head = tl.program_id(0), tl.program_id(1).to(tl.int64)
     rows, columns = block * BLOCK + tl.arange(0, BLOCK), tl.arange(0, D)
     source = v + (head // h) * stride_b + (head % h) * stride_h
@@ -164,7 +164,7 @@ def _attend_block(q8, q_scale, k8, by, v, v_mask, inside, largest, total, acc,
 @triton.jit
 def _attend(q, k8, k_scale, v, v_scale, out, h, n, m, score_scale, stride_qb, stride_qn, stride_qh,
             stride_vb, stride_vm, stride_vh, stride_vd, D: tl.constexpr, IN_FP8: tl.constexpr,
-            BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr):
+            BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr) -> None:
     head = tl.program_id(1).to(tl.int64)
     batch, in_batch = head // h, head % h
     rows, columns = tl.program_id(0) * BLOCK_Q + tl.arange(0, BLOCK_Q), tl.arange(0, D)
@@ -218,7 +218,7 @@ def _warps(block: int) -> int:
 
 
 @triton.jit
-def _quantise_rows(x, out, scale, d, BLOCK: tl.constexpr):
+def _quantise_rows(x, out, scale, d, BLOCK: tl.constexpr) -> None:
     row, columns = tl.program_id(0).to(tl.int64), tl.arange(0, BLOCK)
     y = tl.load(x + row * d + columns, mask=columns < d, other=0.0).to(tl.float32)
     by = tl.maximum(tl.max(tl.abs(y), 0), TINY) / FP8_MAX

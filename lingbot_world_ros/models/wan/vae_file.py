@@ -72,7 +72,7 @@ def read_tensors(path: Path, remedy: str) -> Dict[str, Tensor]:
     return tensors
 
 
-def check_tensors(path: Path, tensors, expected, remedy: str):
+def check_tensors(path: Path, tensors, expected, remedy: str) -> None:
     """
     Compare what a file holds with what a network needs.
 
