@@ -6,7 +6,7 @@ Seed, prompt, start images and their camera, start pose, joints, named poses. No
 """
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Dict, Optional, Protocol, Sequence, Tuple
+from typing import Any, Dict, Optional, Protocol, Sequence, Tuple
 import unicodedata
 
 from lingbot_world_ros.errors import SpecError
@@ -134,13 +134,13 @@ def _camera_entry(camera: Optional[PinholeCamera]) -> Optional[dict]:
     return dict(zip(CAMERA, (camera.width_px, camera.height_px, *camera.corner_intrinsics)))
 
 
-def _sparse(entries):
+def _sparse(entries: Dict[str, Any]) -> Dict[str, Any]:
     """Leave out what says nothing; numbers always say something."""
     return {key: value for key, value in entries.items()
             if type(value) in (int, float) or value}
 
 
-def expected_text(value, limit: int) -> str:
+def expected_text(value: object, limit: int) -> str:
     """
     Look whether a text may be part of a world.
 
