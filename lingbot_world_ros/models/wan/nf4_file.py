@@ -59,6 +59,7 @@ def _write(source: Expert, path: Path, weights: Set[str], device: torch.device,
     names = list(source.tensors) + [f'{name}.{part}' for name in weights for part in PARTS]
     with safetensors_writer(path, names, {'format': 'pt'}) as writer:
         for name, tensor in stream_tensors(source, on_progress):
+            assert isinstance(tensor, torch.Tensor), 'nothing of it is quantised'
             if name not in weights:
                 writer.add(name, tensor.to(torch.bfloat16))
                 continue

@@ -6,9 +6,10 @@ Tensors do not tell releases apart: the names of folders and files decide, and w
 says. No torch.
 """
 from dataclasses import dataclass, replace
+from pathlib import Path
 import re
 import shlex
-from typing import Dict, Tuple
+from typing import Dict, Tuple, Union
 
 from lingbot_world_ros.models.wan.spec import DiTSpec
 from lingbot_world_ros.models.wan.tensor_names import number_of
@@ -152,7 +153,7 @@ def stream_defaults(release: Release, config: dict) -> StreamDefaults:
         sink_latents=sink)
 
 
-def download(repo: str, folder, files: str = '') -> str:
+def download(repo: str, folder: Union[str, Path], files: str = '') -> str:
     """Return the command that brings a repository, or files of it, into a folder."""
     parts = ['hf download', repo, files, '--local-dir', shlex.quote(str(folder))]
     return ' '.join(part for part in parts if part)

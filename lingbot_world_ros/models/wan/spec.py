@@ -85,7 +85,7 @@ class DiTSpec:
         d = self.dim
         shapes: Dict[str, Tuple[int, ...]] = {}
 
-        def linear(name, out_width, in_width) -> None:
+        def linear(name: str, out_width: int, in_width: int) -> None:
             shapes[f'{name}.weight'] = (out_width, in_width)
             shapes[f'{name}.bias'] = (out_width,)
 

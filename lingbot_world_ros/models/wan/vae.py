@@ -18,7 +18,7 @@ Source: Wan2.1 (Apache-2.0), architecture and numbers; diffusers' AutoencoderKLW
 from dataclasses import dataclass
 from functools import wraps
 from itertools import islice
-from typing import Iterator, List, Optional, Tuple
+from typing import Callable, Iterator, List, Optional, ParamSpec, Tuple, TypeVar
 
 from lingbot_world_ros.errors import SpecError
 import torch
@@ -37,6 +37,8 @@ REMEDY = ('give the Wan2.1_VAE.pth that comes with the checkpoint, or the folder
 
 Memory = Optional[Tuple[Tensor, ...]]  # of one layer
 Cache = Tuple[Tuple[Tensor, ...], ...]  # of all layers
+Args = ParamSpec('Args')
+Result = TypeVar('Result')
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ def last_frames(x: Tensor, num_frames: int = MEMORY) -> Tensor:
     return x[:, :, -num_frames:].clone(memory_format=order(x))  # b c t h w
 
 
-def in_full_float32(method):
+def in_full_float32(method: Callable[Args, Result]) -> Callable[Args, Result]:
     """
     Let a method's convolutions and products compute in float32 where GPUs would take TF32.
 
@@ -95,7 +97,7 @@ def in_full_float32(method):
     which PyTorch offers no others for, are put back afterwards.
     """
     @wraps(method)
-    def call(*args, **kwargs):
+    def call(*args: Args.args, **kwargs: Args.kwargs) -> Result:
         cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
         before = cudnn.allow_tf32, matmul.allow_tf32
         cudnn.allow_tf32 = matmul.allow_tf32 = False
@@ -111,7 +113,7 @@ def empty_memory(x: Tensor) -> Tensor:
     return torch.zeros_like(torch.cat([x[:, :, :1]] * MEMORY, 2))  # b c 2 h w
 
 
-def per_frame(operation, x: Tensor) -> Tensor:
+def per_frame(operation: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """Apply a 2-D operation to each frame of (b, c, t, h, w)."""
     # With the channels moved out of the way, views of a single frame keep the strides by which
     # torch recognises channels-last tensors; otherwise it copies them to another order.
@@ -408,7 +410,7 @@ class WanVAE(nn.Module):
             self.register_buffer(name, torch.tensor(values, device='cpu').view(1, -1, 1, 1, 1),
                                  persistent=False)
 
-    def set_decoder(self, dtype: torch.dtype):
+    def set_decoder(self, dtype: torch.dtype) -> 'WanVAE':
         """
         Choose in which numbers the decoder works; those of 16 bits in the order that GPUs want.
 
@@ -447,6 +449,7 @@ class WanVAE(nn.Module):
         for group in filter(Tensor.numel, groups):
             x, cache = self.encoder(group, cache)
             latents.append(self._normalised(x))
+        assert cache is not None, 'there is a frame'
         return torch.cat(latents, 2), cache
 
     def encode(self, video: Tensor) -> Tensor:
@@ -501,6 +504,7 @@ class WanVAE(nn.Module):
             x = self.conv2(latent * self.std + self.mean)
             x, cache = self.decoder(x.to(weight.dtype, memory_format=order(weight)), cache)
             frames.append(x.float())
+        assert cache is not None, 'there is a latent frame'
         return torch.cat(frames, 2), cache
 
     def decode(self, latents: Tensor) -> Tensor:
