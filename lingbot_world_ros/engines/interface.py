@@ -14,6 +14,8 @@ from lingbot_world_ros.geometry.camera import MountedCamera, PinholeCamera
 from lingbot_world_ros.robots.robot import JointSpec, Robot
 import numpy as np
 
+Scenes = Union[str, Sequence[str]]  # one for all rows, or one for each
+Seeds = Union[int, Sequence[int]]
 Rows = Union[None, Sequence[int], np.ndarray]  # indices, a mask of all rows, or None for all
 
 
@@ -175,8 +177,7 @@ class WorldModel(ABC):
     batch_size: int = 1
 
     @abstractmethod
-    def reset(self, scenes: Union[str, Sequence[str]], seeds: Union[int, Sequence[int]],
-              rows: Rows = None, *, render: bool = True,
+    def reset(self, scenes: Scenes, seeds: Seeds, rows: Rows = None, *, render: bool = True,
               start: Optional[Start] = None) -> Observation:
         """
         Start rows over, each in its scene; the others stay as they are.
