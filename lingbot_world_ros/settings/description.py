@@ -6,6 +6,7 @@ The world publishes ``odom -> base_link -> camera_link -> camera_optical_frame``
 arm it leaves to robot_state_publisher. Both publish the fixed links of the camera where the URDF
 has them: tf2 takes that as long as both name the same parent, which is checked here. No ROS.
 """
+from typing import Dict, Optional
 from xml.etree import ElementTree
 
 from lingbot_world_ros.errors import quoted, shown, SpecError
@@ -56,15 +57,16 @@ def link_publisher_parameters(values: dict) -> dict:
             'use_sim_time': values['publish_clock']}
 
 
-def _parents(text):
+def _parents(text: str) -> Dict[str, Optional[str]]:
     """Return the parent of every link by name, None for that of the base."""
     try:
         robot = ElementTree.fromstring(text)
     except ElementTree.ParseError as error:
         raise SpecError(f'robot_description is no XML: {error}.') from error
-    parents = {link.get('name'): None for link in robot.findall('link')}
+    parents: Dict[str, Optional[str]] = {
+        link.get('name', ''): None for link in robot.findall('link')}
     for joint in robot.findall('joint'):
         child, parent = joint.find('child'), joint.find('parent')
         if child is not None and parent is not None:
-            parents[child.get('link')] = parent.get('link')
+            parents[child.get('link', '')] = parent.get('link')
     return parents

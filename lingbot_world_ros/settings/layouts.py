@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 import re
 import tempfile
+from typing import Any, Dict, List, Union
 
 from lingbot_world_ros.errors import quoted, shown, SpecError, unknown_name
 from lingbot_world_ros.paths import share_path
@@ -106,7 +107,7 @@ def absent_topics(values: dict) -> list:
                      else [])
 
 
-def _hide_in_rviz(layout, absent) -> None:
+def _hide_in_rviz(layout: Dict[str, Any], absent: List[str]) -> None:
     """Switch displays off that would wait in vain; the user can switch them on."""
     for display in layout.get('Visualization Manager', {}).get('Displays', ()):
         topics = [display.get(name) for name in OF_RVIZ]
@@ -115,7 +116,7 @@ def _hide_in_rviz(layout, absent) -> None:
             display['Enabled'] = display['Value'] = False
 
 
-def _hide_in_foxglove(layout, absent) -> None:
+def _hide_in_foxglove(layout: Dict[str, Any], absent: List[str]) -> None:
     for panel in layout['configById'].values():
         for name, topic in panel.get('topics', {}).items():
             topic['visible'] = topic['visible'] and name not in absent
@@ -136,7 +137,8 @@ def shipped_layout(tool: str) -> Path:
     return share_path(*SHIPPED[tool])
 
 
-def write_layout(tool: str, values: dict, namespace: str = '', path=None) -> Path:
+def write_layout(tool: str, values: dict, namespace: str = '',
+                 path: Union[str, Path, None] = None) -> Path:
     """
     Write the layout of a tool into a file.
 
@@ -165,14 +167,14 @@ def write_layout(tool: str, values: dict, namespace: str = '', path=None) -> Pat
 class _Renaming:
     """Puts the names of one world in the place of those of the default profile."""
 
-    def __init__(self, default, values, namespace) -> None:
+    def __init__(self, default: Dict[str, Any], values: Dict[str, Any], namespace: str) -> None:
         before, after = topic_names(default), topic_names(values, namespace)
         self._topics = {before[key]: after[key] for key in before}
         before, after = frame_names(default), frame_names(values)
         self._frames = {before[key]: after[key] for key in before}
         self._prefix = values['frame_prefix']
 
-    def tree(self, node, key=''):
+    def tree(self, node: Any, key: str = '') -> Any:
         """Return a copy of parsed YAML or JSON with all names replaced."""
         if isinstance(node, dict):
             return {self._text(name, ''): self.tree(value, name) for name, value in node.items()}
@@ -180,7 +182,7 @@ class _Renaming:
             return [self.tree(value) for value in node]
         return self._text(node, key) if isinstance(node, str) else node
 
-    def _text(self, text, key):
+    def _text(self, text: str, key: str) -> str:
         if key == 'framePrefix':
             return self._prefix
         if key == 'TF Prefix':
@@ -193,14 +195,14 @@ class _Renaming:
             return self._known('topic', name, self._topics) + text[len(name):]
         return text
 
-    def _rviz_prefix(self):
+    def _rviz_prefix(self) -> str:
         """RViz puts the slash between prefix and link by itself."""
         if self._prefix and not self._prefix.endswith('/'):
             raise SpecError(f'frame_prefix={quoted(self._prefix)} does not end with a slash; '
                             "RViz's robot model needs one there.")
         return self._prefix[:-1]
 
-    def _known(self, kind, name, names):
+    def _known(self, kind: str, name: str, names: Dict[str, str]) -> str:
         if name not in names:
             raise unknown_name(f'{kind} of the layout', name, names)
         return names[name]
