@@ -8,14 +8,14 @@ import platform
 import shlex
 import sys
 import time
-from typing import List, Optional, Sequence
+from typing import Any, Dict, List, Optional, Sequence
 
 NOTE = 'lingbot_world_ros'  # key under which a recording keeps this
 PACKAGES = ('lingbot_world_ros', 'numpy', 'opencv-python-headless', 'openvino', 'mujoco', 'torch',
             'rosbags', 'ros-rclpy')
 
 
-def environment() -> dict:
+def environment() -> Dict[str, Any]:
     """
     Describe this process.
 
@@ -71,12 +71,12 @@ def git_commit(folder: Path) -> str:
         return ''
 
 
-def to_note(about: dict) -> str:
+def to_note(about: Dict[str, Any]) -> str:
     """Write a description into one text, as a recording keeps it."""
     return json.dumps(about)
 
 
-def from_note(text: str) -> dict:
+def from_note(text: str) -> Dict[str, Any]:
     """
     Read a description back; recordings are data that somebody sent.
 

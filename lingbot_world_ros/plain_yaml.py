@@ -72,7 +72,7 @@ def load_text_tree(text: str, max_depth: int, max_nodes: int) -> Tree:
     return roots[0] if roots else ''
 
 
-def _attach(value: Tree, frame: list) -> str:
+def _attach(value: Tree, frame: List[Any]) -> str:
     """Put a node into its container; return what is wrong with that."""
     container, key = frame
     if isinstance(container, list):

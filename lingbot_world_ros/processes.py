@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from typing import Dict, List, Optional, Sequence, TextIO
+from typing import Dict, List, Optional, Sequence, TextIO, Tuple
 
 from lingbot_world_ros.errors import SpecError
 
@@ -50,7 +50,7 @@ class _Group:
     """The running processes and their pipes."""
 
     def __init__(self) -> None:
-        self._processes: List[subprocess.Popen] = []
+        self._processes: List['subprocess.Popen[bytes]'] = []
         self._selector = selectors.DefaultSelector()
         self._stopped = False
         self._code: Optional[int] = None
@@ -126,7 +126,7 @@ class Companions:
 
         :param commands: name -> arguments; their standard output is kept for ``first_line``
         """
-        self._processes: Dict[str, subprocess.Popen] = {}
+        self._processes: Dict[str, 'subprocess.Popen[str]'] = {}
         self._lines: Dict[str, 'queue.Queue[str]'] = {}
         environment = {**os.environ, PARENT: str(os.getpid())}
         for name, command in commands.items():
@@ -153,7 +153,7 @@ class Companions:
                 process.wait()
 
     @property
-    def names(self) -> list:
+    def names(self) -> List[str]:
         """Names of all that run."""
         return list(self._processes)
 
@@ -176,7 +176,7 @@ class Companions:
             raise SpecError(f'The {name} did not start{why}.')
         return line.rstrip()
 
-    def ended(self) -> list:
+    def ended(self) -> List[Tuple[str, int]]:
         """Return (name, exit code) of those that have ended, each once."""
         codes = {name: process.poll() for name, process in self._processes.items()}
         ended = [(name, code) for name, code in codes.items() if code is not None]

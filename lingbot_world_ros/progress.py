@@ -135,7 +135,7 @@ class Loading:
             self._progress = None
 
 
-def with_progress(options: dict) -> dict:
+def with_progress(options: Dict[str, Any]) -> Dict[str, Any]:
     """
     Let an engine that loads for long show how far it is.
 

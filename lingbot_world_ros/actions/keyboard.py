@@ -6,7 +6,7 @@ A terminal tells when a key is pressed and repeats it while it is held, but neve
 go. So a press moves for ``FIRST_S`` (longer than the wait before the first repeat) and each
 repeat for ``REPEAT_S`` more; then the motion ends by itself.
 """
-from typing import Dict, Sequence, Tuple
+from typing import Dict, List, Sequence, Tuple
 
 import numpy as np
 
@@ -21,7 +21,7 @@ FASTER, SLOWER, STOP = '+', '-', ' '
 SCALES = (0.1, 0.25, 0.5, 0.75, 1.0)
 
 
-def split_keys(text: str) -> list:
+def split_keys(text: str) -> List[str]:
     """
     Cut what a terminal sent into keys.
 

@@ -6,7 +6,7 @@ Axes: b batch (worlds side by side), t frames of one step, a action, j joint, h 
 """
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Any, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Optional, Sequence, Tuple, Union
 
 from lingbot_world_ros.actions.layout import ActionLayout
 from lingbot_world_ros.errors import SpecError
@@ -130,7 +130,7 @@ class Observation:
     base_pose_cov: Optional[np.ndarray] = None  # (b, t, 3, 3) float64 of base_pose since reset
     uncertainty: Optional[np.ndarray] = None  # (b, t) float32: predicted RMS image error, 0..1
     calibrated: Optional[np.ndarray] = None  # (b, t) bool: uncertainty inside calibrated range
-    extra: dict = field(default_factory=dict)
+    extra: Dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

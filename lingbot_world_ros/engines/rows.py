@@ -80,7 +80,7 @@ def _seeds(seeds: Seeds) -> List[int]:
         raise SpecError(f'seed={seeds!r} is no whole number.') from None
 
 
-def with_rows(before: Sequence, fresh: Dict[int, T], batch_size: int) -> List[T]:
+def with_rows(before: Sequence[T], fresh: Dict[int, T], batch_size: int) -> List[T]:
     """
     Put some rows in the place of those before.
 

@@ -89,7 +89,7 @@ class RobotModel:
             raise SpecError(f'{NAME}: {len(roots)} links have no parent '
                             f'({shown(", ".join(roots[:5]))}); one must, the base.')
         self.base = BASE_LINK if BASE_LINK in known else roots[0]
-        self._paths: Dict[str, List] = {}
+        self._paths: Dict[str, List[Motion]] = {}
 
     @classmethod
     def from_description(cls, text: str) -> 'RobotModel':

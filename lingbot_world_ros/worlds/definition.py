@@ -127,7 +127,7 @@ class WorldDefinition:
         return yaml.safe_dump(_sparse(entries), sort_keys=False, allow_unicode=True)
 
 
-def _camera_entry(camera: Optional[PinholeCamera]) -> Optional[dict]:
+def _camera_entry(camera: Optional[PinholeCamera]) -> Optional[Dict[str, float]]:
     """Write a camera as world files have it: its middle is told from the corner of the image."""
     if camera is None:
         return None

@@ -96,7 +96,7 @@ class RoomWorld(WorldModel):
         self._rows = moved
         return side_by_side(shown)
 
-    def object_names(self, scene: str) -> tuple:
+    def object_names(self, scene: str) -> Tuple[str, ...]:
         """Return the names of the movable objects; see ``WorldModel.object_names``."""
         return tuple(movable.name for movable in get_scene(scene).movables)
 

@@ -11,7 +11,7 @@ l text tokens. The residual stream is float32, matrix products are in the weight
 """
 from typing import Any, cast, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
-from lingbot_world_ros.models.wan.attention import attend
+from lingbot_world_ros.models.wan.attention import Attend, attend
 from lingbot_world_ros.models.wan.kv_cache import KVCache, Memory, Place
 from lingbot_world_ros.models.wan.rope import rotate, Rotation, rotation
 from lingbot_world_ros.models.wan.spec import DiTSpec, PATCH
@@ -98,7 +98,7 @@ class Pass(NamedTuple):
     """What one pass over a chunk shares among all blocks."""
 
     rope: Rotation
-    attend: Any  # (q, k, v) -> out, all (b, ., h, d)
+    attend: Attend
     parallel: Any  # splits tokens and heads among processes, or None
 
 
@@ -210,7 +210,7 @@ class WanDiT(nn.Module):
         """
         super().__init__()
         self.spec, dim = spec, spec.dim
-        self.attend: Any = attend
+        self.attend: Attend = attend
         self.parallel: Any = None  # of parallel.Ulysses
         self.keep_films = True
         self.patch_embedding = nn.Conv3d(spec.in_channels, dim, PATCH, PATCH)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import json
 from pathlib import Path
 import re
-from typing import Dict, List, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
 from lingbot_world_ros.errors import quoted, shown, SpecError
 from lingbot_world_ros.models.wan.releases_and_licences import CAUSAL, download, HIGH, LOW, V1_FAST
@@ -165,7 +165,7 @@ def _nothing_found(path: Path) -> SpecError:
                      f'expected {ACCEPTED}. For example: {download(V1_FAST.repo, path)}.')
 
 
-def read_config(file: Path) -> dict:
+def read_config(file: Path) -> Dict[str, Any]:
     """
     Read a JSON file beside the weights.
 

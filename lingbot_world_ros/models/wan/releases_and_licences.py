@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 import re
 import shlex
-from typing import Dict, Tuple, Union
+from typing import Any, Dict, Tuple, Union
 
 from lingbot_world_ros.models.wan.spec import DiTSpec
 from lingbot_world_ros.models.wan.tensor_names import number_of
@@ -101,7 +101,7 @@ class Hints:
         return V2_14B.repo if self.is_v2 else V1_FAST.repo
 
 
-def release_of(specs: Dict[str, DiTSpec], config: dict, hints: Hints,
+def release_of(specs: Dict[str, DiTSpec], config: Dict[str, Any], hints: Hints,
                is_quantised: bool) -> Release:
     """
     Decide which release a checkpoint is, and so under which licence its weights are.
@@ -134,7 +134,7 @@ def release_of(specs: Dict[str, DiTSpec], config: dict, hints: Hints,
     return replace(V1_FAST, repo=f'{V1_FAST.repo}-diffusers') if diffusers else V1_FAST
 
 
-def stream_defaults(release: Release, config: dict) -> StreamDefaults:
+def stream_defaults(release: Release, config: Dict[str, Any]) -> StreamDefaults:
     """
     Say how a checkpoint is streamed where the user says nothing.
 

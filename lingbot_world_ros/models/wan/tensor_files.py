@@ -206,7 +206,7 @@ def check_file(path: Path) -> None:
         raise SpecError(f'{shown(path)} is empty: {AGAIN}.')
 
 
-def _safetensors_header(path: Path) -> Tuple[int, dict]:
+def _safetensors_header(path: Path) -> Tuple[int, Dict[str, Any]]:
     """Return where the data starts, and the entries by their place in the file."""
     size = path.stat().st_size
     with path.open('rb') as file:

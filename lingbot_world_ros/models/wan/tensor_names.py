@@ -8,7 +8,7 @@ shapes do not tell, and must agree with them.
 from dataclasses import dataclass, replace
 from pathlib import Path
 import re
-from typing import Dict, Optional, Tuple, TypeVar
+from typing import Any, Dict, Optional, Tuple, TypeVar
 
 from lingbot_world_ros.errors import quoted, shown, SpecError
 from lingbot_world_ros.models.wan.spec import DiTSpec, LINGBOT_14B, LINGBOT_1_3B, PIXELS_PER_TOKEN
@@ -69,7 +69,7 @@ def by_public_name(stored: Dict[str, Stored]
     return tensors, quantised
 
 
-def spec_of(tensors: Dict[str, Stored], config: dict) -> DiTSpec:
+def spec_of(tensors: Dict[str, Stored], config: Dict[str, Any]) -> DiTSpec:
     """
     Read the sizes of a network.
 
@@ -109,7 +109,7 @@ def spec_of(tensors: Dict[str, Stored], config: dict) -> DiTSpec:
                    eps=number_of(config, 'eps', 1e-6), control_channels=control, **seen)
 
 
-def number_of(config: dict, name: str, default: Number) -> Number:
+def number_of(config: Dict[str, Any], name: str, default: Number) -> Number:
     """
     Return a setting of config.json.
 
@@ -128,7 +128,7 @@ def number_of(config: dict, name: str, default: Number) -> Number:
     return value
 
 
-def known_spec(tensors: Dict[str, Stored], config: dict) -> Optional[DiTSpec]:
+def known_spec(tensors: Dict[str, Stored], config: Dict[str, Any]) -> Optional[DiTSpec]:
     """
     Find the network that some of its tensors belong to: config's, or a public one.
 
@@ -149,7 +149,7 @@ def known_spec(tensors: Dict[str, Stored], config: dict) -> Optional[DiTSpec]:
     return None
 
 
-def _check_config(seen: dict, config: dict) -> None:
+def _check_config(seen: Dict[str, int], config: Dict[str, Any]) -> None:
     told = {**config, 'dim': config.get('dim')}
     for name, other in (('in_channels', 'in_dim'), ('out_channels', 'out_dim')):
         told.setdefault(name, config.get(other))

@@ -568,7 +568,7 @@ def _spec_of(tensors: Dict[str, 'Tensor'], path: Path) -> UMT5Spec:
     return spec
 
 
-def _settings(path: Path) -> dict:
+def _settings(path: Path) -> Dict[str, Any]:
     """Return config.json of a folder; shapes do not tell all of it."""
     file = path / 'config.json'
     if not path.is_dir() or not file.is_file():
@@ -580,7 +580,7 @@ def _settings(path: Path) -> dict:
     return settings
 
 
-def _json(path: Path) -> dict:
+def _json(path: Path) -> Dict[str, Any]:
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError):

@@ -134,7 +134,7 @@ def _stages(tensors: Mapping[str, Tensor], dim: int) -> VaeSpec:
                    res_blocks=blocks.count(0), temporal_down=tuple(halvings))
 
 
-def _joined_block(match: re.Match, per_stage: int) -> str:
+def _joined_block(match: 're.Match[str]', per_stage: int) -> str:
     """Return the public name of a layer of diffusers' decoder."""
     stage, kind = int(match[1]), match[2]
     place = per_stage - 1 if kind == 'upsamplers' else int(match[3])
