@@ -15,7 +15,7 @@ from lingbot_world_ros.robots.robot import JointSpec, Robot
 import numpy as np
 
 Scenes = Union[str, Sequence[str]]  # one for all rows, or one for each
-Seeds = Union[int, Sequence[int]]
+Seeds = Union[int, Sequence[int], np.ndarray]
 Rows = Union[None, Sequence[int], np.ndarray]  # indices, a mask of all rows, or None for all
 
 
