@@ -19,17 +19,18 @@ from launch.actions import (DeclareLaunchArgument, LogInfo, OpaqueFunction, SetE
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
-from lingbot_world_ros.errors import SpecError, unknown_name
+from lingbot_world_ros.engines.registry import KEYS
+from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.nodes.ros_environment import profile_variable
 from lingbot_world_ros.paths import share_path
 from lingbot_world_ros.settings.description import description_of, link_publisher_parameters
 from lingbot_world_ros.settings.layouts import profile_values, topic_names, write_layout
-from lingbot_world_ros.settings.parameters import PARAMS
+from lingbot_world_ros.settings.parameters import all_parameters, find_parameter, PARAMS
 from lingbot_world_ros.settings.profiles import profile_path, read_value
 from lingbot_world_ros.settings.several_worlds import world_parameters
 
 OVERRIDES = ('engine', 'isolate_engine', 'world', 'scene', 'start_image', 'prompt',
-             'lingbot.checkpoint', 'camera_path', 'camera_link', 'robot_description', 'seed',
+             *KEYS, 'camera_path', 'camera_link', 'robot_description', 'seed',
              'mode', 'initial_state', 'speed', 'cmd_vel_type', 'frame_prefix', 'publish_clock')
 
 
@@ -87,18 +88,15 @@ def _argument(name):
 
 def _dotted(given):
     """Read parameters of groups, ``lingbot.precision:=fp8``; launch drops them without a word."""
-    groups = {name.partition('.')[0] for name in PARAMS if '.' in name}
+    groups = {name.partition('.')[0] for name in all_parameters() if '.' in name}
     values = {name: text for name, text in given.items()
               if '.' in name and name.partition('.')[0] in groups}
-    for name in values:
-        if name not in PARAMS:
-            raise unknown_name('launch argument', name, PARAMS)
     return {name: _read(name, text) for name, text in values.items()}
 
 
 def _read(name, text):
     """Read a launch argument; text is taken as it is."""
-    param = PARAMS[name]
+    param = find_parameter(name, 'launch argument')
     read = param.check if param.kind is str else partial(read_value, param)
     return read(text, 'launch argument')
 

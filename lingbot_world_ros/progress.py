@@ -135,16 +135,6 @@ class Loading:
             self._progress = None
 
 
-def with_progress(options: Dict[str, Any]) -> Dict[str, Any]:
-    """
-    Let an engine that loads for long show how far it is.
-
-    :param options: for ``make_world``
-    :return: with ``on_progress`` where a checkpoint is loaded
-    """
-    return {**options, 'on_progress': Loading()} if options.get('checkpoint') else options
-
-
 def progress_bar(iterable: Optional[Iterable[Any]] = None, *, file: Optional[TextIO] = None,
                  **options: Any) -> Any:
     """

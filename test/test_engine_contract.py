@@ -10,11 +10,12 @@ import threading
 from engine_samples import FAKES, registered, sample_of
 from lingbot_world_ros.engines.interface import (Capabilities, Observation, State, WorldModel,
                                                  WorldSpec)
-from lingbot_world_ros.engines.registry import ENGINES
+from lingbot_world_ros.engines.registry import engines
 from lingbot_world_ros.errors import EngineHung, SpecError
 import numpy as np
 import pytest
 
+ENGINES = tuple(engines())
 ALL = (*ENGINES, *(f'isolated {name}' for name in (*ENGINES, 'fake', 'fake chunks')), *FAKES)
 PICTURES = ('rgb', 'depth_m', 'uncertainty', 'calibrated')  # only where there is a picture
 

@@ -10,7 +10,9 @@ import pytest
 torch = pytest.importorskip('torch')
 pytest.importorskip('safetensors')
 
-from lingbot_world_ros.training import baseline, train_baseline  # noqa: E402, I100
+from lingbot_world_ros.evaluation.baseline_world import BaselineWorld  # noqa: E402, I100
+from lingbot_world_ros.models.baseline import network as baseline  # noqa: E402
+from lingbot_world_ros.training import train_baseline  # noqa: E402
 
 ROBOT = load_robot()
 
@@ -80,7 +82,7 @@ def test_broken_file_is_named(tmp_path):
 
 def test_world_rolls_out_from_images(tmp_path):
     baseline.save_baseline(baseline.BaselineModel(TINY), tmp_path / 'm.safetensors')
-    world = baseline.BaselineWorld(tmp_path / 'm.safetensors')
+    world = BaselineWorld(tmp_path / 'm.safetensors')
     first = world.reset_from(np.zeros((2, H, W, 3), np.uint8))
     hidden = world.step(np.ones((2, 1, 7), np.float32), render=False)
     shown = world.step(np.ones((2, 1, 7), np.float32))

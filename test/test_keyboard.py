@@ -14,8 +14,8 @@ def test_keys_and_escape_sequences_are_told_apart():
 
 
 @pytest.mark.parametrize('key, base', [
-    ('w', (0.4, 0.0)), ('down', (-0.4, 0.0)), ('a', (0.0, 0.75)), ('right', (0.0, -0.75)),
-    ('q', (0.4, 0.75))])
+    ('w', (0.4, 0.0, 0.0)), ('down', (-0.4, 0.0, 0.0)), ('a', (0.0, 0.0, 0.75)),
+    ('right', (0.0, 0.0, -0.75)), ('q', (0.4, 0.0, 0.75)), ('e', (0.4, 0.0, -0.75))])
 def test_base_keys(drive, key, base):
     drive.press(key, 0.0)
     assert drive.velocities(0.1)[0] == pytest.approx(base)
@@ -25,7 +25,7 @@ def test_joint_keys_move_one_joint_each_way(drive):
     drive.press('u', 0.0)
     drive.press('k', 0.0)
     assert drive.velocities(0.1)[1].tolist() == [0.5, -1.0]
-    assert drive.velocities(0.1)[0] == (0.0, 0.0)
+    assert drive.velocities(0.1)[0] == (0.0, 0.0, 0.0)
 
 
 def test_motion_ends_when_repeats_stop(drive):
@@ -45,7 +45,7 @@ def test_a_repeat_never_shortens_the_motion(drive):
 def test_space_stops_at_once_and_scale_stays_in_its_range(drive):
     drive.press('w', 0.0)
     drive.press(' ', 0.1)
-    assert drive.velocities(0.1)[0] == (0.0, 0.0)
+    assert drive.velocities(0.1)[0] == (0.0, 0.0, 0.0)
     for _ in range(9):
         drive.press('+', 0.0)
     assert drive.scale == 1.0
@@ -58,4 +58,25 @@ def test_keys_without_meaning_do_nothing(drive):
     for key in ('z', '5', 'escape', 'o'):  # o is for a third joint
         drive.press(key, 0.0)
     base, joints = drive.velocities(0.0)
-    assert base == (0.0, 0.0) and not joints.any()
+    assert base == (0.0, 0.0, 0.0) and not joints.any()
+
+
+@pytest.mark.parametrize('keys, base', [
+    ('q', (0.0, 0.3, 0.0)), ('e', (0.0, -0.3, 0.0)), ('we', (0.4, -0.3, 0.0)),
+    ('qa', (0.0, 0.3, 0.75))])
+def test_q_and_e_strafe_where_the_base_can(keys, base):
+    drive = KeyDrive(0.8, 1.5, [], lateral_mps=0.6)
+    for key in keys:
+        drive.press(key, 0.0)
+    assert drive.velocities(0.1)[0] == pytest.approx(base)
+
+
+@pytest.mark.parametrize('keys, base', [
+    ('a', (0.0, 0.0, 0.0)), ('wa', (0.4, 0.0, 0.2)), ('e', (0.4, 0.0, -0.2)),
+    ('sa', (-0.4, 0.0, 0.2))])
+def test_a_base_that_steers_turns_only_while_it_drives(keys, base):
+    """Circles of two metres: 0.2 rad/s at 0.4 m/s."""
+    drive = KeyDrive(0.8, 1.5, [], max_curvature=0.5)
+    for key in keys:
+        drive.press(key, 0.0)
+    assert drive.velocities(0.1)[0] == pytest.approx(base)

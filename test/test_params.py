@@ -3,11 +3,13 @@
 from dataclasses import fields
 from types import SimpleNamespace
 
+from lingbot_world_ros.engines.registry import CAMERA_SCALE, KEYS, RESERVED, SHIPPED
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.paths import share_path
 from lingbot_world_ros.session.session import SessionSpec
 from lingbot_world_ros.settings import parameters as params
-from lingbot_world_ros.settings.parameters import ACTION_ENCODER, PARAMS, SHARED, VIEW, WORLD_MODEL
+from lingbot_world_ros.settings.parameters import (ACTION_ENCODER, ENGINES, PARAMS, SHARED, VIEW,
+                                                   WORLD_MODEL)
 from lingbot_world_ros.settings.profiles import (load_profile, params_file, profile_path,
                                                  read_assignments)
 import pytest
@@ -24,7 +26,18 @@ def write(tmp_path, text):
 def test_every_parameter_has_its_default_in_the_default_profile_and_nothing_else_is_there():
     assert set(load_profile('default')) == set(PARAMS)
     own = [param for param in VIEW if param.name.startswith('view.')]
-    assert len(PARAMS) == len(WORLD_MODEL) + len(ACTION_ENCODER) - len(SHARED) + len(own)
+    scale = [row for row in ACTION_ENCODER if row.name == CAMERA_SCALE]
+    assert len(PARAMS) == (len(WORLD_MODEL) + len(ENGINES) + len(ACTION_ENCODER) - len(SHARED)
+                           - len(scale) + len(own))
+
+
+def test_parameters_of_engines_stay_apart_from_those_that_all_worlds_have():
+    assert set(KEYS) | {CAMERA_SCALE} <= {row.name for row in ENGINES}
+    own = {row.name.partition('.')[0] for row in ENGINES}
+    assert own == {entry.prefix or entry.name for entry in SHIPPED.values() if entry.table()}
+    others = {name.partition('.')[0] for name in PARAMS if '.' in name} - own
+    assert others == set(RESERVED)
+    assert not {row.name for row in ENGINES} & {row.name for row in WORLD_MODEL}
 
 
 def test_every_field_of_the_session_is_a_parameter():

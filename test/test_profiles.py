@@ -14,8 +14,7 @@ from lingbot_world_ros.nodes.parameters import declare  # noqa: E402
 from lingbot_world_ros.nodes.world_publishers import WorldPublishers  # noqa: E402
 from lingbot_world_ros.paths import share_path  # noqa: E402
 from lingbot_world_ros.robots.load import load_robot  # noqa: E402
-from lingbot_world_ros.settings.parameters import (engine_options, LINGBOT_ENGINE,  # noqa: E402
-                                                   PARAMS, WORLD_MODEL)
+from lingbot_world_ros.settings.parameters import engine_options, PARAMS, WORLD_MODEL  # noqa: E402
 from lingbot_world_ros.settings.profiles import (DEFAULT_PROFILE, load_profile,  # noqa: E402
                                                  profile_path)
 from lingbot_world_ros.settings.several_worlds import MAX_WORLDS, world_parameters  # noqa: E402
@@ -27,7 +26,7 @@ ROBOT = load_robot()
 
 DOCS = Path(__file__).parent.parent / 'docs' / 'simulators.md'
 SHIPPED = sorted(path.stem for path in share_path('config').glob('*.yaml'))
-LINGBOT = [name for name in SHIPPED if load_profile(name).get('engine') == LINGBOT_ENGINE]
+LINGBOT = [name for name in SHIPPED if load_profile(name).get('engine') == 'lingbot_world']
 PROFILES = [name for name in SHIPPED if name not in LINGBOT]  # stand in for a simulator
 OWN = ('/rosout', '/parameter_events')  # of every ROS node
 WORLD = FakeWorld(robot=ROBOT)

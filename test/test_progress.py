@@ -14,8 +14,7 @@ from types import SimpleNamespace
 from fake_world import FakeWorld
 from lingbot_world_ros import progress
 from lingbot_world_ros.cli.replay import verify_story
-from lingbot_world_ros.progress import (Loading, Progress, progress_bar, show_until_end,
-                                        with_progress)
+from lingbot_world_ros.progress import Loading, Progress, progress_bar, show_until_end
 from lingbot_world_ros.recording.recorded import RecordedStep, RecordedWorld, Segment
 from lingbot_world_ros.recording.replay import open_session, verify
 from lingbot_world_ros.worlds.definition import WorldDefinition
@@ -104,11 +103,6 @@ def test_loading_can_be_sent_to_another_process(at_once, capsys):
     loading(100, 100)
     assert 'the network: 100%' in capsys.readouterr().err
     pickle.dumps(loading)  # again, after it has shown something
-
-
-def test_only_a_checkpoint_is_loaded_with_progress():
-    assert with_progress({}) == {} and with_progress({'checkpoint': ''}) == {'checkpoint': ''}
-    assert isinstance(with_progress({'checkpoint': '/c'})['on_progress'], Loading)
 
 
 @pytest.fixture

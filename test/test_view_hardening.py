@@ -263,7 +263,7 @@ def test_a_robot_is_stopped_before_another_one_with_another_type_is_driven(make_
     graph.nodes[0].create_timer(0.01, commands.look)
     graph.wait_for(lambda: commands._twist, 'the first')
     graph.wait_for(lambda: commands._twist.get_subscription_count(), 'its match')
-    commands.twist(0.5, 0.0)
+    commands.twist(0.5, 0.0, 0.0)
     graph.wait_for(lambda: executor.spin_once(0.01) or first, 'motion')
     other.create_subscription(TwistStamped, 'cmd_vel', lambda msg: None, 1)
     graph.wait_for(lambda: commands._stamped, 'the second')
@@ -282,7 +282,7 @@ def test_commands_are_published_while_the_type_of_cmd_vel_changes(make_graph, mo
     def drive():
         while not ended.is_set():
             try:
-                commands.twist(0.1, 0.0)
+                commands.twist(0.1, 0.0, 0.0)
             except Exception as error:
                 problems.append(error)
 

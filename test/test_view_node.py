@@ -2,6 +2,7 @@
 """The operator's page without a browser: its messages, its topics, who may drive and look."""
 import asyncio
 from contextlib import asynccontextmanager
+from dataclasses import replace
 import json
 import socket
 import time
@@ -12,7 +13,7 @@ pytest.importorskip('rclpy')
 pytest.importorskip('lingbot_world_ros.msg')
 aiohttp = pytest.importorskip('aiohttp')
 
-from fake_world import FakeWorld  # noqa: E402, I100
+from fake_world import FakeWorld, SMALL_ROBOT  # noqa: E402, I100
 from geometry_msgs.msg import Twist, TwistStamped  # noqa: E402
 from lingbot_world_ros.errors import SpecError  # noqa: E402
 from lingbot_world_ros.messages.image import image_to_msg  # noqa: E402
@@ -20,6 +21,7 @@ from lingbot_world_ros.messages.simulation import state_number  # noqa: E402
 from lingbot_world_ros.nodes.action_encoder import ActionEncoderNode  # noqa: E402
 from lingbot_world_ros.nodes.view import ViewNode  # noqa: E402
 from lingbot_world_ros.nodes.world_model import WorldModelNode  # noqa: E402
+from lingbot_world_ros.robots.drive import Drive  # noqa: E402
 from lingbot_world_ros.view.pictures import COLOUR, DEPTH, HEADER  # noqa: E402
 from lingbot_world_ros.view.server import Server  # noqa: E402
 import numpy as np  # noqa: E402
@@ -186,6 +188,31 @@ def test_a_robot_moves_while_asked_to_and_stops_when_the_page_goes_silent(make_g
 
     graph = make_graph('-p', 'cmd_timeout_s:=100.0')  # what stops it is the page's server
     asyncio.run(drive(graph.view))
+
+
+def test_a_robot_that_strafes_goes_sideways_and_one_without_joints_shows_none(make_graph):
+    strafing = replace(SMALL_ROBOT, joints=(), arm=None,
+                       drive=Drive(-0.5, 1.0, 2.0, lateral_max_mps=0.6))
+
+    def nodes():
+        encoder = ActionEncoderNode()
+        return [WorldModelNode(world=lambda: FakeWorld(robot=strafing), encoder=encoder), encoder,
+                ViewNode()]
+
+    async def drive(view):
+        async with pages(view) as page:
+            await page.status(lambda s: s['pose'], 'a pose')
+            world = page.told['world', None]
+            assert (world['lateral_max_mps'], world['joints']) == (pytest.approx(0.6), [])
+            assert world['max_curvature'] is None
+            end_s = time.monotonic() + PATIENCE_S
+            while (moving := await page.next_status())['pose'][1] > -0.2:
+                await page.send(type='drive', linear=0.0, angular=0.0, lateral=-1.0, joints={})
+                assert time.monotonic() < end_s
+            assert abs(moving['pose'][0]) < 1e-6
+            await page.standstill()
+
+    asyncio.run(drive(make_graph(nodes=nodes).view))
 
 
 def test_stop_halts_a_joint_on_its_way_and_a_base_that_somebody_else_drives(make_graph):

@@ -78,6 +78,8 @@ def test_what_a_page_sends_is_read():
     drive = messages.parse('{"type": "drive", "linear": 1, "angular": -0.5, "joints": {"a": 0}}')
     assert drive == messages.Drive(1.0, -0.5, {'a': 0.0}) and not drive.is_stop
     assert messages.parse('{"type": "drive", "linear": 0, "angular": 0}').is_stop
+    drive = messages.parse('{"type": "drive", "linear": 0, "angular": 0, "lateral": -0.5}')
+    assert drive.lateral == -0.5 and not drive.is_stop
     assert messages.parse('{"type": "do", "id": 3, "what": "reset", "seed": 7}').value == 7
     assert messages.parse('{"type": "do", "id": 3, "what": "reset"}').value is None
     assert messages.parse('{"type": "ping", "t": 1.5}').t == 1.5
@@ -89,6 +91,7 @@ def test_what_a_page_sends_is_read():
     ('{"type": "drive", "linear": 2, "angular": 0}', "'linear' is 2"),
     ('{"type": "drive", "linear": NaN, "angular": 0}', "'linear' is nan"),
     ('{"type": "drive", "linear": true, "angular": 0}', 'number'),
+    ('{"type": "drive", "linear": 0, "angular": 0, "lateral": 2}', "'lateral' is 2"),
     ('{"type": "drive", "linear": 0, "angular": 0, "joints": [1]}', 'joints'),
     ('{"type": "drive", "linear": 0, "angular": 0, "joints": {"a": "1"}}', "'a' is '1'"),
     ('{"type": "joint", "name": 3, "position": 0}', 'name is not text'),

@@ -17,9 +17,10 @@ from lingbot_world_ros.errors import quoted, shown, SpecError
 from lingbot_world_ros.geometry import se3
 from lingbot_world_ros.geometry.camera import PinholeCamera
 from lingbot_world_ros.geometry.rotation import rotation_from_vector, vector_from_rotation
-from lingbot_world_ros.models.wan.spec import FRAME_RATE_HZ, FRAMES_PER_LATENT
 import numpy as np
 
+FRAME_RATE_HZ = 16.0  # of the clips that paths are recorded for
+FRAMES_PER_LATENT = 4  # of their videos; keys fill up whole latents after the first frame
 INTRINSICS_HEIGHT_PX, INTRINSICS_WIDTH_PX = 480, 832  # of the image that intrinsics.npy speaks of
 DEFAULT_INTRINSICS = (503.0, 503.0, 416.0, 240.0)  # like the public examples': 79 degrees across
 

@@ -6,15 +6,19 @@ A terminal tells when a key is pressed and repeats it while it is held, but neve
 go. So a press moves for ``FIRST_S`` (longer than the wait before the first repeat) and each
 repeat for ``REPEAT_S`` more; then the motion ends by itself.
 """
+from math import inf
 from typing import Dict, List, Sequence, Tuple
 
+from lingbot_world_ros.robots.drive import steered
 import numpy as np
 
 FIRST_S, REPEAT_S = 0.6, 0.25
-BASE_KEYS = {  # share of the linear and of the angular speed
-    'w': (1.0, 0.0), 's': (-1.0, 0.0), 'a': (0.0, 1.0), 'd': (0.0, -1.0),
-    'q': (1.0, 1.0), 'e': (1.0, -1.0),
-    'up': (1.0, 0.0), 'down': (-1.0, 0.0), 'left': (0.0, 1.0), 'right': (0.0, -1.0)}
+BASE_KEYS = {  # share of the speeds forward, to the left and of the turn
+    'w': (1.0, 0.0, 0.0), 's': (-1.0, 0.0, 0.0), 'a': (0.0, 0.0, 1.0), 'd': (0.0, 0.0, -1.0),
+    'up': (1.0, 0.0, 0.0), 'down': (-1.0, 0.0, 0.0),
+    'left': (0.0, 0.0, 1.0), 'right': (0.0, 0.0, -1.0)}
+ARC_KEYS = {'q': (1.0, 0.0, 1.0), 'e': (1.0, 0.0, -1.0)}
+STRAFE_KEYS = {'q': (0.0, 1.0, 0.0), 'e': (0.0, -1.0, 0.0)}  # in their place, where it can
 JOINT_KEYS = (('u', 'j'), ('i', 'k'), ('o', 'l'), ('p', ';'), ('y', 'h'), ('t', 'g'), ('r', 'f'))
 ARROWS = {'\x1b[A': 'up', '\x1b[B': 'down', '\x1b[C': 'right', '\x1b[D': 'left'}
 FASTER, SLOWER, STOP = '+', '-', ' '
@@ -39,16 +43,19 @@ def split_keys(text: str) -> List[str]:
 class KeyDrive:
     """Hold what the keys ask for; several keys add up as long as each is fresh."""
 
-    def __init__(self, linear_mps: float, angular_radps: float,
-                 joint_speeds: Sequence[float]) -> None:
+    def __init__(self, linear_mps: float, angular_radps: float, joint_speeds: Sequence[float],
+                 lateral_mps: float = 0.0, max_curvature: float = inf) -> None:
         """
         Start with everything at rest and half the speeds.
 
         :param linear_mps: largest forward speed
         :param angular_radps: largest turn rate
         :param joint_speeds: (J,) largest joint speeds, rad/s or m/s
+        :param lateral_mps: largest speed sideways, 0 for a base that does not strafe
+        :param max_curvature: 1/m, of the way of a base that is steered
         """
-        self._speeds = (linear_mps, angular_radps)
+        self._speeds, self._max_curvature = (linear_mps, lateral_mps, angular_radps), max_curvature
+        self._base_keys = {**BASE_KEYS, **(STRAFE_KEYS if lateral_mps else ARC_KEYS)}
         self._joint_speeds = np.asarray(joint_speeds, dtype=float)
         self._until_s: Dict[str, float] = {}
         self._scale = SCALES.index(0.5)
@@ -69,26 +76,27 @@ class KeyDrive:
             self._scale = min(self._scale + 1, len(SCALES) - 1)
         elif key in (SLOWER, '_'):
             self._scale = max(self._scale - 1, 0)
-        elif key in BASE_KEYS or key in self._joints:
+        elif key in self._base_keys or key in self._joints:
             held = self._until_s.get(key, 0.0) > now_s
             until_s = now_s + (REPEAT_S if held else FIRST_S)
             self._until_s[key] = max(self._until_s.get(key, 0.0), until_s)
 
-    def velocities(self, now_s: float) -> Tuple[Tuple[float, float], np.ndarray]:
+    def velocities(self, now_s: float) -> Tuple[Tuple[float, float, float], np.ndarray]:
         """
         Read what is asked for.
 
         :param now_s: wall time
-        :return: linear [m/s] and angular [rad/s]; (J,) joint velocities
+        :return: v_x, v_y [m/s] and w_z [rad/s]; (J,) joint velocities
         """
         self._until_s = {k: until_s for k, until_s in self._until_s.items() if until_s > now_s}
-        base, joints = np.zeros(2), np.zeros(len(self._joint_speeds))
+        base, joints = np.zeros(3), np.zeros(len(self._joint_speeds))
         for key in self._until_s:
-            if key in BASE_KEYS:
-                base += BASE_KEYS[key]
+            if key in self._base_keys:
+                base += self._base_keys[key]
             else:
                 joint, sign = self._joints[key]
                 joints[joint] += sign
         base = np.clip(base, -1.0, 1.0) * self._speeds * self.scale
         joints = np.clip(joints, -1.0, 1.0) * self._joint_speeds * self.scale
-        return (float(base[0]), float(base[1])), joints
+        base[2] = steered(base[0], base[2], self._max_curvature)
+        return tuple(base.tolist()), joints

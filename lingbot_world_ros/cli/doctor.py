@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """``lingbot-world doctor``: look at everything a world needs and say what to do about it."""
+import argparse
 from dataclasses import asdict, dataclass
+from functools import partial
 import importlib
 import os
 from pathlib import Path
@@ -8,8 +10,13 @@ import shutil
 import subprocess
 import sys
 import time
+from typing import Any, Callable, List, Optional, Sequence, Tuple, TYPE_CHECKING
 
+from lingbot_world_ros.engines.registry import DEFAULT_ENGINE, EngineEntry, SHIPPED
 from lingbot_world_ros.errors import SpecError
+
+if TYPE_CHECKING:
+    from lingbot_world_ros.nodes.probe import Ends
 
 NAME = 'doctor'
 HELP = 'check the installation and say what to do about each finding'
@@ -32,28 +39,30 @@ class Finding:
     remedy: str = ''
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """
     Describe the arguments.
 
     :param parser: argparse parser of this verb
     """
     parser.add_argument('--json', action='store_true', help='print JSON')
-    parser.add_argument('--engine', default='room', help='engine to load and time (default: room)')
+    parser.add_argument('--engine', default=DEFAULT_ENGINE, help='engine to load and time '
+                        f'(default: {DEFAULT_ENGINE})')
 
 
-def run(args) -> int:
+def run(args: argparse.Namespace) -> int:
     """
     Look at everything and print the findings.
 
     :param args: parsed arguments
     :return: 1 if anything failed, else 0
     """
-    checks = (check_python, check_rclpy, check_messages, check_services, check_domain,
-              check_middleware, check_dds_profile, check_shared_memory, check_topics,
-              check_graph, check_runtime, check_weights, lambda: check_engine(args.engine),
-              check_cores, check_gpu, check_lingbot_world)
-    findings = []
+    checks: Sequence[Callable[[], Finding]] = (
+        check_python, check_rclpy, check_messages, check_services, check_domain, check_middleware,
+        check_dds_profile, check_shared_memory, check_topics, check_graph, check_runtime,
+        check_weights, lambda: check_engine(args.engine), check_cores, check_gpu,
+        *(partial(check_others, entry) for entry in SHIPPED.values() if entry.checkup))
+    findings: List[Finding] = []
     for check in checks:
         findings.append(_guarded(check))
         if not args.json:
@@ -67,13 +76,13 @@ def run(args) -> int:
     return 1 if failed else 0
 
 
-def _print(finding):
+def _print(finding: Finding) -> None:
     print(f'{finding.level:5s} {finding.name}: {finding.text}', flush=True)
     if finding.remedy:
         print(f'      -> {finding.remedy}', flush=True)
 
 
-def _guarded(check) -> Finding:
+def _guarded(check: Callable[[], Finding]) -> Finding:
     """Run one check; whatever it stumbles over is a finding too."""
     try:
         return check()
@@ -84,7 +93,7 @@ def _guarded(check) -> Finding:
                        'this check itself failed; report it with the output above')
 
 
-def _name_of(check) -> str:
+def _name_of(check: Callable[[], Finding]) -> str:
     return getattr(check, '__name__', 'check').replace('check_', '')
 
 
@@ -208,8 +217,8 @@ def check_graph() -> Finding:
     return _judge_graph(*look_at_graph(LOOK_S))
 
 
-def _judge_graph(ends, sources) -> Finding:
-    problems = []
+def _judge_graph(ends: 'Ends', sources: 'Ends') -> Finding:
+    problems: List[Tuple[str, str]] = []
     for name in sorted(ends):
         types = sorted({end.topic_type for end in ends[name]})
         if len(types) > 1:
@@ -221,13 +230,14 @@ def _judge_graph(ends, sources) -> Finding:
             problems.append((f'{name} comes from several nodes: {_node_names(sources[name])}',
                              'end all but one, or give them a ROS_DOMAIN_ID each'))
     if problems:
-        return Finding(WARN, 'graph', *map('; '.join, zip(*problems)))
+        texts, remedies = zip(*problems)
+        return Finding(WARN, 'graph', '; '.join(texts), '; '.join(remedies))
     worlds = [_node_names(sources[name]) for name in sorted(sources)
               if name.endswith('/world_spec') and sources[name]]
     return Finding(OK, 'graph', f'worlds in this ROS domain: {", ".join(worlds) or "none"}')
 
 
-def _node_names(ends, kind=None) -> str:
+def _node_names(ends: Sequence[Any], kind: Optional[str] = None) -> str:
     return ', '.join(sorted(f'{end.node_namespace.rstrip("/")}/{end.node_name}' for end in ends
                             if kind in (None, end.topic_type)))
 
@@ -308,19 +318,15 @@ def check_gpu() -> Finding:
     return Finding(OK, 'gpu', query.stdout.strip().replace('\n', '; '))
 
 
-def check_lingbot_world() -> Finding:
-    """What LingBot-World would run with; the embedded world needs none of it."""
-    import importlib.util
-    needed = ('torch', 'transformers', 'tokenizers', 'sentencepiece', 'ftfy')
-    missing = [name for name in needed if importlib.util.find_spec(name) is None]
+def check_others(entry: EngineEntry) -> Finding:
+    """
+    Look for what an engine would run with; the embedded world needs none of it.
+
+    :param entry: of the engine
+    :return: the finding, by the name of the engine
+    """
+    missing = entry.missing()
     if missing:
-        return Finding(OK, 'lingbot_world', f'without {", ".join(missing)}, which the embedded '
-                       'world does not need (docs/lingbot_world.md)')
-    from lingbot_world_ros.models.wan.attention import resolve
-    import torch
-    if not torch.cuda.is_available():
-        return Finding(OK, 'lingbot_world', f'torch {torch.__version__} finds no CUDA GPU: for '
-                       'trying out only (lingbot.device:=cpu)')
-    nf4 = '' if importlib.util.find_spec('bitsandbytes') else '; no bitsandbytes for nf4'
-    return Finding(OK, 'lingbot_world', f'torch {torch.__version__}, attention by '
-                   f'{resolve("auto", "cuda").name}{nf4}')
+        return Finding(OK, entry.name, f'without {", ".join(missing)}, which the embedded '
+                       f'world does not need ({entry.docs})')
+    return Finding(OK, entry.name, entry.told())

@@ -1,18 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
 """``lingbot-world evaluate``: score an engine against the reference world."""
+import argparse
 from pathlib import Path
+from typing import Any, Dict, TYPE_CHECKING
+
+from lingbot_world_ros.engines.registry import DEFAULT_ENGINE
+
+if TYPE_CHECKING:
+    from lingbot_world_ros.evaluation.evaluate import EvaluationSpec
 
 NAME = 'evaluate'
 HELP = 'score imagined rollouts against the reference world'
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """
     Describe the arguments.
 
     :param parser: argparse parser of this verb
     """
-    parser.add_argument('--engine', default='room', help='room or reference (default: room)')
+    parser.add_argument('--engine', default=DEFAULT_ENGINE, help='to score; it shows the rooms '
+                        f'and the robot of the reference world (default: {DEFAULT_ENGINE})')
     parser.add_argument('--quick', action='store_true',
                         help='a small run of seconds that only shows that everything works')
     parser.add_argument('--sequences', type=int, help='held-out sequences per set (default: 64, '
@@ -33,7 +41,7 @@ def add_arguments(parser):
     parser.add_argument('--json', action='store_true', help='print the JSON to standard output')
 
 
-def run(args) -> int:
+def run(args: argparse.Namespace) -> int:
     """
     Evaluate and write the report.
 
@@ -55,11 +63,11 @@ def run(args) -> int:
     return 0
 
 
-def _spec(args):
+def _spec(args: argparse.Namespace) -> 'EvaluationSpec':
     """Arguments given win over the quick sizes, which win over the defaults."""
     from lingbot_world_ros.evaluation.evaluate import EvaluationSpec, QUICK
     given = {'num_sequences': args.sequences, 'num_sets': args.sets, 'num_trials': args.trials,
              'horizons': args.horizons and tuple(args.horizons), 'batch_size': args.batch_size}
-    sizes = dict(QUICK) if args.quick else {}
+    sizes: Dict[str, Any] = dict(QUICK) if args.quick else {}
     sizes.update({name: value for name, value in given.items() if value is not None})
     return EvaluationSpec(engine=args.engine, baseline=args.baseline, **sizes)

@@ -1,23 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
 """``lingbot-world follow``: let a simulator do what a running world does, beside it."""
+import argparse
 import os
+from typing import TYPE_CHECKING
+
+from lingbot_world_ros.engines.registry import SHIPPED, TRUTH_ENGINE
+
+if TYPE_CHECKING:
+    from lingbot_world_ros.nodes.follower import FollowerNode
+    from lingbot_world_ros.recording.comparison import Comparison
+    from lingbot_world_ros.recording.follow import Follower
 
 NAME = 'follow'
 HELP = 'publish the truth beside a running world: another engine does the same, step by step'
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """
     Describe the arguments.
 
     :param parser: argparse parser of this verb
     """
-    parser.add_argument('--engine', default='reference',
-                        help='that follows: reference (MuJoCo), room or lingbot_world (default: '
-                        'reference)')
+    parser.add_argument('--engine', default=TRUTH_ENGINE,
+                        help=f'that follows: {", ".join(SHIPPED)} or one that another package '
+                        f'registers (default: {TRUTH_ENGINE})')
     parser.add_argument('--namespace', default='', help='namespace of the world')
-    parser.add_argument('--as', dest='below', default='reference', metavar='NAME',
-                        help='put before the topic names of what it sees (default: reference)')
+    parser.add_argument('--as', dest='below', default=TRUTH_ENGINE, metavar='NAME',
+                        help='put before the topic names of what it sees (default: '
+                        f'{TRUTH_ENGINE})')
     parser.add_argument('--reset', action='store_true',
                         help='reset the world if it is past its first step; else the truth begins '
                         'with its next reset')
@@ -29,7 +39,7 @@ def add_arguments(parser):
                         help='end by itself after this many seconds of wall time')
 
 
-def run(args) -> int:
+def run(args: argparse.Namespace) -> int:
     """
     Follow until Ctrl-C, SIGTERM or the duration is over.
 
@@ -66,7 +76,7 @@ def run(args) -> int:
     return end_process(code)
 
 
-def _introduce(node):
+def _introduce(node: 'FollowerNode') -> None:
     """Say what it does."""
     spec = node.follower.session.world.spec
     print(f'Follows    {node.resolve_topic_name("world_status")} with engine {spec.engine} '
@@ -75,11 +85,11 @@ def _introduce(node):
           'Ctrl-C ends.', flush=True)
 
 
-def status_line(follower, comparison) -> str:
+def status_line(follower: 'Follower', comparison: 'Comparison') -> str:
     """
     Put into one line how far the truth has come.
 
-    :param follower: a Follower
+    :param follower: that does what the world does
     :param comparison: of the world and the truth
     :return: its step, how far behind it is, the errors that are known
     """

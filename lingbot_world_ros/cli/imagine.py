@@ -1,6 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """``lingbot-world imagine``: a video from an image, a prompt and a camera path, offline."""
+import argparse
 import sys
+from typing import Any, Callable, Iterator, Optional, TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lingbot_world_ros.actions.camera_path import CameraPath
+    from lingbot_world_ros.models.wan.offline import VideoRequest
+    from lingbot_world_ros.models.wan.schedule import BaseRecipe
+    import numpy as np
 
 NAME = 'imagine'
 HELP = 'render a video with LingBot-World offline, without ROS'
@@ -8,7 +16,7 @@ DEFAULT_FRAMES = 81
 ANY_VIEW_DEG = 90.0  # what is cut out of an image whose camera is not known does not depend on it
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """
     Describe the arguments.
 
@@ -33,12 +41,11 @@ def add_arguments(parser):
     add('--seed', type=int, default=0, help='of the noise (default: 0)')
     add('--size', default='480p', help='480p or 720p in the shape of the image, or HEIGHTxWIDTH, '
         'to which the image is cropped (default: 480p)')
-    _add_base_arguments(parser.add_argument_group('base mode'))
-    _add_model_arguments(parser.add_argument_group('models'))
+    _add_base_arguments(parser.add_argument_group('base mode').add_argument)
+    _add_model_arguments(parser.add_argument_group('models').add_argument)
 
 
-def _add_base_arguments(group):
-    add = group.add_argument
+def _add_base_arguments(add: Callable[..., Any]) -> None:
     add('--steps', type=int, help='denoising steps (default: 70)')
     add('--guidance', type=float, help='weight of the prompt (default: 5)')
     add('--negative-prompt', metavar='TEXT', help='what to stay away from (default: a list of '
@@ -49,8 +56,7 @@ def _add_base_arguments(group):
         help='keep one of the two networks in memory at a time (default: if both do not fit)')
 
 
-def _add_model_arguments(group):
-    add = group.add_argument
+def _add_model_arguments(add: Callable[..., Any]) -> None:
     add('--device', default='auto', help='cuda, cuda:1, cpu, or auto: cuda (default: auto)')
     add('--precision', default='bf16', help='bf16, fp8, nf4 or fp32 (default: bf16)')
     add('--attention', default='auto', help='attention back end (default: auto)')
@@ -64,7 +70,7 @@ def _add_model_arguments(group):
         '(default: ~/.cache/lingbot_world_ros)')
 
 
-def run(args) -> int:
+def run(args: argparse.Namespace) -> int:
     """
     Imagine the video and write it.
 
@@ -73,7 +79,7 @@ def run(args) -> int:
     :raises SpecError: for arguments, files or a machine that cannot be used
     """
     from lingbot_world_ros.models.wan.clip_file import check_target, write_clip
-    from lingbot_world_ros.models.wan.spec import FRAME_RATE_HZ
+    from lingbot_world_ros.actions.camera_path import FRAME_RATE_HZ
     from lingbot_world_ros.progress import Progress
     out = check_target(args.out)
     with Progress() as progress:
@@ -85,7 +91,7 @@ def run(args) -> int:
     return 0
 
 
-def _frames(args, show):
+def _frames(args: argparse.Namespace, show: Callable[..., None]) -> Iterator['np.ndarray']:
     """Return a generator of frames, after a look at everything that may be wrong."""
     _require_packages()
     from lingbot_world_ros.models.wan.build import ModelOptions
@@ -101,7 +107,7 @@ def _frames(args, show):
     return imagine(checkpoint, options, request, mode, show, recipe, args.offload)
 
 
-def _request(args):
+def _request(args: argparse.Namespace) -> 'VideoRequest':
     from lingbot_world_ros.models.wan.offline import (AREAS_PX, parse_size, usable_frames,
                                                       VideoRequest)
     from lingbot_world_ros.models.wan.start import read_image, seen_by, stream_camera
@@ -116,14 +122,14 @@ def _request(args):
     return VideoRequest(rgb, args.prompt, size, frames, path, args.seed, args.clip_frames)
 
 
-def _path(args):
+def _path(args: argparse.Namespace) -> Optional['CameraPath']:
     from lingbot_world_ros.actions.camera_path import keys_to_path, read_camera_path
     if args.keys is not None:
         return keys_to_path(args.keys)
     return None if args.poses is None else read_camera_path(args.poses)
 
 
-def _recipe(args):
+def _recipe(args: argparse.Namespace) -> 'BaseRecipe':
     """Arguments given win over the defaults of the recipe."""
     from lingbot_world_ros.models.wan.schedule import BaseRecipe
     given = {'num_steps': args.steps, 'guidance_high': args.guidance,
@@ -131,7 +137,7 @@ def _recipe(args):
     return BaseRecipe(**{name: value for name, value in given.items() if value is not None})
 
 
-def _check_mode(args, mode):
+def _check_mode(args: argparse.Namespace, mode: str) -> None:
     """Refuse arguments that would have no effect."""
     from lingbot_world_ros.errors import SpecError
     if mode == 'base':
@@ -145,7 +151,7 @@ def _check_mode(args, mode):
                         'in causal mode; leave out, or choose --mode base.')
 
 
-def _require_packages():
+def _require_packages() -> None:
     """Say what to install before anything is imported that needs it."""
     from importlib.util import find_spec
     from lingbot_world_ros.errors import SpecError

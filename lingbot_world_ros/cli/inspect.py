@@ -2,8 +2,12 @@
 """``lingbot-world inspect``: what a checkpoint is, whether it is whole, what it needs to run."""
 import argparse
 import json
+from typing import Any, Dict, List, TYPE_CHECKING
 
 from lingbot_world_ros.errors import SpecError
+
+if TYPE_CHECKING:
+    from lingbot_world_ros.models.wan.checkpoint import Checkpoint, Expert
 
 NAME = 'inspect'
 HELP = 'say what a LingBot-World checkpoint is, what is missing, and the memory it needs'
@@ -16,7 +20,7 @@ PART_NAMES = {'weights': 'weights', 'kv_cache': 'cache of keys and values',
               'work': 'network at work (estimate)', 'text_encoder': 'text encoder'}
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """
     Describe the arguments.
 
@@ -38,7 +42,7 @@ def add_arguments(parser):
     add('--json', action='store_true', help='print JSON')
 
 
-def run(args) -> int:
+def run(args: argparse.Namespace) -> int:
     """
     Look at headers and print.
 
@@ -53,7 +57,7 @@ def run(args) -> int:
     return 0 if report['complete'] else 1
 
 
-def describe(checkpoint, args) -> dict:
+def describe(checkpoint: 'Checkpoint', args: argparse.Namespace) -> Dict[str, Any]:
     """
     Collect everything as plain data.
 
@@ -76,7 +80,7 @@ def describe(checkpoint, args) -> dict:
         'memory': _memory(checkpoint, args)}
 
 
-def _expert(expert) -> dict:
+def _expert(expert: 'Expert') -> Dict[str, Any]:
     spec = expert.spec
     return {'name': expert.name, 'storage': expert.storage, 'num_tensors': expert.num_tensors,
             'num_quantised': len(expert.quantised), 'num_parameters': expert.num_parameters,
@@ -86,16 +90,17 @@ def _expert(expert) -> dict:
             'spec': {name: getattr(spec, name) for name in spec.__dataclass_fields__}}
 
 
-def _memory(checkpoint, args) -> dict:
+def _memory(checkpoint: 'Checkpoint', args: argparse.Namespace) -> Dict[str, Any]:
     """Of one stream; of a base model's clip of 81 frames, with one of its networks at a time."""
     from lingbot_world_ros.models.wan import memory
     from lingbot_world_ros.models.wan.spec import VideoSize
     streams = 'causal' in checkpoint.kind
     spec = checkpoint.expert('causal' if streams else next(iter(checkpoint.experts))).spec
     own = checkpoint.defaults
-    sizes = {'size': VideoSize(args.height, args.width),
-             'chunk_latents': (args.chunk or own.chunk_latents) if streams else CLIP_LATENTS,
-             'window_latents': (args.window or own.window_latents) if streams else 0}
+    sizes: Dict[str, Any] = {
+        'size': VideoSize(args.height, args.width),
+        'chunk_latents': (args.chunk or own.chunk_latents) if streams else CLIP_LATENTS,
+        'window_latents': (args.window or own.window_latents) if streams else 0}
     _check(sizes, streams)
     by_precision = {}
     for precision in SHOWN_PRECISIONS:
@@ -111,14 +116,14 @@ def _memory(checkpoint, args) -> dict:
             'text_encoder_bytes': memory.text_encoder_bytes(), 'bytes': by_precision}
 
 
-def _check(sizes, streams) -> None:
+def _check(sizes: Dict[str, Any], streams: bool) -> None:
     chunk, window = sizes['chunk_latents'], sizes['window_latents']
     if chunk < 1 or streams and window < chunk:
         raise SpecError(f'chunk {chunk} and window {window}: a chunk has at least one latent '
                         'frame, and the window holds the chunk too.')
 
 
-def as_text(report: dict) -> str:
+def as_text(report: Dict[str, Any]) -> str:
     """
     Write the report for a person.
 
@@ -145,7 +150,7 @@ def as_text(report: dict) -> str:
     return '\n'.join(lines + _memory_lines(report['memory']))
 
 
-def _expert_lines(expert) -> list:
+def _expert_lines(expert: Dict[str, Any]) -> List[str]:
     spec = expert['spec']
     quantised = f', {expert["num_quantised"]} quantised' if expert['num_quantised'] else ''
     lines = [f'  {expert["name"]}: {expert["num_parameters"] / 1e9:.3f} B parameters, '
@@ -158,7 +163,7 @@ def _expert_lines(expert) -> list:
     return lines
 
 
-def _memory_lines(memory) -> list:
+def _memory_lines(memory: Dict[str, Any]) -> List[str]:
     what = (f'chunk {memory["chunk_latents"]}, window {memory["window_latents"]} latent frames'
             if memory['streams'] else '81 frames, one network at a time')
     columns = memory['bytes']

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """``lingbot-world layout``: a ready layout for RViz 2 or Foxglove, with the names of a profile."""
+import argparse
+
 from lingbot_world_ros.settings.layouts import profile_values, render_layout, SHIPPED, write_layout
 from lingbot_world_ros.settings.parameters import PARAMS
 from lingbot_world_ros.settings.profiles import DEFAULT_PROFILE
@@ -10,7 +12,7 @@ OPEN = {'rviz': 'rviz2 -d {path} --ros-args -p use_sim_time:=true',
         'foxglove': 'Foxglove: Layouts, "Import from file...", {path}'}
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """
     Describe the arguments.
 
@@ -25,7 +27,7 @@ def add_arguments(parser):
     add('-o', '--output', metavar='FILE', help='file to write (default: print the layout)')
 
 
-def run(args) -> int:
+def run(args: argparse.Namespace) -> int:
     """
     Write the layout, or print it.
 

@@ -12,6 +12,7 @@ import os
 import pkgutil
 import re
 import sys
+from typing import Any, Dict, List, Optional, Sequence
 
 from lingbot_world_ros import cli
 from lingbot_world_ros.errors import SpecError
@@ -21,12 +22,12 @@ NO_VERBS = {'main', '__main__'}
 ROS_PACKAGE = re.compile(r'(rclpy|std_srvs|\w+_msgs|\w+_interfaces|lingbot_world_ros\.msg)(\..*)?')
 
 
-def verb_names() -> list:
+def verb_names() -> List[str]:
     """Return the names of all verbs."""
     return sorted({module.name for module in pkgutil.iter_modules(cli.__path__)} - NO_VERBS)
 
 
-def main(argv=None) -> int:
+def main(argv: Optional[Sequence[str]] = None) -> int:
     """
     Run one verb.
 
@@ -42,7 +43,7 @@ def main(argv=None) -> int:
     parser = argparse.ArgumentParser(
         prog='lingbot-world', description='A learned world model in the place of the simulator.')
     subparsers = parser.add_subparsers(dest='verb', required=True, metavar='verb')
-    modules = {}
+    modules: Dict[str, Any] = {}
     for name in names:
         module = import_module(f'{cli.__name__}.{name}')
         modules[module.NAME] = module

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """``lingbot-world quantise``: a copy of a checkpoint's networks in 4 bits (NF4)."""
+import argparse
 from functools import partial
 from pathlib import Path
 
@@ -7,7 +8,7 @@ NAME = 'quantise'
 HELP = 'write a copy of a LingBot-World network in 4 bits (NF4), a quarter of bfloat16'
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """
     Describe the arguments.
 
@@ -22,7 +23,7 @@ def add_arguments(parser):
         'on cuda (default: cpu)')
 
 
-def run(args) -> int:
+def run(args: argparse.Namespace) -> int:
     """
     Write the copies, one tensor after another.
 

@@ -1,15 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """``lingbot-world record``: a running world from outside, into a bag that can be replayed."""
+import argparse
 import os
 from pathlib import Path
 import time
+from typing import Optional, TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lingbot_world_ros.nodes.recorder import RecorderNode
+    from lingbot_world_ros.nodes.spinner import Spinner
+    from lingbot_world_ros.recording.bag import BagWriter
 
 NAME = 'record'
 HELP = 'record a running world into a rosbag2 folder (MCAP)'
 PATIENCE_S = 5.0
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """
     Describe the arguments.
 
@@ -28,7 +35,7 @@ def add_arguments(parser):
                         help='end by itself after this many seconds of wall time')
 
 
-def run(args) -> int:
+def run(args: argparse.Namespace) -> int:
     """
     Record until Ctrl-C, SIGTERM or the duration is over.
 
@@ -64,7 +71,7 @@ def run(args) -> int:
     return 0
 
 
-def _find_world(node):
+def _find_world(node: 'RecorderNode') -> None:
     from lingbot_world_ros.errors import SpecError
     if not node.found.wait(PATIENCE_S):
         raise SpecError(
@@ -73,7 +80,8 @@ def _find_world(node):
             'the same ROS_DOMAIN_ID and namespace.')
 
 
-def _report_until_end(node, bag, spinner, duration_s):
+def _report_until_end(node: 'RecorderNode', bag: 'BagWriter', spinner: 'Spinner',
+                      duration_s: Optional[float]) -> None:
     """Show how far it is, until the time is over or nothing can be written any more."""
     from lingbot_world_ros.progress import show_until_end
     start_s = time.monotonic()
@@ -82,7 +90,7 @@ def _report_until_end(node, bag, spinner, duration_s):
                    node.ended.is_set)
 
 
-def _line(node, bag, duration_s) -> str:
+def _line(node: 'RecorderNode', bag: 'BagWriter', duration_s: float) -> str:
     parts = [f'{duration_s:6.1f} s', f'{bag.num_messages} messages on {node.num_topics} topics',
              f'{bag.num_bytes * 1e-6:.1f} MB']
     status = node.status
@@ -94,7 +102,7 @@ def _line(node, bag, duration_s) -> str:
     return ' | '.join(parts)
 
 
-def _conclude(node, bag):
+def _conclude(node: 'RecorderNode', bag: 'BagWriter') -> None:
     """Say what is there and what can be done with it."""
     if not bag.num_messages:
         print(f'The world said nothing, {bag.folder} was not made.')

@@ -1,15 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """``lingbot-world replay``: make a recorded world happen again, to verify it or to watch it."""
+import argparse
 from functools import partial
 from pathlib import Path
 import threading
 import time
+from typing import Any, Callable, Optional, Sequence, Set, TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lingbot_world_ros.engines.interface import WorldModel
+    from lingbot_world_ros.nodes.spinner import Spinner
+    from lingbot_world_ros.recording.recorded import Segment
+    from lingbot_world_ros.recording.replay import RecordedActions
+    from lingbot_world_ros.session.session import Session
 
 NAME = 'replay'
 HELP = 'make a recorded world happen again: --verify it byte by byte, or watch it'
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """
     Describe the arguments.
 
@@ -33,7 +42,7 @@ def add_arguments(parser):
                         help='folders with the start images of the recording')
 
 
-def run(args) -> int:
+def run(args: argparse.Namespace) -> int:
     """
     Replay until the recording ends.
 
@@ -51,7 +60,8 @@ def run(args) -> int:
     return watch(story, args, make_engine)
 
 
-def engine_maker(profile='default', assignments=()):
+def engine_maker(profile: str = 'default',
+                 assignments: Sequence[str] = ()) -> Callable[[str], 'WorldModel']:
     """
     Say how engines are made.
 
@@ -61,16 +71,15 @@ def engine_maker(profile='default', assignments=()):
     :raises SpecError: a parameter cannot be used
     """
     from lingbot_world_ros.engines.registry import make_world
-    from lingbot_world_ros.progress import with_progress
+    from lingbot_world_ros.progress import Loading
     from lingbot_world_ros.settings.parameters import engine_options
     from lingbot_world_ros.settings.profiles import DEFAULT_PROFILE, load_profile, read_assignments
     values = {**load_profile(DEFAULT_PROFILE), **load_profile(profile),
               **read_assignments(assignments)}
-    return lambda name: make_world(name, **with_progress(
-        engine_options({**values, 'engine': name})))
+    return lambda name: make_world(name, **engine_options({**values, 'engine': name}, Loading()))
 
 
-def verify_story(story, **options) -> int:
+def verify_story(story: Sequence['Segment'], **options: Any) -> int:
     """
     Compare everything and print what came of it.
 
@@ -80,7 +89,8 @@ def verify_story(story, **options) -> int:
     """
     from lingbot_world_ros.progress import Progress
     from lingbot_world_ros.recording.replay import DIFFERS, UNVERIFIABLE, verify
-    started_s, outcomes, num_frames = time.monotonic(), set(), 0
+    started_s, num_frames = time.monotonic(), 0
+    outcomes: Set[str] = set()
     total = sum(segment.num_frames for segment in story)
     with Progress('frames', {'comparing': total}) as progress:
         for verdict in verify(story, tell=partial(progress.add, 'comparing'), **options):
@@ -99,7 +109,8 @@ def verify_story(story, **options) -> int:
     return 1 if DIFFERS in outcomes else 2 if UNVERIFIABLE in outcomes else 0
 
 
-def watch(story, args, make_engine=None) -> int:
+def watch(story: Sequence['Segment'], args: argparse.Namespace,
+          make_engine: Optional[Callable[[str], 'WorldModel']] = None) -> int:
     """
     Publish everything on the topics of a world, at the speed asked for.
 
@@ -137,21 +148,24 @@ def watch(story, args, make_engine=None) -> int:
                 definition=definition_of(first, engine.spec, args.world_path),
                 parameter_overrides=as_overrides(values)))
             node.refuse_second_clock(spinner)
-            print(f'Publishes {" ".join(node.sensors.topics)}\nCtrl-C ends.', flush=True)
+            session, sensors = node.session, node.sensors
+            assert session is not None and sensors is not None  # autostart made it active
+            print(f'Publishes {" ".join(sensors.topics)}\nCtrl-C ends.', flush=True)
             for segment in playable:
-                if not _show(segment, node.session, encoder, spinner, args.world_path):
+                if not _show(segment, session, encoder, spinner, args.world_path):
                     break
     finally:
         end_ros()
     return 0
 
 
-def _show(segment, session, encoder, spinner, world_path) -> bool:
+def _show(segment: 'Segment', session: 'Session', encoder: 'RecordedActions',
+          spinner: 'Spinner', world_path: str) -> bool:
     """Let one segment happen again in real time; False when it is time to end."""
     from lingbot_world_ros.recording.replay import blocks, definition_of, set_anchors, set_prompt
     over = threading.Event()
 
-    def pause():  # called after the last step of a block, before the next one
+    def pause() -> None:  # called after the last step of a block, before the next one
         session.pause().add_done_callback(lambda _: over.set())
 
     encoder.on_last = pause

@@ -1,7 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """``lingbot-world report``: a recorded run, or an evaluation, as one HTML file."""
+import argparse
 from pathlib import Path
 import time
+from typing import TYPE_CHECKING
+
+from lingbot_world_ros.engines.registry import TRUTH_ENGINE
+
+if TYPE_CHECKING:
+    from lingbot_world_ros.report.page import Page
 
 NAME = 'report'
 HELP = 'turn a recorded run or an evaluation into one HTML file'
@@ -9,7 +16,7 @@ PACKAGES = {'matplotlib': 'matplotlib', 'PIL': 'pillow', 'jinja2': 'jinja2', 'tq
 LIMIT_S = 120.0
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """
     Describe the arguments.
 
@@ -20,8 +27,8 @@ def add_arguments(parser):
         'folder or evaluation.json of "lingbot-world evaluate"')
     add('-o', '--output', type=Path, metavar='FILE', help='default: RUN.html beside RUN')
     add('--title', default='', help="default: the recording's name")
-    add('--engine', default='reference', choices=('reference', 'none'),
-        help='world that is taken as the truth; none makes no comparison (default: reference)')
+    add('--engine', default=TRUTH_ENGINE, choices=(TRUTH_ENGINE, 'none'), help='world that is '
+        f'taken as the truth; none makes no comparison (default: {TRUTH_ENGINE})')
     add('--seconds', type=float, default=LIMIT_S, metavar='S', help='sim time of a segment that '
         f'is shown and compared at most (default: {LIMIT_S:g})')
     add('--verify', action='store_true',
@@ -36,7 +43,7 @@ def add_arguments(parser):
         help='folders with the start images of the recording')
 
 
-def run(args) -> int:
+def run(args: argparse.Namespace) -> int:
     """
     Make the report.
 
@@ -64,7 +71,7 @@ def run(args) -> int:
     return 0
 
 
-def _require_packages():
+def _require_packages() -> None:
     """Say what to install before anything is imported that needs it."""
     from importlib.util import find_spec
     from lingbot_world_ros.errors import SpecError
@@ -75,18 +82,18 @@ def _require_packages():
                         f'{", ".join(missing)}: {pip_install(*missing)}.')
 
 
-def _is_evaluation(path) -> bool:
+def _is_evaluation(path: Path) -> bool:
     if path.is_dir():
         return (path / 'evaluation.json').is_file() and not (path / 'metadata.yaml').exists()
     return path.suffix == '.json'
 
 
-def _evaluation(args):
+def _evaluation(args: argparse.Namespace) -> 'Page':
     from lingbot_world_ros.report.evaluation_page import evaluation_page
     return evaluation_page(args.run, args.title)
 
 
-def _recording(args):
+def _recording(args: argparse.Namespace) -> 'Page':
     from lingbot_world_ros.recording.bag import require_rosbags
     require_rosbags()
     from lingbot_world_ros.cli.replay import engine_maker

@@ -4,22 +4,34 @@
 
 Several worlds are as many processes, each with a namespace, clock, frames and seed of its own.
 """
+import argparse
 import json
 import os
 from pathlib import Path
 import shutil
 import sys
 import time
+from typing import Any, Dict, List, Mapping, Sequence, TYPE_CHECKING
+
+from lingbot_world_ros.engines.registry import KEYS
+
+if TYPE_CHECKING:
+    from lingbot_world_ros.engines.interface import WorldSpec
+    from lingbot_world_ros.nodes.action_encoder import ActionEncoderNode
+    from lingbot_world_ros.nodes.world_model import WorldModelNode
+    from lingbot_world_ros.processes import Companions
+    from lingbot_world_ros.session.status import SessionStatus
+    import numpy as np
 
 NAME = 'sim'
 HELP = 'start an imagined world and its ROS topics'
 PAGE, TRUTH = 'page', 'truth'  # what may run beside a world
 PAGE_PATIENCE_S = 20.0
 OVERRIDES = ('engine', 'isolate_engine', 'world', 'scene', 'start_image', 'prompt',
-             'lingbot.checkpoint', 'camera_path', 'seed', 'mode', 'initial_state', 'speed')
+             *KEYS, 'camera_path', 'seed', 'mode', 'initial_state', 'speed')
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """
     Describe the arguments.
 
@@ -30,8 +42,8 @@ def add_arguments(parser):
                         help='parameter file: a name from config/ or a path (default: default)')
     for param in (PARAMS[name] for name in OVERRIDES):
         option = _option(param.name)
-        kind = ({'action': 'store_const', 'const': True} if param.kind is bool else
-                {'type': param.kind, 'metavar': option.upper()})
+        kind: Dict[str, Any] = ({'action': 'store_const', 'const': True} if param.kind is bool
+                                else {'type': param.kind, 'metavar': option.upper()})
         parser.add_argument(f'--{option.replace("_", "-")}', help=param.description, **kind)
     parser.add_argument('--param', action='append', default=[], metavar='NAME:=VALUE',
                         help='any other parameter; may be repeated')
@@ -51,12 +63,12 @@ def add_arguments(parser):
                         help='end by itself after this many seconds of wall time')
 
 
-def _option(name):
+def _option(name: str) -> str:
     """Return what a parameter is called on the command line, without dashes."""
     return name.rpartition('.')[2]
 
 
-def run(args) -> int:
+def run(args: argparse.Namespace) -> int:
     """
     Run the world until Ctrl-C, SIGTERM or the duration is over.
 
@@ -83,8 +95,9 @@ def run(args) -> int:
     try:
         with Companions(_companions(args, overrides)) as companions, Spinner() as spinner:
             interrupt_on_signals()
-            world, encoder = (spinner.add(node)
-                              for node in make_pair(parameter_overrides=as_overrides(overrides)))
+            world, encoder = make_pair(parameter_overrides=as_overrides(overrides))
+            spinner.add(world)
+            spinner.add(encoder)
             stop_on_signals(spinner)
             world.on_quit = spinner.stop
             first_image_s = time.monotonic() - started_s
@@ -105,7 +118,8 @@ def run(args) -> int:
     return end_process(code)
 
 
-def _companions(args, overrides) -> dict:
+def _companions(args: argparse.Namespace,
+                overrides: Mapping[str, Any]) -> Dict[str, Sequence[str]]:
     """Return the commands of what runs beside the world, by name."""
     from lingbot_world_ros.nodes.ros_environment import namespace_args
     namespace_args(args.namespace)  # a mistake in it is told once
@@ -113,7 +127,7 @@ def _companions(args, overrides) -> dict:
     for name, value in overrides.items():
         same += ['--param', f'{name}:={json.dumps(value)}']  # JSON is YAML
     same += args.ros_args
-    commands = {}
+    commands: Dict[str, List[str]] = {}
     if args.view or args.open:
         commands[PAGE] = ['view', *(['--open'] if args.open else []), *same]
     if args.truth:
@@ -122,7 +136,8 @@ def _companions(args, overrides) -> dict:
             for name, command in commands.items()}
 
 
-def _run_worlds(args, values, overrides) -> int:
+def _run_worlds(args: argparse.Namespace, values: Mapping[str, Any],
+                overrides: Mapping[str, Any]) -> int:
     """Run this command once per world, each with what keeps it apart from the others."""
     from lingbot_world_ros.nodes.ros_environment import namespace_args
     from lingbot_world_ros.processes import run_together
@@ -144,7 +159,7 @@ def _run_worlds(args, values, overrides) -> int:
     return run_together(commands)
 
 
-def _overrides(args, profile) -> dict:
+def _overrides(args: argparse.Namespace, profile: Mapping[str, Any]) -> Dict[str, Any]:
     """Check parameters given on the command line; they win over the profile."""
     from lingbot_world_ros.settings.parameters import PARAMS
     from lingbot_world_ros.settings.profiles import read_assignments
@@ -155,7 +170,7 @@ def _overrides(args, profile) -> dict:
     return {**values, **_world_file(args.world, world_path)}
 
 
-def _world_file(given, world_path) -> dict:
+def _world_file(given: str, world_path: str) -> Dict[str, str]:
     """Let a path name a world file: who types it may read its folder."""
     if not given or '://' in given or not given.endswith(('.yaml', '.yml')):
         return {}
@@ -172,17 +187,20 @@ def _domain() -> str:
     return os.environ.get('ROS_DOMAIN_ID') or '0'
 
 
-def _tell_how_to_activate(world):
+def _tell_how_to_activate(world: 'WorldModelNode') -> None:
     name = world.get_fully_qualified_name()
     print(f'World      not configured (autostart is false), ROS domain {_domain()}\n'
           f'Start it   ros2 lifecycle set {name} configure    (loads the engine)\n'
           f'           ros2 lifecycle set {name} activate')
 
 
-def _introduce(world, encoder, first_image_s):
+def _introduce(world: 'WorldModelNode', encoder: 'ActionEncoderNode',
+               first_image_s: float) -> None:
     """Say what runs and how to drive it."""
     from lingbot_world_ros.nodes.probe import answered_names
-    spec, status = world.session.world.spec, world.session.status
+    session, sensors = world.session, world.sensors
+    assert session is not None and sensors is not None  # the node is active
+    spec, status = session.world.spec, session.status
     twist = encoder.cmd_vel.msg_type.__name__
     motion = 'linear: {x: 0.2}, angular: {z: 0.3}'
     if twist == 'TwistStamped':
@@ -195,19 +213,21 @@ def _introduce(world, encoder, first_image_s):
           f'World      {spec.engine} ({spec.model}), scene {status.scene}, seed {status.seed}, '
           f'{spec.camera.width_px}x{spec.camera.height_px} at {spec.frame_rate_hz:g} Hz, '
           f'ROS domain {_domain()}\n'
-          f'Publishes  {" ".join(world.sensors.topics)}\n'
-          f'Listens    {" ".join(_heard(world, encoder))} ({topic} takes {twist})\n'
+          f'Publishes  {" ".join(sensors.topics)}\n'
+          f'Listens    {" ".join(_heard(spec, world, encoder))} ({topic} takes {twist})\n'
           f'Answers    {" ".join(answered_names(world))}\n'
           f'Drive it   {teleop}    (keyboard, in a second terminal)')
     if shutil.which('ros2'):  # not part of a .venv
-        print(f'           ros2 topic pub -r 10 {topic} geometry_msgs/msg/{twist} "{{{motion}}}"\n'
-              f'           ros2 topic pub -1 {joints} sensor_msgs/msg/JointState '
+        print(f'           ros2 topic pub -r 10 {topic} geometry_msgs/msg/{twist} "{{{motion}}}"')
+    if shutil.which('ros2') and spec.joints:
+        print(f'           ros2 topic pub -1 {joints} sensor_msgs/msg/JointState '
               f'"{{name: [{spec.joints[0].name}], position: [0.5]}}"')
 
 
-def _heard(world, encoder) -> list:
+def _heard(spec: 'WorldSpec', world: 'WorldModelNode',
+           encoder: 'ActionEncoderNode') -> List[str]:
     """Return the names of the topics that are listened to and of use."""
-    spec, topics = world.session.world.spec, world.params.topics
+    topics = world.params.topics
     names = [subscription.topic_name for subscription in encoder.command_subscriptions]
     names += [world.resolve_topic_name(topics.prompt)] if spec.takes_text else []
     return names + ([world.resolve_topic_name(topics.anchor_image)] if spec.takes_images else [])
@@ -223,7 +243,7 @@ def _teleop_command() -> str:
     return 'ros2 run lingbot_world_ros teleop'
 
 
-def _tell(world, companions) -> str:
+def _tell(world: 'WorldModelNode', companions: 'Companions') -> str:
     """Say how the world is doing, and first what has ended beside it."""
     for name, code in companions.ended():
         print(f'\nThe {name} has ended, exit code {code}; the world goes on without it.')
@@ -233,11 +253,11 @@ def _tell(world, companions) -> str:
     return status_line(session.status, session.latencies_s())
 
 
-def status_line(status, latencies_s) -> str:
+def status_line(status: 'SessionStatus', latencies_s: 'np.ndarray') -> str:
     """
     Put how a world is doing into one line.
 
-    :param status: a SessionStatus
+    :param status: of the session
     :param latencies_s: (n,) command-to-frame latencies, seconds, possibly none
     :return: frame rate, real-time factor, latency p50/p95, uncertainty, problem if any
     """

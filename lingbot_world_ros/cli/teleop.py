@@ -1,9 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """``lingbot-world teleop``: drive base and arm of a running world from the keyboard."""
+import argparse
+from math import inf, isfinite
 import os
 import shutil
 import sys
 import time
+from typing import Sequence, TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lingbot_world_ros.nodes.teleop import TeleopNode
+    import numpy as np
 
 NAME = 'teleop'
 HELP = 'drive a running world from the keyboard, base and arm'
@@ -12,22 +19,25 @@ PATIENCE_S = 5.0
 QUIT_KEYS = ('x', 'escape', '\x03', '\x04')
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """
     Describe the arguments.
 
     :param parser: argparse parser of this verb
     """
     parser.add_argument('--namespace', default='', help='namespace of the world')
+    parser.add_argument('--robot', default='', metavar='NAME|FILE',
+                        help='the robot of the world, for one that steers like a car: turns are '
+                        'asked for only while it drives')
 
 
-def run(args) -> int:
+def run(args: argparse.Namespace) -> int:
     """
     Read keys and publish commands until x, Esc or Ctrl-C.
 
     :param args: parsed arguments
     :return: exit code
-    :raises SpecError: no terminal, or no world in this ROS domain
+    :raises SpecError: no terminal, no such robot, or no world in this ROS domain
     """
     from lingbot_world_ros.errors import SpecError
     if not sys.stdin.isatty():
@@ -37,6 +47,8 @@ def run(args) -> int:
     from lingbot_world_ros.nodes.spinner import Spinner
     from lingbot_world_ros.nodes.start import end_ros, start_ros
     from lingbot_world_ros.nodes.teleop import TeleopNode
+    from lingbot_world_ros.robots.load import load_robot
+    max_curvature = load_robot(args.robot).drive.max_curvature if args.robot else inf
     start_ros(node_args(namespace=args.namespace, more=args.ros_args))
     try:
         with Spinner() as spinner:
@@ -46,28 +58,31 @@ def run(args) -> int:
                     f'No world in ROS domain {os.environ.get("ROS_DOMAIN_ID") or "0"} under '
                     f'{node.resolve_topic_name("world_spec")}; start one with "lingbot-world '
                     'sim", with the same ROS_DOMAIN_ID and namespace.')
-            print(_help(node.joint_names))
-            _drive(node)
+            print(_help(node.joint_names, strafes=node.lateral_mps > 0.0,
+                        steers=isfinite(max_curvature)))
+            _drive(node, max_curvature)
     finally:
         end_ros()
     return 0
 
 
-def _help(joint_names) -> str:
+def _help(joint_names: Sequence[str], strafes: bool, steers: bool) -> str:
     """Draw the keys."""
     from lingbot_world_ros.actions.keyboard import JOINT_KEYS
-    lines = ['base    w/s or up/down: forward, backward    a/d or left/right: turn left, right',
-             '        q/e: forward and left, forward and right']
+    sideways = 'left, right' if strafes else 'forward and left, forward and right'
+    lines = ['base    w/s or up/down: forward, backward    a/d or left/right: turn left, right'
+             f'{" while it drives" if steers else ""}', f'        q/e: {sideways}']
     for (more, less), name in zip(JOINT_KEYS, joint_names):
         lines.append(f'{"arm     " if len(lines) == 2 else "        "}{more}/{less}: {name} +/-')
     lines.append('speed   +/-: faster, slower    space: stop    x or Esc: quit')
     return '\n'.join(lines)
 
 
-def _drive(node):
+def _drive(node: 'TeleopNode', max_curvature: float) -> None:
     """Publish while keys are fresh, one zero when they are not any more, then nothing."""
     from lingbot_world_ros.actions.keyboard import KeyDrive, split_keys
-    drive = KeyDrive(node.linear_mps, node.angular_radps, node.joint_speeds)
+    drive = KeyDrive(node.linear_mps, node.angular_radps, node.joint_speeds.tolist(),
+                     node.lateral_mps, max_curvature)
     moving = (False, False)
     with _RawTerminal() as terminal:
         while True:
@@ -84,19 +99,26 @@ def _drive(node):
             if wanted[1] or moving[1]:
                 node.send_joints(joints)
             moving = wanted
-            terminal.show(f'speed {drive.scale:.0%}  linear {base[0]:+.2f} m/s  angular '
-                          f'{base[1]:+.2f} rad/s  joints '
-                          + ' '.join(f'{v:+.2f}' for v in joints))
+            terminal.show(_asked(drive.scale, base, joints, node.lateral_mps > 0.0))
         if moving[0]:
-            node.send_twist(0.0, 0.0)
+            node.send_twist(0.0, 0.0, 0.0)
         if moving[1]:
             node.send_joints(joints * 0.0)
+
+
+def _asked(scale: float, base: Sequence[float], joints: 'np.ndarray', strafes: bool) -> str:
+    """Say what the keys ask for, on one line."""
+    v_x, v_y, w_z = base
+    sideways = f'left {v_y:+.2f} m/s  ' if strafes else ''
+    moving = '  joints ' + ' '.join(f'{v:+.2f}' for v in joints) if len(joints) else ''
+    return (f'speed {scale:.0%}  linear {v_x:+.2f} m/s  {sideways}angular {w_z:+.2f} rad/s'
+            f'{moving}')
 
 
 class _RawTerminal:
     """Keys as they are pressed, without echo; the terminal is as before on the way out."""
 
-    def __enter__(self):
+    def __enter__(self) -> '_RawTerminal':
         import termios
         import tty
         self._fd = sys.stdin.fileno()
@@ -104,7 +126,7 @@ class _RawTerminal:
         tty.setraw(self._fd, termios.TCSANOW)
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         import termios
         termios.tcsetattr(self._fd, termios.TCSADRAIN, self._before)
         print()

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """``lingbot-world view``: serve the operator's page of a running world."""
+import argparse
 import os
 import sys
+from typing import Any, Dict, Mapping
 
 NAME = 'view'
 HELP = 'serve a page that shows a running world and drives it'
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """
     Describe the arguments.
 
@@ -29,7 +31,7 @@ def add_arguments(parser):
                         help='any other parameter; may be repeated')
 
 
-def run(args) -> int:
+def run(args: argparse.Namespace) -> int:
     """
     Serve until Ctrl-C or SIGTERM.
 
@@ -62,7 +64,7 @@ def run(args) -> int:
     return 0
 
 
-def _overrides(args, profile) -> dict:
+def _overrides(args: argparse.Namespace, profile: Mapping[str, Any]) -> Dict[str, Any]:
     """Check parameters given on the command line, and see to a token where one is needed."""
     from lingbot_world_ros.settings.parameters import PARAMS
     from lingbot_world_ros.settings.profiles import DEFAULT_PROFILE, load_profile, read_assignments
@@ -78,7 +80,7 @@ def _overrides(args, profile) -> dict:
     return values
 
 
-def _announce(url, opens):
+def _announce(url: str, opens: bool) -> None:
     """Say where the page is; show it where there is a screen."""
     print(f'Page       {url}', flush=True)
     if sys.stdin.isatty():  # else somebody else started it, who says so

@@ -6,10 +6,10 @@ A trial is right when the imagined outcome is closer to the true outcome of its 
 the true outcome of the opposite command. Axes: b trials, c commands, j joint, h w image.
 """
 from dataclasses import dataclass
-from typing import Dict, List
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 import cv2
-from lingbot_world_ros.engines.interface import WorldSpec
+from lingbot_world_ros.engines.interface import Observation, WorldModel, WorldSpec
 from lingbot_world_ros.evaluation.metrics import mean_squared_error
 from lingbot_world_ros.evaluation.rollouts import FIRST_HELD_OUT_SEED
 from lingbot_world_ros.geometry import se2
@@ -32,14 +32,14 @@ class Command:
     opposite: int
 
 
-def sign_commands(spec: WorldSpec) -> tuple:
+def sign_commands(spec: WorldSpec) -> Tuple[Command, ...]:
     """
     Both directions of every action column.
 
     Half of the highest speed, or less where a joint would cross more than 40 % of its range.
 
     :param spec: names the action layout, the joints and the frame rate
-    :return: tuple of Command; opposites are neighbours
+    :return: the commands; opposites are neighbours
     """
     duration_s = DURATION_FRAMES / spec.frame_rate_hz
     names = [('forward', 'backward'), ('turn left', 'turn right')]
@@ -57,7 +57,9 @@ def sign_commands(spec: WorldSpec) -> tuple:
     return tuple(commands)
 
 
-def command_fidelity(world, reference, batch_size: int, num_trials: int, progress=None) -> dict:
+def command_fidelity(world: WorldModel, reference: WorldModel, batch_size: int, num_trials: int,
+                     progress: Optional[Callable[[int], object]] = None
+                     ) -> Dict[str, Dict[str, Any]]:
     """
     Count right outcomes per command.
 
@@ -89,7 +91,8 @@ def command_fidelity(world, reference, batch_size: int, num_trials: int, progres
     return {c.name: _summary(c, i, verdicts, num_trials) for i, c in enumerate(commands)}
 
 
-def _outcomes(world, scene, seeds, commands):
+def _outcomes(world: WorldModel, scene: str, seeds: Sequence[int],
+              commands: Sequence[Command]) -> Dict[str, np.ndarray]:
     """Return start state and outcome of every command from it: dict of (b, c, ...) arrays."""
     first = world.reset(scene, seeds)
     start, outcomes = world.snapshot(), []
@@ -100,14 +103,14 @@ def _outcomes(world, scene, seeds, commands):
         for i in range(DURATION_FRAMES):
             last = world.step(action, render=i == DURATION_FRAMES - 1)
         outcomes.append(last)
-    found = {'rgb': np.stack([o.rgb[:, -1] for o in outcomes], 1),
+    found = {'rgb': np.stack([o.rgb[:, -1] for o in outcomes if o.rgb is not None], 1),
              'way': np.stack([_way(first, o) for o in outcomes], 1)}
     if 'arm_mask' in first.extra:
         found['arm'] = np.stack([o.extra['arm_mask'][:, -1] for o in outcomes], 1)
     return found
 
 
-def _way(first, last):
+def _way(first: Observation, last: Observation) -> np.ndarray:
     """Return how far every action column went, (b, a): m forward, rad turned, joint units."""
     move = last.base_pose[:, -1] - first.base_pose[:, -1]
     forward = se2.rotated(move, -first.base_pose[:, -1, 2])[:, 0]
@@ -115,7 +118,8 @@ def _way(first, last):
     return np.concatenate([forward[:, None], move[:, 2:], joints], 1)
 
 
-def _verdicts(imagined, true, commands, rate_hz):
+def _verdicts(imagined: Dict[str, np.ndarray], true: Dict[str, np.ndarray],
+              commands: Sequence[Command], rate_hz: float) -> Dict[str, np.ndarray]:
     """Return dict of (b, c) bool: blocked, seen, valid, image, arm, state."""
     rows: Dict[str, List[np.ndarray]] = {
             name: [] for name in ('blocked', 'seen', 'image', 'arm', 'state')}
@@ -137,18 +141,20 @@ def _verdicts(imagined, true, commands, rate_hz):
     return verdicts
 
 
-def _closer(imagined, true, i, o, mask):
+def _closer(imagined: Dict[str, np.ndarray], true: Dict[str, np.ndarray], i: int, o: int,
+            mask: Optional[np.ndarray]) -> np.ndarray:
     shown = imagined['rgb'][:, i]
     return (mean_squared_error(shown, true['rgb'][:, i], mask)
             < mean_squared_error(shown, true['rgb'][:, o], mask))
 
 
-def _dilate(masks):
+def _dilate(masks: np.ndarray) -> np.ndarray:
     kernel = np.ones((5, 5), np.uint8)
     return np.stack([cv2.dilate(m.astype(np.uint8), kernel) for m in masks]).astype(bool)
 
 
-def _summary(command, row, verdicts, num_trials):
+def _summary(command: Command, row: int, verdicts: Dict[str, np.ndarray],
+             num_trials: int) -> Dict[str, Any]:
     """Shares over the first valid trials; ``right`` is the arm region's for arm commands."""
     valid = np.flatnonzero(verdicts['valid'][:, row])[:num_trials]
     drawn = valid[-1] + 1 if len(valid) == num_trials else len(verdicts['valid'])

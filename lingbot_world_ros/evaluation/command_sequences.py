@@ -5,6 +5,8 @@ Random command sequences that look like somebody drives a robot; engine-free, Nu
 The dataset and the evaluation draw from the same process with disjoint seeds. Axes: n steps,
 a action columns in the order of the layout: base v_x [m/s], w_z [rad/s], joint velocities.
 """
+from typing import Dict, List, Tuple
+
 from lingbot_world_ros.actions.layout import ANGULAR, LINEAR, robot_action_layout, velocity_name
 from lingbot_world_ros.robots.robot import Robot
 import numpy as np
@@ -79,14 +81,17 @@ def ornstein_uhlenbeck(num_steps: int, size: int, time_constant: float,
     return out
 
 
-def _draw(modes: dict, rng) -> str:
+def _draw(modes: Dict[str, float], rng: np.random.Generator) -> str:
     weights = np.array(list(modes.values()))
     return str(rng.choice(list(modes), p=weights / weights.sum()))
 
 
-def _base_commands(low, high, num_steps, rng, rate_hz):
+def _base_commands(low: np.ndarray, high: np.ndarray, num_steps: int, rng: np.random.Generator,
+                   rate_hz: float) -> Tuple[np.ndarray, np.ndarray]:
     """Return (n, 2) commands and the (n,) bool mask of standing."""
-    parts, standing, total = [], [], 0
+    parts: List[np.ndarray] = []
+    standing: List[np.ndarray] = []
+    total = 0
     while total < num_steps:
         mode = _draw(BASE_MODES, rng)
         part = _base_segment(mode, low, high, rng, rate_hz)
@@ -96,9 +101,10 @@ def _base_commands(low, high, num_steps, rng, rate_hz):
     return np.concatenate(parts)[:num_steps], np.concatenate(standing)[:num_steps]
 
 
-def _base_segment(mode, low, high, rng, rate_hz):
+def _base_segment(mode: str, low: np.ndarray, high: np.ndarray, rng: np.random.Generator,
+                  rate_hz: float) -> np.ndarray:
     """Return (k, 2) commands of one manoeuvre."""
-    def steps(shortest_s, longest_s):
+    def steps(shortest_s: float, longest_s: float) -> int:
         return max(1, int(round(rng.uniform(shortest_s, longest_s) * rate_hz)))
 
     side = rng.choice((-1.0, 1.0))
@@ -123,11 +129,13 @@ def _base_segment(mode, low, high, rng, rate_hz):
     return np.zeros((steps(1.5, 4.0), 2))  # stand
 
 
-def _arm_commands(robot, standing, rng, rate_hz):
+def _arm_commands(robot: Robot, standing: np.ndarray, rng: np.random.Generator,
+                  rate_hz: float) -> np.ndarray:
     """Return (n, j) joint velocities; ``q`` follows the arm as far as it can be known blindly."""
     limits = robot.joint_array('max_speed').astype(np.float32).astype(np.float64)
     low, high = robot.joint_array('low'), robot.joint_array('high')
-    q, parts, total = robot.joint_array('home'), [], 0
+    q, total = robot.joint_array('home'), 0
+    parts: List[np.ndarray] = []
     while total < len(standing):
         mode = _draw(ARM_MODES, rng)
         if standing[total] and mode == 'hold':
@@ -142,7 +150,8 @@ def _arm_commands(robot, standing, rng, rate_hz):
     return np.concatenate(parts)[:len(standing)]
 
 
-def _arm_segment(mode, q, low, high, limits, rng, rate_hz):
+def _arm_segment(mode: str, q: np.ndarray, low: np.ndarray, high: np.ndarray, limits: np.ndarray,
+                 rng: np.random.Generator, rate_hz: float) -> np.ndarray:
     """Return (k, j) joint velocities of one arm movement from posture ``q``."""
     if mode == 'reach':
         return _reach(q, low, high, limits, rng, rate_hz)
@@ -157,7 +166,8 @@ def _arm_segment(mode, q, low, high, limits, rng, rate_hz):
     return np.zeros((k, len(q)))  # hold
 
 
-def _reach(q, low, high, limits, rng, rate_hz):
+def _reach(q: np.ndarray, low: np.ndarray, high: np.ndarray, limits: np.ndarray,
+           rng: np.random.Generator, rate_hz: float) -> np.ndarray:
     """Move all joints to a random posture, each at its own pace; one in five past a limit."""
     span = high - low
     target = rng.uniform(low, high)

@@ -12,10 +12,12 @@ from importlib import metadata
 from pathlib import Path
 import platform
 import time
-from typing import Any, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, TYPE_CHECKING, Union
 
 import cv2
-from lingbot_world_ros.engines.registry import make_world
+from lingbot_world_ros.engines.interface import WorldModel
+from lingbot_world_ros.engines.registry import (comparable_engines, DEFAULT_ENGINE, make_world,
+                                                TRUTH_ENGINE)
 from lingbot_world_ros.errors import SpecError, unknown_name
 from lingbot_world_ros.evaluation import metrics
 from lingbot_world_ros.evaluation.command_fidelity import command_fidelity
@@ -23,6 +25,12 @@ from lingbot_world_ros.evaluation.rollouts import (FIRST_HELD_OUT_SEED, HeldOutS
                                                    roll_out_set, Rollout, shuffled, true_rollout)
 import numpy as np
 
+if TYPE_CHECKING:
+    from lingbot_world_ros.evaluation.baseline_world import BaselineWorld
+
+Found = Dict[str, Rollout]  # of one set, by method
+Score = Dict[str, np.ndarray]  # by metric, (n, f)
+Tell = Callable[[str, int], object]  # what is running, frames done
 HORIZONS = (1, 5, 15, 30, 60, 150, 900)
 SHUFFLE_LAST_FRAME = 150  # the shuffle tests end here
 BASE_COLUMNS, ARM_COLUMNS = slice(0, 2), slice(2, None)
@@ -58,7 +66,7 @@ TARGETS = tuple(
 class EvaluationSpec:
     """What to evaluate and how much of it."""
 
-    engine: str = 'room'
+    engine: str = DEFAULT_ENGINE
     num_sequences: int = 64  # per set, rounded up to the same number in every scene
     num_sets: int = 3
     horizons: Tuple[int, ...] = HORIZONS
@@ -67,7 +75,7 @@ class EvaluationSpec:
     num_mean_states: int = 200  # per scene, behind the mean image
     baseline: str = ''  # weights of the baseline; left out without
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Refuse what cannot be evaluated."""
         for name in ('num_sequences', 'num_sets', 'batch_size', 'num_mean_states'):
             if getattr(self, name) < 1:
@@ -83,11 +91,13 @@ class EvaluationSpec:
         return (0, *self.horizons)
 
 
-QUICK = dict(num_sequences=6, num_sets=1, horizons=(1, 5, 15, 30), num_trials=4,
-             batch_size=2, num_mean_states=4)
+QUICK: Dict[str, Any] = dict(
+    num_sequences=6, num_sets=1, horizons=(1, 5, 15, 30), num_trials=4, batch_size=2,
+    num_mean_states=4)
 
 
-def evaluate(spec: EvaluationSpec, cache, progress=None) -> tuple:
+def evaluate(spec: EvaluationSpec, cache: Path,
+             progress: Optional[Tell] = None) -> Tuple[Dict[str, Any], List[Found]]:
     """
     Run the whole evaluation.
 
@@ -99,14 +109,14 @@ def evaluate(spec: EvaluationSpec, cache, progress=None) -> tuple:
     :raises SpecError: unknown engine, missing package or weights, engine with longer steps
     """
     started = time.monotonic()
-    if spec.engine not in ('room', 'reference'):
-        raise unknown_name('engine', spec.engine, ('room', 'reference'))
+    if spec.engine not in comparable_engines():
+        raise unknown_name('engine', spec.engine, comparable_engines())
     world = make_world(spec.engine, batch_size=spec.batch_size)
     if world.spec.frames_per_step != 1:
         raise SpecError(f'Engine {spec.engine!r} makes {world.spec.frames_per_step} frames per '
                         'step; this evaluation compares frame by frame and takes engines of 1.')
-    reference = make_world('reference', batch_size=spec.batch_size, arm_mask=True)
-    tell = progress or (lambda what, frames: None)
+    reference = make_world(TRUTH_ENGINE, batch_size=spec.batch_size, arm_mask=True)
+    tell: Tell = progress or (lambda what, frames: None)
     rollouts = [_run_set(spec, i, world, reference, cache, tell) for i in range(spec.num_sets)]
     scores = _score_sets(spec, rollouts, tell)
     results = summarise(spec, rollouts, scores)
@@ -126,14 +136,16 @@ def evaluate(spec: EvaluationSpec, cache, progress=None) -> tuple:
     return results, rollouts
 
 
-def _run_set(spec, index, world, reference, cache, tell):
+def _run_set(spec: EvaluationSpec, index: int, world: WorldModel, reference: WorldModel,
+             cache: Path, tell: Tell) -> Found:
     """Return method name -> Rollout of one set."""
     scenes = tuple(world.spec.scenes)
     held_out = HeldOutSet(index, scenes, -(-spec.num_sequences // len(scenes)),
                           spec.horizons[-1])
     commands = held_out.commands(world.spec)
 
-    def run(what, engine, sent, frames, first_rgb=None):
+    def run(what: str, engine: Union[WorldModel, 'BaselineWorld'], sent: np.ndarray,
+            frames: Sequence[int], first_rgb: Optional[np.ndarray] = None) -> Rollout:
         return roll_out_set(engine, spec.batch_size, held_out, sent, frames, first_rgb,
                             lambda n: tell(f'set {index}: {what}', n))
 
@@ -155,20 +167,20 @@ def _run_set(spec, index, world, reference, cache, tell):
 
 
 @lru_cache(maxsize=1)
-def _baseline(path):
+def _baseline(path: str) -> 'BaselineWorld':
     try:
-        from lingbot_world_ros.training.baseline import BaselineWorld
+        from lingbot_world_ros.evaluation.baseline_world import BaselineWorld
     except ImportError as error:
         raise SpecError(f'The baseline needs the Python package {error.name!r}: '
                         f'pip install torch safetensors.') from error
     return BaselineWorld(path)
 
 
-def _score_sets(spec, rollouts, tell):
+def _score_sets(spec: EvaluationSpec, rollouts: Sequence[Found], tell: Tell) -> Dict[str, Score]:
     """Return method -> metric -> (n, f) over all sets."""
-    parts = []
+    parts: List[Dict[str, Score]] = []
     for index, found in enumerate(rollouts):
-        region = arm_region(found['truth'].arm_mask[:, 1:])
+        region = arm_region(_told(found['truth'].arm_mask)[:, 1:])
         parts.append({name: score(found[name], found['truth'], region, spec.horizons)
                       for name in found if name != 'truth'})
         tell(f'set {index}: scores', 0)
@@ -189,7 +201,7 @@ def arm_region(arm_mask: np.ndarray) -> np.ndarray:
     return np.stack([cv2.dilate(m, kernel) for m in flat]).astype(bool).reshape(arm_mask.shape)
 
 
-def score(pred: Rollout, true: Rollout, region: np.ndarray, horizons) -> dict:
+def score(pred: Rollout, true: Rollout, region: np.ndarray, horizons: Sequence[int]) -> Score:
     """
     Compare a rollout with the truth at the horizons.
 
@@ -207,7 +219,7 @@ def score(pred: Rollout, true: Rollout, region: np.ndarray, horizons) -> dict:
              'rms_error': np.sqrt(metrics.mean_squared_error(shown, seen)),
              'gradient': metrics.gradient_magnitude(shown),
              'true_gradient': metrics.gradient_magnitude(seen)}
-    if pred.depth_m is not None:
+    if pred.depth_m is not None and true.depth_m is not None:
         found['depth_relative'], found['depth_rms_m'] = metrics.depth_errors(
             pred.depth_m[:, 1:], true.depth_m[:, 1:count + 1])
     if pred.base_pose is not None:
@@ -215,7 +227,7 @@ def score(pred: Rollout, true: Rollout, region: np.ndarray, horizons) -> dict:
     return found
 
 
-def state_errors(pred: Rollout, true: Rollout, frames) -> dict:
+def state_errors(pred: Rollout, true: Rollout, frames: Sequence[int]) -> Score:
     """
     Errors of the predicted state.
 
@@ -225,18 +237,26 @@ def state_errors(pred: Rollout, true: Rollout, frames) -> dict:
     :return: metric -> (n, f): position_m, yaw_deg, joint_rad (mean of the revolute joints),
         gripper_m, object_m (mean of the movable objects)
     """
-    pose = pred.base_pose[:, frames] - true.base_pose[:, frames]
-    joints = np.abs(pred.joint_position[:, frames] - true.joint_position[:, frames])
+    pose = _told(pred.base_pose)[:, frames] - _told(true.base_pose)[:, frames]
+    joints = np.abs(_told(pred.joint_position)[:, frames]
+                    - _told(true.joint_position)[:, frames])
     found = {'position_m': np.hypot(pose[..., 0], pose[..., 1]),
              'yaw_deg': np.rad2deg(np.abs(metrics.wrap_angle(pose[..., 2]))),
              'joint_rad': joints[..., :-1].mean(-1), 'gripper_m': joints[..., -1]}
     if pred.object_pose is not None and pred.object_pose.shape[2]:
-        move = pred.object_pose[:, frames] - true.object_pose[:, frames]
+        move = pred.object_pose[:, frames] - _told(true.object_pose)[:, frames]
         found['object_m'] = np.hypot(move[..., 0], move[..., 1]).mean(-1)
     return found
 
 
-def summarise(spec: EvaluationSpec, rollouts: list, scores: dict) -> dict:
+def _told(values: Optional[np.ndarray]) -> np.ndarray:
+    """Return what every world tells but the baselines."""
+    assert values is not None
+    return values
+
+
+def summarise(spec: EvaluationSpec, rollouts: Sequence[Found],
+              scores: Dict[str, Score]) -> Dict[str, Any]:
     """
     Turn scores into means with confidence intervals.
 
@@ -247,7 +267,7 @@ def summarise(spec: EvaluationSpec, rollouts: list, scores: dict) -> dict:
     """
     imagined = scores['imagined']
     touched = np.concatenate([_touched(r['truth'], spec.horizons) for r in rollouts])
-    summary = {
+    summary: Dict[str, Any] = {
         'num_sequences': len(touched),
         'methods': {method: _summarise_method(found, spec) for method, found in scores.items()},
         'margins_db': {name: _table(imagined['psnr_db'] - scores[name]['psnr_db'], spec)
@@ -262,18 +282,18 @@ def summarise(spec: EvaluationSpec, rollouts: list, scores: dict) -> dict:
                        for name, rows in (('contact', touched), ('contact-free', ~touched))},
     }
     summary['contact_prediction_auc'] = metrics.area_under_roc(
-        np.concatenate([r['imagined'].contact[:, 1:].ravel() for r in rollouts]),
-        np.concatenate([r['truth'].contact[:, 1:].ravel() > 0.5 for r in rollouts]))
+        np.concatenate([_told(r['imagined'].contact)[:, 1:].ravel() for r in rollouts]),
+        np.concatenate([_told(r['truth'].contact)[:, 1:].ravel() > 0.5 for r in rollouts]))
     if rollouts[0]['imagined'].uncertainty is not None:
-        predicted = np.concatenate([r['imagined'].uncertainty[:, 1:] for r in rollouts])
+        predicted = np.concatenate([_told(r['imagined'].uncertainty)[:, 1:] for r in rollouts])
         summary['uncertainty'] = _uncertainty(predicted, imagined['rms_error'], spec)
     if rollouts[0]['imagined'].calibrated is not None:
-        calibrated = np.concatenate([r['imagined'].calibrated[:, 1:] for r in rollouts])
+        calibrated = np.concatenate([_told(r['imagined'].calibrated)[:, 1:] for r in rollouts])
         summary['calibrated_share'] = _table(calibrated.astype(float), spec)
     return summary
 
 
-def by_scene(spec: EvaluationSpec, imagined: dict, scenes) -> dict:
+def by_scene(spec: EvaluationSpec, imagined: Score, scenes: Sequence[str]) -> Dict[str, Any]:
     """
     Summarise the imagination scene by scene.
 
@@ -290,40 +310,42 @@ def by_scene(spec: EvaluationSpec, imagined: dict, scenes) -> dict:
             for number, scene in enumerate(scenes)}
 
 
-def _touched(truth, horizons):
+def _touched(truth: Rollout, horizons: Sequence[int]) -> np.ndarray:
     """Whether the base touched something up to each horizon, (n, f) bool."""
-    return np.stack([(truth.contact[:, :h + 1] > 0.5).any(1) for h in horizons], 1)
+    return np.stack([(_told(truth.contact)[:, :h + 1] > 0.5).any(1) for h in horizons], 1)
 
 
-def _summarise_method(found, spec):
+def _summarise_method(found: Score, spec: EvaluationSpec) -> Dict[str, Any]:
     plain = {metric: _table(values, spec) for metric, values in found.items()
              if metric not in ('gradient', 'true_gradient')}
     plain['sharpness'] = _table(found['gradient'], spec, found['true_gradient'])
     return plain
 
 
-def _cost(straight, crossed, metric, spec):
+def _cost(straight: Score, crossed: Score, metric: str, spec: EvaluationSpec) -> Dict[str, Any]:
     count = crossed[metric].shape[1]
     return _table(straight[metric][:, :count] - crossed[metric], spec)
 
 
-def _table(values, spec, weights=None):
+def _table(values: np.ndarray, spec: EvaluationSpec,
+           weights: Optional[np.ndarray] = None) -> Dict[str, Any]:
     """Horizon -> mean, 95 % interval over all sequences, and the mean of every set."""
     table = {}
     for column in range(values.shape[1]):
         weight = None if weights is None else weights[:, column]
         mean, low, high = metrics.bootstrap_mean(values[:, column], weights=weight)
         parts = np.split(values[:, column], spec.num_sets)
-        weight = [None] * spec.num_sets if weight is None else np.split(weight, spec.num_sets)
+        shares = [None] * spec.num_sets if weight is None else np.split(weight, spec.num_sets)
         table[str(spec.horizons[column])] = {
             'mean': mean, 'low': low, 'high': high,
             'count': int(np.isfinite(values[:, column]).sum()),
             'sets': [metrics.bootstrap_mean(p, weights=w, num_draws=1)[0]
-                     for p, w in zip(parts, weight)]}
+                     for p, w in zip(parts, shares)]}
     return table
 
 
-def _uncertainty(predicted, error, spec):
+def _uncertainty(predicted: np.ndarray, error: np.ndarray,
+                 spec: EvaluationSpec) -> Dict[str, Any]:
     """Rank correlation with the true RMS error, over everything and at each horizon."""
     value, low, high = metrics.bootstrap_rows(metrics.spearman, predicted, error)
     return {'spearman': {'mean': value, 'low': low, 'high': high},
@@ -332,7 +354,8 @@ def _uncertainty(predicted, error, spec):
             'mean_predicted': _table(predicted, spec), 'mean_true': _table(error, spec)}
 
 
-def determinism(world, fresh, batch_size: int, num_frames: int = 30) -> dict:
+def determinism(world: WorldModel, fresh: WorldModel, batch_size: int,
+                num_frames: int = 30) -> Dict[str, Any]:
     """
     Roll two instances of an engine out; one is asked for an image at every frame.
 
@@ -349,13 +372,13 @@ def determinism(world, fresh, batch_size: int, num_frames: int = 30) -> dict:
         found = roll_out_set(engine, batch_size, held_out, commands, frames)
         digest = hashlib.sha256(found.rgb[:, [0, -1]].tobytes())
         for state in (found.base_pose, found.joint_position, found.contact):
-            digest.update(state.tobytes())
+            digest.update(_told(state).tobytes())
         digests.append(digest.hexdigest())
     return {'identical': digests[0] == digests[1], 'num_frames': num_frames,
             'sha256': digests[0]}
 
 
-def targets(results: dict) -> list:
+def targets(results: Dict[str, Any]) -> List[Dict[str, Any]]:
     """
     Compare results with ``TARGETS``.
 
@@ -374,7 +397,7 @@ def targets(results: dict) -> list:
     return rows
 
 
-def settings(spec: EvaluationSpec) -> dict:
+def settings(spec: EvaluationSpec) -> Dict[str, Any]:
     """
     Name everything that a reader needs to repeat the run.
 
@@ -393,7 +416,7 @@ def settings(spec: EvaluationSpec) -> dict:
                                                                      time.gmtime())}
 
 
-def _version(package):
+def _version(package: str) -> Optional[str]:
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

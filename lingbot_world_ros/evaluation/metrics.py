@@ -5,6 +5,8 @@ How close imagined frames and states are to true ones; NumPy and OpenCV only.
 Images are (..., h, w, 3) uint8 RGB, leading axes are kept. A value that cannot be computed (an
 empty region) is NaN, and every summary skips NaN.
 """
+from typing import Callable, Optional, Tuple
+
 import cv2
 import numpy as np
 
@@ -13,7 +15,8 @@ LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 CONFIDENCE_95 = 0.5 - 0.95 / 2, 0.5 + 0.95 / 2  # quantiles
 
 
-def mean_squared_error(pred: np.ndarray, true: np.ndarray, mask=None) -> np.ndarray:
+def mean_squared_error(pred: np.ndarray, true: np.ndarray,
+                       mask: Optional[np.ndarray] = None) -> np.ndarray:
     """
     Mean squared error over pixels and channels, of images scaled to 0..1.
 
@@ -31,7 +34,7 @@ def mean_squared_error(pred: np.ndarray, true: np.ndarray, mask=None) -> np.ndar
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
-def psnr(pred: np.ndarray, true: np.ndarray, mask=None) -> np.ndarray:
+def psnr(pred: np.ndarray, true: np.ndarray, mask: Optional[np.ndarray] = None) -> np.ndarray:
     """
     Peak signal-to-noise ratio, capped at 60 dB.
 
@@ -54,7 +57,7 @@ def luma(rgb: np.ndarray) -> np.ndarray:
     return rgb.astype(np.float32) @ LUMA
 
 
-def ssim(pred: np.ndarray, true: np.ndarray, mask=None) -> np.ndarray:
+def ssim(pred: np.ndarray, true: np.ndarray, mask: Optional[np.ndarray] = None) -> np.ndarray:
     """
     Mean structural similarity of the brightness.
 
@@ -73,8 +76,8 @@ def ssim(pred: np.ndarray, true: np.ndarray, mask=None) -> np.ndarray:
     return np.array(values, np.float64).reshape(lead)
 
 
-def _ssim_map(a, b):
-    def blur(x):
+def _ssim_map(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    def blur(x: np.ndarray) -> np.ndarray:
         return cv2.GaussianBlur(x, (11, 11), 1.5, borderType=cv2.BORDER_REFLECT)
 
     c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
@@ -85,7 +88,7 @@ def _ssim_map(a, b):
             / ((mean_a ** 2 + mean_b ** 2 + c1) * (var_a + var_b + c2)))
 
 
-def _masked_mean(values, mask):
+def _masked_mean(values: np.ndarray, mask: np.ndarray) -> float:
     return values[mask].mean(dtype=np.float64) if mask.any() else np.nan
 
 
@@ -101,7 +104,7 @@ def gradient_magnitude(rgb: np.ndarray) -> np.ndarray:
     return np.hypot(dx, dy).mean((-2, -1), dtype=np.float64)
 
 
-def depth_errors(pred_m: np.ndarray, true_m: np.ndarray) -> tuple:
+def depth_errors(pred_m: np.ndarray, true_m: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
     """
     Absolute relative and RMS depth error over pixels with a finite, positive true depth.
 
@@ -173,7 +176,8 @@ def area_under_roc(score: np.ndarray, positive: np.ndarray) -> float:
     return float((rank_sum - num_pos * (num_pos + 1) / 2) / (num_pos * num_neg))
 
 
-def bootstrap_mean(values: np.ndarray, weights=None, num_draws: int = 2000) -> tuple:
+def bootstrap_mean(values: np.ndarray, weights: Optional[np.ndarray] = None,
+                   num_draws: int = 2000) -> Tuple[float, float, float]:
     """
     Mean over sequences with a 95 % percentile bootstrap confidence interval.
 
@@ -187,14 +191,15 @@ def bootstrap_mean(values: np.ndarray, weights=None, num_draws: int = 2000) -> t
     finite = np.isfinite(values) & np.isfinite(weights)
     values, weights = values[finite], weights[finite]
     if len(values) == 0 or weights.sum() == 0:
-        return (float('nan'),) * 3
+        return float('nan'), float('nan'), float('nan')
     draws = np.random.default_rng(0).integers(len(values), size=(num_draws, len(values)))
     means = values[draws].sum(1) / np.maximum(weights[draws].sum(1), 1e-12)
     low, high = np.quantile(means, CONFIDENCE_95)
     return float(values.sum() / weights.sum()), float(low), float(high)
 
 
-def bootstrap_rows(statistic, *arrays) -> tuple:
+def bootstrap_rows(statistic: Callable[..., float],
+                   *arrays: np.ndarray) -> Tuple[float, float, float]:
     """
     Any statistic of whole sequences with a 95 % percentile bootstrap confidence interval.
 

@@ -9,9 +9,11 @@ from dataclasses import asdict, dataclass, fields
 import hashlib
 import json
 from pathlib import Path
-from typing import Optional, Tuple
+from typing import (Any, Callable, cast, Dict, Iterator, List, Optional, Protocol, Sequence, Tuple,
+                    Union)
 
-from lingbot_world_ros.engines.interface import Observation, WorldSpec
+from lingbot_world_ros.engines.interface import Observation, WorldModel, WorldSpec
+from lingbot_world_ros.engines.registry import TRUTH_ENGINE
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.evaluation.command_sequences import command_sequences
 import numpy as np
@@ -67,15 +69,32 @@ class Rollout:
     calibrated: Optional[np.ndarray] = None  # (n, f) bool
 
 
+class Stepped(Protocol):
+    """What can be rolled out; a ``WorldModel`` is one."""
+
+    def step(self, actions: np.ndarray, render: bool = True) -> Observation:
+        """Advance one frame."""
+        ...
+
+
+class FromImages(Stepped, Protocol):
+    """One that starts from true images, as it knows no state."""
+
+    def reset_from(self, rgb: np.ndarray) -> Observation:
+        """Start from images, (b, h, w, 3) uint8."""
+        ...
+
+
 _STATES = ('base_pose', 'joint_position', 'contact', 'object_pose')
 _VIEWS = ('rgb', 'depth_m', 'uncertainty', 'calibrated')
 
 
-def roll_out(world, first: Observation, commands: np.ndarray, frames) -> Rollout:
+def roll_out(world: Stepped, first: Observation, commands: np.ndarray,
+             frames: Sequence[int]) -> Rollout:
     """
     Run a batch of command sequences from where the world was reset to.
 
-    :param world: a ``WorldModel``; images are only asked for at the recorded frames
+    :param world: images are only asked for at the recorded frames
     :param first: what its reset returned
     :param commands: (b, t, a) float32
     :param frames: recorded frames, ascending; 0 is the one of the reset
@@ -88,24 +107,26 @@ def roll_out(world, first: Observation, commands: np.ndarray, frames) -> Rollout
         states.append(observation)
         if shown:
             views.append(observation)
-    columns = {name: _column(states, name) for name in _STATES}
+    columns: Dict[str, Any] = {name: _column(states, name) for name in _STATES}
     columns.update({name: _column(views, name) for name in _VIEWS})
     if 'arm_mask' in views[0].extra:
         columns['arm_mask'] = np.concatenate([v.extra['arm_mask'] for v in views], 1)
     return Rollout(**columns)
 
 
-def _column(observations, name):
+def _column(observations: Sequence[Observation], name: str) -> Optional[np.ndarray]:
     values = [getattr(o, name) for o in observations]
     return None if values[0] is None else np.concatenate(values, 1)
 
 
-def roll_out_set(world, batch_size: int, held_out: HeldOutSet, commands: np.ndarray, frames,
-                 first_rgb=None, progress=None) -> Rollout:
+def roll_out_set(world: Union[WorldModel, FromImages], batch_size: int, held_out: HeldOutSet,
+                 commands: np.ndarray, frames: Sequence[int],
+                 first_rgb: Optional[np.ndarray] = None,
+                 progress: Optional[Callable[[int], object]] = None) -> Rollout:
     """
     Run every sequence of a set, in batches of one scene.
 
-    :param world: a ``WorldModel``; or, with ``first_rgb``, one whose ``reset_from`` takes images
+    :param world: one that starts from images only with ``first_rgb``
     :param batch_size: worlds side by side in it
     :param held_out: scenes and start states
     :param commands: (n, t, a) float32; shuffled ones for the shuffle tests
@@ -118,37 +139,41 @@ def roll_out_set(world, batch_size: int, held_out: HeldOutSet, commands: np.ndar
     for rows in _batches(held_out, batch_size):
         padded = np.resize(rows, batch_size)  # a short batch repeats its sequences
         if first_rgb is not None:
-            first = world.reset_from(first_rgb[padded])
+            first = cast(FromImages, world).reset_from(first_rgb[padded])
         else:
             scene = held_out.scenes[held_out.scene_of[rows[0]]]
-            first = world.reset(scene, [int(s) for s in held_out.start_seeds[padded]])
+            first = cast(WorldModel, world).reset(
+                scene, [int(s) for s in held_out.start_seeds[padded]])
         parts.append(_take(roll_out(world, first, commands[padded], frames), len(rows)))
         if progress is not None:
             progress(len(rows) * frames[-1])
     return _join(parts)
 
 
-def _batches(held_out, batch_size):
+def _batches(held_out: HeldOutSet, batch_size: int) -> Iterator[np.ndarray]:
     for scene in range(len(held_out.scenes)):
         rows = np.flatnonzero(held_out.scene_of == scene)
         for start in range(0, len(rows), batch_size):
             yield rows[start:start + batch_size]
 
 
-def _take(rollout, count):
+def _take(rollout: Rollout, count: int) -> Rollout:
     return _map(lambda name: getattr(rollout, name)[:count], rollout)
 
 
-def _join(parts):
+def _join(parts: List[Rollout]) -> Rollout:
     return _map(lambda name: np.concatenate([getattr(p, name) for p in parts]), parts[0])
 
 
-def _map(function, like):
-    return Rollout(**{f.name: None if getattr(like, f.name) is None else function(f.name)
-                      for f in fields(Rollout)})
+def _map(function: Callable[[str], np.ndarray], like: Rollout) -> Rollout:
+    columns: Dict[str, Any] = {
+        f.name: None if getattr(like, f.name) is None else function(f.name)
+        for f in fields(Rollout)}
+    return Rollout(**columns)
 
 
-def shuffled(commands: np.ndarray, columns, seed: int) -> np.ndarray:
+def shuffled(commands: np.ndarray, columns: Union[slice, Sequence[int]],
+             seed: int) -> np.ndarray:
     """
     Give every sequence some columns of another one.
 
@@ -170,14 +195,15 @@ def shuffled(commands: np.ndarray, columns, seed: int) -> np.ndarray:
     return out
 
 
-def load_or_make(folder, settings: dict, make):
+def load_or_make(folder: Union[str, Path], settings: Dict[str, Any],
+                 make: Callable[[], Dict[str, Any]]) -> Dict[str, Any]:
     """
     Read arrays from a cache, or make and keep them.
 
     :param folder: cache folder, made when needed
     :param settings: everything that the arrays depend on; JSON-serialisable
-    :param make: called without arguments when the cache has nothing; returns a dict of arrays
-    :return: the dict
+    :param make: called when the cache has nothing; returns arrays by name
+    :return: the same
     """
     key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:20]
     path = Path(folder) / f'{settings["what"]}-{key}.npz'
@@ -207,8 +233,8 @@ def reference_fingerprint(spec: WorldSpec) -> dict:
     return {'simulator': spec.model, 'sources': digest, 'robot': str(asdict(spec.robot))}
 
 
-def true_rollout(world, batch_size: int, held_out: HeldOutSet, frames, cache,
-                 progress=None) -> Rollout:
+def true_rollout(world: WorldModel, batch_size: int, held_out: HeldOutSet, frames: Sequence[int],
+                 cache: Path, progress: Optional[Callable[[int], object]] = None) -> Rollout:
     """
     Truth of a set, from the cache if it was made before.
 
@@ -220,18 +246,19 @@ def true_rollout(world, batch_size: int, held_out: HeldOutSet, frames, cache,
     :param progress: see ``roll_out_set``
     :return: all n sequences
     """
-    def make():
+    def make() -> Dict[str, Any]:
         made = roll_out_set(world, batch_size, held_out, held_out.commands(world.spec), frames,
                             progress=progress)
         return {f.name: getattr(made, f.name) for f in fields(Rollout)
                 if getattr(made, f.name) is not None}
 
     settings = {'what': 'truth', 'set': asdict(held_out), 'frames': list(frames),
-                'reference': reference_fingerprint(world.spec)}
+                TRUTH_ENGINE: reference_fingerprint(world.spec)}
     return Rollout(**load_or_make(cache, settings, make))
 
 
-def mean_images(world, batch_size: int, scenes, num_states: int, cache) -> np.ndarray:
+def mean_images(world: WorldModel, batch_size: int, scenes: Sequence[str], num_states: int,
+                cache: Union[str, Path]) -> np.ndarray:
     """
     Mean image of every scene over random states that no held-out sequence starts from.
 
@@ -244,13 +271,14 @@ def mean_images(world, batch_size: int, scenes, num_states: int, cache) -> np.nd
     """
     num_batches = -(-num_states // batch_size)
 
-    def mean_image(scene):
+    def mean_image(scene: str) -> np.ndarray:
         seeds = FIRST_HELD_OUT_SEED - 1 - np.arange(num_batches * batch_size)
-        views = [world.reset(scene, [int(s) for s in chunk]).rgb[:, 0].astype(np.float64).mean(0)
-                 for chunk in seeds.reshape(num_batches, batch_size)]
-        return np.round(np.mean(views, 0)).astype(np.uint8)
+        shown = (world.reset(scene, [int(s) for s in chunk]).rgb
+                 for chunk in seeds.reshape(num_batches, batch_size))
+        views = [rgb[:, 0].astype(np.float64).mean(0) for rgb in shown if rgb is not None]
+        return np.round(np.stack(views).mean(0)).astype(np.uint8)
 
     settings = {'what': 'mean', 'scenes': list(scenes), 'states': num_batches * batch_size,
-                'reference': reference_fingerprint(world.spec)}
+                TRUTH_ENGINE: reference_fingerprint(world.spec)}
     return load_or_make(cache, settings,
                         lambda: {'rgb': np.stack([mean_image(s) for s in scenes])})['rgb']

@@ -2,8 +2,11 @@
 """Evaluation results as Markdown tables and as a strip of truth above imagination."""
 import json
 import math
+from pathlib import Path
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import cv2
+from lingbot_world_ros.evaluation.rollouts import Rollout
 import numpy as np
 
 METHOD_ORDER = ('imagined', 'base shuffled', 'arm shuffled', 'baseline', 'mean image',
@@ -19,9 +22,11 @@ STATE_ROWS = (('position [m]', 'position_m', 3), ('yaw [deg]', 'yaw_deg', 2),
 CELL_WIDTH_PX = 240
 SEQUENCES_PER_SCENE = 2  # in the strip
 STRIP_FRAMES = (0, 1, 5, 15, 30, 60, 150, 900)
+Results = Dict[str, Any]  # what evaluate returns
+Entry = Optional[Mapping[str, Any]]  # mean, low and high
 
 
-def to_json(results: dict) -> str:
+def to_json(results: Results) -> str:
     """
     Write results as JSON; numbers that are not finite become null.
 
@@ -31,7 +36,7 @@ def to_json(results: dict) -> str:
     return json.dumps(_finite(results), indent=1)
 
 
-def _finite(value):
+def _finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: _finite(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
@@ -41,7 +46,7 @@ def _finite(value):
     return value.item() if isinstance(value, np.generic) else value
 
 
-def markdown(results: dict) -> str:
+def markdown(results: Results) -> str:
     """
     Lay results out as Markdown.
 
@@ -70,7 +75,7 @@ def markdown(results: dict) -> str:
     return '\n\n'.join(parts) + '\n'
 
 
-def _heading(results):
+def _heading(results: Results) -> str:
     settings, same = results['settings'], results['deterministic']['identical']
     return (f'# {settings["engine"]} against the reference world\n\n'
             f'{results["num_sequences"]} held-out command sequences in {settings["num_sets"]} '
@@ -79,7 +84,7 @@ def _heading(results):
             f'start. Same seed gives the same bytes: {"yes" if same else "NO"}.')
 
 
-def _targets(rows):
+def _targets(rows: Sequence[Mapping[str, Any]]) -> str:
     lines = ['## Targets', '', '| | value | target | |', '|---|---|---|---|']
     for row in rows:
         sign = 'at least' if row['at_least'] else 'at most'
@@ -88,7 +93,8 @@ def _targets(rows):
     return '\n'.join(lines)
 
 
-def _table(title, rows, horizons, digits):
+def _table(title: str, rows: Sequence[Tuple[str, Mapping[str, Entry]]], horizons: Sequence[str],
+           digits: int) -> str:
     lines = [f'## {title}', '', '| | ' + ' | '.join(horizons) + ' |',
              '|---' * (len(horizons) + 1) + '|']
     for name, table in rows:
@@ -97,14 +103,14 @@ def _table(title, rows, horizons, digits):
     return '\n'.join(lines)
 
 
-def _cell(entry, digits):
+def _cell(entry: Entry, digits: int) -> str:
     if entry is None or not math.isfinite(entry['mean']):
         return '-'
     low, high = entry['low'], entry['high']
     return f'{entry["mean"]:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})'
 
 
-def _by_set(table, horizons):
+def _by_set(table: Mapping[str, Any], horizons: Sequence[str]) -> str:
     lines = [_table('PSNR of the imagination by set [dB]', [], horizons, 2)]
     for number in range(len(table[horizons[0]]['sets'])):
         cells = [f'{table[h]["sets"][number]:.2f}' for h in horizons]
@@ -112,7 +118,7 @@ def _by_set(table, horizons):
     return '\n'.join(lines)
 
 
-def _states(results, horizons):
+def _states(results: Results, horizons: Sequence[str]) -> str:
     imagined = results['methods']['imagined']
     rows = [_table('State and depth errors', [], horizons, 3)]
     for title, metric, digits in STATE_ROWS:
@@ -129,7 +135,7 @@ def _states(results, horizons):
     return '\n'.join(rows) + f'\n\nContact prediction, area under ROC over all frames: {text}.'
 
 
-def _uncertainty(found, horizons):
+def _uncertainty(found: Mapping[str, Any], horizons: Sequence[str]) -> str:
     overall = _cell(found['spearman'], 3)
     table = _table('Uncertainty (predicted RMS image error, 0 to 1)',
                    [('predicted', found['mean_predicted']), ('true', found['mean_true'])],
@@ -139,7 +145,7 @@ def _uncertainty(found, horizons):
             f'Spearman correlation over all sequences and frames: {overall}.')
 
 
-def _command_fidelity(found):
+def _command_fidelity(found: Mapping[str, Any]) -> str:
     lines = ['## Command fidelity', '',
              'One command for about half a second: is the imagined outcome closer to its true '
              'outcome than to that of the opposite command? Image: whole image for the base, arm '
@@ -152,11 +158,12 @@ def _command_fidelity(found):
     return '\n'.join(lines)
 
 
-def _share(value):
+def _share(value: Optional[float]) -> str:
     return '-' if value is None else f'{100 * value:.1f} %'
 
 
-def strip(found: dict, scenes, frames) -> np.ndarray:
+def strip(found: Mapping[str, Rollout], scenes: Sequence[str],
+          frames: Sequence[int]) -> np.ndarray:
     """
     Draw truth above imagination, frame by frame.
 
@@ -179,7 +186,7 @@ def strip(found: dict, scenes, frames) -> np.ndarray:
     return np.concatenate(rows[:-1])
 
 
-def _cell_image(rgb, label):
+def _cell_image(rgb: np.ndarray, label: str) -> np.ndarray:
     """Enlarge by whole pixels and write the label into the top left corner."""
     factor = max(1, round(CELL_WIDTH_PX / rgb.shape[1]))
     image = np.ascontiguousarray(rgb.repeat(factor, 0).repeat(factor, 1))
@@ -189,13 +196,13 @@ def _cell_image(rgb, label):
     return image
 
 
-def write_report(results: dict, found: dict, folder) -> list:
+def write_report(results: Results, found: Mapping[str, Rollout], folder: Path) -> List[Path]:
     """
     Write ``evaluation.json``, ``evaluation.md`` and ``strip.png``.
 
     :param results: what ``evaluate`` returns, with ``settings``
     :param found: method -> Rollout of the set that the strip shows
-    :param folder: pathlib.Path, made when needed
+    :param folder: made when needed
     :return: the files
     """
     folder.mkdir(parents=True, exist_ok=True)

@@ -60,7 +60,7 @@ def embedding_from_msg(msg: ActionEmbeddingMsg) -> ActionEmbedding:
         valid_until_ns=stamp_to_ns(msg.valid_until))
 
 
-def _rows(msg, field, width):
+def _rows(msg: ActionEmbeddingMsg, field: str, width: int) -> np.ndarray:
     values = np.array(getattr(msg, field))
     if values.size != msg.num_frames * width:
         raise SpecError(f'action_embedding: {field} has {values.size} values, expected num_frames '

@@ -21,6 +21,7 @@ def camera_info_to_msg(calibration: Calibration, stamp_ns: int, frame_id: str,
     """
     if out is None:
         camera = calibration.camera
+        assert calibration.p is not None  # made of k where none was given
         out = CameraInfo(width=camera.width_px, height=camera.height_px,
                          distortion_model=calibration.distortion_model, d=list(calibration.d),
                          k=camera.k.ravel(), r=calibration.r.ravel(), p=calibration.p.ravel())

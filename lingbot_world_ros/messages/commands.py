@@ -1,13 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Command messages -> plain values for ``actions.commands``, and the messages a sender needs."""
 from array import array
+from typing import Iterable, List, Sequence, Tuple, Union
 
 from geometry_msgs.msg import Twist, TwistStamped
 from lingbot_world_ros.messages.stamps import stamp_to_ns
 from sensor_msgs.msg import JointState
+from trajectory_msgs.msg import JointTrajectory
+
+Vector = Tuple[float, float, float]  # x, y, z
 
 
-def twist_from_msg(msg):
+def twist_from_msg(msg: Union[Twist, TwistStamped]) -> Tuple[Vector, Vector, int]:
     """
     Read a Twist or a TwistStamped.
 
@@ -21,17 +25,20 @@ def twist_from_msg(msg):
     return (linear.x, linear.y, linear.z), (angular.x, angular.y, angular.z), stamp_ns
 
 
-def twist_to_msg(v_mps: float, w_radps: float, stamped: bool = False):
+def twist_to_msg(v_mps: float, w_radps: float, stamped: bool = False,
+                 lateral_mps: float = 0.0) -> Union[Twist, TwistStamped]:
     """
     Write a base velocity.
 
     :param v_mps: forward
     :param w_radps: turn, left positive
     :param stamped: make a TwistStamped (stamp 0: now)
+    :param lateral_mps: to the left
     :return: geometry_msgs/Twist or TwistStamped
     """
     twist = Twist()
-    twist.linear.x, twist.angular.z = float(v_mps), float(w_radps)
+    twist.linear.x, twist.linear.y = float(v_mps), float(lateral_mps)
+    twist.angular.z = float(w_radps)
     if not stamped:
         return twist
     msg = TwistStamped(twist=twist)
@@ -39,12 +46,14 @@ def twist_to_msg(v_mps: float, w_radps: float, stamped: bool = False):
     return msg
 
 
-def joint_command_from_msg(msg: JointState):
+def joint_command_from_msg(
+        msg: JointState) -> Tuple[Sequence[str], Sequence[float], Sequence[float]]:
     """Return names, positions and velocities (either may be empty) of a JointState."""
     return msg.name, msg.position, msg.velocity
 
 
-def joint_command_to_msg(names, position=(), velocity=()) -> JointState:
+def joint_command_to_msg(names: Iterable[str], position: Iterable[float] = (),
+                         velocity: Iterable[float] = ()) -> JointState:
     """
     Write a joint command.
 
@@ -57,7 +66,9 @@ def joint_command_to_msg(names, position=(), velocity=()) -> JointState:
                       velocity=array('d', velocity))
 
 
-def trajectory_from_msg(msg):
+def trajectory_from_msg(msg: JointTrajectory) -> Tuple[
+        Sequence[str], List[float], List[Sequence[float]], List[Sequence[float]],
+        List[Sequence[float]], int]:
     """
     Read a JointTrajectory.
 

@@ -10,6 +10,7 @@ are not imported, so messages read without ROS will do.
 from functools import lru_cache
 import sys
 from types import SimpleNamespace
+from typing import Any, Optional, Protocol
 
 from lingbot_world_ros.errors import quoted, SpecError
 import numpy as np
@@ -38,7 +39,25 @@ READ = ', '.join((*(name for name in PIXELS if not name.startswith('bayer')),
 MAX_SIDE_PX = 16384
 
 
-def rgb_from_msg(msg) -> np.ndarray:
+class RawImage(Protocol):
+    """What a sensor_msgs/Image holds, of ROS or out of a recording."""
+
+    height: int
+    width: int
+    encoding: str
+    is_bigendian: int
+    step: int
+    data: Any
+
+
+class PackedImage(Protocol):
+    """What a sensor_msgs/CompressedImage holds."""
+
+    format: str
+    data: Any
+
+
+def rgb_from_msg(msg: RawImage) -> np.ndarray:
     """
     Read a colour image to keep.
 
@@ -76,7 +95,7 @@ def rgb_from_msg(msg) -> np.ndarray:
     return _by_opencv(pixels, conversion)
 
 
-def compressed_from_msg(msg) -> np.ndarray:
+def compressed_from_msg(msg: PackedImage) -> np.ndarray:
     """
     Read a compressed colour image.
 
@@ -94,7 +113,7 @@ def compressed_from_msg(msg) -> np.ndarray:
     return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
 
 
-def depth_from_msg(msg) -> np.ndarray:
+def depth_from_msg(msg: RawImage) -> np.ndarray:
     """
     Read a depth image.
 
@@ -110,7 +129,7 @@ def depth_from_msg(msg) -> np.ndarray:
     return values if metres == 1.0 else values * np.float32(metres)
 
 
-def _values(msg, kind: str, num_values: int) -> np.ndarray:
+def _values(msg: RawImage, kind: str, num_values: int) -> np.ndarray:
     """Return the values of all pixels without padding, in this machine's byte order: (h, n)."""
     dtype = np.dtype(kind)
     rows = _rows(msg, num_values * dtype.itemsize)
@@ -118,7 +137,7 @@ def _values(msg, kind: str, num_values: int) -> np.ndarray:
     return values.astype(dtype, copy=False)
 
 
-def _rows(msg, num_bytes: int, per_two: int = 2) -> np.ndarray:
+def _rows(msg: RawImage, num_bytes: int, per_two: int = 2) -> np.ndarray:
     """
     Return what the rows of an image hold without padding.
 
@@ -139,14 +158,14 @@ def _rows(msg, num_bytes: int, per_two: int = 2) -> np.ndarray:
         np.frombuffer(msg.data, np.uint8).reshape(num_rows, step)[:, :row])
 
 
-def _require_even(msg, width: bool = False, height: bool = False) -> None:
+def _require_even(msg: RawImage, width: bool = False, height: bool = False) -> None:
     """Refuse an odd size where neighbours share their colour."""
     if (width and msg.width % 2) or (height and msg.height % 2):
         raise SpecError(f'Image of {msg.width} x {msg.height} pixels {msg.encoding}: '
                         f'{"both" if height else "the width"} must be even.')
 
 
-def _rgb_of_planes(msg) -> np.ndarray:
+def _rgb_of_planes(msg: RawImage) -> np.ndarray:
     """Read brightness that is followed by a plane of colours; cv_bridge knows none of these."""
     per_two, conversion = PLANES[msg.encoding]
     shared = msg.encoding != 'nv24'
@@ -162,7 +181,7 @@ def _rgb_of_planes(msg) -> np.ndarray:
     return np.ascontiguousarray(doubled[:, ::2])
 
 
-def _by_opencv(pixels, conversion: str) -> np.ndarray:
+def _by_opencv(pixels: np.ndarray, conversion: str) -> np.ndarray:
     """Convert (h, w) or (h, w, n) values to (h, w, 3) uint8 rgb."""
     import cv2
     if pixels.dtype.kind == 'f':
@@ -175,7 +194,7 @@ def _by_opencv(pixels, conversion: str) -> np.ndarray:
     return pixels
 
 
-def _by_cv_bridge(msg):
+def _by_cv_bridge(msg: RawImage) -> Optional[np.ndarray]:
     """Convert with cv_bridge to (h, w, 3) uint8 rgb; None where it is missing or refuses."""
     bridge = _cv_bridge()
     if bridge is None:
@@ -188,7 +207,7 @@ def _by_cv_bridge(msg):
 
 
 @lru_cache(maxsize=None)
-def _cv_bridge():
+def _cv_bridge() -> Any:
     """Return a CvBridge that has read a pixel as it should; one made for another NumPy cannot."""
     pixel = SimpleNamespace(height=1, width=1, encoding='bgr8', step=3, is_bigendian=0,
                             data=bytes((1, 2, 3)))

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Frame names and the transforms between them (REP 103, REP 105)."""
 from dataclasses import dataclass, fields
-from typing import Optional
+from typing import Iterable, Optional, Sequence, Tuple, Union
 
 from geometry_msgs.msg import Pose, Transform, TransformStamped
 from lingbot_world_ros.errors import SpecError
@@ -30,7 +30,7 @@ class FrameNames:
     camera: str = 'camera_link'
     optical: str = 'camera_optical_frame'
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Refuse names of which no tree can be made."""
         names = [getattr(self, f.name) for f in fields(self)]
         bad = [name for name in names if not name or name.startswith('/')]
@@ -65,7 +65,7 @@ def transform_from_msg(msg: Transform) -> np.ndarray:
                     rotation_from_quat([turn.x, turn.y, turn.z, turn.w]))
 
 
-def planar_pose_to_msg(pose, out: Pose) -> None:
+def planar_pose_to_msg(pose: Iterable[float], out: Pose) -> None:
     """
     Write a pose on the floor.
 
@@ -85,8 +85,8 @@ def planar_pose_from_msg(msg: Pose) -> np.ndarray:
                      yaw_from_quat((turn.x, turn.y, turn.z, turn.w))])
 
 
-def base_tf_to_msg(pose_odom, stamp_ns: int, frames: FrameNames,
-                   out: Optional[TFMessage] = None) -> TFMessage:
+def base_tf_to_msg(pose_odom: Union[np.ndarray, Sequence[float]], stamp_ns: int,
+                   frames: FrameNames, out: Optional[TFMessage] = None) -> TFMessage:
     """
     Write the transform ``odom -> base_link``.
 
@@ -119,8 +119,9 @@ def static_tf_to_msg(camera: MountedCamera, stamp_ns: int, frames: FrameNames,
     :param link: of the robot, which carries the camera instead; only what is below it is written
     :return: the message, to be latched
     """
-    chain = ((frames.base, frames.camera, camera.T_base_camera_link),
-             (frames.camera, frames.optical, T_LINK_OPTICAL))
+    chain: Tuple[Tuple[str, str, np.ndarray], ...] = (
+        (frames.base, frames.camera, camera.T_base_camera_link),
+        (frames.camera, frames.optical, T_LINK_OPTICAL))
     if link:
         chain = ((link, frames.optical, optical_in_link(link)),)
     links = []

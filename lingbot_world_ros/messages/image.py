@@ -44,7 +44,8 @@ def depth_to_msg(depth_m: np.ndarray, stamp_ns: int, frame_id: str,
     return _fill(depth_m, '32FC1', stamp_ns, frame_id, out)
 
 
-def _fill(pixels, encoding, stamp_ns, frame_id, out):
+def _fill(pixels: np.ndarray, encoding: str, stamp_ns: int, frame_id: str,
+          out: Optional[Image]) -> Image:
     if out is None or len(out.data) != pixels.nbytes or out.height != pixels.shape[0]:
         out = Image(height=pixels.shape[0], width=pixels.shape[1], encoding=encoding,
                     step=pixels.nbytes // pixels.shape[0], is_bigendian=0,

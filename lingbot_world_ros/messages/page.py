@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Messages of a world -> what the operator's page is told, in numbers that JSON can carry."""
 from math import isfinite, isnan, pi
+from typing import Any, List, Optional
 
-from lingbot_world_ros.actions.layout import ANGULAR, LINEAR, velocity_name
+from lingbot_world_ros.actions.layout import ANGULAR, LATERAL, LINEAR, velocity_name
 from lingbot_world_ros.errors import quoted, SpecError
 from lingbot_world_ros.messages.frames import planar_pose_from_msg
 from lingbot_world_ros.messages.stamps import stamp_to_ns
-from lingbot_world_ros.msg import WorldStatus as WorldStatusMsg
+from lingbot_world_ros.msg import WorldSpec as WorldSpecMsg, WorldStatus as WorldStatusMsg
+from nav_msgs.msg import Odometry
+from sensor_msgs.msg import CompressedImage
 
 JPEG, PNG = b'\xff\xd8\xff', b'\x89PNG\r\n\x1a\n'  # how files of these formats begin
 # What a simulator without world_spec leaves unsaid.
@@ -21,7 +24,7 @@ NO_STATUS = {
     'mode': '', 'refused': 0, 'message': ''}
 
 
-def world(spec) -> dict:
+def world(spec: WorldSpecMsg) -> dict:
     """
     Describe a world.
 
@@ -42,6 +45,7 @@ def world(spec) -> dict:
         'width': spec.width, 'height': spec.height, 'frame_rate_hz': finite(spec.frame_rate),
         'frames_per_step': spec.frames_per_step, 'step_dt_s': finite(spec.step_dt),
         'linear_max_mps': finite(highest.get(LINEAR), 0.0),
+        'lateral_max_mps': finite(highest.get(LATERAL), 0.0),
         'angular_max_radps': finite(highest.get(ANGULAR), 0.0), 'joints': joints,
         'has_depth': spec.has_depth, 'takes_text': spec.takes_text,
         'takes_images': spec.takes_images, 'prompt': '',
@@ -49,13 +53,14 @@ def world(spec) -> dict:
         'predicted': list(spec.predicted_states), 'integrated': list(spec.integrated_states)}
 
 
-def joint(name: str, unit: str, low, high, speed) -> dict:
+def joint(name: str, unit: str, low: Optional[float], high: Optional[float],
+          speed: Optional[float]) -> dict:
     """Describe a joint (rad or m, per second); one without limits gets a slider of one turn."""
     return {'name': name, 'unit': unit, 'min': finite(low, -pi), 'max': finite(high, pi),
             'speed_max': finite(speed, 0.0)}
 
 
-def status(msg) -> dict:
+def status(msg: WorldStatusMsg) -> dict:
     """
     Tell how a world is doing.
 
@@ -74,7 +79,7 @@ def status(msg) -> dict:
         'refused': msg.rejected_commands, 'message': msg.message}
 
 
-def pose(msg):
+def pose(msg: Optional[Odometry]) -> Optional[List[float]]:
     """
     Read where the base is.
 
@@ -87,7 +92,7 @@ def pose(msg):
     return values if all(map(isfinite, values)) else None
 
 
-def picture(msg) -> bytes:
+def picture(msg: CompressedImage) -> bytes:
     """
     Take the file out of a CompressedImage.
 
@@ -102,17 +107,17 @@ def picture(msg) -> bytes:
     return data
 
 
-def stamp_s(msg):
+def stamp_s(msg: Any) -> Optional[float]:
     """Return the stamp of a message in seconds; None without a message."""
     return None if msg is None else round(stamp_to_ns(msg.header.stamp) * 1e-9, 4)
 
 
-def finite(value, otherwise=None):
+def finite(value: Optional[float], otherwise: Optional[float] = None) -> Optional[float]:
     """Return a number that JSON can carry; ``otherwise`` for NaN, infinity and None."""
     return float(value) if value is not None and isfinite(value) else otherwise
 
 
-def rounded(value, digits: int):
+def rounded(value: Optional[float], digits: int) -> Optional[float]:
     """Return a number with few digits; None for NaN, infinity and None."""
     value = finite(value)
     return None if value is None else round(value, digits)

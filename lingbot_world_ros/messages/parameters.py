@@ -10,7 +10,7 @@ MAX_TYPE = ParameterType.PARAMETER_STRING_ARRAY
 
 
 class Described(Protocol):
-    """What there is to say of a parameter; a ``settings.parameters.Param`` has all of it."""
+    """What there is to say of a parameter; a ``parameter.Param`` has all of it."""
 
     @property
     def name(self) -> str:

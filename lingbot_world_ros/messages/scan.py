@@ -7,7 +7,7 @@ counts. The robot's own arm is taken out, and so are points on the edge between 
 where a pixel shows a depth at which nothing stands.
 """
 from array import array
-from typing import Optional
+from typing import Optional, Tuple
 
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.geometry.camera import MountedCamera
@@ -75,7 +75,7 @@ class DepthScan:
             np.minimum.at(ranges, index[seen], distance[seen])
         return ranges
 
-    def _points(self, depth_m, hanging):
+    def _points(self, depth_m: np.ndarray, hanging: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
         """Points (3, n) of the base frame that count, and their distance (n,) on the floor."""
         height = self._rays[2] * depth_m + self._origin[2]
         chosen = np.flatnonzero((height >= self._heights[0]) & (height <= self._heights[1])
@@ -87,7 +87,7 @@ class DepthScan:
         return points.take(chosen, 1), distance.take(chosen)
 
 
-def _hanging(depth_m):
+def _hanging(depth_m: np.ndarray) -> np.ndarray:
     """Pixels (h, w) well behind one neighbour and well before the opposite one."""
     hanging = np.zeros(depth_m.shape, bool)
     for axis in (0, 1):
@@ -99,7 +99,7 @@ def _hanging(depth_m):
     return hanging
 
 
-def _near_links(points, distance, links_m):
+def _near_links(points: np.ndarray, distance: np.ndarray, links_m: np.ndarray) -> np.ndarray:
     """Points (3, n) that belong to links (s, 2, 3): bool (n,)."""
     start, along = links_m[:, 0], links_m[:, 1] - links_m[:, 0]
     reach_m = np.hypot(links_m[..., 0], links_m[..., 1]).max() + OWN_RADIUS_M

@@ -6,9 +6,9 @@ Messages are handed in and filled, so nothing here imports that package: 1.x lac
 types, and some machines the whole. Constants are read from the message where it has them.
 """
 import math
-from typing import Optional, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
-from geometry_msgs.msg import Pose
+from geometry_msgs.msg import Pose, Twist
 from lingbot_world_ros.engines.interface import WorldSpec
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.geometry import se2
@@ -66,7 +66,7 @@ class Refusal(SpecError):
         self.code = code
 
 
-def set_result(result, code: str, text: str = '', response=None) -> None:
+def set_result(result: Any, code: str, text: str = '', response: Any = None) -> None:
     """
     Write a result.
 
@@ -97,7 +97,7 @@ def state_name(number: int) -> Optional[str]:
     return next((name for name, value in STATES.items() if value == number), None)
 
 
-def world_to_msg(world: WorldDefinition, out) -> None:
+def world_to_msg(world: WorldDefinition, out: Any) -> None:
     """
     Describe a world.
 
@@ -109,7 +109,7 @@ def world_to_msg(world: WorldDefinition, out) -> None:
     out.world_resource.resource_string = '' if world.uri else world.text
 
 
-def named_pose_to_msg(pose: NamedPose, out) -> None:
+def named_pose_to_msg(pose: NamedPose, out: Any) -> None:
     """
     Describe a named pose.
 
@@ -120,7 +120,7 @@ def named_pose_to_msg(pose: NamedPose, out) -> None:
     _set_pose(out.pose, *pose.pose)
 
 
-def entity_to_msg(entity: EntityState, stamp_ns: int, out) -> None:
+def entity_to_msg(entity: EntityState, stamp_ns: int, out: Any) -> None:
     """
     Write where an entity is and how it moves, in the scene frame.
 
@@ -141,7 +141,7 @@ def _set_pose(out: Pose, x_m: float, y_m: float, z_m: float, yaw_rad: float) -> 
     out.position.z = z_m
 
 
-def pose_from_msg(pose, frame: np.ndarray) -> np.ndarray:
+def pose_from_msg(pose: Pose, frame: np.ndarray) -> np.ndarray:
     """
     Read a pose on the floor.
 
@@ -166,7 +166,8 @@ def pose_from_msg(pose, frame: np.ndarray) -> np.ndarray:
     return se2.compose(frame, planar_pose_from_msg(pose))
 
 
-def twist_from_msg(twist, frame_yaw_rad: float, base_yaw_rad: float, spec: WorldSpec):
+def twist_from_msg(twist: Twist, frame_yaw_rad: float, base_yaw_rad: float,
+                   spec: WorldSpec) -> np.ndarray:
     """
     Read the velocity of a robot on the floor.
 
@@ -189,16 +190,16 @@ def twist_from_msg(twist, frame_yaw_rad: float, base_yaw_rad: float, spec: World
     if math.hypot(linear.x, linear.y) > limits[0] or abs(angular.z) > limits[1]:
         raise Refusal(OPERATION_FAILED, f'The robot never moves faster than {limits[0]:g} m/s '
                       f'and {limits[1]:g} rad/s.')
-    return se2.rotated([linear.x, linear.y, angular.z], frame_yaw_rad - base_yaw_rad)
+    return se2.rotated(np.array([linear.x, linear.y, angular.z]), frame_yaw_rad - base_yaw_rad)
 
 
-def is_at_rest(twist) -> bool:
+def is_at_rest(twist: Twist) -> bool:
     """Say whether all six numbers of a geometry_msgs/Twist are zero."""
     return not any(value != 0.0 for vector in (twist.linear, twist.angular)
                    for value in (vector.x, vector.y, vector.z))
 
 
-def tags_fit(tags_filter, tags: Sequence[str]) -> bool:
+def tags_fit(tags_filter: Any, tags: Sequence[str]) -> bool:
     """
     Apply a filter.
 
@@ -216,7 +217,8 @@ def tags_fit(tags_filter, tags: Sequence[str]) -> bool:
     return all(hits) if tags_filter.filter_mode == FILTER_MODE_ALL else any(hits)
 
 
-def filtered(entities: dict, filters, spec: WorldSpec, scene: str) -> list:
+def filtered(entities: Dict[str, EntityState], filters: Any, spec: WorldSpec,
+             scene: str) -> List[EntityState]:
     """
     Choose entities.
 
@@ -240,7 +242,7 @@ def filtered(entities: dict, filters, spec: WorldSpec, scene: str) -> list:
             and (sphere is None or _overlaps(entity, sphere, spec, scene))]
 
 
-def _sphere(bounds) -> Optional[Tuple]:
+def _sphere(bounds: Any) -> Optional[Tuple[float, float, float, float]]:
     """Read the bounds of a filter: None for everywhere, else centre and radius, metres."""
     if bounds.type == TYPE_EMPTY:
         return None
@@ -258,7 +260,8 @@ def _sphere(bounds) -> Optional[Tuple]:
     return values
 
 
-def _overlaps(entity, sphere, spec, scene) -> bool:
+def _overlaps(entity: EntityState, sphere: Tuple[float, float, float, float], spec: WorldSpec,
+              scene: str) -> bool:
     """Say whether an entity's upright cylinder touches a sphere."""
     x, y, z, limit = sphere
     radius, height = entity_size_m(entity, spec, scene)

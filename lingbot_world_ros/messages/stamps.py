@@ -1,8 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Nanoseconds of sim time <-> builtin_interfaces/Time, in place where a message is reused."""
+from typing import Protocol
 
 
-def set_stamp(stamp, stamp_ns: int) -> None:
+class Stamp(Protocol):
+    """A builtin_interfaces/Time or Duration, of ROS or out of a recording."""
+
+    sec: int
+    nanosec: int
+
+
+def set_stamp(stamp: Stamp, stamp_ns: int) -> None:
     """
     Write a time into a message field.
 
@@ -12,6 +20,6 @@ def set_stamp(stamp, stamp_ns: int) -> None:
     stamp.sec, stamp.nanosec = divmod(stamp_ns, 1_000_000_000)
 
 
-def stamp_to_ns(stamp) -> int:
+def stamp_to_ns(stamp: Stamp) -> int:
     """Return a builtin_interfaces/Time or Duration as nanoseconds."""
     return stamp.sec * 1_000_000_000 + stamp.nanosec

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Joints and base motion -> sensor_msgs/JointState, nav_msgs/Odometry, rosgraph_msgs/Clock."""
 from array import array
-from typing import Optional
+from typing import Iterable, Optional, Sequence, Union
 
 from lingbot_world_ros.geometry.rotation import rotation_from_yaw
 from lingbot_world_ros.messages.frames import FrameNames, planar_pose_to_msg
@@ -17,7 +17,8 @@ EXACT_VARIANCE = 1e-6  # a simulator's own state; zero would read as "unknown" t
 TWIST_VARIANCE = 1e-3  # (m/s)^2, (rad/s)^2 of a predicted twist
 
 
-def joint_state_to_msg(names, position, velocity, stamp_ns: int,
+def joint_state_to_msg(names: Iterable[str], position: Iterable[float],
+                       velocity: Iterable[float], stamp_ns: int,
                        out: Optional[JointState] = None) -> JointState:
     """
     Write joint positions and velocities.
@@ -47,15 +48,15 @@ def covariance_in_odom(start_yaw: float, base_pose_cov: Optional[np.ndarray]) ->
     covariance = np.diag(np.full(6, FIXED_VARIANCE))
     if base_pose_cov is None:
         return covariance
-    R_odom_scene = rotation_from_yaw(-start_yaw)
+    R_odom_scene = rotation_from_yaw(np.asarray(-start_yaw))
     planar = R_odom_scene @ base_pose_cov @ R_odom_scene.T
     covariance[PLANAR] = planar + EXACT_VARIANCE * np.eye(3)
     return covariance
 
 
-def odometry_to_msg(pose_odom, base_twist, covariance: np.ndarray, twist_variance: float,
-                    stamp_ns: int, frames: FrameNames,
-                    out: Optional[Odometry] = None) -> Odometry:
+def odometry_to_msg(pose_odom: Iterable[float], base_twist: Union[np.ndarray, Sequence[float]],
+                    covariance: np.ndarray, twist_variance: float, stamp_ns: int,
+                    frames: FrameNames, out: Optional[Odometry] = None) -> Odometry:
     """
     Write where the base is and how it moves.
 

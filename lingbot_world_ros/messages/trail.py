@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where the robot has been since the reset -> nav_msgs/Path."""
 import math
+from typing import Iterable, Optional, Tuple
 
 from geometry_msgs.msg import PoseStamped
 from lingbot_world_ros.messages.frames import FrameNames, planar_pose_to_msg
@@ -27,10 +28,12 @@ class Trail:
 
     def clear(self) -> None:
         """Forget all poses: odometry starts over."""
-        self._msg, self._newest, self._sent_ns = Path(), None, None
+        self._msg = Path()
+        self._newest: Optional[Tuple[float, float, float]] = None
+        self._sent_ns: Optional[int] = None
         self._msg.header.frame_id = self._frame_id
 
-    def add(self, pose_odom, stamp_ns: int) -> None:
+    def add(self, pose_odom: Iterable[float], stamp_ns: int) -> None:
         """
         Keep a pose if the base moved or turned enough since the one before.
 
@@ -44,7 +47,7 @@ class Trail:
                     and abs(yaw_rad - before_rad) < MIN_TURN_RAD):
                 return
         self._newest = x_m, y_m, yaw_rad
-        self._msg.poses.append(self._pose(stamp_ns))
+        self._msg.poses.append(self._pose(self._newest, stamp_ns))
         if len(self._msg.poses) > MAX_POSES:
             del self._msg.poses[0]
 
@@ -64,9 +67,9 @@ class Trail:
         set_stamp(self._msg.header.stamp, stamp_ns)
         return self._msg
 
-    def _pose(self, stamp_ns: int) -> PoseStamped:
+    def _pose(self, pose: Tuple[float, float, float], stamp_ns: int) -> PoseStamped:
         stamped = PoseStamped()
         stamped.header.frame_id = self._frame_id
         set_stamp(stamped.header.stamp, stamp_ns)
-        planar_pose_to_msg(self._newest, stamped.pose)
+        planar_pose_to_msg(pose, stamped.pose)
         return stamped

@@ -65,7 +65,8 @@ class View:
         shrunk = size // np.maximum(np.floor(pitch), 1).astype(int)
         self._shrunk = None if (shrunk == size).all() else tuple(shrunk.tolist())
         source = (source + 0.5) * (shrunk / size) - 0.5
-        self._maps = cv2.convertMaps(source.astype(np.float32), None, cv2.CV_16SC2)
+        self._maps = cv2.convertMaps(  # type: ignore[call-overload]  # no second map is needed
+            source.astype(np.float32), None, cv2.CV_16SC2)
 
 
 def make_view(camera: PinholeCamera, *, camera_info_url: str = '', field_of_view_deg: float = 0.0,

@@ -2,7 +2,7 @@
 """What a world is and how it is doing -> WorldSpec, WorldStatus, diagnostic_msgs."""
 from array import array
 from math import isnan, nan
-from typing import Optional
+from typing import Optional, Tuple
 
 from diagnostic_msgs.msg import DiagnosticArray
 from lingbot_world_ros.actions.commands import CommandSpec
@@ -120,7 +120,7 @@ def carried_camera_from_msg(msg: WorldSpecMsg, robot: Optional[RobotModel] = Non
         T_link_optical = optical_in_link(link)
     joints = tuple(msg.joint_names)
 
-    def poses_of(positions):
+    def poses_of(positions: np.ndarray) -> np.ndarray:
         T_base_link = robot.link_pose(link, dict(zip(joints, positions.T)))
         return np.broadcast_to(T_base_link @ T_link_optical, (len(positions), 4, 4))
 
@@ -195,11 +195,11 @@ def diagnostics_to_msg(status: SessionStatus, spec: WorldSpec, speed: float,
                         hardware_id=f'{spec.engine} {spec.model}')
 
 
-def _fault_name(status):
+def _fault_name(status: SessionStatus) -> str:
     return Fault(status.fault).name.lower().replace('_', ' ')
 
 
-def _verdict(status, speed):
+def _verdict(status: SessionStatus, speed: float) -> Tuple[bytes, str]:
     if status.state == State.ERROR:
         return ERROR, f'{_fault_name(status)}: {status.message}'
     if (status.state == State.PLAYING and status.mode == Mode.REALTIME

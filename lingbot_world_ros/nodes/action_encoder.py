@@ -9,12 +9,16 @@ from dataclasses import replace
 import os
 import threading
 import time
+from types import SimpleNamespace
+from typing import Any, Callable, Dict, List, Optional, Set, Tuple, Type, Union
 
 from geometry_msgs.msg import Twist, TwistStamped
-from lingbot_world_ros.actions.commands import CommandBuffer, MESSAGE_LENGTH
-from lingbot_world_ros.actions.embedding import encode
+from lingbot_world_ros.actions.camera_path import CameraPath
+from lingbot_world_ros.actions.commands import CommandBuffer, MESSAGE_LENGTH, Targets
+from lingbot_world_ros.actions.embedding import ActionEmbedding, CarriedCamera, encode
 from lingbot_world_ros.actions.limits import Limits
 from lingbot_world_ros.actions.playback import CameraPlayback, open_path, require_free_camera
+from lingbot_world_ros.engines.registry import CAMERA_SCALE
 from lingbot_world_ros.errors import shown, SpecError
 from lingbot_world_ros.messages.action_embedding import embedding_to_msg
 from lingbot_world_ros.messages.commands import (joint_command_from_msg, trajectory_from_msg,
@@ -24,13 +28,16 @@ from lingbot_world_ros.messages.world import carried_camera_from_msg, command_sp
 from lingbot_world_ros.msg import ActionEmbedding as ActionEmbeddingMsg, WorldSpec as WorldSpecMsg
 from lingbot_world_ros.nodes import qos
 from lingbot_world_ros.nodes.parameter_service import SafeParameterService
-from lingbot_world_ros.nodes.parameters import declare
+from lingbot_world_ros.nodes.parameters import declare, flat
 from lingbot_world_ros.nodes.start import spin_node
+from lingbot_world_ros.robots.drive import Drive
 from lingbot_world_ros.robots.urdf import read_description, RobotModel
 from lingbot_world_ros.settings.parameters import ACTION_ENCODER
 import numpy as np
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
+from rclpy.subscription import Subscription
+from rclpy.timer import Timer
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory
@@ -41,7 +48,7 @@ LOG_PERIOD_S = 2.0
 FIRST_STAMPED_DISTRO = 'kilted'  # from here on Nav2 and the wheel controllers use TwistStamped
 
 
-def twist_type(cmd_vel_type: str, distro: str):
+def twist_type(cmd_vel_type: str, distro: str) -> Union[Type[Twist], Type[TwistStamped]]:
     """
     Choose the message type of ``cmd_vel``.
 
@@ -63,7 +70,7 @@ class ActionEncoderNode(Node):
     one lock guards the commands and what is known of the world.
     """
 
-    def __init__(self, **node_args):
+    def __init__(self, **node_args: Any):
         """
         Subscribe; commands are taken once a world has begun.
 
@@ -73,17 +80,19 @@ class ActionEncoderNode(Node):
         super().__init__('action_encoder', start_parameter_services=False, **node_args)
         SafeParameterService(self)
         self._params = params = declare(self, ACTION_ENCODER, self.on_parameter)
-        self._limits, self._robot = Limits(**vars(params.limits)), None
+        self._limits = Limits(**vars(params.limits))
+        self._robot: Optional[RobotModel] = None
         if params.robot_description:
             self._robot = RobotModel.from_description(read_description(params.robot_description))
-        self._path = None
+        self._path: Optional[CameraPath] = None
         if params.camera_path:
             self._path = open_path(params.camera_path, params.camera_path_metres_per_unit,
-                                   params.lingbot.metres_per_world_unit)
+                                   flat(params)[CAMERA_SCALE])
         self._lock = threading.Lock()  # guards what is below, up to the blank line
-        self._buffer = None
-        self._camera = self._playback = None
-        self._began = None, ''  # the world as it began, and its mode
+        self._buffer: Optional[CommandBuffer] = None
+        self._camera: Optional[CarriedCamera] = None  # there when the buffer is
+        self._playback: Optional[CameraPlayback] = None
+        self._began: Tuple[Optional[tuple], str] = None, ''  # the world as it began, and its mode
         self._path_is_over = False
         self._frame_id, self._num_frames, self._period_ns, self._period_s = '', 1, 1, 1.0
         self._sequence = self._sim_ns = self._valid_until_ns = 0
@@ -91,21 +100,23 @@ class ActionEncoderNode(Node):
         self._by_step, self._stood_ns = False, 0  # wall time that aged nothing
         self._aged_at = time.monotonic_ns(), 0  # wall and sim time when ages were last told
 
-        self._quiet_until_s = {}  # by topic: a flood shall not flood the log
-        self._newest_frame_ns, self._on_command = lambda: self._sim_ns, None
+        self._quiet_until_s: Dict[str, float] = {}  # by topic: a flood shall not flood the log
+        self._newest_frame_ns: Callable[[], int] = lambda: self._sim_ns
+        self._on_command: Optional[Callable[[int], None]] = None
         self._publisher = qos.publisher(self, ActionEmbeddingMsg, 'action_embedding', qos.NEWEST)
         self._subscribe(params.topics)
-        self._unlinked = [
+        self._unlinked: List[Subscription] = [
             qos.subscription(self, WorldSpecMsg, 'world_spec', self.on_world_spec, qos.LATCHED),
             qos.subscription(self, JointState, params.topics.joint_states, self.on_joint_states,
                              qos.NEWEST)]
         # Steady: embeddings must flow before there is any sim time.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self._timer = self.create_timer(1.0 / params.encode_rate_hz, self.encode, clock=steady)
-        self._told_types = set()  # of publishers whose commands cannot arrive
+        self._timer: Optional[Timer] = self.create_timer(
+            1.0 / params.encode_rate_hz, self.encode, clock=steady)
+        self._told_types: Set[Tuple[str, str]] = set()  # publishers whose commands cannot arrive
         self.create_timer(LOOK_PERIOD_S, self.on_look, clock=steady)
 
-    def _subscribe(self, topics):
+    def _subscribe(self, topics: SimpleNamespace) -> None:
         twist = twist_type(self._params.cmd_vel_type, os.environ.get('ROS_DISTRO', ''))
         self.cmd_vel = qos.subscription(self, twist, topics.cmd_vel, self.on_cmd_vel, qos.NEWEST)
         self.command_subscriptions = [self.cmd_vel, *(
@@ -115,7 +126,7 @@ class ActionEncoderNode(Node):
                 (JointTrajectory, topics.joint_trajectory, self.on_trajectory),
                 (Float64MultiArray, topics.joint_commands, self.on_arm_commands)))]
 
-    def link(self, sim_ns, on_command) -> None:
+    def link(self, sim_ns: Callable[[], int], on_command: Callable[[int], None]) -> None:
         """
         Serve a session in this process instead of the topics ``world_spec`` and ``joint_states``.
 
@@ -130,19 +141,22 @@ class ActionEncoderNode(Node):
             self.destroy_timer(self._timer)
             self._timer = None
 
-    def begin(self, msg: WorldSpecMsg) -> None:
+    def begin(self, msg: WorldSpecMsg, drive: Optional[Drive] = None) -> None:
         """
         Take over a new world, or forget the commands when the same one starts over.
 
         So it does when only the mode changed; a camera path then goes on where it was.
 
         :param msg: description of the world
+        :param drive: of its robot, where that is known
         :raises SpecError: the world cannot be commanded, or does not fit the robot description,
             ``camera_link`` or ``camera_path``; the world before it stays
         """
         spec = command_spec_from_msg(msg, self._params.cmd_timeout_s, self._limits)
         if self._robot is not None:
             spec = spec.within(self._robot.joint_limits)
+        if drive is not None:
+            spec = spec.driven_by(drive)
         camera = carried_camera_from_msg(msg, self._robot, self._params.camera_link)
         playback, stamp_ns = None, stamp_to_ns(msg.header.stamp)
         if self._path is not None:
@@ -169,20 +183,21 @@ class ActionEncoderNode(Node):
             self._playback, self._path_is_over = playback, False
             self._sim_ns = stamp_ns
 
-    def pull(self, sim_ns: int, joint_position: np.ndarray, by_step: bool = False):
+    def pull(self, sim_ns: int, joint_position: np.ndarray,
+             by_step: bool = False) -> Optional[ActionEmbedding]:
         """
         Encode the newest commands for the step that starts now.
 
         :param sim_ns: sim time of the newest frame
         :param joint_position: (J,) where the joints are, rad or m
         :param by_step: the step was asked for; wall time since the last one ages no command
-        :return: the ActionEmbedding; None before a world has begun
+        :return: the embedding; None before a world has begun
         """
         with self._lock:
             if self._buffer is None:
                 return None
             self._sim_ns, self._joint_position, self._by_step = sim_ns, joint_position, by_step
-            embedding = self._encode()
+            embedding = self._encode(self._buffer)
         if self._publisher.get_subscription_count():
             self._publisher.publish(embedding_to_msg(embedding, self._frame_id))
         return embedding
@@ -194,36 +209,37 @@ class ActionEncoderNode(Node):
         The executor may come to a step request before a command that was sent ahead of it.
         """
         for subscription in self.command_subscriptions:
+            callback: Any = subscription.callback  # in rclpy's types it may take two arguments
             with subscription.handle:
                 for _ in range(qos.STATE.depth):  # a flood must not hold up the step
                     taken = subscription.handle.take_message(subscription.msg_type,
                                                              subscription.raw)
                     if taken is None:
                         break
-                    subscription.callback(taken[0])
+                    callback(taken[0])
 
-    def encode(self):
+    def encode(self) -> None:
         """Publish what the coming step is asked to do; where no session pulls it."""
         with self._lock:
             if self._buffer is None:
                 return
-            embedding = self._encode()
+            embedding = self._encode(self._buffer)
         self._publisher.publish(embedding_to_msg(embedding, self._frame_id))
 
-    def on_parameter(self, name, value):
+    def on_parameter(self, name: str, value: Any) -> None:
         """Let a parameter that was set while running take effect."""
         with self._lock:
             if name == 'cmd_timeout_s' and self._buffer is not None:
                 self._buffer.set_timeout(value)
 
-    def on_world_spec(self, msg):
+    def on_world_spec(self, msg: WorldSpecMsg) -> None:
         """Begin with the world that another process runs."""
         try:
             self.begin(msg)
         except SpecError as error:
             self._warn('world_spec', shown(error, MESSAGE_LENGTH))
 
-    def on_look(self):
+    def on_look(self) -> None:
         """Tell, once each, who publishes cmd_vel in a type that never arrives here."""
         topic, own = self.cmd_vel.topic_name, self.cmd_vel.msg_type.__name__
         for info in self.get_publishers_info_by_topic(topic):
@@ -236,7 +252,7 @@ class ActionEncoderNode(Node):
                     f'{topic}: {who[0]} publishes {kind}, but {own} is listened to, so nothing '
                     'arrives. Let it publish the other type, or set cmd_vel_type.')
 
-    def on_joint_states(self, msg):
+    def on_joint_states(self, msg: JointState) -> None:
         """Note where the joints are; what changes from frame to frame is encoded anew."""
         with self._lock:
             if self._buffer is None or len(msg.position) != len(msg.name):
@@ -250,7 +266,7 @@ class ActionEncoderNode(Node):
         if is_due:
             self.encode()
 
-    def on_cmd_vel(self, msg):
+    def on_cmd_vel(self, msg: Union[Twist, TwistStamped]) -> None:
         """Base velocity, Twist or TwistStamped."""
         linear, angular, stamp_ns = twist_from_msg(msg)
         topic = self._params.topics.cmd_vel
@@ -260,27 +276,27 @@ class ActionEncoderNode(Node):
         self._take(topic, lambda buffer, now_ns, sim_ns: buffer.twist(
             linear, angular, now_ns, stamp_ns=stamp_ns, sim_ns=sim_ns, topic=topic))
 
-    def on_joint_command(self, msg):
+    def on_joint_command(self, msg: JointState) -> None:
         """Positions or velocities of named joints."""
         topic = self._params.topics.joint_command
         self._take(topic, lambda buffer, now_ns, sim_ns: buffer.joints(
             *joint_command_from_msg(msg), now_ns, topic=topic))
 
-    def on_arm_commands(self, msg):
+    def on_arm_commands(self, msg: Float64MultiArray) -> None:
         """One value per joint in world_spec order."""
         topic = self._params.topics.joint_commands
         self._take(topic, lambda buffer, now_ns, sim_ns: buffer.joint_array(
             msg.data, self._params.arm_commands_interface, now_ns, topic=topic))
 
-    def on_trajectory(self, msg):
+    def on_trajectory(self, msg: JointTrajectory) -> None:
         """Positions over sim time."""
-        *points, start_ns = trajectory_from_msg(msg)
+        names, times_s, positions, velocities, accelerations, start_ns = trajectory_from_msg(msg)
         topic = self._params.topics.joint_trajectory
         self._take(topic, lambda buffer, now_ns, sim_ns: buffer.trajectory(
-            *points, start_ns=start_ns, sim_ns=sim_ns, topic=topic,
-            policy_frequency_hz=self._params.policy_frequency))
+            names, times_s, positions, velocities, accelerations, start_ns=start_ns,
+            sim_ns=sim_ns, topic=topic, policy_frequency_hz=self._params.policy_frequency))
 
-    def _take(self, topic, command):
+    def _take(self, topic: str, command: Callable[[CommandBuffer, int, int], None]) -> None:
         """Hand a command over to the buffer; say what was wrong with it."""
         sim_ns = self._newest_frame_ns()  # before the lock: a session may hold its own meanwhile
         with self._lock:
@@ -290,7 +306,7 @@ class ActionEncoderNode(Node):
             else:
                 told, problem = buffer.message, ''
                 try:
-                    command(buffer, self._now_ns(sim_ns), sim_ns)
+                    command(buffer, self._now_ns(buffer, sim_ns), sim_ns)
                     accepted = buffer.accepted
                     if buffer.message is not told:
                         problem = buffer.message
@@ -305,40 +321,42 @@ class ActionEncoderNode(Node):
         else:
             self._on_command(accepted)
 
-    def _encode(self):
+    def _encode(self, buffer: CommandBuffer) -> ActionEmbedding:
         """Encode the coming step; call it with the lock held."""
+        assert self._camera is not None
         self._sequence += 1
-        buffer, sim_ns = self._buffer, self._sim_ns
-        targets = buffer.targets(self._now_ns(sim_ns), sim_ns, self._num_frames, self._period_ns,
-                                 self._joint_position)
+        sim_ns = self._sim_ns
+        targets = buffer.targets(self._now_ns(buffer, sim_ns), sim_ns, self._num_frames,
+                                 self._period_ns, self._joint_position)
         motion = None
         if self._playback is not None:
-            motion, targets = self._played(targets)
+            motion, targets = self._played(self._playback, buffer, targets)
         self._valid_until_ns = targets.valid_until_ns
         return encode(targets, buffer.spec, self._camera, self._joint_position,
                       sequence=self._sequence, stamp_ns=sim_ns, period_s=self._period_s,
                       counts=buffer.counts, motion=motion)
 
-    def _played(self, targets):
+    def _played(self, playback: CameraPlayback, buffer: CommandBuffer,
+                targets: Targets) -> Tuple[np.ndarray, Targets]:
         """Return the camera's motion along the path, and targets that hold for this step only."""
-        playback, sim_ns = self._playback, self._sim_ns
+        sim_ns = self._sim_ns
         if not playback.has_ended(sim_ns):
             valid_ns = sim_ns + self._num_frames * self._period_ns
             targets = replace(targets, valid_until_ns=valid_ns)
         elif not self._path_is_over:
             self._path_is_over = True
-            self._buffer.tell(f'camera_path: all {len(playback.path)} frames were played; the '
-                              'camera rests until the next reset.')
+            buffer.tell(f'camera_path: all {len(playback.path)} frames were played; the camera '
+                        'rests until the next reset.')
         return playback.motion(sim_ns, self._num_frames), targets
 
-    def _now_ns(self, sim_ns):
+    def _now_ns(self, buffer: CommandBuffer, sim_ns: int) -> int:
         """
         Return the time in which commands age; call it with the lock held.
 
         Sim time where a run must repeat, else wall time, but for what passes between steps that
         a client asks for one by one.
         """
-        if self._buffer.spec.ages_in_sim_time:
+        if buffer.spec.ages_in_sim_time:
             return sim_ns
         now_ns = time.monotonic_ns()
         last_ns, last_sim_ns = self._aged_at
@@ -347,13 +365,13 @@ class ActionEncoderNode(Node):
         self._aged_at = now_ns, sim_ns
         return now_ns - self._stood_ns
 
-    def _warn(self, topic, text):
+    def _warn(self, topic: str, text: str) -> None:
         now_s = time.monotonic()
         if now_s >= self._quiet_until_s.get(topic, 0.0):
             self._quiet_until_s[topic] = now_s + LOG_PERIOD_S
             self.get_logger().warning(text)
 
 
-def main(args=None) -> int:
+def main(args: Optional[List[str]] = None) -> int:
     """Run the node until it is interrupted; return the exit code."""
     return spin_node(ActionEncoderNode, args)

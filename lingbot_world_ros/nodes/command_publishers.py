@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Publishes what a person asks a robot to do, in the types the robot listens to."""
 from threading import Lock
+from typing import Dict, Iterable, Optional
 
 from lingbot_world_ros.messages.commands import joint_command_to_msg, twist_to_msg
 from lingbot_world_ros.nodes import qos
 from rclpy.duration import Duration
+from rclpy.node import Node
+from rclpy.publisher import Publisher
 from sensor_msgs.msg import JointState
 
 STAMPED = 'geometry_msgs/msg/TwistStamped'
@@ -19,7 +22,8 @@ class CommandPublishers:
     Any other thread may publish.
     """
 
-    def __init__(self, node, cmd_vel: str = 'cmd_vel', joint_command: str = 'joint_command'):
+    def __init__(self, node: Node, cmd_vel: str = 'cmd_vel',
+                 joint_command: str = 'joint_command'):
         """
         Publish joint commands at once, base velocities when ``look`` found a listener.
 
@@ -31,10 +35,11 @@ class CommandPublishers:
         self._node, self._cmd_vel = node, qos.topic_name(node, cmd_vel)
         self._joints = qos.publisher(node, JointState, joint_command, qos.STATE)
         self._lock = Lock()  # guards what is below
-        self._twist, self._stamped, self._moves = None, False, False
+        self._twist: Optional[Publisher] = None
+        self._stamped = self._moves = False
 
     @property
-    def topics(self) -> dict:
+    def topics(self) -> Dict[str, str]:
         """Full names of both topics."""
         return {'cmd_vel': self._cmd_vel, 'joint_command': self._joints.topic_name}
 
@@ -59,14 +64,14 @@ class CommandPublishers:
                 self._twist = self._node.create_publisher(kind, self._cmd_vel, qos.NEWEST)
             return self._twist is not None
 
-    def twist(self, linear_mps: float, angular_radps: float) -> None:
-        """Publish a base velocity; nothing happens while nobody listens."""
+    def twist(self, v_x: float, v_y: float, w_z: float) -> None:
+        """Publish a base velocity [m/s, rad/s]; nothing happens while nobody listens."""
         with self._lock:
             if self._twist is not None:
-                self._twist.publish(twist_to_msg(linear_mps, angular_radps, self._stamped))
-                self._moves = bool(linear_mps or angular_radps)
+                self._twist.publish(twist_to_msg(v_x, w_z, self._stamped, v_y))
+                self._moves = bool(v_x or v_y or w_z)
 
-    def _part(self):
+    def _part(self) -> None:
         """Drop the publisher; whoever heard it to the last must not go on moving."""
         if self._twist is None:
             return
@@ -77,10 +82,10 @@ class CommandPublishers:
         self._node.destroy_publisher(self._twist)
         self._twist = None
 
-    def joint_velocities(self, names, velocities) -> None:
+    def joint_velocities(self, names: Iterable[str], velocities: Iterable[float]) -> None:
         """Publish velocities, rad/s or m/s, of the joints named."""
         self._joints.publish(joint_command_to_msg(names, velocity=velocities))
 
-    def joint_positions(self, names, positions) -> None:
+    def joint_positions(self, names: Iterable[str], positions: Iterable[float]) -> None:
         """Publish positions, rad or m, of the joints named."""
         self._joints.publish(joint_command_to_msg(names, position=positions))

@@ -7,9 +7,12 @@ step. What that one sees is published below a prefix, with the stamps of the fol
 """
 from copy import deepcopy
 from functools import partial
+from types import SimpleNamespace
+from typing import Any, Callable, List, Optional
 
 from diagnostic_msgs.msg import DiagnosticArray
-from lingbot_world_ros.engines.registry import make_world
+from lingbot_world_ros.engines.interface import WorldModel
+from lingbot_world_ros.engines.registry import engine_entry, make_world, TRUTH_ENGINE
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.messages.diagnostics import entry_to_msg, OK, WARN
 from lingbot_world_ros.messages.encodings import rgb_from_msg
@@ -24,12 +27,16 @@ from lingbot_world_ros.recording.comparison import Comparison
 from lingbot_world_ros.recording.follow import Follower
 from lingbot_world_ros.session.frame import Frame
 from lingbot_world_ros.session.observer import SessionObserver
-from lingbot_world_ros.settings.parameters import (engine_options, LINGBOT_ENGINE, PREFIX,
-                                                   WORLD_MODEL)
+from lingbot_world_ros.settings.parameters import engine_options, WORLD_MODEL
 from nav_msgs.msg import Odometry
+import numpy as np
+from rclpy.client import Client
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
+from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile
+from rclpy.subscription import Subscription
+from rclpy.task import Future
 from sensor_msgs.msg import Image
 from std_msgs.msg import Float32
 from std_srvs.srv import Trigger
@@ -46,8 +53,9 @@ LATE_S = 1.0  # of sim time; further behind is told as a warning
 class FollowerNode(Node):
     """Wire ``world_spec``, ``world_status``, ``odom`` to a follower, its frames to topics."""
 
-    def __init__(self, engine=None, *, name: str = 'reference', below: str = 'reference',
-                 reset: bool = False, **node_args):
+    def __init__(self, engine: Optional[Callable[[], WorldModel]] = None, *,
+                 name: str = TRUTH_ENGINE, below: str = TRUTH_ENGINE, reset: bool = False,
+                 **node_args: Any):
         """
         Make the engine and wait for a world.
 
@@ -59,23 +67,23 @@ class FollowerNode(Node):
         :raises SpecError: the engine cannot be made here, or a parameter or prefix not be used
         """
         super().__init__('follower', **node_args)
-        self.follower, self._reset_wanted = None, reset
+        self._has_follower, self._reset_wanted = False, reset
         try:
             self._set_up(engine, name, below.strip('/'))
         except BaseException:
             self.destroy_node()
             raise
 
-    def _set_up(self, engine, name, below):
-        self.params = declare(self, [p for p in WORLD_MODEL if p.name in USED
-                                     or p.name.startswith(('topics.', 'frames.', PREFIX))])
+    def _set_up(self, engine: Optional[Callable[[], WorldModel]], name: str, below: str) -> None:
+        own = [p for p in WORLD_MODEL if p.name in USED
+               or p.name.startswith(('topics.', 'frames.'))]
+        self.params = declare(self, [*own, *engine_entry(name).table()])
         if not below:
             raise SpecError("The prefix is empty, so the truth would be published as the world's "
                             'own; name another, for example reference.')
         for topic in (f'{below}/odom', 'world_spec'):
             qos.topic_name(self, topic)
-        options = (engine_options({**flat(self.params), 'engine': name})
-                   if name == LINGBOT_ENGINE else {})
+        options = engine_options({**flat(self.params), 'engine': name})
         make_engine = engine or partial(make_world, name, **options)
         world = make_engine()
         self.comparison = Comparison()
@@ -89,56 +97,59 @@ class FollowerNode(Node):
             world, observers=[self.sensors, _Truth(self)], log=self.get_logger(),
             world_path=self.params.world_path, make_engine=make_engine,
             is_watched=self._is_watched)
+        self._has_follower = True
         self._subscribe()
 
-    def _subscribe(self):
+    def _subscribe(self) -> None:
         topics = self.params.topics
-        self._images = None  # subscribed to while somebody wants the error
+        self._images: Optional[Subscription] = None  # while somebody wants the error
         for msg_type, topic, callback, profile in (
                 (WorldSpecMsg, 'world_spec', self.on_world_spec, qos.LATCHED),
                 (WorldStatusMsg, 'world_status', self.on_world_status, QoSProfile(depth=DEPTH)),
                 (Odometry, topics.odom, self.on_odom, QoSProfile(depth=DEPTH))):
             qos.subscription(self, msg_type, topic, callback, profile)
-        self._world_name, self._reset_client = qos.topic_name(self, 'world_spec'), None
+        self._world_name = qos.topic_name(self, 'world_spec')
+        self._reset_client: Optional[Client] = None
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(LOOK_PERIOD_S, self.on_look, clock=steady)
         self.create_timer(1.0, self.on_second, clock=steady)
 
-    def destroy_node(self):
+    def destroy_node(self) -> None:
         """End the engine before the publishers go away."""
-        if self.follower is not None:
+        if self._has_follower:
             self.follower.close(3.0)
             self.sensors.destroy()
         super().destroy_node()
 
     @property
-    def topics(self) -> list:
+    def topics(self) -> List[str]:
         """Names of what is published below the prefix."""
         return [*self.sensors.topics, self._image_error.topic_name,
                 self._position_error.topic_name]
 
     # What the followed world tells
 
-    def on_world_spec(self, msg):
+    def on_world_spec(self, msg: WorldSpecMsg) -> None:
         """Begin with a world that starts."""
         self.follower.on_spec(msg)
 
-    def on_world_status(self, msg):
+    def on_world_status(self, msg: WorldStatusMsg) -> None:
         """Do the newest step, too."""
         self.follower.on_world_status(msg)
 
-    def on_odom(self, msg):
+    def on_odom(self, msg: Odometry) -> None:
         """Compare where the robot is."""
         error_m = self.comparison.odometry(stamp_to_ns(msg.header.stamp),
                                            planar_pose_from_msg(msg.pose.pose))
         self._publish(self._position_error, error_m)
 
-    def on_image(self, msg):
+    def on_image(self, msg: Image) -> None:
         """Compare what is seen."""
         try:
             rgb = rgb_from_msg(msg)
         except SpecError as error:
-            return self.get_logger().warning(f'{self.params.topics.image}: {error}', once=True)
+            self.get_logger().warning(f'{self.params.topics.image}: {error}', once=True)
+            return
         self._publish(self._image_error, self.comparison.image(
             WORLD, stamp_to_ns(msg.header.stamp), rgb))
 
@@ -154,17 +165,17 @@ class FollowerNode(Node):
             self._publish(self._image_error, self.comparison.image(
                 TRUTH, frame.stamp_ns, self.sensors.seen(frame.rgb).copy()))
 
-    def _is_watched(self):
+    def _is_watched(self) -> bool:
         return self.sensors.is_watched() or self._image_error.get_subscription_count() > 0
 
     @staticmethod
-    def _publish(publisher, value):
+    def _publish(publisher: Publisher, value: Optional[float]) -> None:
         if value is not None and publisher.get_subscription_count():
             publisher.publish(number_to_msg(value))
 
     # From time to time
 
-    def on_look(self):
+    def on_look(self) -> None:
         """Look after the engine, after who wants to know what, and for a reset if need be."""
         self.follower.session.check_engine()
         if not self.follower.is_following:
@@ -185,7 +196,7 @@ class FollowerNode(Node):
         if self._reset_wanted and self.follower.waits_for_reset:
             self._ask_for_reset()
 
-    def _ask_for_reset(self):
+    def _ask_for_reset(self) -> None:
         """Ask the node that tells ``world_spec``, once it can be asked."""
         if self._reset_client is None:
             for info in self.get_publishers_info_by_topic(self._world_name)[:1]:
@@ -195,12 +206,13 @@ class FollowerNode(Node):
             self._reset_wanted = False
             self._reset_client.call_async(Trigger.Request()).add_done_callback(self.on_reset_done)
 
-    def on_reset_done(self, future):
+    def on_reset_done(self, future: Future) -> None:
         """Say why the world was not reset."""
-        if not future.result().success:
-            self.get_logger().warning(f'The world was not reset: {future.result().message}')
+        answer: Any = future.result()
+        if not answer.success:
+            self.get_logger().warning(f'The world was not reset: {answer.message}')
 
-    def on_second(self):
+    def on_second(self) -> None:
         """Report to operators."""
         if not self._diagnostics.get_subscription_count():
             return
@@ -221,22 +233,22 @@ class FollowerNode(Node):
 class _Truth(SessionObserver):
     """Tells the node of frames, after they were published, and of anchors."""
 
-    def __init__(self, node):
+    def __init__(self, node: FollowerNode):
         self._node = node
 
-    def on_frame(self, frame):
+    def on_frame(self, frame: Frame) -> None:
         self._node.show(frame)
 
-    def on_anchor(self, pose, stamp_ns):
+    def on_anchor(self, pose: np.ndarray, stamp_ns: int) -> None:
         self._node.comparison.anchor(pose, stamp_ns)
 
 
-def told(error) -> str:
+def told(error: Optional[float]) -> str:
     """Write an error with four digits, or that there is none."""
     return 'unknown' if error is None else f'{error:.4f}'
 
 
-def _below(params, below):
+def _below(params: SimpleNamespace, below: str) -> SimpleNamespace:
     """Return the parameters with which a world publishes below a prefix, and no tf nor clock."""
     params = deepcopy(params)
     for key in SHOWN:

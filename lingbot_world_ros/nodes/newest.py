@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Requests that replace each other: one is under way, of those that come meanwhile one waits."""
+from concurrent.futures import Future
 import threading
-from typing import Callable
+from typing import Any, Callable, Tuple
 
 
 class NewestOnly:
@@ -11,7 +12,7 @@ class NewestOnly:
     ``put`` may be called from any thread, and the end of a request may come from another one.
     """
 
-    def __init__(self, submit: Callable, on_error: Callable[[Exception], None],
+    def __init__(self, submit: Callable[[Any], Future], on_error: Callable[[BaseException], None],
                  may_start: Callable[[], bool] = lambda: True):
         """
         Prepare.
@@ -23,9 +24,9 @@ class NewestOnly:
         self._submit, self._on_error, self._may_start = submit, on_error, may_start
         self._lock = threading.Lock()  # guards what is below
         self._is_busy = False
-        self._waiting = ()
+        self._waiting: Tuple[Any, ...] = ()  # none or one
 
-    def put(self, request) -> None:
+    def put(self, request: Any) -> None:
         """Hand a request over now, or as soon as the one before it is done."""
         with self._lock:
             self._waiting = (request,)
@@ -40,7 +41,7 @@ class NewestOnly:
             self._is_busy = True
         self._start(request)
 
-    def _start(self, request):
+    def _start(self, request: Any) -> None:
         try:
             future = self._submit(request)
         except Exception as error:  # told like any other failure, and the next one follows
@@ -49,13 +50,13 @@ class NewestOnly:
         else:
             future.add_done_callback(self._done)
 
-    def _done(self, future):
+    def _done(self, future: Future) -> None:
         error = None if future.cancelled() else future.exception()
         if error is not None:
             self._on_error(error)
         self._next()
 
-    def _next(self):
+    def _next(self) -> None:
         with self._lock:
             self._is_busy = False
         self.go_on()

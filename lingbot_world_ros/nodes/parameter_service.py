@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The parameter services of a node, which nobody's request can end."""
+from typing import Optional, Sequence
+
 from lingbot_world_ros.messages.parameters import MAX_TYPE, set_result_to_msg
+from rcl_interfaces.msg import Parameter, SetParametersResult
+from rcl_interfaces.srv import SetParameters, SetParametersAtomically
 from rclpy.parameter_service import ParameterService
 
 MAX_PARAMETERS = 200  # of one request; a node here has half as many, and each takes a millisecond
@@ -14,14 +18,17 @@ class SafeParameterService(ParameterService):
     Make the node with ``start_parameter_services=False``, then this.
     """
 
-    def _set_parameters_callback(self, request, response):
+    def _set_parameters_callback(self, request: SetParameters.Request,
+                                 response: SetParameters.Response) -> SetParameters.Response:
         refusal = _refusal(request.parameters)
         if refusal is None:
             return super()._set_parameters_callback(request, response)
         response.results = [refusal] * len(request.parameters)
         return response
 
-    def _set_parameters_atomically_callback(self, request, response):
+    def _set_parameters_atomically_callback(
+            self, request: SetParametersAtomically.Request,
+            response: SetParametersAtomically.Response) -> SetParametersAtomically.Response:
         refusal = _refusal(request.parameters)
         if refusal is None:
             return super()._set_parameters_atomically_callback(request, response)
@@ -29,7 +36,7 @@ class SafeParameterService(ParameterService):
         return response
 
 
-def _refusal(parameters):
+def _refusal(parameters: Sequence[Parameter]) -> Optional[SetParametersResult]:
     """Return why nothing of a request is done; None if it can be."""
     strange = next((p.value.type for p in parameters if p.value.type > MAX_TYPE), None)
     if strange is not None:

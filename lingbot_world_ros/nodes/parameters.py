@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The parameters of a node: declared from the table in settings, read, kept up to date."""
 from types import SimpleNamespace
-from typing import Any, Callable, Iterable, List, Mapping, Optional
+from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional
 
-from lingbot_world_ros.errors import SpecError, unknown_name
+from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.messages.parameters import descriptor_to_msg, set_result_to_msg
-from lingbot_world_ros.settings.parameters import Param, PARAMS
+from lingbot_world_ros.parameter import Param
+from lingbot_world_ros.settings.parameters import find_parameter
 from lingbot_world_ros.settings.profiles import DEFAULT_PROFILE, is_ros_parameter, load_profile
+from rcl_interfaces.msg import SetParametersResult
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
@@ -21,35 +23,51 @@ def as_overrides(values: Mapping[str, Any]) -> List[Parameter]:
     return [Parameter(name, value=value) for name, value in values.items()]
 
 
+def given_values(node: Node) -> Dict[str, Any]:
+    """
+    Return what a node was given, whether it has such parameters or not.
+
+    :param node: rclpy node
+    :return: values by name, of the types that parameters have
+    :raises SpecError: a value of wrong type or range, or a value for an unknown parameter
+    """
+    source, values = _source(node), {}
+    # rclpy has no public list of these.
+    for name, parameter in getattr(node, '_parameter_overrides', {}).items():
+        if not is_ros_parameter(name):
+            try:
+                row = find_parameter(name)
+            except SpecError as error:
+                raise SpecError(f'{source}: {error}') from error
+            values[name] = row.check(parameter.value, source)
+    return values
+
+
 def declare(node: Node, params: Iterable[Param],
-            on_change: Optional[Callable[[str, Any], None]] = None) -> SimpleNamespace:
+            on_change: Optional[Callable[[str, Any], None]] = None,
+            values: Optional[SimpleNamespace] = None) -> SimpleNamespace:
     """
     Declare parameters on a node and read them.
 
     :param node: rclpy node; values given to it win over the defaults
     :param params: the node's table of ``Param``
     :param on_change: called with name and value after a dynamic parameter was set
+    :param values: what an earlier call returned, to be added to
     :return: values as attributes (``topics.image`` as ``.topics.image``), kept up to date
     :raises SpecError: a value of wrong type or range, or a value for an unknown parameter
     """
-    source = f'{node.get_name()} parameter'
-    given = getattr(node, '_parameter_overrides', {})  # rclpy has no public list of these
-    for name, parameter in given.items():
-        if name in PARAMS:
-            PARAMS[name].check(parameter.value, source)
-        elif not is_ros_parameter(name):
-            raise SpecError(f'{source}: {unknown_name("parameter", name, PARAMS)}')
+    source, own = _source(node), {param.name: param for param in params}
+    given_values(node)
     defaults = load_profile(DEFAULT_PROFILE)
-    values = SimpleNamespace()
-    for param in params:
-        value = node.declare_parameter(param.name, defaults[param.name],
+    values = SimpleNamespace() if values is None else values
+    for name, param in own.items():
+        value = node.declare_parameter(name, defaults.get(name, param.default),
                                        descriptor_to_msg(param)).value
-        _assign(values, param.name, param.check(value, source))
-    own = {param.name for param in params}
+        _assign(values, name, param.check(value, source))
 
-    def on_set(changes):
+    def on_set(changes: List[Parameter]) -> SetParametersResult:
         try:
-            checked = {p.name: PARAMS[p.name].check(p.value, source)
+            checked = {p.name: own[p.name].check(p.value, source)
                        for p in changes if p.name in own}
         except SpecError as error:
             return set_result_to_msg(str(error))
@@ -61,6 +79,10 @@ def declare(node: Node, params: Iterable[Param],
 
     node.add_on_set_parameters_callback(on_set)
     return values
+
+
+def _source(node: Node) -> str:
+    return f'{node.get_name()} parameter'
 
 
 def flat(values: SimpleNamespace, prefix: str = '') -> dict:

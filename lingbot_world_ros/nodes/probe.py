@@ -3,7 +3,7 @@
 from importlib import import_module
 from pathlib import Path
 import time
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from lingbot_world_ros.messages.standard import text_to_msg
 from lingbot_world_ros.nodes.start import end_ros, start_ros
@@ -39,7 +39,7 @@ def unusable_messages(packages: Sequence[str]) -> List[str]:
     for package in packages:
         try:
             module = import_module(f'{package}.msg')
-            kind = next(value for value in vars(module).values() if isinstance(value, type))
+            kind: Any = next(value for value in vars(module).values() if isinstance(value, type))
             kind.__class__.__import_type_support__()
         except (ImportError, StopIteration, AttributeError) as error:
             missing.append(f'{package} ({error})')

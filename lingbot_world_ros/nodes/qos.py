@@ -9,12 +9,17 @@ the user override history, depth and reliability by ROS's own parameters, for ex
 """
 from contextlib import contextmanager
 from copy import copy
+from typing import Any, Callable, Iterator
 
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.messages.parameters import set_result_to_msg
+from rcl_interfaces.msg import SetParametersResult
 from rclpy.exceptions import NameValidationException, ParameterException
+from rclpy.node import Node
+from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, InvalidQoSProfileException, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import InvalidQosOverridesError, QoSOverridingOptions
+from rclpy.subscription import Subscription
 from rclpy.validate_topic_name import validate_topic_name
 
 NEWEST = QoSProfile(depth=1)  # commands, embeddings, clock
@@ -35,7 +40,7 @@ def image_qos(reliability: str, depth: int) -> QoSProfile:
     return QoSProfile(depth=depth, reliability=ReliabilityPolicy[reliability.upper()])
 
 
-def topic_name(node, topic: str) -> str:
+def topic_name(node: Node, topic: str) -> str:
     """
     Return the full name of a topic, remapped.
 
@@ -51,7 +56,7 @@ def topic_name(node, topic: str) -> str:
     return node.resolve_topic_name(topic)
 
 
-def publisher(node, msg_type, topic: str, profile: QoSProfile):
+def publisher(node: Node, msg_type: Any, topic: str, profile: QoSProfile) -> Publisher:
     """
     Create a publisher whose profile parameters may override.
 
@@ -68,7 +73,8 @@ def publisher(node, msg_type, topic: str, profile: QoSProfile):
                                      qos_overriding_options=options)
 
 
-def subscription(node, msg_type, topic: str, callback, profile: QoSProfile, **options):
+def subscription(node: Node, msg_type: Any, topic: str, callback: Callable[[Any], None],
+                 profile: QoSProfile, **options: Any) -> Subscription:
     """
     Create a subscription whose profile parameters may override.
 
@@ -88,7 +94,7 @@ def subscription(node, msg_type, topic: str, callback, profile: QoSProfile, **op
 
 
 @contextmanager
-def _overrides(name):
+def _overrides(name: str) -> Iterator[QoSOverridingOptions]:
     """Let parameters override; what they cannot say becomes a SpecError."""
     try:
         yield QoSOverridingOptions.with_default_policies(callback=_has_queue)
@@ -100,10 +106,10 @@ def _overrides(name):
         raise SpecError(f'qos_overrides.{name}: {_line(error)}') from error
 
 
-def _has_queue(profile):
+def _has_queue(profile: QoSProfile) -> SetParametersResult:
     problem = f'depth={profile.depth} is outside 1 to {MAX_DEPTH}'
     return set_result_to_msg('' if 1 <= profile.depth <= MAX_DEPTH else problem)
 
 
-def _line(error):
+def _line(error: Exception) -> str:
     return ' '.join(str(error).split())

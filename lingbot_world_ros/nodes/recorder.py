@@ -3,14 +3,19 @@
 from importlib import import_module
 import threading
 import time
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.msg import WorldStatus as WorldStatusMsg
 from lingbot_world_ros.nodes import qos
+from lingbot_world_ros.recording.bag import BagWriter
+from rclpy.client import Client
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.serialization import deserialize_message
+from rclpy.subscription import Subscription
+from rclpy.topic_endpoint_info import TopicEndpointInfo
 from std_srvs.srv import Trigger
 
 RAW, COMPRESSED = 'sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage'
@@ -19,6 +24,7 @@ OF_NO_WORLD = ('/rosout', '/parameter_events')
 LOOK_PERIOD_S = 0.2
 PATIENCE_S = 5.0
 DEPTH, IMAGE_DEPTH = 1000, 100  # messages that may wait while the disk is slow
+Held = Tuple[str, int, bytes, Optional[int]]  # topic, stamp, message, its step if it is a status
 
 
 class RecorderNode(Node):
@@ -29,11 +35,12 @@ class RecorderNode(Node):
     the nodes that publish ``world_spec`` and ``action_embedding`` in the namespace of this one.
     """
 
-    def __init__(self, bag, *, images: str = 'raw', topics=(), hold: bool = False, **node_args):
+    def __init__(self, bag: BagWriter, *, images: str = 'raw', topics: Sequence[str] = (),
+                 hold: bool = False, **node_args: Any):
         """
         Look for a world; ``found`` is set when there is one.
 
-        :param bag: a BagWriter
+        :param bag: where to
         :param images: 'raw' (depth too), 'compressed' or 'none'
         :param topics: only these, beside what replaying needs; none is all
         :param hold: write nothing before ``start_over``
@@ -45,13 +52,15 @@ class RecorderNode(Node):
         self._spec, self._status = (self.resolve_topic_name(name)
                                     for name in ('world_spec', 'world_status'))
         self._only = {qos.topic_name(self, name) for name in topics}
-        self._followed = {}  # topic -> subscription, whether reliable, whether latched
-        self._held = [] if hold else None  # (topic, stamp, message, its step if it is a status)
+        # topic -> subscription, whether reliable, whether latched
+        self._followed: Dict[str, Tuple[Optional[Subscription], bool, bool]] = {}
+        self._held: Optional[List[Held]] = [] if hold else None
         self._reset_asked = False
-        self._world_node = None
+        self._world_node: Optional[str] = None
         self.found, self.heard, self.ended = (threading.Event() for _ in range(3))
-        self.problem = None  # SpecError that ended the recording
-        self.status = self.first_step = None  # newest WorldStatus, step of the first one written
+        self.problem: Optional[SpecError] = None  # that ended the recording
+        self.status: Optional[WorldStatusMsg] = None  # newest
+        self.first_step: Optional[int] = None  # of the first status written
         self.num_missed = 0  # steps whose status did not arrive
         self.create_timer(LOOK_PERIOD_S, self.on_look,
                           clock=Clock(clock_type=ClockType.STEADY_TIME))
@@ -71,7 +80,7 @@ class RecorderNode(Node):
             raise SpecError('The world says nothing: is its node active? "ros2 lifecycle get '
                             f'{self._world_node}" tells.')
         name = f'{self._world_node}/reset'
-        client = self.create_client(Trigger, name)
+        client: Client = self.create_client(Trigger, name)
         if not client.wait_for_service(PATIENCE_S):
             raise SpecError(f'There is no service {name} to reset the world with.')
         self._reset_asked = True
@@ -80,10 +89,11 @@ class RecorderNode(Node):
         future.add_done_callback(lambda _: answered.set())
         if not answered.wait(PATIENCE_S * 6):
             raise SpecError(f'{name} does not answer.')
-        if not future.result().success:
-            raise SpecError(f'The world was not reset: {future.result().message}')
+        answer: Any = future.result()
+        if not answer.success:
+            raise SpecError(f'The world was not reset: {answer.message}')
 
-    def on_look(self):
+    def on_look(self) -> None:
         """Follow what is new in the graph."""
         names = self._names_and_types()
         if self._spec not in names or self._status not in names:
@@ -93,7 +103,7 @@ class RecorderNode(Node):
                 self._follow(topic, names[topic])
         self.found.set()
 
-    def _names_and_types(self):
+    def _names_and_types(self) -> Dict[str, str]:
         """Return topic -> type of all nodes of the world."""
         nodes = set()
         for topic in (self._spec, self.resolve_topic_name('action_embedding')):
@@ -109,7 +119,7 @@ class RecorderNode(Node):
                 names[topic] = types[0]
         return names
 
-    def _is_wanted(self, topic, msg_type):
+    def _is_wanted(self, topic: str, msg_type: str) -> bool:
         if topic in (self._spec, self._status):
             return True
         if self._only:
@@ -117,7 +127,7 @@ class RecorderNode(Node):
         return (topic not in OF_NO_WORLD and '/_action/' not in topic
                 and msg_type not in self._left_out)
 
-    def _follow(self, topic, msg_type):
+    def _follow(self, topic: str, msg_type: str) -> None:
         """Subscribe the way the publishers of a topic offer it."""
         profiles = [info.qos_profile for info in self.get_publishers_info_by_topic(topic)]
         reliable = all(p.reliability != ReliabilityPolicy.BEST_EFFORT for p in profiles)
@@ -134,7 +144,8 @@ class RecorderNode(Node):
             if known is None:
                 self._bag.add_topic(topic, msg_type, reliable=reliable, latched=latched)
         except (ImportError, AttributeError, SpecError) as error:
-            return self.get_logger().warning(f'{topic} is not recorded: {error}')
+            self.get_logger().warning(f'{topic} is not recorded: {error}')
+            return
         profile = QoSProfile(
             depth=IMAGE_DEPTH if msg_type in (RAW, COMPRESSED) else DEPTH,
             reliability=(ReliabilityPolicy.RELIABLE if reliable
@@ -145,7 +156,7 @@ class RecorderNode(Node):
             msg_class, topic, lambda cdr: self._take(topic, cdr), profile, raw=True)
         self._followed[topic] = subscription, reliable, latched
 
-    def _take(self, topic, cdr):
+    def _take(self, topic: str, cdr: bytes) -> None:
         if self.ended.is_set():
             return
         stamp_ns = time.time_ns()  # system time, as rosbag2 has it
@@ -156,16 +167,16 @@ class RecorderNode(Node):
             if self._held is None:
                 self._bag.write(topic, stamp_ns, cdr)
             else:
-                self._hold(topic, stamp_ns, cdr, step)
+                self._hold(self._held, (topic, stamp_ns, cdr, step))
         except SpecError as error:
             self.problem = error
             self.ended.set()
 
-    def _count(self, status):
+    def _count(self, status: WorldStatusMsg) -> int:
         """Notice steps of which nothing was heard; return the step of a status."""
         last, self.status = self.status, status
         if self._held is None:
-            if self.first_step is None:
+            if last is None or self.first_step is None:
                 self.first_step = status.step
             elif status.step < last.step:
                 self.num_missed += status.step
@@ -174,23 +185,23 @@ class RecorderNode(Node):
         self.heard.set()
         return status.step
 
-    def _hold(self, *message):
+    def _hold(self, held: List[Held], message: Held) -> None:
         """Keep messages until the world starts over; then write what belongs to that."""
         topic = message[0]
         if not self._reset_asked and not (self._followed[topic][2] and topic != self._spec):
             return
-        self._held.append(message)
-        specs = [m for m in self._held if m[0] == self._spec]
-        steps = [m[-1] for m in self._held]
+        held.append(message)
+        specs = [m for m in held if m[0] == self._spec]
+        steps = [m[-1] for m in held]
         if not specs or 0 not in steps:
             return
         first = steps.index(0)
-        rest = [m for i, m in enumerate(self._held)
+        rest = [m for i, m in enumerate(held)
                 if m[0] != self._spec and (m[-1] is None or i >= first)]
         self._held, self.first_step = None, 0
         for topic, stamp_ns, cdr, _ in specs[-1:] + rest:
             self._bag.write(topic, stamp_ns, cdr)
 
 
-def _node_of(endpoint) -> str:
+def _node_of(endpoint: TopicEndpointInfo) -> str:
     return f'{endpoint.node_namespace.rstrip("/")}/{endpoint.node_name}'

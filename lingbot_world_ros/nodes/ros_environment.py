@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 import re
-from typing import List
+from typing import List, Optional, Sequence
 
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.paths import share_path
@@ -23,7 +23,7 @@ def check_domain_id() -> None:
                         f'{MAX_DOMAIN_ID}; set another one, for example ROS_DOMAIN_ID=7.')
 
 
-def namespace_args(namespace: str) -> list:
+def namespace_args(namespace: str) -> List[str]:
     """
     Return the ROS arguments that put nodes into a namespace.
 
@@ -55,7 +55,8 @@ def profile_variable() -> str:
     return 'FASTRTPS_DEFAULT_PROFILES_FILE' if older else 'FASTDDS_DEFAULT_PROFILES_FILE'
 
 
-def node_args(profile: Path = None, namespace: str = '', more: List[str] = ()) -> list:
+def node_args(profile: Optional[Path] = None, namespace: str = '',
+              more: Sequence[str] = ()) -> List[str]:
     """
     Return the command line of a process with nodes.
 

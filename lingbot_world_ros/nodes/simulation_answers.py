@@ -8,6 +8,7 @@ is done, and the executor goes on.
 """
 from concurrent.futures import Future
 import traceback
+from types import SimpleNamespace
 from typing import Any, Callable, Dict, Optional
 
 from lingbot_world_ros.errors import SpecError
@@ -19,12 +20,14 @@ from lingbot_world_ros.session.requests import Refused
 from lingbot_world_ros.session.session import Session
 from lingbot_world_ros.session.states import Reason, State
 from lingbot_world_ros.worlds.definition import WorldDefinition, WorldError
+from rclpy.node import Node
 
 # What a refusal of the session means; services with codes of their own say what differs.
 OTHERWISE = ''
-REASONS = {Reason.NO_WORLD: INCORRECT_STATE, Reason.UNKNOWN: NOT_FOUND}
-TRANSITIONS = {Reason.ALREADY: 'ALREADY_IN_TARGET_STATE',
-               Reason.NO_WORLD: 'INCORRECT_TRANSITION', OTHERWISE: 'STATE_TRANSITION_ERROR'}
+REASONS: Dict[str, str] = {Reason.NO_WORLD: INCORRECT_STATE, Reason.UNKNOWN: NOT_FOUND}
+TRANSITIONS: Dict[str, str] = {
+    Reason.ALREADY: 'ALREADY_IN_TARGET_STATE', Reason.NO_WORLD: 'INCORRECT_TRANSITION',
+    OTHERWISE: 'STATE_TRANSITION_ERROR'}
 
 
 def installed(kind: str, name: str) -> Any:
@@ -50,7 +53,8 @@ class Answers:
     done by then.
     """
 
-    def __init__(self, node, get_session: Callable[[], Optional[Session]], params):
+    def __init__(self, node: Node, get_session: Callable[[], Optional[Session]],
+                 params: SimpleNamespace):
         """
         Prepare.
 
@@ -101,7 +105,7 @@ class Answers:
         :param handler: coroutine function of request and response
         :return: the callback of a service
         """
-        async def answer(request, response):
+        async def answer(request: Any, response: Any) -> Any:
             try:
                 await handler(request, response)
                 code, text = OK, _text_of(response)
@@ -152,5 +156,5 @@ class Answers:
         raise Refusal(otherwise, f'The engine failed: {error}') from error
 
 
-def _text_of(response) -> str:
+def _text_of(response: Any) -> str:
     return response.result.error_message if hasattr(response, 'result') else ''

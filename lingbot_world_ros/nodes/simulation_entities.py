@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where robot and objects are, and putting them elsewhere: services of simulation_interfaces."""
-from typing import Optional
+from typing import Any, List, Optional
+
+from geometry_msgs.msg import Twist
 
 from lingbot_world_ros.errors import unknown_name
 from lingbot_world_ros.messages import simulation as standard
@@ -27,12 +29,12 @@ class EntityServices:
             'GetEntityState': self.get_state, 'SetEntityState': self.set_state,
             'GetEntityInfo': self.get_info, 'GetNamedPoses': self.get_named_poses}
 
-    async def get_names(self, request, response) -> None:
+    async def get_names(self, request: Any, response: Any) -> None:
         """List entities."""
         entities = self._chosen(self._answers.session(), request.filters)
         response.entities = [entity.name for entity in entities]
 
-    async def get_states(self, request, response) -> None:
+    async def get_states(self, request: Any, response: Any) -> None:
         """Tell where entities are."""
         session = self._answers.session()
         stamp_ns = session.status.stamp_ns
@@ -42,20 +44,20 @@ class EntityServices:
             response.states.append(message())
             standard.entity_to_msg(entity, stamp_ns, response.states[-1])
 
-    async def get_state(self, request, response) -> None:
+    async def get_state(self, request: Any, response: Any) -> None:
         """Tell where one entity is."""
         session = self._answers.session()
         stamp_ns = session.status.stamp_ns
         standard.entity_to_msg(self._entity(session, request.entity), stamp_ns, response.state)
 
-    async def get_info(self, request, response) -> None:
+    async def get_info(self, request: Any, response: Any) -> None:
         """Tell what an entity is."""
         kind = self._entity(self._answers.session(), request.entity).category
         response.info.category.category = standard.CATEGORIES[kind]
         response.info.description = standard.DESCRIPTIONS[kind]
         response.info.tags = list(standard.TAGS[kind])
 
-    async def get_named_poses(self, request, response) -> None:
+    async def get_named_poses(self, request: Any, response: Any) -> None:
         """List the poses that a world has names for."""
         message = installed('msg', 'NamedPose')
         for pose in self._answers.definition().named_poses:
@@ -63,7 +65,7 @@ class EntityServices:
                 response.poses.append(message())
                 standard.named_pose_to_msg(pose, response.poses[-1])
 
-    async def set_state(self, request, response) -> None:
+    async def set_state(self, request: Any, response: Any) -> None:
         """Put an entity elsewhere."""
         session = self._answers.session()
         entity = self._entity(session, request.entity)
@@ -88,7 +90,7 @@ class EntityServices:
         if problem:
             raise Refusal('INVALID_POSE', problem)
 
-    def _twist(self, session: Session, entity: EntityState, twist, frame: np.ndarray,
+    def _twist(self, session: Session, entity: EntityState, twist: Twist, frame: np.ndarray,
                pose: Optional[np.ndarray]) -> Optional[np.ndarray]:
         """Read a new twist; objects are put down at rest and have none."""
         if entity.category == 'robot':
@@ -110,7 +112,7 @@ class EntityServices:
         raise Refusal(NOT_FOUND, str(unknown_name('frame', frame_id[:100],
                                                   (standard.WORLD_FRAME, odom))))
 
-    def _chosen(self, session: Session, filters) -> list:
+    def _chosen(self, session: Session, filters: Any) -> List[EntityState]:
         scene = self._answers.definition().scene
         return standard.filtered(session.entities(), filters, session.world.spec, scene)
 

@@ -8,7 +8,8 @@ answers come about in simulation_answers.py.
 """
 import json
 import re
-from typing import Callable, Optional
+from types import SimpleNamespace
+from typing import Any, Callable, Dict, Optional
 
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.messages import simulation as standard
@@ -21,6 +22,8 @@ from lingbot_world_ros.session.session import Session
 from lingbot_world_ros.session.states import TimePolicy
 from rclpy.action import ActionServer, CancelResponse
 from rclpy.exceptions import NameValidationException
+from rclpy.node import Node
+from rclpy.service import Service
 
 DOCS = 'docs/simulation_interfaces.md of lingbot_world_ros'
 SERVICES = ('GetSimulatorFeatures', 'GetSimulationState', 'SetSimulationState', 'ResetSimulation',
@@ -55,8 +58,8 @@ class SimulationServices:
     Without a session (the node is not active) all but the features answer INCORRECT_STATE.
     """
 
-    def __init__(self, node, get_session: Callable[[], Optional[Session]], params,
-                 on_quit: Callable[[], None]):
+    def __init__(self, node: Node, get_session: Callable[[], Optional[Session]],
+                 params: SimpleNamespace, on_quit: Callable[[], None]):
         """
         Register what the installed version has.
 
@@ -75,7 +78,8 @@ class SimulationServices:
         self._handlers = {'GetSimulatorFeatures': self._get_features, **self._steps.handlers,
                           **StateServices(answers, on_quit).handlers, **self._worlds.handlers,
                           **EntityServices(answers).handlers}
-        self._services, self._action = {}, None
+        self._services: Dict[str, Service] = {}
+        self._action: Optional[ActionServer] = None
         try:
             self._register()
         except NameValidationException as error:
@@ -110,7 +114,7 @@ class SimulationServices:
                 self._node, self._action_type, prefix + _snake(ACTION), self._steps.execute,
                 cancel_callback=lambda _: CancelResponse.ACCEPT, callback_group=self.waiting.group)
 
-    async def _get_features(self, request, response) -> None:
+    async def _get_features(self, request: Any, response: Any) -> None:
         """Tell what is offered, in any state."""
         features, session = response.features, self._get_session()
         offered = [*self._services, *([ACTION] if self._action is not None else [])]

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Play, pause, stop, quit and reset: the services of simulation_interfaces on its state."""
-from typing import Callable, Tuple
+from concurrent.futures import Future
+from typing import Any, Callable, Dict, Tuple
 
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.messages import simulation as standard
@@ -9,6 +10,7 @@ from lingbot_world_ros.messages.simulation import (FEATURE_UNSUPPORTED, INCORREC
 from lingbot_world_ros.nodes.simulation_answers import Answers, TRANSITIONS
 from lingbot_world_ros.session.session import Session
 from lingbot_world_ros.session.states import Mode, State, TimePolicy
+from rclpy.timer import Timer
 
 QUIT_DELAY_S = 0.2  # the answer to QUITTING leaves first
 
@@ -27,14 +29,14 @@ class StateServices:
         self.handlers = {'GetSimulationState': self.get, 'SetSimulationState': self.set,
                          'ResetSimulation': self.reset}
 
-    async def get(self, request, response) -> None:
+    async def get(self, request: Any, response: Any) -> None:
         """Tell the state."""
         response.state.state = self._answers.state_number()
         status = self._answers.session(may_quit=True).status
         if status.state == State.ERROR and not self._answers.is_quitting:
             raise Refusal(OPERATION_FAILED, status.message)
 
-    async def set(self, request, response) -> None:
+    async def set(self, request: Any, response: Any) -> None:
         """Get to another state."""
         session = self._answers.session()
         target = standard.state_name(request.state.state)
@@ -50,16 +52,16 @@ class StateServices:
                           'unload_world or load_world.')
         if before == State.LOADING:
             raise Refusal('INCORRECT_TRANSITION', 'A world is being loaded; wait for it.')
-        change = {State.STOPPED: session.stop, State.PLAYING: session.play,
-                  State.PAUSED: session.pause}[target]
+        changes: Dict[str, Callable[[], Future]] = {
+            State.STOPPED: session.stop, State.PLAYING: session.play, State.PAUSED: session.pause}
         try:
-            await self._answers.done(change(), TRANSITIONS)
+            await self._answers.done(changes[target](), TRANSITIONS)
         except Refusal as refusal:
             # Steps that this very request ended were playing, and leave the world paused.
             if refusal.code != 'ALREADY_IN_TARGET_STATE' or before == target:
                 raise
 
-    async def reset(self, request, response) -> None:
+    async def reset(self, request: Any, response: Any) -> None:
         """Start time, state or both over."""
         session, params = self._answers.session(), self._answers.params
         time_too, state_too = self._scopes(request.scope)
@@ -78,9 +80,13 @@ class StateServices:
         except SpecError:
             pass  # nothing runs, or it cannot be stopped; the end comes all the same
         waiting = self._answers.waiting
-        timer = self._answers.node.create_timer(
-            QUIT_DELAY_S, lambda: (timer.cancel(), self._on_quit()), clock=waiting.steady,
-            callback_group=waiting.group)
+
+        def end() -> None:
+            timer.cancel()
+            self._on_quit()
+
+        timer: Timer = self._answers.node.create_timer(QUIT_DELAY_S, end, clock=waiting.steady,
+                                                       callback_group=waiting.group)
 
     def _scopes(self, scope: int) -> Tuple[bool, bool]:
         """Return whether time and state start over; spawned entities there are none."""

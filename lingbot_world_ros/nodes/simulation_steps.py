@@ -7,6 +7,7 @@ from lingbot_world_ros.messages import simulation as standard
 from lingbot_world_ros.messages.simulation import OK, OPERATION_FAILED, Refusal
 from lingbot_world_ros.nodes.simulation_answers import Answers, OTHERWISE
 from lingbot_world_ros.session.states import State
+from rclpy.action.server import ServerGoalHandle
 
 SOFT_SHARE = 0.9  # of service_timeout_s, after which steps end so that the answer is in time
 
@@ -25,7 +26,7 @@ class StepServices:
         self._answers, self._action_type, self._action_name = answers, action_type, action_name
         self.handlers = {'StepSimulation': self.step}
 
-    async def step(self, request, response) -> None:
+    async def step(self, request: Any, response: Any) -> None:
         """Make as many steps as the time of a service allows."""
         limit_s = self._answers.params.service_timeout_s
         deadline_s = time.monotonic() + SOFT_SHARE * limit_s
@@ -38,7 +39,7 @@ class StepServices:
             raise Refusal(OPERATION_FAILED, f'{steps}: service_timeout_s={limit_s:g} s is over; '
                           f'use the action {self._action_name} for more.') from refusal
 
-    async def execute(self, goal):
+    async def execute(self, goal: ServerGoalHandle) -> Any:
         """Execute a goal of the action: as many steps as it takes, however long."""
         steps = _Steps(goal.request.steps, lambda *counts: self._report(goal, *counts))
         result, code, text = self._action_type.Result(), OK, ''
@@ -56,7 +57,7 @@ class StepServices:
         standard.set_result(result.result, code, text)
         return result
 
-    def _report(self, goal, done: int, remaining: int) -> None:
+    def _report(self, goal: ServerGoalHandle, done: int, remaining: int) -> None:
         """Tell the client of a step; the session's thread calls this and must not suffer."""
         try:
             goal.publish_feedback(self._action_type.Feedback(completed_steps=done,
@@ -91,5 +92,5 @@ class _Steps:
         self.done = done
         self._on_step(done, remaining)
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f'{self.done} of {self.asked} steps done, {self.asked - self.done} remain'

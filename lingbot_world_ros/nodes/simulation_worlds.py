@@ -34,7 +34,7 @@ class WorldServices:
         """End the thread."""
         self._files.shutdown(wait=False)
 
-    async def load(self, request, response) -> None:
+    async def load(self, request: Any, response: Any) -> None:
         """Put another world in place of the one that is loaded."""
         session = self._answers.session()
         resource = getattr(request, 'world_resource', request)  # 1.x: fields of the request
@@ -46,19 +46,19 @@ class WorldServices:
         await self._answers.done(session.load(world))
         standard.world_to_msg(world, response.world)
 
-    async def unload(self, request, response) -> None:
+    async def unload(self, request: Any, response: Any) -> None:
         """Drop the world."""
         await self._answers.done(self._answers.session().unload(),
                                  {Reason.NO_WORLD: 'NO_WORLD_LOADED'})
 
-    async def get_current(self, request, response) -> None:
+    async def get_current(self, request: Any, response: Any) -> None:
         """Describe the world that is loaded."""
         world = self._answers.session().definition
         if world is None:
             raise Refusal('NO_WORLD_LOADED', 'No world is loaded.')
         standard.world_to_msg(world, response.world)
 
-    async def get_available(self, request, response) -> None:
+    async def get_available(self, request: Any, response: Any) -> None:
         """List the worlds that can be loaded."""
         spec = self._answers.session().world.spec
         standard.tags_fit(request.filter, ())  # refuses what it does not know

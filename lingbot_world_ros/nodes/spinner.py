@@ -2,8 +2,12 @@
 """Nodes at work in a thread of their own, until a signal or somebody ends it."""
 import signal
 import threading
+from typing import List, Optional, TypeVar
 
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.node import Node
+
+NodeT = TypeVar('NodeT', bound=Node)
 
 
 class Spinner:
@@ -14,34 +18,34 @@ class Spinner:
     EventsExecutor is not used: as of 9.1 it turns a core without calling anything.
     """
 
-    def __init__(self):
-        self._nodes = []
+    def __init__(self) -> None:
+        self._nodes: List[Node] = []
         self._stop = threading.Event()
-        self._error = None
+        self._error: Optional[Exception] = None
         self._executor = SingleThreadedExecutor()
         self._thread = threading.Thread(target=self._spin, name='executor', daemon=True)
 
-    def __enter__(self):
+    def __enter__(self) -> 'Spinner':
         self._thread.start()
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self._executor.shutdown()
         self._thread.join()
         for node in self._nodes:
             node.destroy_node()
 
-    def add(self, node):
+    def add(self, node: NodeT) -> NodeT:
         """Take over a node, spin it and return it."""
         self._nodes.append(node)
         self._executor.add_node(node)
         return node
 
-    def stop(self, *_) -> None:
+    def stop(self, *_: object) -> None:
         """End ``wait``; usable as a signal handler."""
         self._stop.set()
 
-    def wait(self, timeout_s=None) -> bool:
+    def wait(self, timeout_s: Optional[float] = None) -> bool:
         """
         Let the nodes work.
 
@@ -53,7 +57,7 @@ class Spinner:
             raise self._error
         return ended
 
-    def _spin(self):
+    def _spin(self) -> None:
         try:
             self._executor.spin()
         except ExternalShutdownException:

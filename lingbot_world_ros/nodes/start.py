@@ -4,10 +4,12 @@ import logging
 import os
 import sys
 import threading
+from typing import Callable, List, Optional
 
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.nodes.ros_environment import check_domain_id, prepare_environment
-from lingbot_world_ros.nodes.spinner import interrupt_on_signals, Spinner, stop_on_signals
+from lingbot_world_ros.nodes.spinner import (interrupt_on_signals, NodeT, Spinner,
+                                             stop_on_signals)
 from lingbot_world_ros.paths import PACKAGE
 from lingbot_world_ros.session.worker import WORKER
 import rclpy
@@ -17,7 +19,7 @@ from rclpy.signals import SignalHandlerOptions
 INTERRUPTED = 130  # exit code, as shells tell Ctrl-C
 
 
-def start_ros(args=None) -> None:
+def start_ros(args: Optional[List[str]] = None) -> None:
     """
     Initialise rclpy and leave signals to the main thread.
 
@@ -38,7 +40,7 @@ def start_ros(args=None) -> None:
 class RosLogHandler(logging.Handler):
     """Tell what modules without ROS log, in the words and places of ROS."""
 
-    def emit(self, record):
+    def emit(self, record: logging.LogRecord) -> None:
         """Pass a record on; rclpy wants one severity per line of code."""
         text = self.format(record).encode(errors='replace').decode()
         logger = get_logger(PACKAGE)
@@ -68,7 +70,8 @@ def end_process(code: int) -> int:
     return code
 
 
-def spin_node(make_node, args=None, begin=None) -> int:
+def spin_node(make_node: Callable[[], NodeT], args: Optional[List[str]] = None,
+              begin: Optional[Callable[[NodeT, Spinner], None]] = None) -> int:
     """
     Run one node until Ctrl-C or SIGTERM.
 

@@ -9,6 +9,7 @@ import asyncio
 from math import inf, isfinite, pi
 import signal
 import time
+from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 
 from lingbot_world_ros.errors import SpecError, unknown_name
 from lingbot_world_ros.messages import page
@@ -21,15 +22,18 @@ from lingbot_world_ros.nodes import qos
 from lingbot_world_ros.nodes.command_publishers import CommandPublishers
 from lingbot_world_ros.nodes.parameter_service import SafeParameterService
 from lingbot_world_ros.nodes.parameters import declare
+from lingbot_world_ros.nodes.spinner import Spinner
 from lingbot_world_ros.nodes.world_client import WorldClient
-from lingbot_world_ros.robots.urdf import RobotModel
+from lingbot_world_ros.robots.drive import steered
+from lingbot_world_ros.robots.urdf import JointLimits, RobotModel
 from lingbot_world_ros.settings.parameters import VIEW
 from lingbot_world_ros.view.link import link_of, LOST_S, Signs
-from lingbot_world_ros.view.messages import MAX_JOINTS, MODES
+from lingbot_world_ros.view.messages import Do, Drive, MAX_JOINTS, MODES
 from lingbot_world_ros.view.pictures import COLOUR, colour_jpeg, DEPTH, depth_jpeg, FAR_M, TRUTH
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.subscription import Subscription
 
 TICK_S = 0.1
 LOOK_TICKS = 5  # ticks between two looks at who is there
@@ -53,7 +57,7 @@ class ViewNode(Node):
     server's thread reads them and publishes commands.
     """
 
-    def __init__(self, **node_args):
+    def __init__(self, **node_args: Any):
         """
         Declare parameters and look for a world.
 
@@ -64,19 +68,26 @@ class ViewNode(Node):
         SafeParameterService(self)
         self.params = declare(self, VIEW)
         topics = self.params.topics
-        self.on_picture = lambda kind, stamp_s, jpeg: None
+        self.on_picture: Callable[[int, float, bytes], None] = lambda kind, stamp_s, jpeg: None
+        self._max_curvature: Optional[float] = None  # 1/m; of robots that turn on the spot
         self._commands = CommandPublishers(self, topics.cmd_vel, topics.joint_command)
         self._client = WorldClient(self, self.params.service_prefix, topics.prompt)
         self._names = self._topic_names()
-        self._heard = {}  # key -> (wall time [s, steady], newest message)
-        self._wanted, self._followed = set(), {}  # keys; key -> subscription
-        self._asks_moving = set()  # joints that were asked to move
-        self._on_their_way = set()  # joints sent to a position since the last stop
+        # key -> (wall time [s, steady], newest message)
+        self._heard: Dict[str, Tuple[float, Any]] = {}
+        self._wanted: Set[str] = set()  # keys
+        self._followed: Dict[str, Subscription] = {}  # by key
+        self._asks_moving: Set[str] = set()  # joints that were asked to move
+        self._on_their_way: Set[str] = set()  # joints sent to a position since the last stop
         self._base_asked, self._world_node = False, ''
-        self._limits, self._worlds, self._polled = {}, [], None
-        self._joints, self._is_video = {}, False  # name -> position; compressed is no picture
+        self._limits: Dict[str, Tuple[JointLimits, str]] = {}  # and the unit, by joint
+        self._worlds: List[Dict[str, str]] = []
+        self._polled: Optional[Tuple[float, Optional[str]]] = None  # when, and the state
+        self._joints: Dict[str, float] = {}  # name -> position
+        self._is_video = False  # compressed is no picture
         self._asked_worlds_s = -inf
-        self._num_others, self._there, self._ticks, self._polled_s = 0, {}, 0, 0.0
+        self._there: Dict[str, int] = {}  # publishers by key
+        self._num_others, self._ticks, self._polled_s = 0, 0, 0.0
         qos.subscription(self, WorldSpecMsg, 'world_spec', self.on_world_spec, qos.LATCHED)
         self._follow_description()
         self._world = self._describe()
@@ -110,14 +121,17 @@ class ViewNode(Node):
         wanted |= {'truth'} if truth else set()
         self._wanted = wanted
 
-    def drive(self, drive) -> None:
+    def drive(self, drive: Drive) -> None:
         """Publish velocities; see ``view.server.Robot``."""
         world = self._world
         speeds = {joint['name']: joint['speed_max'] for joint in world['joints']}
-        base = bool(drive.linear or drive.angular)
+        v_x, v_y = drive.linear * world['linear_max_mps'], drive.lateral * world['lateral_max_mps']
+        w_z = drive.angular * world['angular_max_radps']
+        if world['max_curvature'] is not None:
+            w_z = float(steered(v_x, w_z, world['max_curvature']))
+        base = bool(v_x or v_y or w_z)
         if base or self._base_asked:
-            self._commands.twist(drive.linear * world['linear_max_mps'],
-                                 drive.angular * world['angular_max_radps'])
+            self._commands.twist(v_x, v_y, w_z)
         joints = {name: share for name, share in drive.joints.items() if share and name in speeds}
         names = sorted(self._asks_moving | set(joints))
         if names:
@@ -139,16 +153,16 @@ class ViewNode(Node):
         """Publish zero once; see ``view.server.Robot``."""
         names = sorted(self._asks_moving | self._on_their_way)
         if self._base_asked or everything:
-            self._commands.twist(0.0, 0.0)
+            self._commands.twist(0.0, 0.0, 0.0)
         if names:
             self._commands.joint_velocities(names, [0.0] * len(names))
         self._base_asked, self._asks_moving, self._on_their_way = False, set(), set()
 
-    def request(self, do):
+    def request(self, do: Do) -> 'asyncio.Future[Tuple[bool, str]]':
         """Ask the simulator; see ``view.server.Robot``."""
         return asyncio.ensure_future(self._do(do))
 
-    async def _do(self, do):
+    async def _do(self, do: Do) -> Tuple[bool, str]:
         world = self._world
         if do.what == 'prompt' and not world['can']['prompt']:
             return False, 'This world takes no prompt.'
@@ -156,7 +170,7 @@ class ViewNode(Node):
 
     # What is heard; the executor's thread
 
-    def on_world_spec(self, msg):
+    def on_world_spec(self, msg: WorldSpecMsg) -> None:
         """Learn what world it is."""
         before = self._newest('spec')
         self._heard['spec'] = time.monotonic(), msg
@@ -165,7 +179,7 @@ class ViewNode(Node):
             self._worlds, self._asked_worlds_s = [], -inf
         self._world = self._describe()
 
-    def on_description(self, msg):
+    def on_description(self, msg: Any) -> None:
         """Learn joint limits from the robot's URDF, for a simulator without ``world_spec``."""
         try:
             model = RobotModel.from_description(msg.data)
@@ -174,14 +188,14 @@ class ViewNode(Node):
         except SpecError as error:
             self.get_logger().warning(f'{self._names["robot_description"][1]}: {error}')
 
-    def on_tick(self):
+    def on_tick(self) -> None:
         """Follow what is wanted, and every now and then look who is there."""
         self._ticks += 1
         if self._ticks % LOOK_TICKS == 1:
             self._look()
         self._follow()
 
-    def _look(self):
+    def _look(self) -> None:
         self._commands.look()
         self._num_others = self._commands.num_others
         for key in ('spec', 'status', 'compressed', 'image', 'truth'):
@@ -200,16 +214,16 @@ class ViewNode(Node):
                 self._asked_worlds_s = now_s
         self._world = self._describe()
 
-    def _on_state(self, response):
+    def _on_state(self, response: Any) -> None:
         self._polled = time.monotonic(), state_name(response.state.state)
 
-    def _on_worlds(self, response):
+    def _on_worlds(self, response: Any) -> None:
         self._worlds = [
             {'name': world.name, 'uri': world.world_resource.uri,
              'description': world.description}
             for world in response.worlds if world.world_resource.uri][:MAX_WORLDS]
 
-    def _topic_names(self):
+    def _topic_names(self) -> Dict[str, Tuple[Any, str]]:
         """Return key -> message type, full name, of everything that may be followed."""
         from diagnostic_msgs.msg import DiagnosticArray
         from nav_msgs.msg import Odometry
@@ -228,11 +242,11 @@ class ViewNode(Node):
             'position_error': (Float32, f'{beside}/position_error')}
         return {key: (kind, qos.topic_name(self, name)) for key, (kind, name) in names.items()}
 
-    def _follow_description(self):
+    def _follow_description(self) -> None:
         kind, topic = self._names['robot_description']
         qos.subscription(self, kind, topic, self.on_description, qos.LATCHED)
 
-    def _follow(self):
+    def _follow(self) -> None:
         """Subscribe to what is wanted and there, drop what is not."""
         wanted = set(self._wanted)
         if 'colour' in wanted:  # the small one, where there is one that can be shown
@@ -252,27 +266,28 @@ class ViewNode(Node):
                 kind, topic, lambda msg, key=key: self._hear(key, msg),
                 WATCHING_ALL if key in SHARED else WATCHING)
 
-    def _hear(self, key, msg):
+    def _hear(self, topic: str, msg: Any) -> None:
+        key: Optional[str] = topic
         if key == 'diagnostics':
             if not any(self._is_ours(entry) for entry in msg.status):
                 return
         elif key == 'joint_states':
             self._hear_joints(msg)
         elif key in ('compressed', 'image', 'depth', 'truth'):
-            key = self._show(key, msg)
+            key = self._show(topic, msg)
         if key is not None:
             self._heard[key] = time.monotonic(), msg
 
-    def _hear_joints(self, msg):
+    def _hear_joints(self, msg: Any) -> None:
         """Note where joints are; arm and gripper may each have a publisher of their own."""
         heard = self._joints | dict(zip(msg.name, msg.position))
         if len(heard) <= MAX_JOINTS:
             self._joints = heard
 
-    def _is_ours(self, entry):
+    def _is_ours(self, entry: Any) -> bool:
         return entry.name == f'{self._world_node.lstrip("/")}: world'
 
-    def _show(self, key, msg):
+    def _show(self, key: str, msg: Any) -> Optional[str]:
         """Hand a picture to the pages; return what it counts as, None if it cannot be shown."""
         stamp_s = stamp_to_ns(msg.header.stamp) * 1e-9
         try:
@@ -292,20 +307,21 @@ class ViewNode(Node):
 
     # What follows from it; either thread
 
-    def _newest(self, key):
+    def _newest(self, key: str) -> Any:
         return self._heard.get(key, (0.0, None))[1]
 
-    def _age_s(self, key, now_s):
+    def _age_s(self, key: str, now_s: float) -> Optional[float]:
         heard = self._heard.get(key)
         return None if heard is None else now_s - heard[0]
 
-    def _signs(self, now_s) -> Signs:
+    def _signs(self, now_s: float) -> Signs:
         status, there = self._newest('status'), self._there
         where = (f'{self._names["status"][1]} and {self._names["image"][1]} in ROS domain '
                  f'{self.context.get_domain_id()}')
         ages = [self._age_s(key, now_s) for key in ('status', 'image', 'diagnostics')]
-        signs = {'where': where, 'image_age_s': ages[1], 'watches': 'status' in self._followed,
-                 'sign_age_s': min((age for age in ages if age is not None), default=None)}
+        signs: Dict[str, Any] = {
+            'where': where, 'image_age_s': ages[1], 'watches': 'status' in self._followed,
+            'sign_age_s': min((age for age in ages if age is not None), default=None)}
         if status is None:
             polled_s, state = self._polled or (0.0, None)
             if now_s - polled_s > POLL_PATIENCE_S:
@@ -330,11 +346,11 @@ class ViewNode(Node):
             'namespace': self.get_namespace(), 'domain': self.context.get_domain_id(),
             'topics': {**named, **self._commands.topics}, 'worlds': self._worlds,
             'modes': list(MODES), 'depth_far_m': FAR_M,
-            'has_truth': bool(self._there.get('truth')),
+            'has_truth': bool(self._there.get('truth')), 'max_curvature': self._max_curvature,
             'can': {**self._client.can(), 'prompt': spec is not None and spec.takes_text}}
         return {**told, **(self._describe_unknown() if spec is None else page.world(spec))}
 
-    def _describe_unknown(self):
+    def _describe_unknown(self) -> dict:
         own, image = self.params.view, self._newest('image')
         joints = []
         for name in self._joints:
@@ -344,22 +360,22 @@ class ViewNode(Node):
                 (limits.low, limits.high, min(limits.speed, own.joint_velocity)))))
         return {
             **page.NO_WORLD, 'joints': joints, 'linear_max_mps': own.linear_velocity_mps,
-            'angular_max_radps': own.angular_velocity_radps,
+            'lateral_max_mps': 0.0, 'angular_max_radps': own.angular_velocity_radps,
             'width': getattr(image, 'width', 0), 'height': getattr(image, 'height', 0),
             'has_depth': self.count_publishers(self._names['depth'][1]) > 0}
 
-    def _joint_positions(self):
+    def _joint_positions(self) -> Dict[str, float]:
         return {name: round(position, 4) for name, position in self._joints.items()
                 if isfinite(position)}
 
 
-def _step_s(status) -> float:
+def _step_s(status: WorldStatusMsg) -> float:
     """Return the wall seconds between pictures, of which one step may bring several at once."""
     rate_hz = page.finite(status.frame_rate) or 0.5  # nothing measured yet
     return max(1.0 / max(rate_hz, 0.1), page.finite(status.step_duration) or 0.0)
 
 
-async def serve(node: ViewNode, spinner, announce) -> None:
+async def serve(node: ViewNode, spinner: Spinner, announce: Callable[[str], None]) -> None:
     """
     Serve the page of a node until a signal comes.
 
@@ -373,9 +389,9 @@ async def serve(node: ViewNode, spinner, announce) -> None:
     server = Server(node, host=own.host, port=own.port, token=own.token)
     await server.start()
 
-    def show(*picture):
+    def show(kind: int, stamp_s: float, jpeg: bytes) -> None:
         try:
-            loop.call_soon_threadsafe(server.on_picture, *picture)
+            loop.call_soon_threadsafe(server.on_picture, kind, stamp_s, jpeg)
         except RuntimeError:  # the loop has ended
             pass
 

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Handlers of services that wait for another thread without holding up the executor."""
+import concurrent.futures
 import time
+from typing import List, Tuple
 
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
+from rclpy.node import Node
 from rclpy.task import Future
 
 CHECK_PERIOD_S = 0.05  # how often waits that are over are looked for
@@ -17,7 +20,7 @@ class Waiting:
     handler would hold up every other callback of the node.
     """
 
-    def __init__(self, node):
+    def __init__(self, node: Node):
         """
         Prepare; nothing ticks while nobody waits.
 
@@ -27,7 +30,7 @@ class Waiting:
         # With use_sim_time a ROS timer would wait for the clock that this node makes.
         self.steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._node = node
-        self._waits = []  # (deadline [s, steady], future)
+        self._waits: List[Tuple[float, Future]] = []  # deadline [s, steady]
         self._timer = node.create_timer(CHECK_PERIOD_S, self._end_waits, clock=self.steady,
                                         callback_group=self.group)
         self._timer.cancel()
@@ -36,18 +39,19 @@ class Waiting:
         """Withdraw the timer; call it before the node is destroyed."""
         self._node.destroy_timer(self._timer)
 
-    async def wait(self, outcome, within_s: float) -> bool:
+    async def wait(self, outcome: concurrent.futures.Future, within_s: float) -> bool:
         """
         Suspend the handler that awaits this.
 
-        :param outcome: ``concurrent.futures.Future``
+        :param outcome: of the other thread
         :param within_s: wall time after which the handler goes on all the same; 0 is never
         :return: whether the outcome is there
         """
         executor = self._node.executor
-        done = Future(executor=executor)
+        assert executor is not None  # it runs the handler
+        done: Future = Future(executor=executor)
 
-        def wake(_):
+        def wake(_: concurrent.futures.Future) -> None:
             done.set_result(True)
             executor.wake()  # before rclpy 10 nothing else resumes a suspended handler
 
@@ -59,7 +63,7 @@ class Waiting:
         await done
         return outcome.done()
 
-    def _end_waits(self):
+    def _end_waits(self) -> None:
         """Let those go whose time is over, and forget those who are done."""
         now_s = time.monotonic()
         for deadline_s, done in self._waits:

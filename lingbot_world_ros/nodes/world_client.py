@@ -8,6 +8,7 @@ made from the thread of an asyncio loop; the answers come in the executor's.
 import asyncio
 from functools import partial
 import time
+from typing import Any, Callable, Dict, Optional, Sequence, Tuple, Union
 
 from lingbot_world_ros.messages.parameters import set_parameter_to_request
 from lingbot_world_ros.messages.standard import switch_to_request, text_to_msg
@@ -15,6 +16,9 @@ from lingbot_world_ros.nodes import qos
 from lingbot_world_ros.nodes.simulation_answers import installed
 from lingbot_world_ros.session.states import Mode
 from rcl_interfaces.srv import SetParameters
+from rclpy.client import Client
+from rclpy.node import Node
+from rclpy.task import Future
 from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
 
@@ -33,7 +37,7 @@ class Failed(Exception):
 class WorldClient:
     """Clients of one simulator's services."""
 
-    def __init__(self, node, service_prefix: str, prompt_topic: str):
+    def __init__(self, node: Node, service_prefix: str, prompt_topic: str):
         """
         Make the clients of simulation_interfaces; those of ``world_model`` come with its name.
 
@@ -41,8 +45,11 @@ class WorldClient:
         :param service_prefix: as in the simulator's profile
         :param prompt_topic: where a prompt is published
         """
-        self._node, self._clients, self._world_node = node, {}, None
-        self._asked = {}  # name -> the newest question in the background, and when
+        self._node = node
+        self._clients: Dict[str, Client] = {}
+        self._world_node: Optional[str] = None
+        # name -> the newest question in the background, and when
+        self._asked: Dict[str, Tuple[Future, float]] = {}
         prefix = service_prefix.rstrip('/') + '/' if service_prefix else ''
         for name in STANDARD:
             srv_type = installed('srv', name)
@@ -65,7 +72,7 @@ class WorldClient:
             self._clients[name] = self._node.create_client(srv_type, f'{world_node}/{name}')
         self._world_node = world_node
 
-    def can(self) -> dict:
+    def can(self) -> Dict[str, bool]:
         """Say what may be asked for, as the page wants to know it."""
         ready = {name for name, client in list(self._clients.items())
                  if client.service_is_ready()}
@@ -75,7 +82,7 @@ class WorldClient:
                 'load': 'LoadWorld' in ready, 'seed': 'set_parameters' in ready,
                 'mode': 'set_parameters' in ready}
 
-    def ask_in_background(self, name: str, on_answer) -> bool:
+    def ask_in_background(self, name: str, on_answer: Callable[[Any], None]) -> bool:
         """
         Call a service without a request's fields.
 
@@ -97,7 +104,7 @@ class WorldClient:
             lambda done: None if done.result() is None else on_answer(done.result()))
         return True
 
-    async def do(self, what: str, value, mode: str) -> tuple:
+    async def do(self, what: str, value: Any, mode: str) -> Tuple[bool, str]:
         """
         Do something and wait for it.
 
@@ -111,20 +118,20 @@ class WorldClient:
         except Failed as failure:
             return False, str(failure)
 
-    async def _pause(self, _, mode):
+    async def _pause(self, _: None, mode: str) -> None:
         await self._set_state(PAUSED)
 
-    async def _play(self, _, mode):
+    async def _play(self, _: None, mode: str) -> None:
         await self._set_state(PLAYING)
 
-    async def _set_state(self, state):
+    async def _set_state(self, state: int) -> None:
         if not self._offers('SetSimulationState'):
             return await self._trigger('pause', switch_to_request(state == PAUSED))
         request = self._request('SetSimulationState')
         request.state.state = state
         await self._standard('SetSimulationState', request, (OK, ALREADY))
 
-    async def _step(self, num_steps, mode):
+    async def _step(self, num_steps: int, mode: str) -> None:
         if not self._offers('StepSimulation'):
             for _ in range(num_steps):
                 await self._trigger('step')
@@ -133,7 +140,7 @@ class WorldClient:
         request.steps = num_steps
         await self._standard('StepSimulation', request)
 
-    async def _reset(self, seed, mode):
+    async def _reset(self, seed: Optional[int], mode: str) -> None:
         if seed is not None:
             await self._seed(seed, mode)
         if self._offers('ResetSimulation'):
@@ -141,46 +148,46 @@ class WorldClient:
         else:
             await self._trigger('reset')
 
-    async def _load(self, uri, mode):
+    async def _load(self, uri: str, mode: str) -> None:
         request = self._request('LoadWorld')
         getattr(request, 'world_resource', request).uri = uri
         await self._standard('LoadWorld', request)
         await self._set_state(PAUSED if mode == Mode.STEPPED else PLAYING)  # loaded worlds stand
 
-    async def _mode(self, mode, _):
+    async def _mode(self, mode: str, _: str) -> None:
         await self._set_parameter('mode', mode)
 
-    async def _seed(self, seed, mode):
+    async def _seed(self, seed: int, mode: str) -> None:
         await self._set_parameter('seed', seed)
 
-    async def _prompt(self, text, mode):
+    async def _prompt(self, text: str, mode: str) -> None:
         self._prompts.publish(text_to_msg(text))
 
-    async def _set_parameter(self, name, value):
+    async def _set_parameter(self, name: str, value: Union[int, str]) -> None:
         request = set_parameter_to_request(name, value)
         for result in (await self._call('set_parameters', request)).results:
             if not result.successful:
                 raise Failed(result.reason)
 
-    async def _trigger(self, name, request=None):
+    async def _trigger(self, name: str, request: Any = None) -> None:
         response = await self._call(name, request or Trigger.Request())
         if not response.success:
             raise Failed(response.message)
 
-    async def _standard(self, name, request, good=(OK,)):
+    async def _standard(self, name: str, request: Any, good: Sequence[int] = (OK,)) -> None:
         result = (await self._call(name, request)).result
         if result.result not in good:
             raise Failed(result.error_message or f'{name}: result {result.result}')
 
-    def _offers(self, name):
+    def _offers(self, name: str) -> bool:
         return name in self._clients and self._clients[name].service_is_ready()
 
-    def _request(self, name):
+    def _request(self, name: str) -> Any:
         if name not in self._clients:
             raise Failed(f'{name} of simulation_interfaces is not installed here.')
         return self._clients[name].srv_type.Request()
 
-    async def _call(self, name, request):
+    async def _call(self, name: str, request: Any) -> Any:
         client = self._clients.get(name)
         if client is None or not client.service_is_ready():
             raise Failed(f'The simulator offers no service '
@@ -196,9 +203,9 @@ class WorldClient:
             raise Failed(f'{client.srv_name} does not answer.') from None
 
 
-def _pass_on(loop, answered, asked):
+def _pass_on(loop: asyncio.AbstractEventLoop, answered: asyncio.Future, asked: Future) -> None:
     """Bring an answer from the executor's thread to that of the loop."""
-    def finish():
+    def finish() -> None:
         if not answered.done():
             answered.set_result(asked.result())
 

@@ -10,32 +10,39 @@ from dataclasses import fields
 from functools import partial
 import time
 import traceback
+from typing import Any, Callable, Dict, List, Optional, Protocol, Sequence, Union
 
 from lingbot_world_ros.actions.commands import MESSAGE_LENGTH
 from lingbot_world_ros.actions.playback import require_free_camera
+from lingbot_world_ros.engines.interface import WorldModel, WorldSpec
 from lingbot_world_ros.engines.isolated import IsolatedWorld
-from lingbot_world_ros.engines.registry import make_world
+from lingbot_world_ros.engines.registry import engine_entry, make_world
 from lingbot_world_ros.errors import shown, SpecError, unknown_name
 from lingbot_world_ros.messages.action_embedding import embedding_from_msg
 from lingbot_world_ros.messages.encodings import rgb_from_msg
-from lingbot_world_ros.msg import ActionEmbedding as ActionEmbeddingMsg
+from lingbot_world_ros.msg import ActionEmbedding as ActionEmbeddingMsg, WorldSpec as WorldSpecMsg
 from lingbot_world_ros.nodes import qos
 from lingbot_world_ros.nodes.newest import NewestOnly
 from lingbot_world_ros.nodes.parameter_service import SafeParameterService
-from lingbot_world_ros.nodes.parameters import declare, flat
+from lingbot_world_ros.nodes.parameters import declare, flat, given_values
 from lingbot_world_ros.nodes.simulation_services import SimulationServices
+from lingbot_world_ros.nodes.spinner import Spinner
 from lingbot_world_ros.nodes.start import spin_node
 from lingbot_world_ros.nodes.world_publishers import WorldPublishers
-from lingbot_world_ros.progress import with_progress
+from lingbot_world_ros.progress import Loading
+from lingbot_world_ros.robots.drive import Drive
+from lingbot_world_ros.session.latch import EmbeddingSource
 from lingbot_world_ros.session.observer import SessionObserver
 from lingbot_world_ros.session.session import Session, SessionSpec
 from lingbot_world_ros.session.states import Mode, State
+from lingbot_world_ros.session.status import SessionStatus
 from lingbot_world_ros.settings.parameters import engine_options, WORLD_MODEL
-from lingbot_world_ros.worlds.definition import IMAGE_SCENE
+from lingbot_world_ros.worlds.definition import IMAGE_SCENE, WorldDefinition
 from lingbot_world_ros.worlds.library import WorldLibrary
 from lingbot_world_ros.worlds.start import check_prompt, find_start_image, started_from
+import numpy as np
 from rclpy.clock import Clock, ClockType
-from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
@@ -47,20 +54,37 @@ END_PATIENCE_S = 3.0  # for a step in progress; a launch file waits 5 s before i
 DISCOVERY_S = 3.5  # Fast DDS announces a node every 3 s, should its first calls go unheard
 
 
+class Encoder(EmbeddingSource, Protocol):
+    """An action encoder in the same process, or what stands where one is."""
+
+    def link(self, sim_ns: Callable[[], int], on_command: Callable[[int], None], /) -> None:
+        """Serve a session, see ``ActionEncoderNode``."""
+        ...
+
+    def begin(self, msg: WorldSpecMsg, drive: Drive, /) -> None:
+        """Take over a new world."""
+        ...
+
+
 class WorldModelNode(LifecycleNode):
     """Wire ``action_embedding`` to a session and the session to its publishers and services."""
 
-    session = sensors = first_frame = None  # while not configured
-    _simulation = None
+    session: Optional[Session] = None  # while not configured, as the next two
+    sensors: Optional[WorldPublishers] = None
+    first_frame: Optional[WorkerFuture] = None
+    _simulation: Optional[SimulationServices] = None
 
-    def __init__(self, world=None, encoder=None, definition=None, observers=(), **node_args):
+    def __init__(self, world: Optional[Callable[[], WorldModel]] = None,
+                 encoder: Optional[Encoder] = None,
+                 definition: Optional[WorldDefinition] = None,
+                 observers: Sequence[SessionObserver] = (), **node_args: Any):
         """
         Declare everything; load and start the engine unless ``autostart`` is false.
 
         :param world: makes the engine, in place of the one that the parameter names
         :param encoder: action encoder in the same process, asked right before each step
-        :param definition: WorldDefinition to start with, in place of that of the parameters
-        :param observers: SessionObservers to be told beside the topics
+        :param definition: of the world to start with, in place of that of the parameters
+        :param observers: to be told beside the topics
         :param node_args: for ``rclpy.node.Node``
         :raises SpecError: a parameter, scene or the engine's files cannot be used
         """
@@ -68,20 +92,24 @@ class WorldModelNode(LifecycleNode):
         SafeParameterService(self)
         self._made_s = time.monotonic()
         self.params = declare(self, WORLD_MODEL, self.on_parameter)
-        options = {} if world else with_progress(engine_options(flat(self.params)))
-        self._make_engine = world or partial(make_world, self.params.engine, **options)
+        declare(self, engine_entry(self.params.engine).table(), values=self.params)
+        options = {} if world else engine_options({**given_values(self), **flat(self.params)},
+                                                  Loading())
+        self._make_engine: Callable[[], WorldModel] = world or partial(
+            make_world, self.params.engine, **options)
         self._checkpoint = options.get('checkpoint', '')
         self._encoder, self._given, self._observers = encoder, definition, observers
-        self.problem = None  # what the last failed transition was about
-        self.on_quit = lambda: None
+        self.problem: Optional[Exception] = None  # what the last failed transition was about
+        self.on_quit: Callable[[], None] = lambda: None
         self._is_active = False
         if encoder is None:
             qos.subscription(self, ActionEmbeddingMsg, 'action_embedding', self.on_embedding,
                              qos.NEWEST)
-        self._quiet_until_s = {}  # by topic: a flood shall not flood the log
+        self._quiet_until_s: Dict[str, float] = {}  # by topic: a flood shall not flood the log
         self._prompts = NewestOnly(lambda text: self._ask(Session.set_prompt, text),
                                    partial(self._warn, 'prompt'))
-        self._anchored_step = None  # the newest step when the newest image was taken
+        # The newest step when the newest image was taken.
+        self._anchored_step: Optional[int] = None
         self._anchors = NewestOnly(self._ask_anchor, partial(self._warn, 'anchor_image'),
                                    self._may_anchor)
         topics = self.params.topics
@@ -105,7 +133,7 @@ class WorldModelNode(LifecycleNode):
                 self.destroy_node()  # else it stays in the graph until memory is cleaned up
                 raise
 
-    def destroy_node(self):
+    def destroy_node(self) -> None:
         """End the worker before its publishers go away."""
         self._drop_session(END_PATIENCE_S)
         if self._simulation is not None:
@@ -114,37 +142,37 @@ class WorldModelNode(LifecycleNode):
         # rclpy forgets this one, and with it the node would stay in the graph.
         self._state_machine.destroy_when_not_in_use()
 
-    def running_session(self):
+    def running_session(self) -> Optional[Session]:
         """Return the session of an active node, else None."""
         return self.session if self._is_active else None
 
     # Lifecycle
 
-    def on_configure(self, state):
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the engine and prepare the topics."""
         return self._transition(self._configure)
 
-    def on_activate(self, state):
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Start the world, or go on with it."""
         return self._transition(self._activate)
 
-    def on_deactivate(self, state):
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Let time stand still and publish nothing more."""
         return self._transition(self._deactivate)
 
-    def on_cleanup(self, state):
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Drop engine and topics."""
         return self._transition(self._drop_session)
 
-    def on_shutdown(self, state):
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Drop engine and topics for good."""
         return self._transition(self._drop_session)
 
-    def on_error(self, state):
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Drop engine and topics; the node can be configured again."""
         return self._transition(self._drop_session)
 
-    def _transition(self, change):
+    def _transition(self, change: Callable[[], None]) -> TransitionCallbackReturn:
         try:
             change()
         except SpecError as error:
@@ -158,7 +186,7 @@ class WorldModelNode(LifecycleNode):
             return TransitionCallbackReturn.ERROR
         return TransitionCallbackReturn.SUCCESS
 
-    def _bring_up(self):
+    def _bring_up(self) -> None:
         for trigger in (self.trigger_configure, self.trigger_activate):
             try:
                 result = trigger()
@@ -168,9 +196,10 @@ class WorldModelNode(LifecycleNode):
             if result != TransitionCallbackReturn.SUCCESS:
                 problem, self.problem = self.problem, None
                 self._drop_session()
+                assert problem is not None  # the transition left it
                 raise problem
 
-    def _load_engine(self, make_engine):
+    def _load_engine(self, make_engine: Callable[[], WorldModel]) -> WorldModel:
         """Make the engine, and say so if that may take minutes."""
         if not self._checkpoint:
             return make_engine()
@@ -184,7 +213,7 @@ class WorldModelNode(LifecycleNode):
                                's. It encodes the prompt and imagines the first images.')
         return engine
 
-    def _configure(self):
+    def _configure(self) -> None:
         params = self.params
         make_engine = self._make_engine
         if params.isolate_engine:
@@ -200,7 +229,8 @@ class WorldModelNode(LifecycleNode):
             self.sensors = WorldPublishers(self, engine.spec, params)
             observers = [self.sensors, *self._observers]
             if self._encoder is not None:
-                observers.append(_EncoderLink(self._encoder, self.sensors))
+                observers.append(_EncoderLink(self._encoder, self.sensors,
+                                              engine.spec.robot.drive))
             self.session = Session(engine, spec, observers=observers, log=self.get_logger(),
                                    make_world=make_engine)
         except Exception:
@@ -212,7 +242,7 @@ class WorldModelNode(LifecycleNode):
             session.link(self._encoder)
         self._resume = False
 
-    def _first_world(self, spec):
+    def _first_world(self, spec: WorldSpec) -> WorldDefinition:
         params, scene = self.params, self.params.scene
         if params.start_image and IMAGE_SCENE in spec.scenes:
             scene = IMAGE_SCENE
@@ -222,7 +252,8 @@ class WorldModelNode(LifecycleNode):
         world = library.load(params.world or scene, seed=params.seed)
         return started_from(world, spec, start_image=params.start_image, prompt=params.prompt)
 
-    def _activate(self):
+    def _activate(self) -> None:
+        assert self.session is not None  # it was configured
         if self.first_frame is None:
             self.first_frame = self.session.start(self._definition)
             error = self.first_frame.exception()
@@ -233,22 +264,24 @@ class WorldModelNode(LifecycleNode):
             self.session.play().result()
         self._is_active = True
 
-    def _deactivate(self):
+    def _deactivate(self) -> None:
+        assert self.session is not None  # it was configured
         self._is_active = False
         self._resume = self.session.status.state == State.PLAYING
         if self._resume:
             self.session.pause().exception()
 
-    def _drop_session(self, patience_s=None):
+    def _drop_session(self, patience_s: Optional[float] = None) -> None:
         self._is_active = False
         if self.session is not None:
             self.session.close(patience_s)
+        if self.sensors is not None:
             self.sensors.destroy()
         self.session = self.sensors = self.first_frame = None
 
     # Input
 
-    def refuse_second_clock(self, spinner):
+    def refuse_second_clock(self, spinner: Spinner) -> None:
         """
         Look for another clock; two on one topic make every time-dependent node jump.
 
@@ -268,7 +301,7 @@ class WorldModelNode(LifecycleNode):
             f'{topic} there. End it, choose another domain (ROS_DOMAIN_ID=7 ...), or give this '
             'world a namespace and a clock of its own (namespace w1, topics.clock:=clock).')
 
-    def on_parameter(self, name, value):
+    def on_parameter(self, name: str, value: Any) -> None:
         """Hand a changed parameter over to the session."""
         if self.session is None:
             return
@@ -279,16 +312,17 @@ class WorldModelNode(LifecycleNode):
         elif name in {f.name for f in fields(SessionSpec)}:
             self.session.change_spec(**{name: value})
 
-    def on_embedding(self, msg):
+    def on_embedding(self, msg: ActionEmbeddingMsg) -> None:
         """Hand the newest embedding over to the session."""
-        if not self._is_active:
+        session = self.running_session()
+        if session is None:
             return
         try:
-            self.session.set_embedding(embedding_from_msg(msg))
+            session.set_embedding(embedding_from_msg(msg))
         except SpecError as error:
             self._warn('action_embedding', error)
 
-    def on_prompt(self, msg):
+    def on_prompt(self, msg: String) -> None:
         """Go on with another text; the newest counts."""
         session = self.running_session()
         if session is None:
@@ -299,7 +333,7 @@ class WorldModelNode(LifecycleNode):
             return self._warn('prompt', error)
         self._prompts.put(msg.data)
 
-    def on_anchor_image(self, msg):
+    def on_anchor_image(self, msg: Image) -> None:
         """Go on from an image; the newest counts."""
         session = self.running_session()
         if session is None:
@@ -312,32 +346,32 @@ class WorldModelNode(LifecycleNode):
         except SpecError as error:
             self._warn('anchor_image', f'refused. {error}')
 
-    def _ask_anchor(self, rgb):
+    def _ask_anchor(self, rgb: np.ndarray) -> WorkerFuture:
         asked = self._ask(Session.anchor_image, rgb)
         asked.add_done_callback(self._anchored)
         return asked
 
-    def _anchored(self, asked):
+    def _anchored(self, asked: WorkerFuture) -> None:
         if not asked.cancelled() and asked.exception() is None:
             self._anchored_step = asked.result().step
 
-    def _may_anchor(self):
+    def _may_anchor(self) -> bool:
         """Let a step follow each image, or a stream of images would keep time at a stand."""
         session = self.running_session()
         return (session is None or session.status.state != State.PLAYING
                 or session.spec.mode != Mode.REALTIME
                 or session.status.step != self._anchored_step)
 
-    def _ask(self, request, value):
+    def _ask(self, request: Callable[[Session, Any], WorkerFuture], value: Any) -> WorkerFuture:
         """Hand a request over to the session, if there is still one."""
         session = self.running_session()
         if session is not None:
             return request(session, value)
-        gone = WorkerFuture()
+        gone: WorkerFuture = WorkerFuture()
         gone.cancel()
         return gone
 
-    def _warn(self, topic, problem):
+    def _warn(self, topic: str, problem: Union[str, BaseException]) -> None:
         now_s, text = time.monotonic(), str(problem)
         if now_s >= self._quiet_until_s.get(topic, 0.0):
             self._quiet_until_s[topic] = now_s + LOG_PERIOD_S
@@ -346,43 +380,46 @@ class WorldModelNode(LifecycleNode):
 
     # std_srvs, for machines without simulation_interfaces
 
-    async def on_reset(self, request, response):
+    async def on_reset(self, request: Trigger.Request,
+                       response: Trigger.Response) -> Trigger.Response:
         """Start the scene over with its seed."""
         return await self._answer(response, lambda session: session.reset())
 
-    async def on_pause(self, request, response):
+    async def on_pause(self, request: SetBool.Request,
+                       response: SetBool.Response) -> SetBool.Response:
         """Pause (data: true) or play (data: false)."""
         goal = State.PAUSED if request.data else State.PLAYING
         return await self._answer(response, lambda session: (
             _as_it_is(session) if session.status.state == goal
             else session.pause() if request.data else session.play()))
 
-    async def on_step(self, request, response):
+    async def on_step(self, request: Trigger.Request,
+                      response: Trigger.Response) -> Trigger.Response:
         """Advance a paused world by one step."""
         return await self._answer(response, lambda session: session.advance(1))
 
-    def on_second(self):
+    def on_second(self) -> None:
         """Report to operators, also while nothing moves."""
-        if self.session is None:
+        if self.session is None or self.sensors is None:
             return
         self.sensors.publish_diagnostics(self.session.status)
 
-    def on_beat(self):
+    def on_beat(self) -> None:
         """Give a sign of life while nothing moves; else every step does."""
-        session = self.running_session()
-        if session is None or session.status.state == State.PLAYING:
+        session, sensors = self.running_session(), self.sensors
+        if session is None or sensors is None or session.status.state == State.PLAYING:
             return
-        self.sensors.repeat_status()
+        sensors.repeat_status()
         if session.status.state not in (State.NO_WORLD, State.LOADING):
-            self.sensors.on_standstill()
+            sensors.on_standstill()
 
-    def on_watch(self):
+    def on_watch(self) -> None:
         """Look after the engine from outside its thread."""
         if self.session is not None:
             self.session.check_engine()
         self._anchors.go_on()
 
-    async def _answer(self, response, request):
+    async def _answer(self, response: Any, request: Callable[[Session], WorkerFuture]) -> Any:
         """Wait for the worker without holding up the executor, then fill in the response."""
         session = self.running_session()
         if session is None:
@@ -404,28 +441,28 @@ class WorldModelNode(LifecycleNode):
 class _EncoderLink(SessionObserver):
     """Tell the encoder in this process what world begins, before the first step of it."""
 
-    def __init__(self, encoder, sensors):
-        self._encoder, self._sensors = encoder, sensors
+    def __init__(self, encoder: Encoder, sensors: WorldPublishers, drive: Drive):
+        self._encoder, self._sensors, self._drive = encoder, sensors, drive
 
-    def on_reset(self, status):
-        self._encoder.begin(self._sensors.world_spec(status))
+    def on_reset(self, status: SessionStatus) -> None:
+        self._encoder.begin(self._sensors.world_spec(status), self._drive)
 
     on_mode = on_reset
 
 
-def _as_it_is(session):
+def _as_it_is(session: Session) -> WorkerFuture:
     """Return the status as a request that has nothing to do."""
-    done = WorkerFuture()
+    done: WorkerFuture = WorkerFuture()
     done.set_result(session.status)
     return done
 
 
-def main(args=None) -> int:
+def main(args: Optional[List[str]] = None) -> int:
     """Run the node until it is interrupted; return the exit code."""
     return spin_node(WorldModelNode, args, begin)
 
 
-def begin(node, spinner):
+def begin(node: WorldModelNode, spinner: Spinner) -> None:
     """Look for a second clock and say what runs; ``node`` spins already."""
     node.on_quit = spinner.stop
     node.refuse_second_clock(spinner)

@@ -7,7 +7,8 @@ middleware has its own copy once ``publish`` returns. What other threads publish
 status, diagnostics) is a new message each time.
 """
 from threading import Lock
-from typing import Sequence
+from types import SimpleNamespace
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Set, Tuple
 
 from diagnostic_msgs.msg import DiagnosticArray
 from lingbot_world_ros.engines.interface import WorldSpec
@@ -32,6 +33,9 @@ from lingbot_world_ros.session.observer import SessionObserver
 from lingbot_world_ros.session.status import SessionStatus
 from nav_msgs.msg import Odometry, Path
 import numpy as np
+from rclpy.node import Node
+from rclpy.publisher import Publisher
+from rclpy.qos import QoSProfile
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState, LaserScan
 from std_msgs.msg import Float32, String
@@ -45,7 +49,8 @@ OF_A_PICTURE = ('image', 'compressed', 'depth', 'scan')
 class WorldPublishers(SessionObserver):
     """Publish frames, states and status of one world, from ``__init__`` to ``destroy``."""
 
-    def __init__(self, node, spec: WorldSpec, params, only: Sequence[str] = ()):
+    def __init__(self, node: Node, spec: WorldSpec, params: SimpleNamespace,
+                 only: Sequence[str] = ()):
         """
         Create the publishers.
 
@@ -61,17 +66,19 @@ class WorldPublishers(SessionObserver):
         self._view = make_view(spec.camera, camera_info_url=params.camera_info_url,
                                field_of_view_deg=params.field_of_view_deg,
                                image_width=params.image_width, image_height=params.image_height)
-        self._scan = None
+        self._scan: Optional[DepthScan] = None
         if spec.has_depth and params.publish_scan:
             self._scan = DepthScan(
                 spec.camera, min_height_m=params.scan_min_height_m,
                 max_height_m=params.scan_max_height_m, min_range_m=spec.robot.footprint.radius_m,
                 max_range_m=params.scan_max_range_m)
         self._description = _robot_description(params.robot_description, spec)
-        self._messages, self._publishers = {}, {}
+        self._messages: Dict[str, Any] = {}
+        self._publishers: Dict[str, Publisher] = {}
         self._lock = Lock()  # guards the three below and _messages
-        self._frame, self._due = None, set()  # newest frame, and what of it did not leave yet
-        self._status = None  # the newest that was told
+        self._frame: Optional[Frame] = None  # newest
+        self._due: Set[str] = set()  # what of it did not leave yet
+        self._status: Optional[SessionStatus] = None  # the newest that was told
         try:
             for key, msg_type, topic, profile in self._topics():
                 if not only or key in only:
@@ -90,7 +97,7 @@ class WorldPublishers(SessionObserver):
             self._node.destroy_publisher(publisher)
 
     @property
-    def topics(self) -> list:
+    def topics(self) -> List[str]:
         """Names of all published topics, remapped."""
         return [publisher.topic_name for publisher in self._publishers.values()]
 
@@ -117,7 +124,7 @@ class WorldPublishers(SessionObserver):
         """Publish one frame: where the robot is and what it sees."""
         with self._lock:
             self._frame, self._due = frame, set(OF_A_FRAME)
-            self._publish_frame()
+            self._publish_frame(frame)
             pose_odom = se2.relative(frame.start_pose, frame.base_pose)
             self._trail.add(pose_odom, frame.stamp_ns)
             if self._is_wanted('path') and self._trail.is_due(frame.stamp_ns):
@@ -127,7 +134,7 @@ class WorldPublishers(SessionObserver):
         """Publish the picture of the newest frame."""
         with self._lock:
             self._frame = frame
-            self._publish_frame()
+            self._publish_frame(frame)
 
     def on_standstill(self) -> None:
         """
@@ -142,15 +149,15 @@ class WorldPublishers(SessionObserver):
             self._due |= {key for key in OF_A_FRAME if key in self._publishers
                           and not self._publishers[key].get_subscription_count()}
             if any(map(self._is_wanted, list(self._due))):
-                self._publish_frame()
+                self._publish_frame(self._frame)
 
-    def _publish_frame(self):
-        frame, stamp_ns = self._frame, self._frame.stamp_ns
+    def _publish_frame(self, frame: Frame) -> None:
+        stamp_ns = frame.stamp_ns
         pose_odom = se2.relative(frame.start_pose, frame.base_pose)
         self._publish('tf', base_tf_to_msg, pose_odom, stamp_ns, self._frames)
         self._publish_image(frame.rgb, stamp_ns)
         if frame.depth_m is not None:
-            self._publish_depth(frame, stamp_ns)
+            self._publish_depth(frame.depth_m, frame.joint_position, stamp_ns)
         self._publish('joint_states', joint_state_to_msg, self._spec.robot.joint_names,
                       frame.joint_position, frame.joint_velocity, stamp_ns)
         if self._is_wanted('odom'):
@@ -185,7 +192,7 @@ class WorldPublishers(SessionObserver):
         with self._lock:
             self._publish_status()
 
-    def _publish_status(self):
+    def _publish_status(self) -> None:
         if self._status is not None and self._is_wanted('status'):
             self._publishers['status'].publish(world_status_to_msg(self._status))
 
@@ -196,7 +203,7 @@ class WorldPublishers(SessionObserver):
             self._publishers['diagnostics'].publish(diagnostics_to_msg(
                 status, self._spec, self._params.speed, name))
 
-    def _topics(self):
+    def _topics(self) -> Iterator[Tuple[str, Any, str, QoSProfile]]:
         """Key, type, name and profile of everything there is to publish."""
         params, names = self._params, self._params.topics
         images = qos.image_qos(params.image_reliability, params.image_queue_depth)
@@ -226,7 +233,7 @@ class WorldPublishers(SessionObserver):
         if params.publish_clock:
             yield 'clock', Clock, names.clock, qos.NEWEST
 
-    def _add(self, key, msg_type, topic, profile):
+    def _add(self, key: str, msg_type: Any, topic: str, profile: QoSProfile) -> None:
         name = qos.topic_name(self._node, topic)
         for taken, publisher in self._publishers.items():
             if publisher.topic_name == name:
@@ -234,7 +241,7 @@ class WorldPublishers(SessionObserver):
                                 'name of its own.')
         self._publishers[key] = qos.publisher(self._node, msg_type, topic, profile)
 
-    def _publish_image(self, rgb, stamp_ns):
+    def _publish_image(self, rgb: Optional[np.ndarray], stamp_ns: int) -> None:
         self._publish('camera_info', camera_info_to_msg, self._view.calibration, stamp_ns,
                       self._frames.optical)
         if rgb is not None and (self._is_wanted('image') or self._is_wanted('compressed')):
@@ -243,17 +250,17 @@ class WorldPublishers(SessionObserver):
             self._publish('compressed', compressed_to_msg, rgb, stamp_ns, self._frames.optical,
                           self._params.jpeg_quality)
 
-    def _publish_depth(self, frame, stamp_ns):
+    def _publish_depth(self, depth_m: np.ndarray, joint_position: np.ndarray,
+                       stamp_ns: int) -> None:
         self._publish('depth_camera_info', camera_info_to_msg, self._view.calibration, stamp_ns,
                       self._frames.optical)
         if self._is_wanted('depth'):
-            self._publish('depth', depth_to_msg, self._view.depth(frame.depth_m), stamp_ns,
+            self._publish('depth', depth_to_msg, self._view.depth(depth_m), stamp_ns,
                           self._frames.optical)
-        if self._is_wanted('scan'):
+        if self._scan is not None and self._is_wanted('scan'):
             arm = self._spec.robot.arm
-            arm_m = None if arm is None else arm.links(frame.joint_position)
-            self._publish('scan', scan_to_msg, self._scan,
-                          self._scan.ranges(frame.depth_m, arm_m),
+            arm_m = None if arm is None else arm.links(joint_position)
+            self._publish('scan', scan_to_msg, self._scan, self._scan.ranges(depth_m, arm_m),
                           1.0 / self._spec.frame_rate_hz, stamp_ns, self._frames.base)
 
     def seen(self, rgb: np.ndarray) -> np.ndarray:
@@ -265,12 +272,12 @@ class WorldPublishers(SessionObserver):
         return any(key in self._publishers and self._publishers[key].get_subscription_count()
                    for key in OF_A_PICTURE)
 
-    def _is_wanted(self, key):
+    def _is_wanted(self, key: str) -> bool:
         if key in OF_A_FRAME and key not in self._due:
             return False
         return key in self._publishers and self._publishers[key].get_subscription_count() > 0
 
-    def _publish(self, key, to_msg, *values):
+    def _publish(self, key: str, to_msg: Callable[..., Any], *values: Any) -> None:
         if self._is_wanted(key):
             self._messages[key] = to_msg(*values, out=self._messages.get(key))
             self._publishers[key].publish(self._messages[key])

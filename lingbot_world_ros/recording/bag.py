@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 import shutil
 import struct
-from typing import Any, Dict, Iterator, Literal, Optional, Tuple
+from typing import Any, BinaryIO, Dict, Iterator, Literal, Optional, Tuple
 
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.paths import pip_install
@@ -127,7 +127,7 @@ class BagWriter:
         if not self.num_messages:
             shutil.rmtree(self.folder)
 
-    def _broken_off(self, error) -> SpecError:
+    def _broken_off(self, error: OSError) -> SpecError:
         """Save what can be saved, and say so."""
         writer, self._writer = self._writer, None
         with suppress(OSError):  # it tries once more to write what did not fit
@@ -166,7 +166,7 @@ def end_file(path: Path) -> None:
     raise SpecError(f'{path} holds nothing.')
 
 
-def _record_ends(file) -> Iterator[int]:
+def _record_ends(file: BinaryIO) -> Iterator[int]:
     """Yield where each whole record of the data section ends."""
     size, position = os.fstat(file.fileno()).st_size, len(MAGIC)
     while position + 9 <= size:
@@ -178,12 +178,12 @@ def _record_ends(file) -> Iterator[int]:
         yield position
 
 
-def _write_metadata(path, announced, notes) -> int:
+def _write_metadata(path: Path, announced: Dict[str, Any], notes: Dict[str, str]) -> int:
     """Write metadata.yaml for a file that was ended by ``end_file``; return its messages."""
     from rosbags.rosbag2.metadata import dump_qos_v8
     import yaml
     with BagReader(path) as bag:
-        reader = bag.reader
+        reader: Any = bag.reader  # of a ROS 2 bag, in rosbags' types it may be any
         times = {'duration': {'nanoseconds': max(0, reader.duration)},
                  'starting_time': {'nanoseconds_since_epoch': reader.start_time}}
         topics = [{'message_count': c.msgcount, 'topic_metadata': {
@@ -212,7 +212,7 @@ class BagReader:
         """
         self.path = Path(path)
 
-    def __enter__(self):
+    def __enter__(self) -> 'BagReader':
         from rosbags.rosbag2 import Reader
         path = self.path
         if not path.exists():
@@ -234,7 +234,7 @@ class BagReader:
             raise self._unreadable(error) from error
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self.reader.close()
 
     def topics(self, msg_type: str) -> list:
@@ -292,7 +292,7 @@ class BagReader:
         except Exception as error:  # of a damaged file any kind of error may come
             raise self._unreadable(error) from error
 
-    def _unreadable(self, error) -> SpecError:
+    def _unreadable(self, error: Exception) -> SpecError:
         hint = ('the recorder did not get to end it ("mcap recover" saves what is there)'
                 if 'end magic' in str(error) else
                 'it is damaged, or no recording of ROS 2 messages')

@@ -22,7 +22,7 @@ class Pairs:
         self._sides: Tuple[Dict[int, Any], Dict[int, Any]] = ({}, {})
         self._newest_ns = [0, 0]
 
-    def put(self, side: int, stamp_ns: int, value):
+    def put(self, side: int, stamp_ns: int, value: Any) -> Optional[Tuple[Any, Any]]:
         """
         Take in what one side says.
 
@@ -43,7 +43,7 @@ class Pairs:
             return None
         return (value, other) if side == 0 else (other, value)
 
-    def get(self, side: int, stamp_ns: int):
+    def get(self, side: int, stamp_ns: int) -> Any:
         """Return what a side said of a moment, None if nothing is known."""
         return self._sides[side].get(stamp_ns)
 
@@ -56,7 +56,7 @@ class Comparison:
     ``position_error_m`` that of two bases; None before there is one.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         """Begin without a moment."""
         self._lock = threading.Lock()
         self._images, self._poses = Pairs(NUM_IMAGES), Pairs(NUM_POSES)
@@ -120,7 +120,7 @@ class Comparison:
         """
         return self._pose(1, stamp_ns, pose)
 
-    def _pose(self, side, stamp_ns, pose):
+    def _pose(self, side: int, stamp_ns: int, pose: np.ndarray) -> Optional[float]:
         with self._lock:
             pair = self._poses.put(side, stamp_ns, np.array(pose))
             origin = self._origin

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Message definitions as a recording carries them, out of the installed ROS packages. No rclpy."""
 from pathlib import Path
-from typing import Dict, Tuple
+from typing import Any, Dict, Iterable, Iterator, Tuple
 
 from lingbot_world_ros.errors import SpecError
 
@@ -37,7 +37,7 @@ def message_definition(msg_type: str) -> Tuple[str, str]:
     return '\n'.join(parts), store.hash_rihs01(msg_type)
 
 
-def _installed(msg_type) -> str:
+def _installed(msg_type: str) -> str:
     """Read the file of one message."""
     from ament_index_python.packages import get_package_share_directory
     package, _, name = msg_type.split('/')
@@ -49,7 +49,7 @@ def _installed(msg_type) -> str:
                         f'package {package}, or leave its topics out.') from error
 
 
-def _parts(fields):
+def _parts(fields: Iterable[Tuple[str, Any]]) -> Iterator[str]:
     """Yield the names of the messages among fields."""
     from rosbags.interfaces import Nodetype
     for _, (kind, value) in fields:

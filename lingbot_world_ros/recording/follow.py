@@ -16,9 +16,11 @@ from lingbot_world_ros.recording.recorded import RecordedStep, Segment, Story
 from lingbot_world_ros.recording.replay import (definition_of, RecordedActions, set_anchors,
                                                 set_prompt)
 from lingbot_world_ros.session.frame import Frame
+from lingbot_world_ros.session.log import Log
 from lingbot_world_ros.session.observer import SessionObserver
 from lingbot_world_ros.session.session import Session, SessionSpec
 from lingbot_world_ros.session.states import Mode, State
+from lingbot_world_ros.session.status import SessionStatus
 import numpy as np
 
 MAX_LAG_S = 0.25  # of sim time; further behind, no pictures are made until it is caught up
@@ -43,7 +45,7 @@ class Follower(SessionObserver):
     followed world. Nothing is guessed: after a gap it waits for the next reset.
     """
 
-    def __init__(self, engine: WorldModel, *, observers: Sequence[SessionObserver], log,
+    def __init__(self, engine: WorldModel, *, observers: Sequence[SessionObserver], log: Log,
                  world_path: str = '', make_engine: Optional[Callable[[], WorldModel]] = None,
                  is_watched: Callable[[], bool] = lambda: True, max_lag_s: float = MAX_LAG_S):
         """
@@ -52,7 +54,7 @@ class Follower(SessionObserver):
         :param engine: that shall follow, not yet reset
         :param observers: told about its frames; an ``on_anchor(pose, stamp_ns)`` besides, where
             the robot was put before the step that comes, after the frame of that stamp
-        :param log: object with ``info``, ``warning``, ``error``
+        :param log: a ROS or a Python logger
         :param world_path: folders with start images, as in ``WorldLibrary``
         :param make_engine: makes another engine should this one hang
         :param is_watched: asked before each step whether somebody looks at pictures
@@ -117,7 +119,7 @@ class Follower(SessionObserver):
 
     # What the followed world tells.
 
-    def on_spec(self, msg) -> None:
+    def on_spec(self, msg: Any) -> None:
         """Take in a WorldSpec."""
         self._spec = msg
         self._story.on_spec(msg)
@@ -125,7 +127,7 @@ class Follower(SessionObserver):
         for status in held:
             self.on_world_status(status)
 
-    def on_world_status(self, msg) -> None:
+    def on_world_status(self, msg: Any) -> None:
         """Take in a WorldStatus; the two topics may overtake each other."""
         spec = self._spec
         if spec is None or msg.digest and (msg.scene, msg.seed) != (spec.scene, spec.seed):
@@ -141,7 +143,7 @@ class Follower(SessionObserver):
             self._go_on(segment, stamp_ns, is_new)
         self._last_stamp_ns = stamp_ns
 
-    def _begin(self, segment, msg):
+    def _begin(self, segment: Optional[Segment], msg: Any) -> None:
         """Start over where the followed world did, if that can be done."""
         if segment is None:
             return self._wait('No world is loaded.')
@@ -162,7 +164,7 @@ class Follower(SessionObserver):
             self._wake.notify_all()
         self._tell(f'Follows {msg.scene}, seed {msg.seed}.')
 
-    def _check(self, msg):
+    def _check(self, msg: Any) -> None:
         """Refuse a world whose actions mean nothing to the engine."""
         mine = self.session.world.spec
         text = f'Engine {mine.engine!r} cannot follow this world of engine {msg.engine!r}: '
@@ -178,7 +180,7 @@ class Follower(SessionObserver):
                 f'{mine.frame_rate_hz:g} Hz, the world {msg.frames_per_step} at '
                 f'{msg.frame_rate:g} Hz.')
 
-    def _go_on(self, segment, stamp_ns, is_new):
+    def _go_on(self, segment: Segment, stamp_ns: int, is_new: bool) -> None:
         """Take over the steps that were told, unless something is missing."""
         steps, problem = list(segment.steps), segment.problem
         segment.steps.clear()
@@ -196,14 +198,14 @@ class Follower(SessionObserver):
             self._tasks += [_Task(segment, step.stamp_ns, step) for step in steps]
             self._wake.notify_all()
 
-    def _wait(self, text, for_reset=False):
+    def _wait(self, text: str, for_reset: bool = False) -> None:
         """Show nothing more until another segment begins."""
         with self._wake:
             self._tasks.clear()
             self._following, self.waits_for_reset = None, for_reset
         self._tell(text)
 
-    def _tell(self, text):
+    def _tell(self, text: str) -> None:
         if text != self.text:
             self.text = text
             if self.is_following:
@@ -213,7 +215,7 @@ class Follower(SessionObserver):
 
     # What the engine does, in the follower's thread.
 
-    def _run(self):
+    def _run(self) -> None:
         while True:
             with self._wake:
                 self._wake.wait_for(lambda: self._tasks or self._closing)
@@ -228,7 +230,7 @@ class Follower(SessionObserver):
                 if self._tasks and self._tasks[0] is task:
                     self._tasks.popleft()
 
-    def _do(self, task):
+    def _do(self, task: _Task) -> None:
         session, spec = self.session, self.session.world.spec
         self._doing = task
         if task.step is None:
@@ -245,24 +247,24 @@ class Follower(SessionObserver):
         self._source.put([task.step])
         session.advance(1).result()
 
-    def _give_up(self, segment, error):
+    def _give_up(self, segment: Segment, error: Exception) -> None:
         if self._following is not segment:  # it is over anyway
             return
         told = str(error) if isinstance(error, SpecError) else f'{type(error).__name__}: {error}'
         self._wait(f'Engine {self.session.world.spec.engine!r} cannot follow: '
                    f'{told.rstrip(".")}.')
 
-    def _takes_pictures(self):
+    def _takes_pictures(self) -> bool:
         return self._is_watched() and (self.num_behind <= 1 or self.lag_s <= self._max_lag_s)
 
-    def _tell_anchor(self, pose, stamp_ns):
+    def _tell_anchor(self, pose: np.ndarray, stamp_ns: int) -> None:
         for observer in self._observers:
             if hasattr(observer, 'on_anchor'):
                 observer.on_anchor(pose, stamp_ns)
 
     # What comes of it, in the thread of the session's worker.
 
-    def on_reset(self, status) -> None:
+    def on_reset(self, status: SessionStatus) -> None:
         """Pass a start on."""
         for observer in self._observers:
             observer.on_reset(status)

@@ -99,7 +99,7 @@ def world_topics(bag: BagReader, namespace: str = '') -> Tuple[str, str]:
     return _topic(bag, SPEC, status.rpartition('/')[0] or '/'), status
 
 
-def _topic(bag, msg_type, namespace) -> str:
+def _topic(bag: BagReader, msg_type: str, namespace: str) -> str:
     found = bag.topics(msg_type)
     if namespace:
         below = '/' + namespace.strip('/')
@@ -139,7 +139,7 @@ class Story:
     ``segments`` is what was told so far.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         """Begin with nothing."""
         self.segments: List[Segment] = []
         self._segment: Optional[Segment] = None
@@ -147,12 +147,12 @@ class Story:
         self._last: Any = None  # WorldStatus
         self._anchors: List[Tuple[float, ...]] = []  # set since the newest step
 
-    def on_spec(self, msg) -> None:
+    def on_spec(self, msg: Any) -> None:
         """Take in a WorldSpec."""
         self._world = RecordedWorld(msg.engine, msg.model, msg.world_resource, msg.scene,
                                     int(msg.frames_per_step), len(msg.action_names))
 
-    def on_status(self, msg) -> Optional[Segment]:
+    def on_status(self, msg: Any) -> Optional[Segment]:
         """
         Take in a WorldStatus.
 
@@ -172,13 +172,13 @@ class Story:
         self._last = msg
         return self._segment
 
-    def _is_new(self, msg):
+    def _is_new(self, msg: Any) -> bool:
         last = self._last
         return ((msg.scene, msg.seed) != (last.scene, last.seed) or msg.step < last.step
                 or msg.step == last.step == 0 and (
-                    msg.digest != last.digest or len(last.anchor) and not len(msg.anchor)))
+                    msg.digest != last.digest or len(last.anchor) > 0 and not len(msg.anchor)))
 
-    def _begin(self, msg):
+    def _begin(self, msg: Any) -> None:
         world = self._world or RecordedWorld('', '', '', msg.scene, 1, 0)
         self._segment = segment = Segment(len(self.segments) + 1, world, int(msg.seed),
                                           last_step=int(msg.step))
@@ -193,7 +193,7 @@ class Story:
         else:
             segment.first_digest = msg.digest
 
-    def _add(self, segment, msg):
+    def _add(self, segment: Segment, msg: Any) -> None:
         segment.last_step = int(msg.step)
         if not segment.problem:
             first = self._last.step + 1
@@ -203,7 +203,7 @@ class Story:
             else:
                 self._add_step(segment, msg)
 
-    def _add_step(self, segment, msg):
+    def _add_step(self, segment: Segment, msg: Any) -> None:
         world, anchor = segment.world, tuple(msg.anchor)
         if len(msg.actions) != world.frames_per_step * world.num_actions:
             segment.problem = (f'the status of step {int(msg.step)} holds '
@@ -223,5 +223,5 @@ class Story:
         self._anchors = []
 
 
-def _range(what, first, last) -> str:
+def _range(what: str, first: int, last: int) -> str:
     return f'{what} {first}' if first == last else f'{what}s {first} to {last}'

@@ -49,10 +49,10 @@ class RecordedActions(SessionObserver):
         """Hand out the actions of these steps and no others."""
         self._steps = {step.index: step for step in steps}
 
-    def link(self, *_) -> None:
+    def link(self, *_: object) -> None:
         """Take no notice of sim time and of commands; a node offers both."""
 
-    def begin(self, *_) -> None:
+    def begin(self, *_: object) -> None:
         """Take no notice of a world that starts."""
 
     def catch_up(self) -> None:
@@ -116,7 +116,7 @@ def blocks(steps: Sequence[RecordedStep]) -> Iterator[List[RecordedStep]]:
         yield block
 
 
-def set_anchors(session: Session, anchors) -> None:
+def set_anchors(session: Session, anchors: Sequence[Tuple[float, ...]]) -> None:
     """
     Set from outside what was set then.
 
@@ -163,7 +163,8 @@ class Verdict:
     text: str = ''
 
 
-def open_session(engine: WorldModel, observers=()) -> Tuple[Session, RecordedActions]:
+def open_session(engine: WorldModel, observers: Sequence[SessionObserver] = ()
+                 ) -> Tuple[Session, RecordedActions]:
     """
     Prepare an engine for ``happen_again``.
 
@@ -214,24 +215,26 @@ def verify(story: Sequence[Segment], make_engine: Callable[[str], WorldModel] = 
     :return: one verdict per segment, when it is there
     :raises SpecError: the engine cannot be made here
     """
-    engine_name = session = source = None
+    engine_name: Optional[str] = None
+    opened: Optional[Tuple[Session, RecordedActions]] = None
     try:
         for segment in story:
             if not segment.num_frames:
                 yield Verdict(segment, UNVERIFIABLE, 0, _incomplete(segment))
                 continue
-            if segment.world.engine != engine_name:
-                if session is not None:
-                    session.close()
+            if opened is None or segment.world.engine != engine_name:
+                if opened is not None:
+                    opened[0].close()
                 engine_name = segment.world.engine
-                session, source = open_session(make_engine(engine_name))
-            yield _verify_segment(segment, session, source, world_path, tell)
+                opened = open_session(make_engine(engine_name))
+            yield _verify_segment(segment, *opened, world_path, tell)
     finally:
-        if session is not None:
-            session.close()
+        if opened is not None:
+            opened[0].close()
 
 
-def _verify_segment(segment, session, source, world_path, tell) -> Verdict:
+def _verify_segment(segment: Segment, session: Session, source: RecordedActions,
+                    world_path: str, tell: Callable[[int], None]) -> Verdict:
     spec, num_same = session.world.spec, 0
     if spec.model != segment.world.model:
         return Verdict(segment, UNVERIFIABLE, 0, f'it was made by {segment.world.model!r}, here '
@@ -259,7 +262,7 @@ def _verify_segment(segment, session, source, world_path, tell) -> Verdict:
     return Verdict(segment, SAME, num_same)
 
 
-def _incomplete(segment) -> str:
+def _incomplete(segment: Segment) -> str:
     """Say which steps are left out, and why."""
     first = segment.steps[-1].index + 1 if segment.steps else int(bool(segment.first_digest))
     return f'{segment.problem}; steps {first} to {segment.last_step} cannot be compared.'

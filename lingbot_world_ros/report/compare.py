@@ -7,11 +7,12 @@ Axes: f frames of a segment from the reset's on (f = 0), j joint, h w image. No 
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
 import tempfile
-from typing import Callable, Dict, List, Optional
+from typing import Any, Callable, DefaultDict, Dict, List, Optional, Sequence, Tuple
 
 import cv2
 from lingbot_world_ros.actions.layout import ANGULAR, LINEAR, twists_of
-from lingbot_world_ros.engines.registry import make_world
+from lingbot_world_ros.engines.interface import WorldModel, WorldSpec
+from lingbot_world_ros.engines.registry import make_world, TRUTH_ENGINE
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.evaluation import metrics
 from lingbot_world_ros.evaluation.rollouts import mean_images
@@ -21,7 +22,9 @@ from lingbot_world_ros.messages.frames import planar_pose_from_msg
 from lingbot_world_ros.recording.bag import BagReader
 from lingbot_world_ros.recording.replay import happen_again, open_session, POSE_SIZE
 from lingbot_world_ros.report.gather import Chapter, Recording
+from lingbot_world_ros.session.frame import Frame
 from lingbot_world_ros.session.observer import SessionObserver
+from lingbot_world_ros.session.status import SessionStatus
 import numpy as np
 
 RAW, COMPRESSED = 'sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage'
@@ -91,12 +94,12 @@ class Comparer:
     """
 
     recording: Recording
-    truth_engine: str = 'reference'
-    make_engine: Callable = make_world
+    truth_engine: str = TRUTH_ENGINE
+    make_engine: Callable[[str], WorldModel] = make_world
     world_path: str = ''
     limit_s: float = 120.0
     tell: Callable[[str, int], None] = lambda what, num_frames: None
-    _means: dict = field(default_factory=dict)
+    _means: Dict[str, np.ndarray] = field(default_factory=dict)
 
     def compare(self, chapter: Chapter) -> Comparison:
         """
@@ -123,7 +126,7 @@ class Comparer:
             found.errors.update(self._baselines(found.truth, shorter))
         return found
 
-    def _truth(self, found, chapter):
+    def _truth(self, found: Comparison, chapter: Chapter) -> None:
         name = self.truth_engine
         found.no_truth = ('it was not asked for.' if not name else '')
         if found.no_truth:
@@ -138,7 +141,7 @@ class Comparer:
         except Exception as error:  # a renderer may fail in any way
             found.no_truth = _sentence(error)
 
-    def _imagination(self, found, chapter):
+    def _imagination(self, found: Comparison, chapter: Chapter) -> None:
         origin = found.truth.pose[0] if found.truth is not None else np.zeros(3)
         recorded = self._recorded(chapter, origin)
         if recorded.num_images >= ENOUGH * len(recorded.rgb):
@@ -157,12 +160,12 @@ class Comparer:
             found.no_images = ('the recording holds none, and they cannot be made again here: '
                                + _sentence(error))
 
-    def _recorded(self, chapter, origin):
+    def _recorded(self, chapter: Chapter, origin: np.ndarray) -> Frames:
         recorded = recorded_frames(self.recording, chapter, origin)
         self.tell('recorded frames', len(recorded.rgb))
         return recorded
 
-    def _again(self, chapter, engine, what):
+    def _again(self, chapter: Chapter, engine: WorldModel, what: str) -> Frames:
         """Let a segment happen in an engine and keep what it shows."""
         collector = _Collector()
         session, source = open_session(engine, (collector,))
@@ -173,7 +176,7 @@ class Comparer:
             session.close()
         return collector.frames()
 
-    def _baselines(self, truth, chapter):
+    def _baselines(self, truth: Frames, chapter: Chapter) -> Dict[str, np.ndarray]:
         scene = chapter.segment.world.scene
         if scene not in self._means:
             self.tell('mean image', 0)
@@ -185,20 +188,21 @@ class Comparer:
                 'psnr_mean_db': _psnr([self._means[scene]] * len(truth.rgb), truth.rgb)}
 
 
-def _shortened(chapter, limit):
+def _shortened(chapter: Chapter, limit: int) -> Chapter:
     """Leave out what is beyond so many frames, or beyond the steps that can be made again."""
     per_step = chapter.segment.world.frames_per_step
     steps = chapter.segment.steps[:max(0, limit - 1) // per_step]
     told = {step.index for step in steps} | ({0} if chapter.segment.first_digest else set())
     rows = ([i for i, step in enumerate(chapter.step) if step in told] or
             list(range(min(len(chapter.step), limit // per_step))))
-    columns = {name: [getattr(chapter, name)[i] for i in rows]
-               for name in ('step', 'stamp_ns', 'received_ns', 'new_latency', 'told')}
+    columns: Dict[str, Any] = {
+        name: [getattr(chapter, name)[i] for i in rows]
+        for name in ('step', 'stamp_ns', 'received_ns', 'new_latency', 'told')}
     return replace(chapter, segment=replace(chapter.segment, steps=steps), **columns, telemetry={
         name: [values[i] for i in rows] for name, values in chapter.telemetry.items()})
 
 
-def _unlike(spec, chapter, name) -> str:
+def _unlike(spec: WorldSpec, chapter: Chapter, name: str) -> str:
     """Say why an engine cannot tell the truth of a segment, '' if it can."""
     world = chapter.segment.world
     if not chapter.segment.first_digest:
@@ -216,7 +220,7 @@ def _unlike(spec, chapter, name) -> str:
     return ''
 
 
-def _sentence(error) -> str:
+def _sentence(error: Exception) -> str:
     text = str(error) if isinstance(error, SpecError) else f'{type(error).__name__}: {error}'
     return text.rstrip('.') + '.'
 
@@ -224,18 +228,18 @@ def _sentence(error) -> str:
 class _Collector(SessionObserver):
     """Keeps what a session shows, from its worker thread."""
 
-    def __init__(self):
-        self._frames = []
+    def __init__(self) -> None:
+        self._frames: List[Tuple[Optional[np.ndarray], np.ndarray, np.ndarray, float]] = []
 
-    def on_reset(self, status):
+    def on_reset(self, status: SessionStatus) -> None:
         self._frames.clear()
 
-    def on_frame(self, frame):
+    def on_frame(self, frame: Frame) -> None:
         rgb = None if frame.rgb is None else small(frame.rgb).copy()
         self._frames.append((rgb, frame.base_pose.copy(),
                              frame.joint_position.copy(), frame.uncertainty))
 
-    def frames(self):
+    def frames(self) -> Frames:
         rgb, pose, joints, uncertainty = zip(*self._frames)
         return Frames(list(rgb), np.array(pose), np.array(joints), np.array(uncertainty))
 
@@ -283,7 +287,7 @@ def recorded_frames(recording: Recording, chapter: Chapter, origin: np.ndarray) 
                   _uncertainty(chapter, len(rgb)), source)
 
 
-def _beside(bag, kind, namespace):
+def _beside(bag: BagReader, kind: str, namespace: str) -> List[str]:
     """Topics of a type in the namespace of the world; what is called truth is no imagination."""
     below = namespace.rstrip('/') + '/'
     return [name for name in bag.topics(kind) if name.startswith(below) and 'truth' not in name]
@@ -292,21 +296,22 @@ def _beside(bag, kind, namespace):
 class _Slots:
     """One slot per frame and topic; sim time may come twice, so reception decides as well."""
 
-    def __init__(self, chapter):
+    def __init__(self, chapter: Chapter):
         per_step, period_ns = chapter.segment.world.frames_per_step, round(1e9 * chapter.period_s)
-        self._places = defaultdict(list)  # stamp -> (received, frame)
+        # stamp -> (received, frame)
+        self._places: DefaultDict[int, List[Tuple[int, int]]] = defaultdict(list)
         self._num = 0
         for step, stamp_ns, at_ns in zip(chapter.step, chapter.stamp_ns, chapter.received_ns):
             for k in reversed(range(per_step if step else 1)):
                 self._places[stamp_ns - k * period_ns].append((at_ns, self._num))
                 self._num += 1
-        self._found = defaultdict(lambda: [None] * self._num)
+        self._found: DefaultDict[str, List[Any]] = defaultdict(lambda: [None] * self._num)
         # topic -> frame -> how far off the message came
         self._away: Dict[str, Dict[int, int]] = defaultdict(dict)
         self.start_ns = min(chapter.received_ns) - MARGIN_NS
         self.stop_ns = max(chapter.received_ns) + MARGIN_NS
 
-    def take(self, topic, at_ns, msg):
+    def take(self, topic: str, at_ns: int, msg: Any) -> None:
         stamp = msg.header.stamp
         places = self._places.get(stamp.sec * 1_000_000_000 + stamp.nanosec)
         if not places:
@@ -319,39 +324,40 @@ class _Slots:
         if msg is not None:
             self._found[topic][frame], self._away[topic][frame] = msg, away_ns
 
-    def fullest(self, topics):
+    def fullest(self, topics: Sequence[str]) -> str:
         counts = {topic: len(self._away.get(topic, ())) for topic in topics}
         return max(counts, key=lambda topic: counts[topic]) if any(counts.values()) else ''
 
-    def column(self, topic):
+    def column(self, topic: str) -> List[Any]:
         return self._found[topic] if topic else [None] * self._num
 
 
-def _rgb(msg):
+def _rgb(msg: Any) -> Optional[np.ndarray]:
     """Picture of an Image or CompressedImage, None if it is none (depth) or damaged."""
-    read = rgb_from_msg if hasattr(msg, 'encoding') else compressed_from_msg
+    read: Callable[[Any], np.ndarray] = (
+        rgb_from_msg if hasattr(msg, 'encoding') else compressed_from_msg)
     try:
         return small(read(msg))
     except SpecError:
         return None
 
 
-def _pose(msg):
+def _pose(msg: Any) -> np.ndarray:
     """Return x, y, yaw of an Odometry; NaN without one."""
     return np.full(3, np.nan) if msg is None else planar_pose_from_msg(msg.pose.pose)
 
 
-def _positions(msg, names):
+def _positions(msg: Any, names: Sequence[str]) -> np.ndarray:
     if msg is None:
         return np.full(len(names), np.nan)
     known = {name.rpartition('/')[2]: value for name, value in zip(msg.name, msg.position)}
     return np.array([known.get(name, np.nan) for name in names])
 
 
-def _in_scene(odom, origin, chapter):
+def _in_scene(odom: np.ndarray, origin: np.ndarray, chapter: Chapter) -> np.ndarray:
     """Poses from the start -> in the scene; a teleport moves the origin along."""
     poses, per_step = np.empty_like(odom), chapter.segment.world.frames_per_step
-    moved = {1 + number * per_step: step.anchors[-1][:POSE_SIZE]
+    moved = {1 + number * per_step: np.array(step.anchors[-1][:POSE_SIZE])
              for number, step in enumerate(chapter.segment.steps) if step.anchors}
     for frame, pose in enumerate(odom):
         if frame in moved and np.isfinite(odom[frame - 1]).all():
@@ -360,7 +366,7 @@ def _in_scene(odom, origin, chapter):
     return poses
 
 
-def _uncertainty(chapter, num_frames):
+def _uncertainty(chapter: Chapter, num_frames: int) -> np.ndarray:
     """Of each frame; known of the last one of each step."""
     found, per_step = np.full(num_frames, np.nan), chapter.segment.world.frames_per_step
     last = np.cumsum([per_step if step else 1 for step in chapter.step]) - 1
@@ -389,7 +395,7 @@ def integrate(chapter: Chapter, start: np.ndarray) -> Optional[np.ndarray]:
     return np.array(poses)
 
 
-def errors(imagined: Frames, truth: Frames, spec) -> Dict[str, np.ndarray]:
+def errors(imagined: Frames, truth: Frames, spec: Any) -> Dict[str, np.ndarray]:
     """
     Measure how far imagination and truth are apart.
 
@@ -413,11 +419,13 @@ def errors(imagined: Frames, truth: Frames, spec) -> Dict[str, np.ndarray]:
             'uncertainty': imagined.uncertainty}
 
 
-def _psnr(shown, true):
+def _psnr(shown: Sequence[Optional[np.ndarray]],
+          true: Sequence[Optional[np.ndarray]]) -> np.ndarray:
     return _each(metrics.psnr, shown, true)
 
 
-def _each(metric, shown, true):
+def _each(metric: Callable[..., np.ndarray], shown: Sequence[Optional[np.ndarray]],
+          true: Sequence[Optional[np.ndarray]]) -> np.ndarray:
     """Apply a metric of images to each pair; NaN where one is missing or of another size."""
     return np.array([float(metric(a, b)) if a is not None and b is not None
                      and a.shape == b.shape else np.nan for a, b in zip(shown, true)])

@@ -2,6 +2,7 @@
 """The report of an evaluation: its tables with intervals, its curves, its strips by scene."""
 import json
 from pathlib import Path
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, Union
 
 import cv2
 from lingbot_world_ros.environment import environment
@@ -22,6 +23,8 @@ SCENE_TABLES = (('PSNR of the imagination [dB]', 'psnr_db', 2),
 SEPARATOR_PX = 6  # between the rows of strip.png
 STRIP_WIDTH_PX = 1400
 MAX_BYTES = 50_000_000
+Results = Dict[str, Any]  # as evaluation.json has them
+Entry = Optional[Mapping[str, Any]]  # mean, low and high
 
 
 def evaluation_page(path: Path, title: str = '') -> Page:
@@ -42,7 +45,7 @@ def evaluation_page(path: Path, title: str = '') -> Page:
                         'it with "lingbot-world evaluate".') from error
 
 
-def read_results(file: Path) -> dict:
+def read_results(file: Path) -> Results:
     """
     Read ``evaluation.json``.
 
@@ -65,14 +68,14 @@ def read_results(file: Path) -> dict:
     return _renamed(results)
 
 
-def _renamed(content):
+def _renamed(content: Any) -> Any:
     """Read what was written before two things got the names that the field has for them."""
     if isinstance(content, dict):
         return {RENAMED.get(key, key): _renamed(value) for key, value in content.items()}
     return content
 
 
-def _page(results, strip, title):
+def _page(results: Results, strip: Path, title: str) -> Page:
     settings = results['settings']
     engine = settings['engine']
     sections = [_strip_section(results, strip), _picture_section(results),
@@ -83,11 +86,11 @@ def _page(results, strip, title):
                 [section for section in sections if section.blocks])
 
 
-def _horizons(results):
+def _horizons(results: Results) -> List[str]:
     return list(results['methods']['imagined']['psnr_db'])
 
 
-def _lead(results):
+def _lead(results: Results) -> List[str]:
     settings, imagined = results['settings'], results['methods']['imagined']['psnr_db']
     last = _horizons(results)[-1]
     margins = results['margins_db']
@@ -100,7 +103,7 @@ def _lead(results):
             'Numbers are means over sequences, in brackets their 95 % bootstrap interval.']
 
 
-def _facts(results):
+def _facts(results: Results) -> List[Tuple[str, str]]:
     settings = results['settings']
     versions = settings.get('versions', {})
     return [('engine', settings['engine']), ('scenes', ', '.join(map(str, results['scenes']))),
@@ -112,8 +115,9 @@ def _facts(results):
             ('simulator', f'mujoco {versions.get("mujoco", "?")}')]
 
 
-def _tiles(results):
-    imagined, tiles = results['methods']['imagined'], []
+def _tiles(results: Results) -> List[Tile]:
+    imagined = results['methods']['imagined']
+    tiles: List[Tile] = []
     horizons = _horizons(results)
     for horizon in dict.fromkeys((horizons[0], '15' if '15' in horizons else horizons[-1],
                                   horizons[-1])):
@@ -135,7 +139,7 @@ def _tiles(results):
     return tiles
 
 
-def _picture_section(results):
+def _picture_section(results: Results) -> Section:
     methods, horizons = results['methods'], _horizons(results)
     section = Section('Pictures')
     for title, metric, label, bottom in (
@@ -156,7 +160,7 @@ def _picture_section(results):
     return section
 
 
-def _scene_section(results):
+def _scene_section(results: Results) -> Section:
     section, horizons = Section('Scene by scene'), _horizons(results)
     found = results.get('by_scene')
     if not found:
@@ -179,7 +183,7 @@ def _scene_section(results):
     return section
 
 
-def _state_section(results):
+def _state_section(results: Results) -> Section:
     imagined, horizons = results['methods']['imagined'], _horizons(results)
     section = Section('State, depth and uncertainty')
     for metric, label in (('position_m', 'base position error [m]'),
@@ -218,7 +222,7 @@ def _state_section(results):
     return section
 
 
-def _command_section(results):
+def _command_section(results: Results) -> Section:
     section = Section('Do commands matter?')
     section.blocks.append(_table(
         'What shuffled commands cost [dB]', results['shuffle_cost_db'].items(),
@@ -235,14 +239,14 @@ def _command_section(results):
     return section
 
 
-def _target_section(results):
+def _target_section(results: Results) -> Section:
     rows = [(row['name'], _number(row['value'], 3),
              f'{"at least" if row["at_least"] else "at most"} {row["bar"]:g}',
              ('met', 'good') if row['met'] else ('missed', 'warn')) for row in results['targets']]
     return Section('Targets', [Table(('', 'value', 'target', ''), rows)])
 
 
-def _strip_section(results, file):
+def _strip_section(results: Results, file: Path) -> Section:
     section = Section('Film strips')
     image = cv2.imread(str(file)) if file.is_file() else None
     if image is None:
@@ -262,7 +266,7 @@ def _strip_section(results, file):
     return section
 
 
-def _made_section(results):
+def _made_section(results: Results) -> Section:
     made_by = results.get('made_by')
     made_by = made_by if isinstance(made_by, dict) else {}
     commands = [('this report', environment()['command'])]
@@ -277,18 +281,19 @@ def _made_section(results):
               'Weights', folded=True)])
 
 
-def _table(title, rows, horizons, digits, folded=False, caption=''):
+def _table(title: str, rows: Iterable[Tuple[str, Mapping[str, Entry]]], horizons: Sequence[str],
+           digits: int, folded: bool = False, caption: str = '') -> Table:
     return Table(('frames', *horizons), [
         (name, *(_shown(table.get(h), digits) for h in horizons)) for name, table in rows],
         title, caption, folded)
 
 
-def _shown(entry, digits):
+def _shown(entry: Entry, digits: int) -> Union[str, Tuple[str, str, str]]:
     value, interval = _cell(entry, digits)
     return (value, '', interval) if interval else value
 
 
-def _cell(entry, digits):
+def _cell(entry: Entry, digits: int) -> Tuple[str, str]:
     """Return a mean and its interval as texts."""
     if not entry or entry.get('mean') is None or not np.isfinite(entry['mean']):
         return '-', ''
@@ -298,9 +303,9 @@ def _cell(entry, digits):
     return f'{entry["mean"]:.{digits}f}', f'({low:.{digits}f} to {high:.{digits}f})'
 
 
-def _number(value, digits):
+def _number(value: Optional[float], digits: int) -> str:
     return '-' if value is None else f'{value:.{digits}f}'
 
 
-def _share(value):
+def _share(value: Optional[float]) -> str:
     return '-' if value is None else f'{100 * value:.1f} %'

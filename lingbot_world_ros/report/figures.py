@@ -7,13 +7,14 @@ Every figure is drawn with marker colours, which are then replaced by CSS variab
 from html import escape
 import io
 import re
-from typing import Any, Dict
+from typing import Any, Dict, Iterable, Mapping, Optional, Sequence, Set, Tuple
 
 from matplotlib import rc_context
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 import numpy as np
+from numpy.typing import ArrayLike
 
 NAMES = ('ink', 'muted', 'grid', 'truth', 'imagined', 'integrated', 'first', 'mean', 'warn',
          'series-1', 'series-2', 'series-3', 'series-4', 'series-5')
@@ -37,7 +38,7 @@ MAX_POINTS = 700  # per line; more cannot be seen
 class Drawing:
     """A figure in the making: axes, and at the end SVG."""
 
-    def __init__(self, *, size=HALF, rows=1):
+    def __init__(self, *, size: Tuple[float, float] = HALF, rows: int = 1):
         """
         Begin.
 
@@ -55,20 +56,21 @@ class Drawing:
             axes.tick_params(length=2.5)
             axes.yaxis.set_major_locator(MaxNLocator(5 if rows == 1 else 3))
 
-    def line(self, x, y, colour, label='', row=0, **style):
+    def line(self, x: ArrayLike, y: ArrayLike, colour: str, label: str = '', row: int = 0,
+             **style: Any) -> None:
         """Draw a line; NaN leaves a gap."""
         x, y = thinned(np.asarray(x, float), np.asarray(y, float))
         with rc_context(STYLE):
             self.axes[row].plot(x, y, color=COLOUR[colour], label=label or None, **style)
 
-    def labels(self, x='', y='', row=0):
+    def labels(self, x: str = '', y: str = '', row: int = 0) -> None:
         """Name the axes."""
         with rc_context(STYLE):
             if x:
                 self.axes[-1].set_xlabel(x)
             self.axes[row].set_ylabel(y)
 
-    def legend(self, row=0, **style):
+    def legend(self, row: int = 0, **style: Any) -> None:
         """Name the lines above the axes."""
         with rc_context(STYLE):
             _, names = self.axes[row].get_legend_handles_labels()
@@ -93,11 +95,11 @@ class Drawing:
         return as_part_of_a_page(file.getvalue(), title)
 
 
-def thinned(x: np.ndarray, y: np.ndarray):
+def thinned(x: np.ndarray, y: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
     """Keep at most ``MAX_POINTS``: of each run of points the first, smallest and largest."""
     if len(x) <= MAX_POINTS:
         return x, y
-    keep = {0, len(x) - 1}
+    keep: Set[int] = {0, len(x) - 1}
     for part in np.array_split(np.arange(len(x)), MAX_POINTS // 3):
         keep.add(part[0])
         if np.isfinite(y[part]).all():
@@ -134,7 +136,7 @@ def as_part_of_a_page(svg: str, title: str) -> str:
     return re.sub(r'>\s+<', '><', svg).strip()
 
 
-def psnr(seconds, errors) -> str:
+def psnr(seconds: np.ndarray, errors: Mapping[str, np.ndarray]) -> str:
     """PSNR over time beside the two baselines."""
     drawing = Drawing()
     drawing.line(seconds, errors['psnr_mean_db'], 'mean', 'mean image', lw=1.1)
@@ -147,7 +149,7 @@ def psnr(seconds, errors) -> str:
     return drawing.svg('PSNR of the imagined pictures over time, with baselines')
 
 
-def states(seconds, errors) -> str:
+def states(seconds: np.ndarray, errors: Mapping[str, np.ndarray]) -> str:
     """Errors of position, yaw and joints over time."""
     drawing = Drawing(rows=3, size=(5.4, 3.3))
     for row, (name, label) in enumerate((('position_m', 'base [m]'), ('yaw_deg', 'yaw [deg]'),
@@ -160,7 +162,7 @@ def states(seconds, errors) -> str:
     return drawing.svg('Errors of base position, yaw and joints over time')
 
 
-def uncertainty(seconds, errors, limit: float) -> str:
+def uncertainty(seconds: np.ndarray, errors: Mapping[str, np.ndarray], limit: float) -> str:
     """Predicted against true image error over time."""
     drawing = Drawing()
     drawing.line(seconds, errors['rms'], 'truth', 'true error')
@@ -174,7 +176,8 @@ def uncertainty(seconds, errors, limit: float) -> str:
     return drawing.svg('Predicted uncertainty and true image error over time')
 
 
-def path(truth, imagined, integrated) -> str:
+def path(truth: Optional[np.ndarray], imagined: Optional[np.ndarray],
+         integrated: Optional[np.ndarray]) -> str:
     """Top view of where the base went."""
     drawing = Drawing(size=(5.4, 3.3))
     for pose, colour, label, style in ((integrated, 'integrated', 'commands integrated',
@@ -199,7 +202,8 @@ def path(truth, imagined, integrated) -> str:
     return drawing.svg('Path of the base from above')
 
 
-def commands(seconds, actions, names, units, marks) -> str:
+def commands(seconds: np.ndarray, actions: np.ndarray, names: Sequence[str],
+             units: Sequence[str], marks: Mapping[str, Iterable[float]]) -> str:
     """
     Draw what the engine was told over time.
 
@@ -230,7 +234,8 @@ def commands(seconds, actions, names, units, marks) -> str:
     return drawing.svg('Commands over time')
 
 
-def timing(seconds, real_time_factor, frame_rate_hz, resets) -> str:
+def timing(seconds: np.ndarray, real_time_factor: np.ndarray, frame_rate_hz: np.ndarray,
+           resets: Iterable[float]) -> str:
     """Real-time factor and frame rate over wall time."""
     drawing = Drawing(rows=2, size=(5.4, 2.9))
     for row, (values, label) in enumerate(((real_time_factor, 'real-time factor'),
@@ -245,7 +250,7 @@ def timing(seconds, real_time_factor, frame_rate_hz, resets) -> str:
     return drawing.svg('Real-time factor and frame rate over time')
 
 
-def latency(latencies_ms, marks) -> str:
+def latency(latencies_ms: np.ndarray, marks: Mapping[str, float]) -> str:
     """
     Histogram of command-to-frame times.
 
@@ -268,7 +273,8 @@ def latency(latencies_ms, marks) -> str:
     return drawing.svg('Histogram of command-to-frame latency')
 
 
-def horizons(tables, y: str, title: str, bottom=None) -> str:
+def horizons(tables: Sequence[Tuple[str, str, Mapping[str, Any]]], y: str, title: str,
+             bottom: Optional[float] = None) -> str:
     """
     Draw means with intervals over the horizon.
 

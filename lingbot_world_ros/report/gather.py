@@ -154,17 +154,20 @@ def gather(path: Path, namespace: str = '') -> Recording:
 class _Notebook:
     """Takes down message after message."""
 
-    def __init__(self):
-        self.chapters, self.events = [], []
+    def __init__(self) -> None:
+        self.chapters: List[Chapter] = []
+        self.events: List[Event] = []
         self.counts = dict.fromkeys(COUNTERS, 0)
         self.start_ns = self.end_ns = 0
-        self._story, self._spec, self._last = Story(), None, None
+        self._story = Story()
+        self._spec: Any = None  # WorldSpec
+        self._last: Any = None  # WorldStatus
 
-    def on_spec(self, msg):
+    def on_spec(self, msg: Any) -> None:
         self._story.on_spec(msg)
         self._spec = msg
 
-    def on_status(self, at_ns, msg):
+    def on_status(self, at_ns: int, msg: Any) -> None:
         self.start_ns = self.start_ns or at_ns
         self.end_ns = at_ns
         segment = self._story.on_status(msg)
@@ -173,7 +176,7 @@ class _Notebook:
         self._note_events(at_ns, msg)
         self._last = msg
 
-    def _chapter_of(self, segment, at_ns, msg):
+    def _chapter_of(self, segment: Segment, at_ns: int, msg: Any) -> Chapter:
         if not self.chapters or self.chapters[-1].segment is not segment:
             chapter = Chapter(segment, self._spec, msg.mode)
             chapter.telemetry = {name: [] for name in COLUMNS}
@@ -182,7 +185,7 @@ class _Notebook:
                        f'{chapter.title} was at step {int(msg.step)} when the recording began')
         return self.chapters[-1]
 
-    def _note_step(self, at_ns, msg, chapter):
+    def _note_step(self, at_ns: int, msg: Any, chapter: Chapter) -> None:
         step = int(msg.step)
         if chapter.step and chapter.step[-1] == step:
             return
@@ -196,7 +199,7 @@ class _Notebook:
         for name, source in COLUMNS.items():
             chapter.telemetry[name].append(float(getattr(msg, source, np.nan)))
 
-    def _note_events(self, at_ns, msg):
+    def _note_events(self, at_ns: int, msg: Any) -> None:
         last = self._last
         for name, (source, per_reset) in COUNTERS.items():
             value = int(getattr(msg, source, 0))
@@ -221,20 +224,20 @@ class _Notebook:
         if prompt and prompt != getattr(last, 'prompt', ''):
             self._tell(at_ns, 'prompt', prompt)
 
-    def _tell(self, at_ns, kind, text):
+    def _tell(self, at_ns: int, kind: str, text: str) -> None:
         """Take down an event; more of the same kind within a second are one."""
         wall_s = (at_ns - self.start_ns) * 1e-9
         self.events.append(Event(wall_s, kind, text))
 
 
-def _actions(msg, num_columns):
+def _actions(msg: Any, num_columns: int) -> np.ndarray:
     values = np.array(msg.actions, np.float32)
     if not num_columns or values.size % num_columns:
         return np.zeros((0, num_columns), np.float32)
     return values.reshape(-1, num_columns)
 
 
-def _noun(name, number):
+def _noun(name: str, number: int) -> str:
     if name == 'recoveries':
         return 'step repeated from the last good state' if number == 1 else \
             'steps repeated from the last good state'
@@ -260,7 +263,7 @@ def merged(events: List[Event]) -> List[Event]:
     return [_one(run) for run in found]
 
 
-def _one(run):
+def _one(run: List[Event]) -> Event:
     first = run[0]
     if len(run) == 1:
         return first

@@ -7,7 +7,7 @@ What comes from outside is escaped by Jinja; only figures of ``figures.py`` are 
 from dataclasses import dataclass, field
 import os
 from pathlib import Path
-from typing import List, Sequence, Tuple
+from typing import Dict, List, Sequence, Tuple
 
 from jinja2 import Environment, select_autoescape, StrictUndefined
 from lingbot_world_ros.environment import environment
@@ -168,8 +168,8 @@ def environment_table(made_by: dict, what: str) -> Table:
         (name, (then[name], 'text'), (value, 'text')) for name, value in now.items()])
 
 
-def _environment_rows(made_by):
-    def of(name, otherwise=''):
+def _environment_rows(made_by: dict) -> Dict[str, str]:
+    def of(name: str, otherwise: str = '') -> str:
         return str(made_by.get(name) or otherwise)[:MAX_TEXT]
 
     packages = made_by.get('packages')

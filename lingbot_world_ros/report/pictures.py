@@ -92,7 +92,7 @@ def movie(rows: Sequence[Sequence[Optional[np.ndarray]]], period_s: float) -> Mo
                  stride * period_s * 1000 / wait_ms, width, height)
 
 
-def _beside(pictures, share):
+def _beside(pictures: Sequence[Optional[np.ndarray]], share: float) -> np.ndarray:
     """Put pictures side by side over a bar that shows how far the run is."""
     like = next(p for p in pictures if p is not None)
     tiles = []

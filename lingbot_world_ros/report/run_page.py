@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The report of a recorded run, in words, tables and figures."""
-from typing import List, Optional, Sequence
+from typing import Dict, List, Optional, Sequence, Tuple
 
 from lingbot_world_ros.environment import environment
 from lingbot_world_ros.evaluation.metrics import spearman
+from lingbot_world_ros.recording.replay import Verdict
 from lingbot_world_ros.report import figures, pictures
-from lingbot_world_ros.report.compare import Comparer
+from lingbot_world_ros.report.compare import Comparer, Comparison
 from lingbot_world_ros.report.gather import Chapter, merged, Recording
-from lingbot_world_ros.report.page import (Chart, Commands, environment_table, Film, Page, Section,
-                                           Strip, Table, Tile, Words)
+from lingbot_world_ros.report.page import (Block, Chart, Commands, environment_table, Film, Page,
+                                           Section, Strip, Table, Tile, Words)
 import numpy as np
 
 HORIZONS = (1, 5, 15, 30, 60, 150, 300, 900)  # frames
@@ -25,7 +26,7 @@ LATENCY_TEXT = (
 
 
 def run_page(recording: Recording, comparer: Optional[Comparer], *, title: str = '',
-             verdicts: Sequence = ()) -> Page:
+             verdicts: Sequence[Verdict] = ()) -> Page:
     """
     Write the report of a recording.
 
@@ -36,7 +37,8 @@ def run_page(recording: Recording, comparer: Optional[Comparer], *, title: str =
     :return: the page
     """
     pictured = pictured_chapters(recording)
-    sections, comparisons = [], []
+    sections: List[Section] = []
+    comparisons: List[Comparison] = []
     for number, chapter in enumerate(recording.chapters, 1):
         if chapter in pictured:
             assert comparer is not None  # only a recording without pictures has none
@@ -63,18 +65,18 @@ def pictured_chapters(recording: Recording) -> List[Chapter]:
     return [c for c in recording.chapters if c in longest]
 
 
-def _without_pictures(comparison):
+def _without_pictures(comparison: Comparison) -> Comparison:
     for frames in (comparison.imagined, comparison.truth):
         if frames is not None:
             frames.rgb = [None] * len(frames.rgb)
     return comparison
 
 
-def _count(number, noun) -> str:
+def _count(number: int, noun: str) -> str:
     return f'{number} {noun}{"" if number == 1 else "s"}'
 
 
-def _lead(recording, comparisons):
+def _lead(recording: Recording, comparisons: Sequence[Comparison]) -> List[str]:
     first = recording.chapters[0]
     wall_s, sim_s = recording.duration_s, recording.sim_s
     lead = [f'The engine {first.segment.world.engine} made {recording.num_frames} frames, '
@@ -88,7 +90,7 @@ def _lead(recording, comparisons):
     return lead
 
 
-def _verdict(comparison):
+def _verdict(comparison: Comparison) -> str:
     """Say how the longest compared segment ended."""
     errors, seconds = comparison.errors, comparison.seconds
     last = np.flatnonzero(np.isfinite(errors['psnr_db']))
@@ -105,7 +107,7 @@ def _verdict(comparison):
     return text
 
 
-def _facts(recording):
+def _facts(recording: Recording) -> List[Tuple[str, str]]:
     first = recording.chapters[0]
     spec = first.spec
     scenes = list(dict.fromkeys(c.segment.world.scene for c in recording.chapters))
@@ -122,7 +124,8 @@ def _facts(recording):
     return [(name, str(value)) for name, value in facts]
 
 
-def _tiles(recording, comparisons, verdicts):
+def _tiles(recording: Recording, comparisons: Sequence[Comparison],
+           verdicts: Sequence[Verdict]) -> List[Tile]:
     factor, rate = (recording.column(n) for n in ('real_time_factor', 'frame_rate_hz'))
     running = factor > 0
     latency_ms = recording.latencies_s * 1e3
@@ -156,13 +159,13 @@ def _tiles(recording, comparisons, verdicts):
     return tiles
 
 
-def _fault_tile(recording):
+def _fault_tile(recording: Recording) -> Tile:
     faults = sum(event.kind == 'fault' for event in recording.events)
     return Tile('faults', str(faults), _count(recording.counts['recoveries'], 'step') +
                 ' repeated', 'warn' if faults else '')
 
 
-def _psnr_tile(comparison):
+def _psnr_tile(comparison: Comparison) -> Tile:
     values = comparison.errors['psnr_db']
     margin = np.nanmean(values - comparison.errors['psnr_mean_db'])
     return Tile('mean PSNR', f'{np.nanmean(values):.1f} dB',
@@ -173,7 +176,7 @@ def _psnr_tile(comparison):
 # A segment
 
 
-def _segment_section(number, comparison, count):
+def _segment_section(number: int, comparison: Comparison, count: int) -> Section:
     chapter = comparison.chapter
     name = f'Segment {number}: ' if count > 1 else ''
     section = Section(f'{name}{chapter.title}: truth beside imagination'
@@ -191,7 +194,7 @@ def _segment_section(number, comparison, count):
     return section
 
 
-def _segment_text(comparison):
+def _segment_text(comparison: Comparison) -> str:
     chapter, parts = comparison.chapter, []
     steps = len(chapter.step) - (chapter.step[:1] == [0])
     parts.append(f'{_count(steps, "step")} were recorded, '
@@ -211,7 +214,7 @@ def _segment_text(comparison):
     return ' '.join(parts)
 
 
-def _pictures(comparison):
+def _pictures(comparison: Comparison) -> List[Block]:
     worlds = {name: frames.rgb for name, frames in (('truth', comparison.truth),
                                                     ('imagined', comparison.imagined))
               if frames is not None and frames.num_images}
@@ -227,7 +230,7 @@ def _pictures(comparison):
     return [film, _strip(worlds, count, period_s)]
 
 
-def _strip(worlds, count, period_s):
+def _strip(worlds: Dict[str, List[Optional[np.ndarray]]], count: int, period_s: float) -> Strip:
     columns = pictures.evenly(count, STRIP_COLUMNS)
     rows = [(name, [pictures.picture(rgb[i] if i < len(rgb) else None) for i in columns])
             for name, rgb in worlds.items()]
@@ -241,16 +244,16 @@ def _strip(worlds, count, period_s):
     return Strip([f'{i * period_s:.1f} s' for i in columns], rows, 'Film strip', caption)
 
 
-def _error_blocks(comparison):
+def _error_blocks(comparison: Comparison) -> List[Block]:
     errors, seconds, spec = comparison.errors, comparison.seconds, comparison.chapter.spec
-    blocks = [_horizon_table(comparison),
-              Chart(figures.psnr(seconds, errors), 'Picture error over the horizon',
-                    'Higher is better, capped at 60 dB. First frame: the true first frame for '
-                    'ever. Mean image: of the scene, over 200 random states. A world model has '
-                    'to beat both.'),
-              Chart(figures.states(seconds, errors), 'State error over the horizon',
-                    'Base position, yaw, and the mean of the revolute joints, imagined minus '
-                    'true; lower is better.')]
+    blocks: List[Block] = [
+        _horizon_table(comparison),
+        Chart(figures.psnr(seconds, errors), 'Picture error over the horizon',
+              'Higher is better, capped at 60 dB. First frame: the true first frame for ever. '
+              'Mean image: of the scene, over 200 random states. A world model has to beat both.'),
+        Chart(figures.states(seconds, errors), 'State error over the horizon',
+              'Base position, yaw, and the mean of the revolute joints, imagined minus true; '
+              'lower is better.')]
     known = np.isfinite(errors['uncertainty'])
     if known.any():
         limit = float(getattr(spec, 'uncertainty_limit', np.nan))
@@ -263,9 +266,9 @@ def _error_blocks(comparison):
     return blocks + [_path_chart(comparison)]
 
 
-def _path_chart(comparison):
+def _path_chart(comparison: Comparison) -> Chart:
     truth, imagined = comparison.truth, comparison.imagined
-    return Chart(figures.path(truth.pose if truth else None, imagined.pose,
+    return Chart(figures.path(truth.pose if truth else None, imagined.pose if imagined else None,
                               comparison.integrated), 'Path of the base from above',
                  'The square is the start, dots are the ends.' + (
                      ' Integrated: where the base would be had it done what it was told, without '
@@ -273,7 +276,7 @@ def _path_chart(comparison):
                      if comparison.integrated is not None else ''))
 
 
-def _horizon_table(comparison):
+def _horizon_table(comparison: Comparison) -> Table:
     errors, seconds = comparison.errors, comparison.seconds
     last = len(seconds) - 1
     rows = []
@@ -290,14 +293,14 @@ def _horizon_table(comparison):
                  '"lingbot-world evaluate" has them.')
 
 
-def _number(value, digits):
+def _number(value: float, digits: int) -> str:
     return f'{value:.{digits}f}' if np.isfinite(value) else '-'
 
 
 # The whole run
 
 
-def _run_section(recording):
+def _run_section(recording: Recording) -> Section:
     section = Section('Commands, rate and latency')
     names, units = _layout(recording)
     seconds, actions = _actions(recording, len(names))
@@ -329,12 +332,12 @@ def _run_section(recording):
     return section
 
 
-def _layout(recording):
+def _layout(recording: Recording) -> Tuple[List[str], List[str]]:
     spec = recording.chapters[0].spec
     return list(spec.action_names), list(spec.action_units)
 
 
-def _actions(recording, num_columns):
+def _actions(recording: Recording, num_columns: int) -> Tuple[np.ndarray, np.ndarray]:
     """Return when each frame's action was in effect, wall time [s], and the actions."""
     times, actions = [], []
     for chapter in recording.chapters:
@@ -350,14 +353,14 @@ def _actions(recording, num_columns):
     return wall, np.array(columns).T
 
 
-def _broken(wall_s, *columns):
+def _broken(wall_s: np.ndarray, *columns: np.ndarray) -> Tuple[np.ndarray, ...]:
     """Put NaN where nothing was heard for a while."""
     gaps = np.flatnonzero(np.diff(wall_s) > MAX_GAP_S) + 1
     return (np.insert(wall_s, gaps, wall_s[gaps - 1] + 1e-3),
             *(np.insert(column.astype(np.float64), gaps, np.nan) for column in columns))
 
 
-def _events_section(recording):
+def _events_section(recording: Recording) -> Section:
     section = Section('What happened')
     events = merged(recording.events)
     rows = [(f'{event.wall_s:.2f}', (event.kind, 'text tag warn' if event.kind in
@@ -374,7 +377,7 @@ def _events_section(recording):
     return section
 
 
-def _verify_section(verdicts):
+def _verify_section(verdicts: Sequence[Verdict]) -> Section:
     rows = [(str(v.segment.number),
              (f'{v.segment.world.scene}, seed {v.segment.seed}', 'text'),
              str(v.segment.last_step), (v.outcome, 'good' if v.outcome == 'same' else 'warn'),
@@ -385,7 +388,7 @@ def _verify_section(verdicts):
         'joints were compared with the recorded ones.')
 
 
-def _made_section(recording):
+def _made_section(recording: Recording) -> Section:
     commands = [('this report', environment()['command'])]
     if recording.made_by.get('command'):
         commands.insert(0, ('the recording', str(recording.made_by['command'])))

@@ -8,7 +8,7 @@ rest: what the base can do, its footprint, which joints are commanded, the size 
 from functools import lru_cache
 from math import inf, isfinite, pi, tan
 from pathlib import Path
-from typing import Any, Dict, Mapping, Optional, Tuple
+from typing import Any, Dict, Mapping, Optional, Tuple, Union
 
 from lingbot_world_ros.errors import quoted, shown, SpecError, unknown_name
 from lingbot_world_ros.geometry.camera import MountedCamera, PinholeCamera, T_LINK_OPTICAL
@@ -38,16 +38,18 @@ DRIVES = {  # type -> what it needs
     'ackermann': ('linear_velocity_mps', 'wheelbase_m', 'max_steering_rad')}
 
 
-def load_robot(given: str = '') -> Robot:
+def load_robot(given: Union[str, Robot] = '') -> Robot:
     """
     Read a robot.
 
     :param given: name of a file in ``config/robots/`` without ``.yaml``; or a path, package:// or
-        file:// URL of such a file; '' is the robot of the scenes that ship
+        file:// URL of such a file; '' is the robot of the scenes that ship; or a robot
     :return: the robot
     :raises SpecError: no such robot, or a file that does not say what it should; names file and
         key
     """
+    if isinstance(given, Robot):
+        return given
     if given.endswith(SUFFIXES) or '/' in given:
         return _load(find_file(given, 'robot'))
     if given and given not in robot_names():

@@ -121,7 +121,7 @@ class ActionReader:
         # A servo coasts on for its lag: steer where it would come to rest, or it overshoots.
         resting = seen.joint_position[0, -1] + self._joint_lag_s * seen.joint_velocity[0, -1]
         if self.source is not None:
-            embedding, age_ns, since_ns = self._pull(start_ns, resting, by_step)
+            embedding, age_ns, since_ns = self._pull(self.source, start_ns, resting, by_step)
         else:
             if not by_wall:
                 self._wait_for_valid_embedding(start_ns, timeout_s)
@@ -136,13 +136,14 @@ class ActionReader:
     def _check(self, embedding: ActionEmbedding) -> None:
         check_embedding(embedding, self._spec.action, self._spec.robot.joint_names)
 
-    def _pull(self, start_ns, resting, by_step):
-        pulled = self.source.pull(start_ns, resting, by_step)
+    def _pull(self, source: EmbeddingSource, start_ns: int, resting: np.ndarray,
+              by_step: bool) -> Taken:
+        pulled = source.pull(start_ns, resting, by_step)
         if pulled is not None:
             self._check(pulled)
         return Taken(pulled, 0, self.latch.take(self._clock.now_ns()).since_ns)
 
-    def _wait_for_valid_embedding(self, start_ns, timeout_s):
+    def _wait_for_valid_embedding(self, start_ns: int, timeout_s: float) -> None:
         """
         Let an encoder in another process catch up with sim time.
 

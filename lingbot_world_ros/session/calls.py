@@ -6,7 +6,7 @@ What an engine is called for, and what comes of a call that failed, is not known
 """
 from collections import deque
 import threading
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Deque, Optional
 
 from lingbot_world_ros.session.clock import WallClock
 
@@ -36,7 +36,7 @@ class _Runner:
 
     def __init__(self, wake: threading.Condition):
         self._wake = wake
-        self._calls = deque()
+        self._calls: Deque[Call] = deque()
         self._current: Optional[Call] = None
         self._is_over = False
         self._thread: Optional[threading.Thread] = None
@@ -134,6 +134,7 @@ class Calls:
 
     def begin(self, call: Call) -> None:
         """Do something when those before it are done, and wait for nothing; in a thread only."""
+        assert self._runner is not None
         self._runner.submit(call)
 
     def later(self, do: Callable[[], Any]) -> None:

@@ -39,7 +39,7 @@ class WallClock:
         """Return steady wall time, nanoseconds."""
         return time.monotonic_ns()
 
-    def wait(self, condition, until_ns: Optional[int]) -> None:
+    def wait(self, condition: threading.Condition, until_ns: Optional[int]) -> None:
         """
         Sleep until notified or until a moment, whichever is first.
 
@@ -108,7 +108,7 @@ class ClockTicker:
         self._tick_ns, self._tell, self._clock = tick_ns, tell, clock or WallClock()
         self._wake = threading.Condition()
         self._sweep: Optional[Sweep] = None
-        self._told_ns = 0
+        self._told_ns = self._end_ns = 0  # newest tick, and the sweep's last
         self._closing = False
         self._thread: Optional[threading.Thread] = None
 
@@ -151,18 +151,18 @@ class ClockTicker:
         if self._thread is not None:
             self._thread.join()
 
-    def _say(self, stamp_ns):
+    def _say(self, stamp_ns: int) -> None:
         self._sweep = None
         self._told_ns = stamp_ns
         self._tell(stamp_ns)
 
-    def _run(self):
+    def _run(self) -> None:
         with self._wake:
             while not self._closing:
-                due_ns = self._sweep.next_due_ns if self._sweep else None
-                if due_ns is None or due_ns > self._clock.now_ns():
-                    self._clock.wait(self._wake, due_ns)
+                sweep = self._sweep
+                stamp_ns = sweep.take(self._clock.now_ns()) if sweep else None
+                if stamp_ns is None:
+                    self._clock.wait(self._wake, sweep.next_due_ns if sweep else None)
                     continue
-                stamp_ns = self._sweep.take(self._clock.now_ns())
                 self._told_ns = stamp_ns
                 self._tell(stamp_ns)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What of a world can be moved, and where it is. No ROS."""
 from dataclasses import dataclass, replace
-from typing import Dict, Sequence, Tuple
+from typing import Dict, Optional, Sequence, Tuple
 
 from lingbot_world_ros.engines.interface import Observation
 from lingbot_world_ros.geometry import se2
@@ -40,7 +40,8 @@ def entities_of(observation: Observation, robot: str,
     return {entity.name: entity for entity in entities}
 
 
-def with_robot_at(observation: Observation, pose=None, twist=None) -> Observation:
+def with_robot_at(observation: Observation, pose: Optional[np.ndarray] = None,
+                  twist: Optional[np.ndarray] = None) -> Observation:
     """
     Put the robot elsewhere.
 
@@ -56,7 +57,8 @@ def with_robot_at(observation: Observation, pose=None, twist=None) -> Observatio
     return replace(observation, **changed)
 
 
-def with_object_at(observation: Observation, index: int, pose) -> Observation:
+def with_object_at(observation: Observation, index: int,
+                   pose: Optional[np.ndarray]) -> Observation:
     """
     Put an object elsewhere.
 

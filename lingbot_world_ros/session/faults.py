@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What can go wrong with an engine, by name, and how an exception is told apart. No ROS."""
+from lingbot_world_ros.engines.interface import Observation
 from lingbot_world_ros.errors import EngineDiverged, EngineHung, EngineLost
 from lingbot_world_ros.session.states import Fault
 import numpy as np
@@ -14,7 +15,7 @@ def fault_of(error: BaseException) -> Fault:
     return Fault.FAILED
 
 
-def check_finite(observation) -> None:
+def check_finite(observation: Observation) -> None:
     """
     Refuse what no consumer should ever see.
 

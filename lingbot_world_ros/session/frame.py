@@ -2,7 +2,7 @@
 """One frame of a running world, cut out of an observation, and the digest of all. No ROS."""
 from dataclasses import dataclass
 import hashlib
-from typing import Optional
+from typing import Any, Dict, Optional
 
 from lingbot_world_ros.engines.interface import Observation
 import numpy as np
@@ -43,8 +43,9 @@ def moment(observation: Observation, t: int = -1) -> Observation:
     :return: the same with t = 1; views, nothing is copied
     """
     index = t % observation.base_pose.shape[1]
-    return Observation(**{name: None if value is None else value[:, index:index + 1]
-                          for name, value in vars(observation).items() if name != 'extra'})
+    cut: Dict[str, Any] = {name: None if value is None else value[:, index:index + 1]
+                           for name, value in vars(observation).items() if name != 'extra'}
+    return Observation(**cut)
 
 
 def frame_of(observation: Observation, t: int, index: int, stamp_ns: int,
@@ -59,7 +60,7 @@ def frame_of(observation: Observation, t: int, index: int, stamp_ns: int,
     :param start_pose: (3,) where odometry counts from, scene frame
     :return: the frame; views, nothing is copied
     """
-    def at(values, otherwise=None):
+    def at(values: Optional[np.ndarray], otherwise: Any = None) -> Any:
         return otherwise if values is None else values[0, t]
 
     estimated = observation.uncertainty is not None
@@ -86,5 +87,5 @@ def frame_digest(before: str, frame: Frame) -> str:
     state = hashlib.blake2b(before.encode(), digest_size=8)
     for values in (frame.rgb, frame.base_pose, frame.joint_position):
         if values is not None:
-            state.update(np.ascontiguousarray(values))
+            state.update(np.ascontiguousarray(values).data)
     return state.hexdigest()

@@ -48,7 +48,8 @@ class Interventions:
         return entities_of(seen, self._get_spec().entity_name,
                            self._engine.world.object_names(definition.scene))
 
-    def move(self, entity: str, pose, twist) -> None:
+    def move(self, entity: str, pose: Optional[np.ndarray],
+             twist: Optional[np.ndarray]) -> None:
         """
         Put something elsewhere; the origin of odometry moves along.
 
@@ -62,11 +63,13 @@ class Interventions:
         if entity not in entities:
             raise Refused(Reason.UNKNOWN, str(unknown_name('entity', entity, entities)))
         self._player.settle()
-        last = moment(self._player.observation)
+        last = moment(self._player.seen)
         if entity == self._get_spec().entity_name:
             wanted = with_robot_at(last, pose, twist)
         else:
-            objects = self._engine.world.object_names(self._get_definition().scene)
+            definition = self._get_definition()
+            assert definition is not None  # there are entities
+            objects = self._engine.world.object_names(definition.scene)
             wanted = with_object_at(last, objects.index(entity), pose)
         before = last.base_pose[0, 0].copy()
         now = self._player.observation = self._engine.observe(wanted)
@@ -83,7 +86,7 @@ class Interventions:
         """
         check_request(Request.ANCHOR_IMAGE, self._teller.status)
         self._player.settle()
-        wanted = replace(moment(self._player.observation), rgb=rgb[None, None])
+        wanted = replace(moment(self._player.seen), rgb=rgb[None, None])
         try:
             self._player.observation = self._engine.anchor_image(wanted)
         except SpecError as error:
@@ -94,9 +97,9 @@ class Interventions:
         """Draw the newest frame, if it came without a picture and the engine can."""
         status = self._teller.status
         check_request(Request.LOOK, status)
-        seen = self._player.observation
+        seen = self._player.seen
         if seen.rgb is not None or not self._engine.world.spec.can.render:
             return
         self._player.observation = self._engine.look(seen)
-        self._teller.draw(frame_of(self._player.observation, -1, status.frame, status.stamp_ns,
+        self._teller.draw(frame_of(self._player.seen, -1, status.frame, status.stamp_ns,
                                    self._player.origin))

@@ -2,7 +2,7 @@
 """Where a step finds the newest embedding, and how long commands waited for their frame."""
 from collections import deque
 import threading
-from typing import NamedTuple, Optional, Protocol
+from typing import Deque, NamedTuple, Optional, Protocol, Tuple
 
 from lingbot_world_ros.actions.embedding import ActionEmbedding
 import numpy as np
@@ -57,7 +57,7 @@ class EmbeddingLatch:
         self._accepted = 0  # commands the encoder has counted so far
         self._pending = 0  # of these, not yet acted on
         self._waiting_since_ns: Optional[int] = None
-        self._latencies = deque(maxlen=max_samples)
+        self._latencies: Deque[Tuple[int, float]] = deque(maxlen=max_samples)
 
     def clear(self) -> None:
         """Forget the embedding and all samples."""

@@ -6,7 +6,7 @@ A step makes a chunk of frames, often of one. All times are steady wall time in 
 """
 from collections import deque
 from enum import Enum
-from typing import NamedTuple, Optional
+from typing import Deque, NamedTuple, Optional
 
 CATCH_UP_NS = 500_000_000  # a delay up to here is made good by faster frames
 NUM_SAMPLES = 5  # steps that tell how long the next one takes
@@ -37,8 +37,8 @@ class Expectation:
     The longest while there are only one or two.
     """
 
-    def __init__(self):
-        self._samples = deque(maxlen=NUM_SAMPLES)
+    def __init__(self) -> None:
+        self._samples: Deque[int] = deque(maxlen=NUM_SAMPLES)
 
     def add(self, duration_ns: int) -> None:
         """Take note of one more time."""
@@ -129,6 +129,7 @@ class ChunkPacer:
 
         :param index: of the frame in its chunk, from 0
         """
+        assert self._asked_ns is not None  # a chunk is shown
         return self._asked_ns + index * self._period_ns
 
     def turn(self, num_left: int, *, is_begun: bool = False, is_made: bool = False,
@@ -152,7 +153,7 @@ class ChunkPacer:
             turns.append(Turn(Due.STEP, self._begin_ns()))
         elif not is_ahead and not num_left:
             turns.append(Turn(Due.STEP, 0 if is_called else self._next_ns))
-        return min(turns, key=lambda turn: turn.due_ns, default=Turn(Due.NOTHING, None))
+        return min(turns, key=lambda turn: turn.due_ns or 0, default=Turn(Due.NOTHING, None))
 
     def _due_ns(self, num_left: int, is_made: bool) -> int:
         """Return when the next frame leaves; also the first one of the next step."""

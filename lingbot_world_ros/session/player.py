@@ -69,6 +69,12 @@ class Player:
         """Whether steps are made while the frames of the one before leave."""
         return self._engine.makes_ahead and self._get_spec().mode == Mode.REALTIME
 
+    @property
+    def seen(self) -> Observation:
+        """What was shown last; only while a world is loaded."""
+        assert self.observation is not None
+        return self.observation
+
     # While a world plays.
 
     def due_ns(self) -> Optional[int]:
@@ -85,13 +91,15 @@ class Player:
         if what == Due.STEP:
             self._make(by_step=False)
         elif what == Due.TAKE:
+            assert self._ahead is not None  # it was begun
             self._chunk = _Chunk(self._ahead, self._engine.take())
             self._pacer.made(self._chunk.made.duration_ns)
         now_ns = self._clock.now_ns()
         if what != Due.FRAME:
             self._pacer.show(now_ns, self._wall_ns(1), is_ahead=is_ahead)
         self._pacer.left(now_ns)
-        self._show_frame(self._pacer.asked_ns(self._chunk.num_shown))
+        assert self._chunk is not None  # whatever was due gives a frame
+        self._show_frame(self._chunk, self._pacer.asked_ns(self._chunk.num_shown))
 
     def pace_anew(self) -> None:
         """Begin to pace now, or with a step that is due a little later."""
@@ -117,6 +125,7 @@ class Player:
     def settle(self) -> None:
         """End the step in progress at once; the one ahead is taken back as soon as it is made."""
         if self._engine.drop():
+            assert self._ahead is not None  # it was begun
             self._reader.take_back(self._ahead)
         self.show_rest()
         self._pacer.start_over()
@@ -126,7 +135,7 @@ class Player:
     def show_rest(self) -> None:
         """Let the frames of the step in progress leave at once."""
         while self._chunk is not None:
-            self._show_frame(None)
+            self._show_frame(self._chunk, None)
 
     def drop(self) -> None:
         """Forget the step in progress, of which nothing more is shown, and the one ahead."""
@@ -148,7 +157,7 @@ class Player:
     def show_start(self) -> None:
         """Let the first frame of a world leave; it has a period of its own."""
         self._pacer.wait_until(self._clock.now_ns() + self._wall_ns(1))
-        self._hand_out(self.observation, 0)
+        self._hand_out(self.seen, 0)
         if self._get_spec().mode == Mode.LOCKSTEP:
             self._wait_for_commands()
 
@@ -158,7 +167,7 @@ class Player:
         self._reader.clear()
         self._teller.time_begins()
         stamp_ns = self._sim.tick()
-        self._teller.show(frame_of(self.observation, -1, self._teller.status.frame, stamp_ns,
+        self._teller.show(frame_of(self.seen, -1, self._teller.status.frame, stamp_ns,
                                    self.origin))
         self._ticker.jump(stamp_ns)
         self._teller.note(stamp_ns=stamp_ns)
@@ -213,17 +222,17 @@ class Player:
         chunk, spec = self._chunk, self._get_spec()
         num_left = 0 if chunk is None else chunk.num_left
         return self._reader.read(
-            self.observation if chunk is None else chunk.made.observation,
+            self.seen if chunk is None else chunk.made.observation,
             self._sim.now_ns + num_left * self._sim.period_ns, timeout_s=spec.action_timeout_s,
             by_step=by_step, by_wall=spec.mode == Mode.REALTIME and not by_step)
 
-    def _show_frame(self, planned_ns: Optional[int]) -> None:
+    def _show_frame(self, chunk: _Chunk, planned_ns: Optional[int]) -> None:
         """
         Let the next frame of the chunk leave; the status of the step follows the last one.
 
+        :param chunk: whose frames leave
         :param planned_ns: when it should; None: at once
         """
-        chunk = self._chunk
         made, latched, is_first = chunk.made, chunk.latched, chunk.num_shown == 0
         if is_first:
             self._teller.step_begins(latched, made.conditioning, made.note)
@@ -244,7 +253,8 @@ class Player:
         now_ns, period_ns = self._clock.now_ns(), self._wall_ns(1)
         is_paced = planned_ns is not None and period_ns > 0
         self._teller.count(
-            frame, now_ns, is_late=is_paced and now_ns > planned_ns + period_ns,
+            frame, now_ns,
+            is_late=planned_ns is not None and 0 < period_ns < now_ns - planned_ns,
             latency_s=None if answers is None else self._reader.answered(answers, now_ns))
         self._ticker.follow(frame.stamp_ns,
                             max(period_ns, self._teller.gap_ns) if is_paced else 0)

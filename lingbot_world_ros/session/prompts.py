@@ -2,7 +2,7 @@
 """Prompts on their way to the engine: the newest counts, and everybody gets an answer. No ROS."""
 from concurrent.futures import Future
 import threading
-from typing import Callable, Optional
+from typing import Callable, List, Optional
 
 from lingbot_world_ros.engines.interface import WorldModel
 from lingbot_world_ros.session.requests import check_request, Refused
@@ -17,7 +17,7 @@ class _Asked:
 
     def __init__(self, text: str):
         self.text = text
-        self.future = Future()
+        self.future: Future = Future()
         self._lock = threading.Lock()
 
     def answer(self, status: SessionStatus) -> None:
@@ -34,7 +34,7 @@ class _Asked:
         """Say that nobody is there any more."""
         self._settle(self.future.cancel)
 
-    def _settle(self, how):
+    def _settle(self, how: Callable[[], object]) -> None:
         with self._lock:
             if not self.future.done():
                 how()
@@ -59,7 +59,7 @@ class Prompts:
         """
         self._engine, self._teller, self._submit = engine, teller, submit
         self._lock = threading.Lock()
-        self._asked = []
+        self._asked: List[_Asked] = []
         self._waiting: Optional[_Asked] = None
 
     def ask(self, text: str) -> Future:
@@ -90,6 +90,7 @@ class Prompts:
     def hand_over(self) -> None:
         """Let the engine take the prompt that waits, when it is free."""
         asked, self._waiting = self._waiting, None
+        assert asked is not None  # is_waiting said so
         self._engine.set_prompt_later(asked.text, lambda error: self._submit(
             lambda: self._taken(asked, error)))
 
@@ -113,11 +114,12 @@ class Prompts:
             self._submit_take(asked)
 
     def _submit_take(self, asked: _Asked) -> None:
-        def look(job):
+        def look(job: Future) -> None:
             if job.cancelled():
-                asked.cancel()
-            elif job.exception() is not None:
-                asked.refuse(job.exception())
+                return asked.cancel()
+            error = job.exception()
+            if error is not None:
+                asked.refuse(error)
         self._submit(lambda: self._take(asked)).add_done_callback(look)
 
     def _take(self, asked: _Asked) -> None:

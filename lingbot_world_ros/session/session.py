@@ -9,7 +9,7 @@ read at the last moment before a step, never queued. Sim time is counted in prod
 from concurrent.futures import Future
 from dataclasses import replace
 import threading
-from typing import Callable, Optional, Sequence
+from typing import Any, Callable, Optional, Sequence
 
 from lingbot_world_ros.actions.embedding import ActionEmbedding
 from lingbot_world_ros.engines.interface import WorldModel
@@ -18,6 +18,7 @@ from lingbot_world_ros.session.action_reader import ActionReader
 from lingbot_world_ros.session.clock import ClockTicker, SimClock, WallClock
 from lingbot_world_ros.session.interventions import Interventions
 from lingbot_world_ros.session.latch import EmbeddingSource
+from lingbot_world_ros.session.log import Log
 from lingbot_world_ros.session.observer import SessionObserver
 from lingbot_world_ros.session.player import Player
 from lingbot_world_ros.session.prompts import Prompts
@@ -46,7 +47,8 @@ class Session:
     """
 
     def __init__(self, world: WorldModel, spec: SessionSpec, *,
-                 observers: Sequence[SessionObserver], log, clock: Optional[WallClock] = None,
+                 observers: Sequence[SessionObserver], log: Log,
+                 clock: Optional[WallClock] = None,
                  make_world: Optional[Callable[[], WorldModel]] = None,
                  is_watched: Callable[[], bool] = lambda: True):
         """
@@ -55,7 +57,7 @@ class Session:
         :param world: the engine, not yet reset
         :param spec: how to run it
         :param observers: told about frames and status
-        :param log: object with ``info``, ``warning``, ``error`` (a ROS or a Python logger)
+        :param log: a ROS or a Python logger
         :param clock: steady wall clock; tests hand in their own
         :param make_world: makes another engine should this one hang; without it nothing recovers
             from that
@@ -77,11 +79,12 @@ class Session:
         tick_ns = round(1e9 / spec.clock_rate_hz) if spec.clock_rate_hz else 0
         self._ticker = ClockTicker(tick_ns, self._teller.tick, self._clock)
         self._prompts = Prompts(self._engine, self._teller, self._submit)
-        timed = {'get_spec': lambda: self.spec, 'sim': self._sim, 'ticker': self._ticker}
         self._player = Player(self._engine, self._reader, self._prompts, self._teller,
-                              clock=self._clock, **timed)
+                              get_spec=lambda: self.spec, sim=self._sim, ticker=self._ticker,
+                              clock=self._clock)
         self._transitions = Transitions(self._engine, self._player, self._prompts, self._teller,
-                                        log=log, **timed)
+                                        get_spec=lambda: self.spec, sim=self._sim,
+                                        ticker=self._ticker, log=log)
         self._interventions = Interventions(
             self._engine, self._player, self._teller, get_spec=lambda: self.spec,
             get_definition=lambda: self._transitions.definition)
@@ -206,7 +209,7 @@ class Session:
         mode = replace(self.spec, mode=mode).mode  # checks it
         return self._submit(lambda: self._transitions.set_mode(mode, self.change_spec))
 
-    def change_spec(self, **values) -> None:
+    def change_spec(self, **values: Any) -> None:
         """
         Run the world with other values from now on; ``set_mode`` is for the mode.
 
@@ -233,7 +236,7 @@ class Session:
         """
         if num_steps < 1:
             raise SpecError(f'num_steps={num_steps} must be at least 1.')
-        steps = Future()
+        steps: Future = Future()
         with self._wake:
             if self._steps is not None and not self._steps.done():
                 return _refused(Reason.NOT_PAUSED, 'The world is making the steps of another '
@@ -244,7 +247,8 @@ class Session:
             num_steps, on_step, is_over=lambda: self._worker.is_wanted or should_stop(),
             is_left_behind=lambda: not self._worker.is_this_thread), steps)
 
-    def move(self, entity: str, pose=None, twist=None) -> Future:
+    def move(self, entity: str, pose: Optional[np.ndarray] = None,
+             twist: Optional[np.ndarray] = None) -> Future:
         """
         Put something elsewhere. Odometry does not notice: its origin moves along.
 
@@ -355,6 +359,6 @@ class Session:
 
 
 def _refused(reason: Reason, text: str) -> Future:
-    future = Future()
+    future: Future = Future()
     future.set_exception(Refused(reason, text))
     return future

@@ -29,7 +29,7 @@ class SessionSpec:
     step_timeout_s: float = 10.0
     entity_name: str = 'robot'
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Refuse values no session can run with."""
         for name, known in (('mode', Mode), ('initial_state', INITIAL_STATES),
                             ('reset_time_policy', TimePolicy)):

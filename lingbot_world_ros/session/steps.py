@@ -103,11 +103,12 @@ class Steps:
 
     def restore(self) -> bool:
         """Go back to the newest good state; False if no snapshot leads there."""
-        world = self._get_world()
+        world, good = self._get_world(), self.good
         if not world.spec.cheap_snapshots:
             return False
-        self._calls.watched(lambda: world.restore(self.good.snapshot), LOADING_FACTOR)
-        self._is_unfinished = world.spec.can.finish_step and self.good.is_step
+        assert good is not None  # every step follows a reset
+        self._calls.watched(lambda: world.restore(good.snapshot), LOADING_FACTOR)
+        self._is_unfinished = world.spec.can.finish_step and good.is_step
         self._finish_error = None
         return True
 

@@ -9,7 +9,7 @@ are made while others look at the frames; all others in the thread of whoever wa
 """
 from dataclasses import dataclass, replace
 import threading
-from typing import Any, Callable, Optional, Tuple
+from typing import Any, Callable, cast, Dict, Optional, Tuple
 
 from lingbot_world_ros.engines.interface import Observation, Start, State, WorldModel
 from lingbot_world_ros.errors import EngineHung, SpecError
@@ -18,6 +18,7 @@ from lingbot_world_ros.session.clock import WallClock
 from lingbot_world_ros.session.conditioning import Conditioning
 from lingbot_world_ros.session.faults import check_finite
 from lingbot_world_ros.session.frame import moment
+from lingbot_world_ros.session.log import Log
 from lingbot_world_ros.session.requests import Refused
 from lingbot_world_ros.session.states import Reason
 from lingbot_world_ros.session.steps import LOADING_FACTOR, Steps
@@ -47,8 +48,8 @@ class Supervisor:
     ``reset``, ``observe``, ``step`` and the like wait for their answer; ``begin_step`` does not.
     """
 
-    def __init__(self, world: WorldModel, *, wake: threading.Condition, clock: WallClock, log,
-                 timeout_s: Callable[[], float],
+    def __init__(self, world: WorldModel, *, wake: threading.Condition, clock: WallClock,
+                 log: Log, timeout_s: Callable[[], float],
                  make_world: Optional[Callable[[], WorldModel]] = None,
                  is_watched: Callable[[], bool] = lambda: True):
         """
@@ -57,7 +58,7 @@ class Supervisor:
         :param world: the engine
         :param wake: told when a call is done; guards what is shared between threads
         :param clock: steady wall clock
-        :param log: object with ``warning``
+        :param log: told of recoveries
         :param timeout_s: asked for how long a step may take
         :param make_world: makes another engine should this one hang
         :param is_watched: asked before each step whether it takes pictures
@@ -70,7 +71,7 @@ class Supervisor:
         self._steps = Steps(lambda: self.world, self._calls, clock)
         self.conditioning = Conditioning()  # in effect
         self.gone_by: Optional[Exception] = None  # why the engine was left behind
-        self._begun: Tuple = ()  # what the last reset was called with
+        self._begun: Tuple[Any, ...] = ()  # what the last reset was called with
         self._ahead: Optional[Call] = None
         self._is_touched = False  # the reset under way, if it failed, changed something
 
@@ -164,11 +165,12 @@ class Supervisor:
 
     def go_back(self, kept: Any) -> bool:
         """Go back after a reset that failed; False if that is not possible."""
-        self._steps.good, self._begun, self.conditioning = kept
+        good, self._begun, self.conditioning = kept
+        self._steps.good = good
         if self.is_gone:
             return False
         if self.world.spec.cheap_snapshots:
-            self._calls.wait_for(lambda: self.world.restore(self._steps.good.snapshot))
+            self._calls.wait_for(lambda: self.world.restore(good.snapshot))
             return True
         return not self._is_touched
 
@@ -189,6 +191,7 @@ class Supervisor:
     def take(self) -> Made:
         """Return the step that was made ahead; from now on it cannot be dropped."""
         call, self._ahead = self._ahead, None
+        assert call is not None  # has_made said so
         return call.value()
 
     def drop(self) -> bool:
@@ -204,14 +207,14 @@ class Supervisor:
         """Do what only the next step needs, before the next call; the step's frames are out."""
         self._calls.later(self._steps.finish)
 
-    def set_prompt_later(self, text: str, then: Callable[[Optional[Exception]], None]) -> None:
+    def set_prompt_later(self, text: str, then: Callable[[Optional[Exception]], object]) -> None:
         """
         Use another prompt from the next step that begins on.
 
         :param text: the prompt
         :param then: called by the engine's thread with what went wrong, None if nothing did
         """
-        def do():
+        def do() -> None:
             try:
                 self._set_prompt(text)
             except Exception as error:  # it belongs to whoever asked
@@ -240,7 +243,7 @@ class Supervisor:
 
     def give_up(self, error: Exception) -> None:
         """Leave a hanging engine behind, and the thread that called it."""
-        self.world, self.gone_by = _Gone(self.world), error
+        self.world, self.gone_by = cast(WorldModel, _Gone(self.world)), error
         self._calls.leave_behind(error)
 
     # What follows runs in the thread in which the engine is called.
@@ -251,8 +254,9 @@ class Supervisor:
                 raise Refused(Reason.ENGINE, 'The engine hung and cannot be made again; restart.')
             self.world, self.gone_by = self._make_world(), None
         spec = self.world.spec
-        more = {'start': Start(definition.prompt, definition.images, definition.camera)
-                } if spec.takes_text or spec.takes_images else {}
+        more: Dict[str, Any] = {}
+        if spec.takes_text or spec.takes_images:
+            more['start'] = Start(definition.prompt, definition.images, definition.camera)
         try:
             observation = self._calls.watched(
                 lambda: self.world.reset(definition.scene, seed, **more), LOADING_FACTOR)
@@ -351,12 +355,13 @@ class Supervisor:
 
     def _restart(self) -> None:
         """Start a world over whose process is gone, as near as can be to where it was."""
-        args, more = self._begun
+        (args, more), good = self._begun, self._steps.good
+        assert good is not None  # every step follows a reset
         self.world.reset(*args, **more)
         start = more.get('start', Start())
         if self.conditioning.prompt != start.prompt:
             self.world.set_prompt(self.conditioning.prompt)
-        last = moment(self._steps.good.observation)
+        last = moment(good.observation)
         if self.world.spec.takes_images:
             self._count_image()
         else:
@@ -365,7 +370,7 @@ class Supervisor:
 
 
 class _Gone:
-    """Stands where an engine was that hangs; only its description is left."""
+    """Stands where an engine was that hangs; only its description is left, nothing calls it."""
 
     def __init__(self, world: WorldModel):
         can = replace(world.spec.can, prepare_prompt=False)

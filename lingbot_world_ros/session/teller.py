@@ -2,7 +2,7 @@
 """The status of a session and all that is told of it: frames, rates, digests, messages."""
 from collections import deque
 from dataclasses import replace
-from typing import Callable, Optional, Sequence, Tuple
+from typing import Any, Callable, Deque, Optional, Sequence, Tuple
 
 from lingbot_world_ros.session.action_reader import Latched
 from lingbot_world_ros.session.conditioning import Conditioning
@@ -21,8 +21,8 @@ class FrameMeter:
 
     WINDOW_NS = 1_000_000_000
 
-    def __init__(self):
-        self._times_ns = deque()
+    def __init__(self) -> None:
+        self._times_ns: Deque[int] = deque()
 
     def clear(self) -> None:
         """Start again."""
@@ -80,18 +80,18 @@ class Teller:
 
     # The status.
 
-    def tell(self, **changes) -> None:
+    def tell(self, **changes: Any) -> None:
         """Change the status, and tell it."""
         self.note(rejected_embeddings=self._num_rejected(), **changes)
         for observer in self._observers:
             observer.on_status(self._status)
 
-    def note(self, **changes) -> None:
+    def note(self, **changes: Any) -> None:
         """Change the status; observers hear of it with what is told next."""
         # As replace() does, at half its cost: there are three for every frame.
         self._status = SessionStatus(**{**vars(self._status), **changes})
 
-    def stand_still(self, state: State, **changes) -> None:
+    def stand_still(self, state: State, **changes: Any) -> None:
         """Tell that no frames come any more."""
         self.tell(state=state, frame_rate_hz=0.0, real_time_factor=0.0, **changes)
 
@@ -182,7 +182,7 @@ class Teller:
         self.tell(step=step, step_duration_s=duration_s, actions=latched.actions[0],
                   anchor=anchor, message=message)
 
-    def _say(self, message: str, num_steps: int, **changes) -> None:
+    def _say(self, message: str, num_steps: int, **changes: Any) -> None:
         """Let the status carry a message until that many more steps have been made."""
         self._message_until_step = self._status.step + num_steps
         self.note(message=message, **changes)

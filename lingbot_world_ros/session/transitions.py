@@ -3,9 +3,11 @@
 import traceback
 from typing import Callable, Optional
 
+from lingbot_world_ros.engines.interface import Observation
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.session.clock import ClockTicker, SimClock
 from lingbot_world_ros.session.faults import fault_of
+from lingbot_world_ros.session.log import Log
 from lingbot_world_ros.session.player import Player
 from lingbot_world_ros.session.prompts import Prompts
 from lingbot_world_ros.session.requests import check_request, Refused
@@ -25,7 +27,8 @@ class Transitions:
     """
 
     def __init__(self, engine: Supervisor, player: Player, prompts: Prompts, teller: Teller, *,
-                 get_spec: Callable[[], SessionSpec], sim: SimClock, ticker: ClockTicker, log):
+                 get_spec: Callable[[], SessionSpec], sim: SimClock, ticker: ClockTicker,
+                 log: Log):
         """
         Prepare.
 
@@ -36,7 +39,7 @@ class Transitions:
         :param get_spec: asked how the session runs
         :param sim: counts frames
         :param ticker: tells sim time between them
-        :param log: object with ``error``
+        :param log: told of failures
         """
         self._engine, self._player, self._prompts = engine, player, prompts
         self._teller, self._get_spec, self._log = teller, get_spec, log
@@ -165,7 +168,7 @@ class Transitions:
 
     def do_due(self) -> None:
         """Play, or find out that there is no engine any more."""
-        if self._engine.is_gone:
+        if self._engine.gone_by is not None:
             self._player.show_rest()
             raise self._engine.gone_by
         self._player.do_due()
@@ -205,13 +208,14 @@ class Transitions:
         check_request(request, self._teller.status)
 
     def _start_over(self, seed: Optional[int], may_time_restart: bool) -> None:
+        assert self.definition is not None  # a world is loaded, or the request was refused
         next_seed, self.next_seed = self.next_seed, None
         if seed is None:
             seed = self._teller.status.seed if next_seed is None else next_seed
         self._begin(self.definition, seed, self._engine.reset(self.definition, seed),
                     may_time_restart)
 
-    def _begin(self, definition: WorldDefinition, seed: int, observation,
+    def _begin(self, definition: WorldDefinition, seed: int, observation: Observation,
                may_time_restart: bool) -> None:
         """Everything starts over from a first observation, which is shown."""
         spec = self._get_spec()

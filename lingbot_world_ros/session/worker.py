@@ -3,7 +3,7 @@
 from collections import deque
 from concurrent.futures import Future
 import threading
-from typing import Callable, Optional, Protocol
+from typing import Callable, Deque, Optional, Protocol, Tuple
 
 from lingbot_world_ros.session.calls import Abandoned
 from lingbot_world_ros.session.clock import WallClock
@@ -54,7 +54,7 @@ class Worker:
         :param clock: steady wall clock
         """
         self._agenda, self._wake, self._clock = agenda, wake, clock
-        self._requests = deque()  # of (future, action)
+        self._requests: Deque[Tuple[Future, Callable[[], None]]] = deque()
         self._answer: Optional[Future] = None  # to what the thread is at
         self._is_closing = False
         self._thread: Optional[threading.Thread] = None

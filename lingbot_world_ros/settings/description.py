@@ -9,10 +9,10 @@ has them: tf2 takes that as long as both name the same parent, which is checked 
 from typing import Dict, Optional
 from xml.etree import ElementTree
 
+from lingbot_world_ros.engines.registry import engine_entry
 from lingbot_world_ros.errors import quoted, shown, SpecError
 from lingbot_world_ros.robots.load import load_robot
 from lingbot_world_ros.robots.urdf import read_description
-from lingbot_world_ros.settings.parameters import LINGBOT_ENGINE
 
 
 def description_of(values: dict) -> str:
@@ -21,11 +21,12 @@ def description_of(values: dict) -> str:
 
     :param values: all parameters by name
     :return: URDF as XML, '' where neither the user nor the engine has one
-    :raises SpecError: the file cannot be read
+    :raises SpecError: the file cannot be read, or there is no such engine
     """
     if values['robot_description']:
         return read_description(values['robot_description'])
-    return '' if values['engine'] == LINGBOT_ENGINE else load_robot().description
+    robot = engine_entry(values['engine']).robot
+    return load_robot(robot).description if robot else ''
 
 
 def link_publisher_parameters(values: dict) -> dict:

@@ -13,9 +13,9 @@ import re
 import tempfile
 from typing import Any, Dict, List, Union
 
+from lingbot_world_ros.engines.registry import engine_entry
 from lingbot_world_ros.errors import quoted, shown, SpecError, unknown_name
 from lingbot_world_ros.paths import share_path
-from lingbot_world_ros.settings.parameters import LINGBOT_ENGINE
 from lingbot_world_ros.settings.profiles import DEFAULT_PROFILE, load_profile
 import yaml
 
@@ -99,12 +99,12 @@ def absent_topics(values: dict) -> list:
 
     :param values: all parameters by name
     :return: as ``topics.*`` calls them
+    :raises SpecError: unknown engine
     """
-    is_lingbot = values['engine'] == LINGBOT_ENGINE  # it predicts no depth, and knows no robot
-    absent = ['depth', 'depth_camera_info'] if is_lingbot else []
-    absent += ['scan'] if is_lingbot or not values['publish_scan'] else []
-    return absent + (['robot_description'] if is_lingbot and not values['robot_description']
-                     else [])
+    engine = engine_entry(values['engine'])
+    absent = [] if engine.has_depth else ['depth', 'depth_camera_info']
+    absent += [] if engine.has_depth and values['publish_scan'] else ['scan']
+    return absent + ([] if engine.robot or values['robot_description'] else ['robot_description'])
 
 
 def _hide_in_rviz(layout: Dict[str, Any], absent: List[str]) -> None:

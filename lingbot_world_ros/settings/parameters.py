@@ -2,59 +2,21 @@
 """
 Parameters of the nodes: name, type, range and meaning here, defaults in ``config/default.yaml``.
 
-Read without ROS; nodes declare what stands here, profiles may set nothing else.
+Read without ROS; nodes declare what stands here and in the table of the engine that runs, profiles
+may set nothing else.
 """
-from dataclasses import dataclass
-from typing import Any, Optional, Tuple
+from typing import Any, Callable, Dict, Mapping, Optional, Tuple
 
-from lingbot_world_ros.errors import quoted, SpecError
+from lingbot_world_ros.engines.registry import CAMERA_SCALE, engine_entry, engines, SHIPPED
+from lingbot_world_ros.errors import quoted, SpecError, unknown_name
+from lingbot_world_ros.parameter import Param
 from lingbot_world_ros.session.spec import INITIAL_STATES
 from lingbot_world_ros.session.states import Mode, State, texts, TimePolicy
 
-KINDS = {bool: 'true or false', int: 'a whole number', float: 'a number', str: 'text'}
-LINGBOT_ENGINE, PREFIX = 'lingbot_world', 'lingbot.'
-
-
-@dataclass(frozen=True)
-class Param:
-    """One parameter; ``choices`` is empty for free text; ``dynamic``: settable while running."""
-
-    name: str
-    kind: type
-    description: str
-    low: Optional[float] = None
-    high: Optional[float] = None
-    choices: Tuple[str, ...] = ()
-    dynamic: bool = False
-
-    def check(self, value: Any, source: str) -> Any:
-        """
-        Check a value and bring it to the declared type.
-
-        :param value: as read from YAML or the command line
-        :param source: file or command line, for the message
-        :return: the value, a whole number turned into a float or text where one is wanted
-        :raises SpecError: wrong type, outside the range or not a choice
-        """
-        if self.kind is float and type(value) is int:
-            value = float(value)
-        if self.kind is str and type(value) is int:  # what YAML makes of prompt:=1984
-            value = str(value)
-        if type(value) is not self.kind:
-            raise SpecError(f'{source}: {self.name}={_told(value)} is not '
-                            f'{KINDS[self.kind]}.')
-        if self.low is not None and not self.low <= value <= self.high:
-            raise SpecError(f'{source}: {self.name}={value!r} is outside {self.low} to '
-                            f'{self.high}.')
-        if self.choices and value not in self.choices:
-            raise SpecError(f'{source}: {self.name}={_told(value)} is not one of '
-                            f'{", ".join(self.choices)}.')
-        return value
-
-
-WORLD_MODEL = (
-    Param('engine', str, 'World model to run: room (learned, CPU), reference (MuJoCo) or '
-          'lingbot_world (GPU).'),
+WORLD_MODEL: Tuple[Param, ...] = (
+    Param('engine', str, 'World model to run: '
+          + ''.join(f'{entry.name} ({entry.summary}), ' for entry in SHIPPED.values())
+          + 'or one that another package registers.'),
     Param('isolate_engine', bool, 'Run the engine in a process of its own, which is started again '
           'when it hangs, is killed or runs out of memory.'),
     Param('autostart', bool, 'Configure and activate by itself; false waits for lifecycle calls.'),
@@ -118,7 +80,7 @@ WORLD_MODEL = (
     Param('image_queue_depth', int, 'Images kept for a slow subscriber.', 1, 100),
 )
 
-ACTION_ENCODER = (
+ACTION_ENCODER: Tuple[Param, ...] = (
     Param('cmd_vel_type', str, 'Message type of cmd_vel: auto goes by ROS_DISTRO.',
           choices=('auto', 'twist', 'twist_stamped')),
     Param('arm_commands_interface', str, 'What the values on arm_controller/commands are.',
@@ -142,42 +104,6 @@ ACTION_ENCODER = (
           'over four frames lingbot.metres_per_world_unit long.', 0.0, 1e6),
 )
 
-# What engine lingbot_world is made with; it checks what is said here in words only.
-LINGBOT = tuple(Param(f'{PREFIX}{name}', *rest) for name, *rest in (
-    ('checkpoint', str, 'Folder or file of the network.'),
-    ('vae', str, 'File of the video autoencoder; empty is looked for beside the checkpoint.'),
-    ('text_encoder', str, 'File or folder of the text encoder (UMT5-XXL); empty is looked for '
-     'beside the checkpoint.'),
-    ('tokenizer', str, 'Folder of its tokenizer; empty is looked for beside the checkpoint.'),
-    ('tiny_decoder', str, 'TAEHV file that decodes in place of the autoencoder, faster and '
-     'softer; empty is none.'),
-    ('device', str, 'Where the network runs, for example cuda:1 or cpu; auto needs a GPU.'),
-    ('t5_device', str, 'Where the text encoder runs, once per prompt: cpu or cuda.'),
-    ('precision', str, 'Of the weights: bf16, fp8 or nf4 (smaller), fp32.', None, None,
-     ('fp32', 'bf16', 'fp8', 'nf4')),
-    ('height_px', int, 'Height of the predicted image, a multiple of 16.', 64, 4096),
-    ('width_px', int, 'Width of the predicted image, a multiple of 16.', 64, 4096),
-    ('field_of_view_deg', float, 'Horizontal field of view of the predicted image.', 1.0, 170.0),
-    ('chunk_latents', int, 'Latent frames (of four frames each) per step; 0 is what the '
-     'checkpoint was made for.', 0, 64),
-    ('window_latents', int, 'Latent frames seen at a time, sink and current chunk included; 0 is '
-     'what the checkpoint was made for.', 0, 1024),
-    ('sink_latents', int, 'First latent frames that are never forgotten; -1 is what the '
-     'checkpoint was made for.', -1, 256),
-    ('cache_in_8_bits', bool, 'Halve the memory of what is seen of earlier frames.'),
-    ('step_indices', str, 'Denoising steps as indices of 1000, for example 0,179,358,679; empty '
-     'is what the checkpoint was made for.'),
-    ('shift', float, 'Shift of the noise levels; 0 is what the checkpoint was made for.',
-     0.0, 100.0),
-    ('attention', str, 'Attention kernels; auto takes the best that is installed.'),
-    ('compile', bool, 'Let PyTorch compile the network; the first step then takes a minute.'),
-    ('keep_films', bool, "Keep the camera's part of all blocks for a step: faster, takes memory."),
-    ('num_gpus', int, 'GPUs that share the work, from device on, each with the whole network; '
-     'divides its attention heads (40 or 12).', 1, 64),
-    ('decoder_device', str, 'Where images are encoded and decoded, for example cuda:1; empty is '
-     'device.'),
-    ('cache_dir', str, 'Folder for encoded prompts; empty is ~/.cache/lingbot_world_ros.')))
-
 TOPICS = tuple(
     Param(f'topics.{key}', str, f'Topic name: {meaning}.') for key, meaning in (
         ('image', 'predicted colour image'), ('camera_info', 'calibration of the image'),
@@ -199,11 +125,10 @@ SHARED = (
     Param('camera_link', str, 'Link of the URDF that carries the camera, for engines with a free '
           'camera; empty is the base.'),
     Param('camera_path', str, 'Path that the camera follows instead of cmd_vel, for engines with '
-          'a free camera: a folder with poses.npy, or keys:w-16,none-16; empty is cmd_vel.'),
-    Param(f'{PREFIX}metres_per_world_unit', float, 'Metres the camera moves in a quarter of a '
-          'second where LingBot-World shows its fastest motion.', 1e-6, 1e6))
-WORLD_MODEL += LINGBOT + SHARED
-ACTION_ENCODER += SHARED
+          'a free camera: a folder with poses.npy, or keys:w-16,none-16; empty is cmd_vel.'))
+ENGINES = tuple(row for entry in SHIPPED.values() for row in entry.table())
+WORLD_MODEL += SHARED  # and the table of the engine that runs
+ACTION_ENCODER += (*(row for row in ENGINES if row.name == CAMERA_SCALE), *SHARED)
 VIEW = (
     Param('view.host', str, "Address the operator's page listens on; another than this machine's "
           'own needs a token.'),
@@ -218,31 +143,52 @@ VIEW = (
     Param('view.angular_velocity_radps', float, 'The same for turning.', 0.0, 100.0),
     Param('view.joint_velocity', float, 'The same for joints, rad/s or m/s.', 0.0, 100.0),
     *(p for p in WORLD_MODEL if p.name == 'service_prefix'), *TOPICS)
-PARAMS = {p.name: p for p in WORLD_MODEL + ACTION_ENCODER + VIEW}
+PARAMS = {p.name: p for p in WORLD_MODEL + ENGINES + ACTION_ENCODER + VIEW}  # all that ship
 NODES = ('world_model', 'action_encoder', 'view')
 
 
-def engine_options(values: dict) -> dict:
+def all_parameters() -> Dict[str, Param]:
+    """Return all parameters by name, with those of engines from other packages."""
+    return {**{row.name: row for entry in engines().values() for row in entry.table()}, **PARAMS}
+
+
+def find_parameter(name: str, kind: str = 'parameter') -> Param:
+    """
+    Find a parameter by its name.
+
+    :param name: as profiles have it, for example ``'topics.image'``
+    :param kind: what it is called where it was given
+    :return: its row
+    :raises SpecError: there is none
+    """
+    if name in PARAMS:
+        return PARAMS[name]
+    known = all_parameters()
+    if name not in known:
+        raise unknown_name(kind, name, known)
+    return known[name]
+
+
+def engine_options(values: Mapping[str, Any],
+                   on_progress: Optional[Callable[[int, int], None]] = None) -> Dict[str, Any]:
     """
     Say what an engine is made with, beside its name.
 
-    :param values: all parameters of world_model, by name
+    :param values: parameters by name, with ``engine``; more than its own may be there
+    :param on_progress: for engines that load for long; called with what is done and the total
     :return: options for ``make_world``
-    :raises SpecError: something is set that the engine has no use for, or a file is missing
+    :raises SpecError: unknown engine, a file is missing, or something is set that says that
+        another engine was meant
     """
-    if values['engine'] != LINGBOT_ENGINE:
-        if values[f'{PREFIX}checkpoint']:
-            raise SpecError(f'{PREFIX}checkpoint is for engine {LINGBOT_ENGINE!r}, not for '
-                            f'{quoted(values["engine"])}; set engine, or take a profile like '
-                            'lingbot_world_fast.')
-        return {}
-    options = {name[len(PREFIX):]: value for name, value in values.items()
-               if name.startswith(PREFIX)}
-    if values['robot_description']:
+    entry = engine_entry(values['engine'])
+    for other in SHIPPED.values():
+        if other.key and other is not entry and values.get(other.key):
+            raise SpecError(f'{other.key} is for engine {other.name!r}, not for '
+                            f'{quoted(entry.name)}; set engine, or take a profile that does.')
+    options = entry.options(values)
+    if 'robot_description' in entry.takes and values.get('robot_description'):
         from lingbot_world_ros.robots.urdf import read_description
         options['robot_description'] = read_description(values['robot_description'])
+    if 'on_progress' in entry.takes and on_progress is not None:
+        options['on_progress'] = on_progress
     return options
-
-
-def _told(value: Any) -> str:
-    return quoted(value) if isinstance(value, str) else repr(value)[:120]

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, Iterable, Iterator, List, Optional, Tuple
 
 from lingbot_world_ros.errors import quoted, shown, SpecError, unknown_name
+from lingbot_world_ros.parameter import Param
 from lingbot_world_ros.paths import MAX_PATH, read_text, resolved, share_path
 from lingbot_world_ros.plain_yaml import load_plain_yaml, YamlError
-from lingbot_world_ros.settings.parameters import NODES, Param, PARAMS
+from lingbot_world_ros.settings.parameters import find_parameter, NODES
 
 DEFAULT_PROFILE = 'default'
 ROS_PARAMETERS = ('use_sim_time', 'start_type_description_service')  # every ROS node has these
@@ -49,9 +50,7 @@ def read_assignments(texts: Iterable[str]) -> dict:
         name, assigned, value = text.partition(':=')
         if not assigned:
             raise SpecError(f'--param {text!r} is not NAME:=VALUE.')
-        if name not in PARAMS:
-            raise unknown_name('parameter', name, PARAMS)
-        values[name] = read_value(PARAMS[name], value, 'command line')
+        values[name] = read_value(find_parameter(name), value, 'command line')
     return values
 
 
@@ -104,10 +103,8 @@ def load_profile(profile: str) -> dict:
     values, source = {}, shown(path)
     for section in _sections(path, source):
         for name, value in _flat(section):
-            if name not in PARAMS and not is_ros_parameter(name):
-                raise SpecError(f'{source}: {unknown_name("parameter", name, PARAMS)}')
-            if name in PARAMS:
-                values[name] = PARAMS[name].check(value, source)
+            if not is_ros_parameter(name):
+                values[name] = _parameter(name, source).check(value, source)
     return values
 
 
@@ -130,6 +127,13 @@ def _sections(path: Path, source: str) -> Iterator[dict]:
             raise SpecError(f'{source}: section {quoted(pattern)} holds no "ros__parameters:"; '
                             f'{shape}.')
         yield body['ros__parameters']
+
+
+def _parameter(name: str, source: str) -> Param:
+    try:
+        return find_parameter(name)
+    except SpecError as error:
+        raise SpecError(f'{source}: {error}') from error
 
 
 def _flat(section: dict, prefix: str = '') -> Iterator[Tuple[str, Any]]:

@@ -11,7 +11,9 @@ objects, and how variances and image gradients turn into an expected image error
 import argparse
 import json
 from pathlib import Path
+from typing import Any, Dict, List, Optional, Sequence
 
+from lingbot_world_ros.engines.interface import Observation
 from lingbot_world_ros.engines.reference.engine import ReferenceWorld
 from lingbot_world_ros.engines.room.engine import RoomWorld
 from lingbot_world_ros.evaluation.command_sequences import command_sequences
@@ -21,9 +23,10 @@ from scipy.optimize import least_squares
 
 CALIBRATION_SEED = 5_000_000
 FRAMES = (1, 2, 4, 8, 15, 30, 45, 60, 90, 120, 150, 200, 250, 300, 450, 600, 900)
+Row = Dict[str, Any]  # of one frame of one world
 
 
-def main(argv=None):
+def main(argv: Optional[Sequence[str]] = None) -> None:
     """Calibrate; see the module's text."""
     parser = argparse.ArgumentParser(description='Calibrate the exported room world.')
     parser.add_argument('--weights', type=Path, required=True)
@@ -40,15 +43,15 @@ def main(argv=None):
     print(json.dumps({k: about[k] for k in ('variance_scale', 'uncertainty')}, indent=2))
 
 
-def rollouts(weights, sequences, images):
+def rollouts(weights: Path, sequences: int, images: bool) -> List[Row]:
     """Return one row per frame of ``FRAMES``, scene and sequence: what was predicted and true."""
     imagined, truth = RoomWorld(sequences, weights), ReferenceWorld(sequences)
-    rows = []
+    rows: List[Row] = []
     for number, scene in enumerate(imagined.spec.scenes):
         seeds = CALIBRATION_SEED + 1000 * number + np.arange(sequences)
         commands = command_sequences(imagined.spec.robot, sequences, max(FRAMES), int(seeds[0]))
-        imagined.reset(scene, seeds, render=False)
-        truth.reset(scene, seeds, render=False)
+        imagined.reset(scene, seeds.tolist(), render=False)
+        truth.reset(scene, seeds.tolist(), render=False)
         for t in progress_bar(range(max(FRAMES)), desc=scene, mininterval=5):
             draw = images and t + 1 in FRAMES
             seen = imagined.step(commands[:, t:t + 1], render=draw)
@@ -58,7 +61,8 @@ def rollouts(weights, sequences, images):
     return rows
 
 
-def compare(scene, seen, real, variance, draw):
+def compare(scene: str, seen: Observation, real: Observation, variance: np.ndarray,
+            draw: bool) -> List[Row]:
     """One dict per world of the batch: squared errors, predicted variances, image terms."""
     rows = []
     for i in range(len(variance)):
@@ -66,20 +70,22 @@ def compare(scene, seen, real, variance, draw):
         joints = (seen.joint_position - real.joint_position)[i, 0]
         objects = (seen.object_pose - real.object_pose)[i, 0, :, :2]
         j = len(joints)
-        row = {'scene': scene,
-               'square': np.array([np.mean(pose[:2] ** 2), pose[2] ** 2, np.mean(joints ** 2),
-                                   np.mean(objects ** 2)]),
-               'variance': np.array([variance[i, 0], variance[i, 1], variance[i, 2:2 + j].mean(),
-                                     variance[i, 2 + j:].mean()])}
+        row: Row = {
+            'scene': scene,
+            'square': np.array([np.mean(pose[:2] ** 2), pose[2] ** 2, np.mean(joints ** 2),
+                                np.mean(objects ** 2)]),
+            'variance': np.array([variance[i, 0], variance[i, 1], variance[i, 2:2 + j].mean(),
+                                  variance[i, 2 + j:].mean()])}
         if draw:
-            a, b = (o.rgb[i, 0].astype(np.float32) / 255 for o in (seen, real))
+            a, b = (rgb[i, 0].astype(np.float32) / 255 for rgb in (seen.rgb, real.rgb)
+                    if rgb is not None)
             row.update(error=float(np.sqrt(np.mean((a - b) ** 2))), image=b,
                        sensitivity=seen.extra['sensitivity'][i])
         rows.append(row)
     return rows
 
 
-def fit_scale(rows):
+def fit_scale(rows: List[Row]) -> List[float]:
     """Factors by which the predicted variances must grow to match the squared errors."""
     square = np.stack([r['square'] for r in rows])
     variance = np.stack([r['variance'] for r in rows])
@@ -93,7 +99,7 @@ def fit_scale(rows):
     return scale
 
 
-def fit_image_error(rows):
+def fit_image_error(rows: List[Row]) -> Dict[str, Any]:
     """Floor per scene, gains of the three drift terms, ceiling, end of the calibrated range."""
     scenes = sorted({r['scene'] for r in rows})
     error = np.array([r['error'] for r in rows])
@@ -102,7 +108,7 @@ def fit_image_error(rows):
     ceiling = np.sqrt(np.mean([np.mean((a['image'] - b['image']) ** 2)
                                for a, b in zip(rows, rows[7:]) if a['scene'] == b['scene']]))
 
-    def predicted(x):
+    def predicted(x: np.ndarray) -> np.ndarray:
         drift = sensitivity @ np.exp(x[:3])
         floor = np.exp(x[3:])[index]
         return np.sqrt(floor ** 2 + drift * ceiling ** 2 / (drift + ceiling ** 2))

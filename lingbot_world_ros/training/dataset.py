@@ -14,20 +14,21 @@ import json
 from multiprocessing import get_context
 import os
 from pathlib import Path
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple
 
 from lingbot_world_ros.actions.layout import robot_action_layout
 from lingbot_world_ros.evaluation.command_sequences import command_sequence
 from lingbot_world_ros.progress import progress_bar
 from lingbot_world_ros.robots.load import load_robot
-from lingbot_world_ros.worlds.scenes import get_scene, SCENES
+from lingbot_world_ros.robots.robot import Footprint
+from lingbot_world_ros.worlds.scenes import get_scene, Scene, SCENES
 import numpy as np
 
 TRAINING_SEED = 1_000_000  # start states and commands of episode i use TRAINING_SEED + i
 STATES = {'base_pose': 3, 'base_twist': 3, 'joint_position': 5, 'joint_velocity': 5}
 
 
-def main(argv=None):
+def main(argv: Optional[Sequence[str]] = None) -> None:
     """Generate episodes; see the module's text."""
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[1])
     parser.add_argument('--out', type=Path, required=True)
@@ -55,7 +56,7 @@ def main(argv=None):
 
 
 def make_scene_files(folder: Path, scene: str, episodes: int, frames: int, mapping_frames: int,
-                     images: bool):
+                     images: bool) -> None:
     """Create the (still empty) arrays of one scene and ``about.json``."""
     folder.mkdir(parents=True, exist_ok=True)
     robot, n = load_robot(), episodes
@@ -76,7 +77,7 @@ def make_scene_files(folder: Path, scene: str, episodes: int, frames: int, mappi
         {'scene': scene, 'episodes': episodes, 'frames': frames, 'seed': TRAINING_SEED}))
 
 
-def load_scene(folder: Path, names=None) -> dict:
+def load_scene(folder: Path, names: Optional[Iterable[str]] = None) -> Dict[str, np.ndarray]:
     """
     Open the arrays of one scene without reading them.
 
@@ -91,20 +92,20 @@ def load_scene(folder: Path, names=None) -> dict:
 _SIMS: Dict[str, Any] = {}  # scene name -> ReferenceScene of this worker process
 
 
-def _sim(scene):
+def _sim(scene: str) -> Any:
     from lingbot_world_ros.engines.reference.engine import ReferenceScene
     if scene not in _SIMS:
         _SIMS[scene] = ReferenceScene(get_scene(scene))
     return _SIMS[scene]
 
 
-def _run_job(job):
+def _run_job(job: tuple) -> None:
     if len(job) == 4:
         return _mapping_frames(*job)
     return _episodes(*job)
 
 
-def _episodes(folder, scene, first, begin, end, images):
+def _episodes(folder: Path, scene: str, first: int, begin: int, end: int, images: bool) -> None:
     sim = _sim(scene)
     out = {p.stem: np.load(p, mmap_mode='r+') for p in folder.glob('*.npy')
            if not p.stem.startswith('static_')}
@@ -123,7 +124,7 @@ def _episodes(folder, scene, first, begin, end, images):
                 out['rgb'][i, t], out['depth'][i, t] = sim.render()
 
 
-def _mapping_frames(folder, scene, begin, end):
+def _mapping_frames(folder: Path, scene: str, begin: int, end: int) -> None:
     """Depth without robot and objects from random places, for the signed distance grid."""
     sim = _sim(scene)
     depth = np.load(folder / 'static_depth.npy', mmap_mode='r+')
@@ -137,7 +138,7 @@ def _mapping_frames(folder, scene, begin, end):
         depth[i] = sim.render(groups=(0,), supersampling=1)[1]
 
 
-def _near_walls(scene, footprint, rng):
+def _near_walls(scene: Scene, footprint: Footprint, rng: np.random.Generator) -> np.ndarray:
     """A place the base can reach, up to touching the furniture; (2,) metres."""
     while True:
         xy = rng.uniform((0.0, 0.0), scene.size_m)

@@ -11,6 +11,7 @@ import argparse
 import hashlib
 import json
 from pathlib import Path
+from typing import Dict, List, Optional, Sequence, Tuple
 
 from lingbot_world_ros.models.room.dynamics import (CONTACT_TENSORS, Dynamics, DynamicsSpec,
                                                     SceneContact)
@@ -19,7 +20,7 @@ from lingbot_world_ros.models.room.state import RoomState
 from lingbot_world_ros.worlds.scenes import get_scene, SCENES
 from safetensors.torch import load_file, save_file
 import torch
-from torch import nn
+from torch import nn, Tensor
 from torch.nn import functional as F
 
 FORMAT = 1  # of the weights folder; models/room/runtime.py reads this one
@@ -34,7 +35,7 @@ RENDERER_INPUTS = ('pose', 'joints', 'objects', 'variance')
 RENDERER_OUTPUTS = ('rgb', 'depth', 'sensitivity')
 
 
-def main(argv=None):
+def main(argv: Optional[Sequence[str]] = None) -> None:
     """Export; see the module's text."""
     parser = argparse.ArgumentParser(description='Write the shipped weights of the room world.')
     parser.add_argument('--renderer', type=Path, required=True, help='run folder')
@@ -57,7 +58,7 @@ def main(argv=None):
     describe(args.out, args.name, scenes)
 
 
-def save_map(name: str, renderer_run: Path, path: Path):
+def save_map(name: str, renderer_run: Path, path: Path) -> None:
     """Write the map of one scene; what is large in half precision, the grid unpacked."""
     inputs = map_inputs(name, renderer_run)
     del inputs['atlas']
@@ -66,7 +67,7 @@ def save_map(name: str, renderer_run: Path, path: Path):
               path)
 
 
-def map_inputs(name: str, renderer_run: Path) -> dict:
+def map_inputs(name: str, renderer_run: Path) -> Dict[str, Tensor]:
     """Return the observation graph's inputs of one scene: name -> float32 tensor."""
     scene_map = SceneMap(get_scene(name), RendererSpec())
     scene_map.load_state_dict(load_file(renderer_run / f'map_{name}.safetensors'))
@@ -74,7 +75,7 @@ def map_inputs(name: str, renderer_run: Path) -> dict:
         return scene_map.tensors()
 
 
-def contact_inputs(name: str, trained: dict) -> dict:
+def contact_inputs(name: str, trained: Dict[str, Tensor]) -> Dict[str, Tensor]:
     """Return the transition graph's inputs of one scene: name -> float32 tensor."""
     contact = SceneContact(get_scene(name), DynamicsSpec())
     prefix = f'contact.{name}.'
@@ -87,13 +88,14 @@ def contact_inputs(name: str, trained: dict) -> dict:
 class DynamicsGraph(nn.Module):
     """Positional inputs and outputs around ``Dynamics``."""
 
-    def __init__(self, dynamics):
+    def __init__(self, dynamics: Dynamics):
         """Wrap it."""
         super().__init__()
         self.dynamics = dynamics
 
-    def forward(self, pose, twist, joints, joint_speed, objects, object_motion, hidden, action,
-                noise, *scene):
+    def forward(self, pose: Tensor, twist: Tensor, joints: Tensor, joint_speed: Tensor,
+                objects: Tensor, object_motion: Tensor, hidden: Tensor, action: Tensor,
+                noise: Tensor, *scene: Tensor) -> Tuple[Tensor, ...]:
         """Return ``DYNAMICS_OUTPUTS``."""
         state = RoomState(pose, twist, joints, joint_speed, objects, object_motion, hidden, None)
         out = self.dynamics(state, action, noise, dict(zip(CONTACT_TENSORS, scene)))
@@ -104,12 +106,13 @@ class DynamicsGraph(nn.Module):
 class RendererGraph(nn.Module):
     """Bytes instead of floats, and how much the image depends on what is uncertain."""
 
-    def __init__(self, renderer):
+    def __init__(self, renderer: Renderer):
         """Wrap it."""
         super().__init__()
         self.renderer = renderer
 
-    def forward(self, pose, joints, objects, variance, *scene):
+    def forward(self, pose: Tensor, joints: Tensor, objects: Tensor, variance: Tensor,
+                *scene: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
         """
         Return ``RENDERER_OUTPUTS``.
 
@@ -132,7 +135,7 @@ class RendererGraph(nn.Module):
         return image, depth, torch.stack([moved, turned, arm], 1)
 
 
-def export_dynamics(trained, tensors, path):
+def export_dynamics(trained: Dict[str, Tensor], tensors: Dict[str, Tensor], path: Path) -> None:
     """Write the transition graph."""
     dynamics = Dynamics()
     dynamics.load_state_dict({k[9:]: v for k, v in trained.items() if k.startswith('dynamics.')})
@@ -145,7 +148,7 @@ def export_dynamics(trained, tensors, path):
             DYNAMICS_OUTPUTS)
 
 
-def export_renderer(run, tensors, path):
+def export_renderer(run: Path, tensors: Dict[str, Tensor], path: Path) -> None:
     """Write the observation graph."""
     renderer = Renderer()
     renderer.load_state_dict(load_file(run / 'renderer.safetensors'))
@@ -156,7 +159,8 @@ def export_renderer(run, tensors, path):
             RENDERER_OUTPUTS)
 
 
-def _export(graph, example, path, inputs, scene_tensors, outputs):
+def _export(graph: nn.Module, example: Tuple[Tensor, ...], path: Path, inputs: Sequence[str],
+            scene_tensors: Sequence[str], outputs: Sequence[str]) -> None:
     graph.eval()
     axes = {name: {0: 'batch'} for name in (*inputs, *outputs)}
     axes.update({name: {2: f'{name}_rows', 3: f'{name}_cols'} for name in scene_tensors
@@ -167,7 +171,7 @@ def _export(graph, example, path, inputs, scene_tensors, outputs):
                           dynamo=False)
 
 
-def describe(folder, name, scenes):
+def describe(folder: Path, name: str, scenes: List[str]) -> None:
     """Write ``model.json``: what is here, how to expand it, and a checksum of every file."""
     sums = {p.name: hashlib.sha256(p.read_bytes()).hexdigest()
             for p in sorted(folder.iterdir()) if p.suffix in ('.onnx', '.safetensors')}

@@ -12,6 +12,7 @@ Source: truncated signed distance fusion (Curless and Levoy 1996) with exact dis
 """
 import argparse
 from pathlib import Path
+from typing import Dict, Optional, Sequence
 
 from lingbot_world_ros.geometry import se3
 from lingbot_world_ros.models.room.dynamics import DynamicsSpec
@@ -73,7 +74,7 @@ def clearance(sdf: np.ndarray, scene_map: SceneMap, spec: DynamicsSpec) -> torch
     return torch.tensor(plan[i][:, j].T[None, None].astype(np.float32))
 
 
-def _plan_distance(solid, cell):
+def _plan_distance(solid: np.ndarray, cell: np.ndarray) -> np.ndarray:
     from scipy.ndimage import distance_transform_edt
     outside = distance_transform_edt(~solid, cell)
     inside = distance_transform_edt(solid, cell)
@@ -86,20 +87,21 @@ def _camera(pose: np.ndarray) -> np.ndarray:
     return se3.pose_from_se2(pose) @ load_robot().camera.T_base_optical
 
 
-def _points(depth, pose):
+def _points(depth: np.ndarray, pose: np.ndarray) -> np.ndarray:
     """Every second pixel as a point in the scene frame, (n, 3)."""
     camera = load_robot().camera
     rays = camera.rays(camera.pixel_grid()[::2, ::2])
     return se3.transformed(_camera(pose), rays * depth[::2, ::2, None]).reshape(-1, 3)
 
 
-def _thin(points):
+def _thin(points: np.ndarray) -> np.ndarray:
     _, keep = np.unique(np.floor(points / THIN_M).astype(np.int64) @ [1, 10007, 100160063],
                         return_index=True)
     return points[keep]
 
 
-def _looked_through(corners: torch.Tensor, depth: torch.Tensor, pose) -> torch.Tensor:
+def _looked_through(corners: torch.Tensor, depth: torch.Tensor,
+                    pose: np.ndarray) -> torch.Tensor:
     """Whether a frame saw something clearly behind each corner, (n,) bool."""
     T = torch.tensor(se3.inverse(_camera(pose)), dtype=torch.float32)
     x, y, z = (corners @ T[:3, :3].T + T[:3, 3]).T
@@ -113,14 +115,15 @@ def _looked_through(corners: torch.Tensor, depth: torch.Tensor, pose) -> torch.T
     return inside & (z < seen - SEEN_M)
 
 
-def main(argv=None):
+def main(argv: Optional[Sequence[str]] = None) -> None:
     """Fuse the mapping frames of a dataset into ``maps.safetensors``."""
     parser = argparse.ArgumentParser(description='Fuse depth frames into scene maps.')
     parser.add_argument('--data', type=Path, required=True, help='dataset folder')
     parser.add_argument('--out', type=Path, required=True, help='safetensors file to write')
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
-    tensors, spec = {}, DynamicsSpec()
+    tensors: Dict[str, torch.Tensor] = {}
+    spec = DynamicsSpec()
     folders = sorted(p.parent for p in args.data.glob('*/static_depth.npy'))
     for folder in progress_bar(folders, unit=' scenes'):
         name = folder.name

@@ -5,6 +5,7 @@ import math
 import os
 from pathlib import Path
 import time
+from typing import Any
 
 import torch
 
@@ -18,7 +19,7 @@ class Run:
     Progress is the share of the time budget that is used; it survives an interruption.
     """
 
-    def __init__(self, folder: Path, minutes: float, stop_after: float = 1e9, **parts):
+    def __init__(self, folder: Path, minutes: float, stop_after: float = 1e9, **parts: Any):
         """
         Open or resume a run.
 
@@ -53,14 +54,14 @@ class Run:
         """Whether neither the budget nor this attempt's time is used up."""
         return self.progress < 1.0 and time.monotonic() - self._since < self._pause_s
 
-    def save(self):
+    def save(self) -> None:
         """Write the checkpoint; a crash while writing leaves the one before."""
         state = {name: part.state_dict() for name, part in self.parts.items()}
         state.update(step=self.step, used_s=self.used_s)
         torch.save(state, self.folder / 'checkpoint.tmp')
         os.replace(self.folder / 'checkpoint.tmp', self.folder / 'checkpoint.pt')
 
-    def log(self, **values):
+    def log(self, **values: Any) -> None:
         """Append a row to the curve."""
         path = self.folder / 'curve.csv'
         row = {'step': self.step, 'minutes': round(self.used_s / 60, 3),
@@ -82,6 +83,6 @@ def cosine(progress: float) -> float:
 
 
 @torch.no_grad()
-def update_average(average, model, keep):
+def update_average(average: torch.nn.Module, model: torch.nn.Module, keep: float) -> None:
     """Exponential moving average of the weights; what is shipped."""
     torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - keep)

@@ -13,12 +13,13 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 import time
+from typing import Dict, Iterable, List, Optional, Sequence, Tuple
 
 from lingbot_world_ros.actions.layout import robot_action_layout
 from lingbot_world_ros.errors import SpecError
+from lingbot_world_ros.models.baseline.network import BaselineModel, BaselineSpec, save_baseline
 from lingbot_world_ros.progress import progress_bar
 from lingbot_world_ros.robots.load import load_robot
-from lingbot_world_ros.training.baseline import BaselineModel, BaselineSpec, save_baseline
 from lingbot_world_ros.training.dataset import load_scene
 from lingbot_world_ros.training.runs import cosine, Run
 import numpy as np
@@ -32,16 +33,17 @@ REPORT_S = 30.0
 class Episodes:
     """Episodes of all scenes on one device; rgb (n, t + 1, h, w, 3) uint8, action (n, t, a)."""
 
-    rgb: list
-    action: list
+    rgb: List[torch.Tensor]
+    action: List[torch.Tensor]
 
-    def sample(self, batch_size: int, horizon: int, generator):
+    def sample(self, batch_size: int, horizon: int,
+               generator: np.random.Generator) -> Tuple[torch.Tensor, torch.Tensor]:
         """
         Draw random windows, every episode of every scene equally often.
 
         :param batch_size: b
         :param horizon: steps t of a window
-        :param generator: numpy Generator
+        :param generator: of the numbers drawn
         :return: rgb (b, t + 1, 3, h, w) float 0..1, actions (b, t, a)
         """
         counts = np.array([len(r) for r in self.rgb])
@@ -56,23 +58,25 @@ class Episodes:
             action.append(sent)
         return torch.cat(rgb), torch.cat(action)
 
-    def _window(self, scene, rows, starts, horizon):
+    def _window(self, scene: int, rows: np.ndarray, starts: np.ndarray,
+                horizon: int) -> Tuple[torch.Tensor, torch.Tensor]:
         device = self.rgb[scene].device
-        rows = torch.as_tensor(rows, device=device)[:, None]
+        row = torch.as_tensor(rows, device=device)[:, None]
         times = torch.as_tensor(starts, device=device)[:, None] + torch.arange(
             horizon + 1, device=device)
-        view = self.rgb[scene][rows, times].permute(0, 1, 4, 2, 3).float() / 255
-        return view, self.action[scene][rows, times[:, :-1]]
+        view = self.rgb[scene][row, times].permute(0, 1, 4, 2, 3).float() / 255
+        return view, self.action[scene][row, times[:, :-1]]
 
 
-def main(argv=None) -> int:
+def main(argv: Optional[Sequence[str]] = None) -> int:
     """Train; see the module's text."""
     args = parse(argv)
     torch.manual_seed(args.seed)
     torch.backends.cudnn.benchmark = True
     device = torch.device(args.device)
     training, validation = load_episodes(args.data, device)
-    model = make_model().to(device, memory_format=torch.channels_last)
+    model = make_model().to(  # type: ignore[call-overload]  # torch's types lack memory_format
+        device, memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(model.parameters(), args.learning_rate, weight_decay=1e-4)
     run = Run(args.out, args.minutes, args.stop_after, model=model, optimizer=optimizer)
     train(args, run, model, optimizer, training, validation)
@@ -80,7 +84,7 @@ def main(argv=None) -> int:
     return 0
 
 
-def parse(argv):
+def parse(argv: Optional[Sequence[str]]) -> argparse.Namespace:
     """Return the parsed arguments."""
     parser = argparse.ArgumentParser(description='Train the baseline.')
     parser.add_argument('--data', type=Path, required=True, help='what training.dataset wrote')
@@ -97,13 +101,13 @@ def parse(argv):
     return parser.parse_args(argv)
 
 
-def load_episodes(folder: Path, device) -> tuple:
+def load_episodes(folder: Path, device: torch.device) -> Tuple[Episodes, Episodes]:
     """
     Read all scenes of a dataset into the memory of a device.
 
     :param folder: dataset folder, one folder per scene
-    :param device: torch device
-    :return: Episodes for training, Episodes for validation
+    :param device: where to
+    :return: episodes for training, episodes for validation
     :raises SpecError: no scene with images there
     """
     scenes = sorted(p.parent for p in Path(folder).glob('*/rgb.npy'))
@@ -129,15 +133,17 @@ def make_model() -> BaselineModel:
     layout = robot_action_layout(robot)
     model = BaselineModel(BaselineSpec(robot.camera.width_px, robot.camera.height_px,
                                        len(layout.dims)))
-    model.action_scale.copy_(torch.from_numpy(layout.high))
+    model.get_buffer('action_scale').copy_(torch.from_numpy(layout.high))
     return model
 
 
-def train(args, run: Run, model, optimizer, training: Episodes, validation: Episodes):
+def train(args: argparse.Namespace, run: Run, model: BaselineModel,
+          optimizer: torch.optim.Optimizer, training: Episodes, validation: Episodes) -> None:
     """Optimise until the minutes or the steps are used up."""
     horizon = min(args.horizon, min(a.shape[1] for a in training.action))
     generator = np.random.default_rng([args.seed, run.step])
-    reported, losses = time.monotonic(), []
+    reported = time.monotonic()
+    losses: List[torch.Tensor] = []
     with progress_bar(total=round(run.budget_s), unit='s', mininterval=2.0) as bar:
         while run.active and run.step < args.max_steps:
             for group in optimizer.param_groups:
@@ -153,7 +159,9 @@ def train(args, run: Run, model, optimizer, training: Episodes, validation: Epis
         _report(run, model, validation, horizon, losses)
 
 
-def train_step(model, optimizer, rgb, action, num_decoded, generator):
+def train_step(model: BaselineModel, optimizer: torch.optim.Optimizer, rgb: torch.Tensor,
+               action: torch.Tensor, num_decoded: int,
+               generator: np.random.Generator) -> torch.Tensor:
     """
     Imagine, draw some frames, one optimiser step.
 
@@ -170,7 +178,8 @@ def train_step(model, optimizer, rgb, action, num_decoded, generator):
     return loss.detach()
 
 
-def imagine(model, first, action, frames):
+def imagine(model: BaselineModel, first: torch.Tensor, action: torch.Tensor,
+            frames: Iterable[int]) -> torch.Tensor:
     """Return the imagined images of some frames, (b, len(frames), 3, h, w)."""
     latents = [model.encode(first)]
     for sent in action.unbind(1):
@@ -180,7 +189,7 @@ def imagine(model, first, action, frames):
 
 
 @torch.inference_mode()
-def validate(model, episodes: Episodes, horizon: int) -> dict:
+def validate(model: BaselineModel, episodes: Episodes, horizon: int) -> Dict[str, float]:
     """
     Open-loop PSNR on the validation episodes.
 
@@ -198,7 +207,8 @@ def validate(model, episodes: Episodes, horizon: int) -> dict:
             for i, f in enumerate(frames)}
 
 
-def _report(run, model, validation, horizon, losses):
+def _report(run: Run, model: BaselineModel, validation: Episodes, horizon: int,
+            losses: List[torch.Tensor]) -> dict:
     """Append to the curve, keep checkpoint and weights; return what the bar shows."""
     row = {'loss': torch.stack(losses).mean().item(), **validate(model, validation, horizon)}
     run.log(**row)

@@ -10,7 +10,7 @@ Resumable: run it again with the same folder. Axes: b batch, t time, j joint, k 
 import argparse
 import copy
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, cast, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 from lingbot_world_ros.models.room.dynamics import (Dynamics, DynamicsSpec, MOTION_SCALE,
                                                     SceneContact)
@@ -22,13 +22,15 @@ from lingbot_world_ros.worlds.scenes import get_scene
 import numpy as np
 from safetensors.torch import load_file, save_file
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 # Errors of this size weigh one: metres and radians; joints rad or m.
 ERROR_SCALE = {'position': 0.03, 'yaw': 0.02, 'joints': 0.01, 'objects': 0.05, 'object_yaw': 0.1}
+Batch = Dict[str, Tensor]
 
 
-def main(argv=None):
+def main(argv: Optional[Sequence[str]] = None) -> None:
     """Train; see the module's text."""
     parser = argparse.ArgumentParser(description='Train the transition model.')
     parser.add_argument('--data', type=Path, required=True)
@@ -78,7 +80,8 @@ def main(argv=None):
               args.out / 'dynamics.safetensors')
 
 
-def report(run, average, data, losses):
+def report(run: Run, average: 'Trainee', data: Dict[str, 'Sequences'],
+           losses: Dict[str, Tensor]) -> Dict[str, str]:
     """Validate, append to the curve, keep a checkpoint; return what the bar shows."""
     scores = validate(average, data)
     run.log(**losses, **scores)
@@ -87,7 +90,7 @@ def report(run, average, data, losses):
 
 
 @torch.no_grad()
-def validate(model, data):
+def validate(model: 'Trainee', data: Dict[str, 'Sequences']) -> Dict[str, Tensor]:
     """Errors after 60 frames and at the end of held-out sequences, from a known start."""
     rows = []
     for name, source in data.items():
@@ -98,7 +101,7 @@ def validate(model, data):
     return {k: torch.stack([r[k] for r in rows]).mean() for k in rows[0]}
 
 
-def merge(batches):
+def merge(batches: Sequence[Batch]) -> Batch:
     """Put the batches of several scenes one after the other."""
     return {k: torch.cat([b[k] for b in batches]) for k in batches[0]}
 
@@ -115,19 +118,19 @@ class Sequences:
         n, self.frames = self.arrays['action'].shape[:2]
         self.split = n - max(1, min(64, n // 10))
 
-    def batch(self, size, length, generator):
+    def batch(self, size: int, length: int, generator: torch.Generator) -> Batch:
         """Draw windows of ``length`` steps; a third of them at the start of an episode."""
         episode = torch.randint(self.split, (size, 1), generator=generator)
         begin = torch.randint(self.frames - length + 1, (size, 1), generator=generator)
         begin[:size // 3] = 0
         return self._window(episode, begin, length)
 
-    def held_out(self):
+    def held_out(self) -> Batch:
         """All held-out episodes, whole."""
         episode = torch.arange(self.split, len(self.arrays['action']))[:, None]
         return self._window(episode, torch.zeros_like(episode), self.frames)
 
-    def _window(self, episode, begin, length):
+    def _window(self, episode: Tensor, begin: Tensor, length: int) -> Batch:
         t = begin + torch.arange(length + 1)
         out = {k: a[episode, t] for k, a in self.arrays.items() if k != 'action'}
         out['action'] = self.arrays['action'][episode, t[:, :-1]]
@@ -139,17 +142,22 @@ class Sequences:
 class Trainee(torch.nn.Module):
     """Transition model and what it knows of each scene, with their loss."""
 
-    def __init__(self, scenes, maps: dict, spec: DynamicsSpec = DynamicsSpec()):
+    def __init__(self, scenes: Iterable[str], maps: Dict[str, Tensor],
+                 spec: DynamicsSpec = DynamicsSpec()):
         """Take the clearance maps from the fused scene maps."""
         super().__init__()
         self.dynamics = Dynamics(spec)
         self.contact = torch.nn.ModuleDict({n: SceneContact(get_scene(n), spec) for n in scenes})
         for name in scenes:
-            self.contact[name].clearance.copy_(maps[f'{name}.clearance'])
+            self._contact_of(name).get_buffer('clearance').copy_(maps[f'{name}.clearance'])
 
-    def rollout(self, names, batch, posterior: bool):
+    def _contact_of(self, name: str) -> SceneContact:
+        return cast(SceneContact, self.contact[name])
+
+    def rollout(self, names: Sequence[str], batch: Batch,
+                posterior: bool) -> Iterator[Tuple[int, RoomState, Dict[str, Tensor]]]:
         """Yield (t, state after step t, output of step t) from the first true state."""
-        scene, dynamics = merge([self.contact[n].tensors() for n in names]), self.dynamics
+        scene, dynamics = merge([self._contact_of(n).tensors() for n in names]), self.dynamics
         actions = batch['action']
         state = self._first_state(batch)
         b, latent = len(actions), dynamics.spec.latent
@@ -163,7 +171,7 @@ class Trainee(torch.nn.Module):
             state = advance(state, out, dynamics.joint_low, dynamics.joint_high, torch)
             yield t, state, out
 
-    def _first_state(self, batch):
+    def _first_state(self, batch: Batch) -> RoomState:
         state = self.dynamics.start(batch['base_pose'][:, 0], batch['joint_position'][:, 0],
                                     batch['object_pose'][:, 0])
         moved = in_base(batch['object_pose'][:, 0] - batch['object_pose_before'],
@@ -172,7 +180,7 @@ class Trainee(torch.nn.Module):
                          batch['joint_velocity'][:, 0], state.objects, moved, state.hidden,
                          state.variance)
 
-    def seen(self, batch):
+    def seen(self, batch: Batch) -> Tensor:
         """What really happened in each frame, scaled: (b, t, 6 + 2 j + 1)."""
         d = self.dynamics
         pose = batch['base_pose']
@@ -185,7 +193,7 @@ class Trainee(torch.nn.Module):
                           (q[:, 1:] - q[:, :-1]) / (0.1 * d.joint_max_speed),
                           speed / d.joint_max_speed, batch['contact'][:, 1:, None]], -1)
 
-    def loss(self, names, batch):
+    def loss(self, names: Sequence[str], batch: Batch) -> Tuple[Tensor, Dict[str, Tensor]]:
         """Accumulated errors of the rollout, one-frame errors, calibration, and the latent."""
         target = self.seen(batch)
         d = self.dynamics
@@ -216,7 +224,7 @@ class Trainee(torch.nn.Module):
         total = sum(weights[k] * v for k, v in parts.items()) / n
         return total, {k: v.detach() / n for k, v in parts.items()}
 
-    def errors(self, names, batch):
+    def errors(self, names: Sequence[str], batch: Batch) -> Dict[str, Tensor]:
         """Position, objects [m], yaws [deg], joints [rad] per sequence and frame: (b, t)."""
         rows: Dict[str, List[torch.Tensor]] = {k: [] for k in ERROR_SCALE}
         for t, state, out in self.rollout(names, batch, posterior=False):
@@ -229,7 +237,7 @@ class Trainee(torch.nn.Module):
         return {k: torch.stack(v, 1) for k, v in rows.items()}
 
 
-def state_error(state, batch, t):
+def state_error(state: RoomState, batch: Batch, t: int) -> Dict[str, Tensor]:
     """Return differences to the truth at frame t: metres, radians."""
     turn = state.pose[:, 2:] - batch['base_pose'][:, t, 2:]
     return {'position': state.pose[:, :2] - batch['base_pose'][:, t, :2], 'yaw': turn,
@@ -238,20 +246,20 @@ def state_error(state, batch, t):
             'object_yaw': state.objects[..., 2] - batch['object_pose'][:, t, :, 2]}
 
 
-def in_base(motion, base_pose):
+def in_base(motion: Tensor, base_pose: Tensor) -> Tensor:
     """Turn scene-frame motions (b, k, 3) into base_link axes of base poses (b, 3)."""
     c, s = torch.cos(base_pose[:, 2:3]), torch.sin(base_pose[:, 2:3])
     return torch.stack([c * motion[..., 0] + s * motion[..., 1],
                         -s * motion[..., 0] + c * motion[..., 1], motion[..., 2]], -1)
 
 
-def moved_in_base(batch, t):
+def moved_in_base(batch: Batch, t: int) -> Tensor:
     """How the objects really moved from frame t to t + 1, (b, k, 3) in base_link axes."""
     return in_base(batch['object_pose'][:, t + 1] - batch['object_pose'][:, t],
                    batch['base_pose'][:, t])
 
 
-def divergence(posterior, prior):
+def divergence(posterior: Tensor, prior: Tensor) -> Tensor:
     """KL of two diagonal Gaussians given as (b, 2 latent) mean and pre-softplus spread, nats."""
     (m_q, s_q), (m_p, s_p) = posterior.chunk(2, -1), prior.chunk(2, -1)
     s_q, s_p = F.softplus(s_q) + 0.01, F.softplus(s_p) + 0.01

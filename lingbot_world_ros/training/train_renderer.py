@@ -10,22 +10,24 @@ Resumable: run it again with the same folder. Axes: b batch, h w image.
 import argparse
 import copy
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
-from lingbot_world_ros.models.room.renderer import make_maps, Renderer
+from lingbot_world_ros.models.room.renderer import make_maps, Renderer, SceneMap
 from lingbot_world_ros.progress import progress_bar
 from lingbot_world_ros.training.dataset import load_scene
 from lingbot_world_ros.training.runs import cosine, Run, update_average
 import numpy as np
 from safetensors.torch import load_file, save_file
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 HELD_OUT = 0.02  # last share of the episodes, for the curve
 HELD_OUT_BATCHES = 4
+Batch = Dict[str, Tensor]
 
 
-def main(argv=None):
+def main(argv: Optional[Sequence[str]] = None) -> None:
     """Train; see the module's text."""
     parser = argparse.ArgumentParser(description='Train the observation model.')
     parser.add_argument('--data', type=Path, required=True)
@@ -56,7 +58,9 @@ def main(argv=None):
     save_average(average, args.out)
 
 
-def train(args, run, model, average, optimiser, base, frames, generator):
+def train(args: argparse.Namespace, run: Run, model: 'Trainee', average: 'Trainee',
+          optimiser: torch.optim.Optimizer, base: Sequence[float], frames: Dict[str, 'Frames'],
+          generator: torch.Generator) -> None:
     """Run optimiser steps until the budget or this attempt's time is used up."""
     next_log = run.used_s + 30
     gradients = Gradients(model, eager=args.eager)
@@ -80,7 +84,7 @@ def train(args, run, model, average, optimiser, base, frames, generator):
                 bar.set_postfix(step=run.step, **{k: f'{v:.2f}' for k, v in scores.items()})
 
 
-def save_average(average, folder):
+def save_average(average: 'Trainee', folder: Path) -> None:
     """Write what export reads: the shared network, and per scene its map in half precision."""
     save_file({k: v.contiguous() for k, v in average.renderer.state_dict().items()},
               folder / 'renderer.safetensors')
@@ -96,7 +100,7 @@ class Gradients:
     The geometry is hundreds of small kernels: launching them one by one left the GPU idle.
     """
 
-    def __init__(self, model, eager: bool):
+    def __init__(self, model: 'Trainee', eager: bool):
         """Record nothing yet; ``eager`` never does."""
         self.eager = eager or not next(model.parameters()).is_cuda
         self.model = model
@@ -104,7 +108,7 @@ class Gradients:
         self.inputs: Any = None  # the buffers that it reads
         self.losses: Any = None
 
-    def __call__(self, batches):
+    def __call__(self, batches: Dict[str, Batch]) -> Dict[str, Tensor]:
         """Take name -> batch; return the parts of the last scene's loss."""
         if self.eager:
             return self._run(batches)
@@ -116,7 +120,7 @@ class Gradients:
         self.graph.replay()
         return self.losses
 
-    def _run(self, batches):
+    def _run(self, batches: Dict[str, Batch]) -> Dict[str, Tensor]:
         for parameter in self.model.parameters():
             if parameter.grad is not None:
                 parameter.grad.zero_()
@@ -125,7 +129,7 @@ class Gradients:
             loss.backward()
         return losses
 
-    def _record(self, batches):
+    def _record(self, batches: Dict[str, Batch]) -> None:
         self.inputs = {n: {k: v.clone() for k, v in b.items()} for n, b in batches.items()}
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
@@ -139,7 +143,7 @@ class Gradients:
 
 
 @torch.no_grad()
-def validate(model, frames):
+def validate(model: 'Trainee', frames: Dict[str, 'Frames']) -> Dict[str, Tensor]:
     """PSNR [dB] and depth error on held-out episodes, over all scenes."""
     squares, arm, depth_error = [], [], []
     for name, source in frames.items():
@@ -162,7 +166,7 @@ class Frames:
         """Open the files of one scene."""
         names = ('rgb', 'depth', 'base_pose', 'joint_position', 'object_pose')
         self.device = device
-        self.arrays = {}
+        self.arrays: Dict[str, Any] = {}
         for name, array in load_scene(folder, names).items():
             flat = array.reshape(-1, *array.shape[2:])
             self.arrays[name] = torch.from_numpy(np.ascontiguousarray(flat)).to(device) \
@@ -172,16 +176,16 @@ class Frames:
         self.split = max(1, int(total * (1 - HELD_OUT))) * per_episode
         self.total = len(flat)
 
-    def batch(self, size, generator):
+    def batch(self, size: int, generator: torch.Generator) -> Batch:
         """Draw training frames."""
         return self._at(torch.randint(self.split, (size,), generator=generator))
 
-    def held_out(self, size):
+    def held_out(self, size: int) -> Iterator[Batch]:
         """Yield the same held-out frames on every call, evenly spread."""
         index = torch.linspace(self.split, self.total - 1, size * HELD_OUT_BATCHES).long()
         yield from (self._at(i) for i in index.split(size))
 
-    def _at(self, index):
+    def _at(self, index: Tensor) -> Batch:
         if self.device == 'cpu':
             part = {k: torch.from_numpy(np.stack([a[i] for i in index.tolist()]))
                     for k, a in self.arrays.items()}
@@ -196,34 +200,34 @@ class Frames:
 class Trainee(torch.nn.Module):
     """Shared renderer and the maps of all scenes, with their loss."""
 
-    def __init__(self, scenes, fused: dict):
+    def __init__(self, scenes: Iterable[str], fused: Dict[str, Tensor]):
         """Start the maps from the fused distance grids."""
         super().__init__()
-        self.renderer, self.maps = Renderer(), make_maps(scenes)
-        for name in scenes:
-            self.maps[name].sdf.data = fused[f'{name}.sdf'].float()
+        self.renderer, self.maps = Renderer(), make_maps(list(scenes))
+        for name, scene_map in self.maps.items():
+            scene_map.sdf.data = fused[f'{name}.sdf'].float()
 
-    def groups(self):
+    def groups(self) -> List[Dict[str, Any]]:
         """Parameter groups with their peak learning rates; the grid moves in metres."""
-        maps = self.maps.values()
+        maps = cast(Iterable[SceneMap], self.maps.values())
         return [{'params': list(self.renderer.parameters()), 'lr': 2e-3},
                 {'params': [p for m in maps for p in m.planes], 'lr': 5e-3},
                 {'params': [p for m in maps for p in m.objects], 'lr': 3e-3},
                 {'params': [m.sdf for m in maps], 'lr': 3e-4}]
 
-    def render(self, name, batch):
+    def render(self, name: str, batch: Batch) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
         """Render a batch of one scene."""
         return self.renderer(batch['pose'], batch['joints'], batch['objects'],
-                             self.maps[name].tensors())
+                             cast(SceneMap, self.maps[name]).tensors())
 
     @torch.no_grad()
-    def arm_weight(self, joints):
+    def arm_weight(self, joints: Tensor) -> Tensor:
         """How near a pixel is to the arm, (b, h, w), 0..1."""
         maps = self.renderer.arm_maps(joints)
         near = maps[:, :maps.shape[1] // 4].amax(1, keepdim=True)
         return F.interpolate(near, scale_factor=2.0, mode='bilinear')[:, 0]
 
-    def loss(self, name, batch):
+    def loss(self, name: str, batch: Batch) -> Tuple[Tensor, Dict[str, Tensor]]:
         """Colour, edges, depth of the map, depth and outline of what stands before it."""
         rgb, depth, front, static = self.render(name, batch)
         truth = batch['rgb']

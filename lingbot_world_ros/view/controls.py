@@ -14,7 +14,7 @@ class Controls:
     leaves, or does nothing for ``IDLE_S``; another page may take them over by asking for it.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.holder: Optional[str] = None  # id of the page that drives
         self.since_s = 0.0
         self._input_s = 0.0
@@ -74,5 +74,5 @@ class Controls:
         if self.holder is not None and now_s - self._input_s > IDLE_S:
             self.holder, self._moves = None, False
 
-    def _give(self, page, now_s):
+    def _give(self, page: str, now_s: float) -> None:
         self.holder, self.since_s, self._input_s, self._moves = page, now_s, now_s, False

@@ -56,7 +56,7 @@ def link_of(signs: Signs) -> Tuple[str, str]:
     return _told(signs)
 
 
-def _silent(signs):
+def _silent(signs: Signs) -> Tuple[str, str]:
     """Judge a simulator that does not tell its state: by its pictures alone."""
     if not signs.watches or (signs.image_age_s is not None
                              and signs.image_age_s <= LOST_S + 2.0 * signs.step_s):
@@ -64,7 +64,7 @@ def _silent(signs):
     return STALE, f'{_no_picture(signs)}: the simulator is paused, slow or gone.'
 
 
-def _told(signs):
+def _told(signs: Signs) -> Tuple[str, str]:
     message = signs.message.rstrip('.')
     if signs.state == State.ERROR:
         return ERROR, f'{message or "The engine failed"}. Reset starts it over.'
@@ -86,7 +86,7 @@ def _told(signs):
     return LIVE, ''
 
 
-def _no_picture(signs):
+def _no_picture(signs: Signs) -> str:
     if signs.image_age_s is None:
         return 'No picture yet'
     return f'No picture for {signs.image_age_s:.0f} s'

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 import json
 from math import isfinite
-from typing import Mapping, Optional
+from typing import Any, Callable, Dict, Mapping, Optional, Union
 
 from lingbot_world_ros.errors import quoted, SpecError, unknown_name
 from lingbot_world_ros.session.states import Mode, texts
@@ -23,11 +23,12 @@ class Drive:
     linear: float
     angular: float
     joints: Mapping[str, float]
+    lateral: float = 0.0  # to the left, of a robot that strafes
 
     @property
     def is_stop(self) -> bool:
         """Whether nothing shall move."""
-        return not (self.linear or self.angular or any(self.joints.values()))
+        return not (self.linear or self.angular or self.lateral or any(self.joints.values()))
 
 
 @dataclass(frozen=True)
@@ -63,12 +64,16 @@ class Word:
     t: Optional[float] = None
 
 
-def parse(text: str):
+Message = Union[Drive, Joint, Show, Do, Word]
+Content = Mapping[str, Any]  # a JSON object
+
+
+def parse(text: str) -> Message:
     """
     Read a message of a page.
 
     :param text: JSON
-    :return: a Drive, Joint, Show, Do or Word
+    :return: what it says
     :raises SpecError: it is none of these, or a number is missing, not finite or out of range
     """
     if len(text) > MAX_BYTES:
@@ -85,35 +90,36 @@ def parse(text: str):
     return READERS[kind](content)
 
 
-def _drive(content):
+def _drive(content: Content) -> Drive:
     joints = content.get('joints', {})
     if not isinstance(joints, dict) or len(joints) > MAX_JOINTS:
         raise SpecError(f'drive: joints is no object of at most {MAX_JOINTS} numbers.')
     return Drive(_number(content, 'linear', 1.0), _number(content, 'angular', 1.0),
-                 {name: _number(joints, name, 1.0) for name in joints})
+                 {name: _number(joints, name, 1.0) for name in joints},
+                 _number(content, 'lateral', 1.0) if 'lateral' in content else 0.0)
 
 
-def _joint(content):
+def _joint(content: Content) -> Joint:
     return Joint(_text(content, 'name'), _number(content, 'position', 1e6))
 
 
-def _show(content):
+def _show(content: Content) -> Show:
     return Show(content.get('depth') is True, content.get('truth') is True)
 
 
-def _word(content):
+def _word(content: Content) -> Word:
     return Word(content['type'], _number(content, 't', 1e15) if 't' in content else None)
 
 
-def _do(content):
+def _do(content: Content) -> Do:
     what = content.get('what')
     if not isinstance(what, str) or what not in VALUES:
-        raise unknown_name('what', what, VALUES)
+        raise unknown_name('what', str(what), VALUES)
     return Do(_whole(content, 'id', 0, 2 ** 53), what, VALUES[what](content))
 
 
-def _number(content, name, highest) -> float:
-    value = content.get(name)
+def _number(content: Content, name: str, highest: float) -> float:
+    value: Any = content.get(name)
     # In this order: isfinite takes no whole number that is too large for a float.
     if type(value) not in (int, float) or abs(value) > highest or not isfinite(value):
         raise SpecError(f'{quoted(str(name))} is {value!r:.40}, not a number from {-highest:g} to '
@@ -121,33 +127,33 @@ def _number(content, name, highest) -> float:
     return float(value)
 
 
-def _whole(content, name, low, high) -> int:
+def _whole(content: Content, name: str, low: int, high: int) -> int:
     value = content.get(name)
     if type(value) is not int or not low <= value <= high:
         raise SpecError(f'{name} is {value!r:.40}, not a whole number from {low} to {high}.')
     return value
 
 
-def _text(content, name) -> str:
+def _text(content: Content, name: str) -> str:
     value = content.get(name)
     if not isinstance(value, str) or len(value) > MAX_TEXT or not _is_unicode(value):
         raise SpecError(f'{name} is not text of at most {MAX_TEXT} characters.')
     return value
 
 
-def _is_unicode(text):
+def _is_unicode(text: str) -> bool:
     """Tell whether a text can leave as UTF-8; JSON may hold half a character."""
     return not any('\ud800' <= character <= '\udfff' for character in text)
 
 
-def _mode(content):
+def _mode(content: Content) -> str:
     mode = content.get('mode')
     if not isinstance(mode, str) or mode not in MODES:
-        raise unknown_name('mode', mode, MODES)
+        raise unknown_name('mode', str(mode), MODES)
     return mode
 
 
-VALUES = {
+VALUES: Dict[str, Callable[[Content], Any]] = {
     'pause': lambda content: None, 'play': lambda content: None,
     'step': lambda content: _whole(content, 'steps', 1, MAX_STEPS),
     'reset': lambda content: (_whole(content, 'seed', 0, MAX_SEED)
@@ -155,5 +161,6 @@ VALUES = {
     'load': lambda content: _text(content, 'world'), 'mode': _mode,
     'prompt': lambda content: _text(content, 'text'),
     'seed': lambda content: _whole(content, 'seed', 0, MAX_SEED)}
-READERS = {'drive': _drive, 'joint': _joint, 'show': _show, 'do': _do,
-           'stop': _word, 'take': _word, 'release': _word, 'ping': _word}
+READERS: Dict[str, Callable[[Content], Message]] = {
+    'drive': _drive, 'joint': _joint, 'show': _show, 'do': _do, 'stop': _word, 'take': _word,
+    'release': _word, 'ping': _word}

@@ -51,12 +51,12 @@ def depth_jpeg(depth_m: np.ndarray) -> bytes:
     return _encode(bgr)
 
 
-def _fitting(pixels):
+def _fitting(pixels: np.ndarray) -> np.ndarray:
     """Leave out rows and columns of what is larger than a page shows."""
     return pixels[::2, ::2] if pixels.shape[1] > MAX_WIDTH_PX else pixels
 
 
-def _encode(bgr) -> bytes:
+def _encode(bgr: np.ndarray) -> bytes:
     import cv2
     _, jpeg = cv2.imencode('.jpg', np.ascontiguousarray(bgr), [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
     return jpeg.tobytes()

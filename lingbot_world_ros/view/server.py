@@ -19,13 +19,13 @@ import os
 from pathlib import Path
 from socket import gethostname
 import time
-from typing import Any, Dict, Optional, Protocol, Set
+from typing import Any, Awaitable, Callable, Dict, List, Optional, Protocol, Set, Tuple
 from urllib.parse import quote, urlsplit
 
 from aiohttp import web, WSCloseCode, WSMsgType
 from lingbot_world_ros.errors import quoted, SpecError
 from lingbot_world_ros.view.controls import Controls
-from lingbot_world_ros.view.messages import Do, Drive, Joint, MAX_BYTES, parse, Show
+from lingbot_world_ros.view.messages import Do, Drive, Joint, MAX_BYTES, Message, parse, Show
 from lingbot_world_ros.view.pictures import COLOUR, DEPTH, packed, TRUTH
 
 PAGE = Path(__file__).resolve().parent / 'page'
@@ -75,8 +75,8 @@ class Robot(Protocol):
         :param everything: for the base too when somebody else drives it
         """
 
-    def request(self, do: Do):
-        """Ask for something; return an asyncio future of (bool, text)."""
+    def request(self, do: Do) -> 'asyncio.Future[Tuple[bool, str]]':
+        """Ask for something; the future tells whether it was done, and what came of it."""
 
 
 @dataclass
@@ -90,10 +90,11 @@ class _Page:
     shows: Show = Show(False, False)
     world: Optional[dict] = None  # as last told
 
-    def __post_init__(self):
-        self.texts, self.pictures = [], {}
+    def __post_init__(self) -> None:
+        self.texts: List[str] = []
+        self.pictures: Dict[int, bytes] = {}
 
-    def tell(self, kind: str, **content) -> None:
+    def tell(self, kind: str, **content: Any) -> None:
         """Send a message, after those that wait."""
         self.texts.append(json.dumps({'type': kind, **content}, allow_nan=False))
         self.wake.set()
@@ -130,8 +131,8 @@ class Server:
         self._robot, self._host, self._port, self._token = robot, host, port, token
         self._controls = Controls()
         self._num_pages = self._sequence = 0
-        self._pages: Dict[str, Any] = {}
-        self._newest: Dict[int, Any] = {}  # pictures by kind, for pages that come late
+        self._pages: Dict[str, _Page] = {}
+        self._newest: Dict[int, bytes] = {}  # pictures by kind, for pages that come late
         self._num_requests, self._ends = 0, False
         self._runner: Optional[web.AppRunner] = None
         self._ticking: Optional[asyncio.Future] = None
@@ -162,7 +163,7 @@ class Server:
         await self._listen(runner)
         self._ticking = asyncio.ensure_future(self._tick())
 
-    async def _listen(self, runner):
+    async def _listen(self, runner: web.AppRunner) -> None:
         ports = [self._port] if self._port else range(FIRST_PORT, FIRST_PORT + NUM_PORTS)
         for port in ports:
             try:
@@ -215,7 +216,9 @@ class Server:
                 page.show(kind, picture)
 
     @web.middleware
-    async def _guard(self, request, handler):
+    async def _guard(self, request: web.Request,
+                     handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+                     ) -> web.StreamResponse:
         """Answer only those who may ask, and tell browsers what the page may do."""
         try:
             self._check_origin(request)
@@ -228,7 +231,7 @@ class Server:
             response.headers.update(HEADERS)
         return response
 
-    def _check_origin(self, request):
+    def _check_origin(self, request: web.Request) -> None:
         """Refuse what a page of somebody else makes a browser ask here."""
         host = _name_of(f'//{request.host}')
         if is_local(self._host) and host not in (*LOCAL_NAMES, self._host):
@@ -238,7 +241,7 @@ class Server:
         if origin is not None and origin.partition('://')[2] != request.host:
             raise web.HTTPForbidden(text=f'Pages from {quoted(origin)} may not ask here.\n')
 
-    def _check_token(self, request):
+    def _check_token(self, request: web.Request) -> None:
         """Refuse who does not know the token; any bytes may come in its place."""
         given = request.query.get('token') or request.cookies.get(COOKIE.format(self._port), '')
         if self._token and not compare_digest(given.encode(errors='surrogatepass'),
@@ -246,7 +249,7 @@ class Server:
             raise web.HTTPUnauthorized(text='This page needs a token: open the address that was '
                                        'printed when it started, with ?token=... at its end.\n')
 
-    async def _on_index(self, request):
+    async def _on_index(self, request: web.Request) -> web.StreamResponse:
         if self._token and 'token' in request.query:  # out of the address, into a cookie
             answer = web.Response(status=303, headers={'Location': '/'})
             answer.set_cookie(COOKIE.format(self._port), self._token, httponly=True,
@@ -254,7 +257,7 @@ class Server:
             return answer
         return web.FileResponse(PAGE / 'index.html')
 
-    async def _on_socket(self, request):
+    async def _on_socket(self, request: web.Request) -> web.StreamResponse:
         if len(self._pages) >= MAX_PAGES:
             raise web.HTTPServiceUnavailable(text=f'{MAX_PAGES} pages are open already.\n')
         socket = web.WebSocketResponse(max_msg_size=4 * MAX_BYTES, heartbeat=5.0, timeout=1.0,
@@ -275,27 +278,27 @@ class Server:
             self._leave(page)
         return socket
 
-    def _greet(self, page):
+    def _greet(self, page: _Page) -> None:
         page.tell('hello', you=page.id, period_s=PERIOD_S)
         self._tell_world(page, self._robot.world())
         self._tell_status(page, self._robot.status())
         if COLOUR in self._newest:
             page.show(COLOUR, self._newest[COLOUR])
 
-    def _leave(self, page):
+    def _leave(self, page: _Page) -> None:
         self._pages.pop(page.id, None)
         if self._controls.release(page.id):
             self._robot.stop()
         self._watch()
 
-    def _watch(self):
+    def _watch(self) -> None:
         kinds: Set[int] = set().union(*(_kinds(page.shows) for page in self._pages.values()))
         for kind in (DEPTH, TRUTH):
             if kind not in kinds:
                 self._newest.pop(kind, None)
         self._robot.watch(*(kind in kinds for kind in (COLOUR, DEPTH, TRUTH)))
 
-    async def _send(self, page):
+    async def _send(self, page: _Page) -> None:
         """Send what there is, one after the other; pictures that came meanwhile replace older."""
         try:
             while True:
@@ -310,13 +313,13 @@ class Server:
         except (ConnectionError, RuntimeError):  # it is closing: the reader notices
             pass
 
-    def _hear(self, page, text):
+    def _hear(self, page: _Page, text: str) -> None:
         try:
             self._act(page, parse(text))
         except SpecError as error:
             page.tell('note', level='error', text=str(error))
 
-    def _act(self, page, message):
+    def _act(self, page: _Page, message: Message) -> None:
         now_s = time.monotonic()
         self._stop_if_silent(now_s)
         if self._ends:
@@ -341,19 +344,19 @@ class Server:
         elif self._controls.release(page.id):
             self._robot.stop()
 
-    def _show(self, page, shows):
+    def _show(self, page: _Page, shows: Show) -> None:
         page.shows = shows
         self._watch()
         for kind in _kinds(shows) & set(self._newest):
             page.show(kind, self._newest[kind])
 
-    def _drive(self, page, drive, now_s):
+    def _drive(self, page: _Page, drive: Drive, now_s: float) -> None:
         if drive.is_stop and self._controls.holder != page.id:
             return  # who does not drive need not stop, and does not take the controls by it
         if self._controls.use(page.id, now_s, moves=not drive.is_stop):
             self._robot.drive(drive)
 
-    def _do(self, page, do, now_s):
+    def _do(self, page: _Page, do: Do, now_s: float) -> None:
         if not self._controls.use(page.id, now_s):
             page.tell('done', id=do.id, ok=False, text='Another page drives; take the controls '
                       'first.')
@@ -363,7 +366,7 @@ class Server:
                       'yet; wait for them.')
             return
 
-        def done(future):
+        def done(future: 'asyncio.Future[Tuple[bool, str]]') -> None:
             self._num_requests -= 1
             if not future.cancelled():
                 error = future.exception()
@@ -373,12 +376,12 @@ class Server:
         self._num_requests += 1
         self._robot.request(do).add_done_callback(done)
 
-    def _stop_if_silent(self, now_s):
+    def _stop_if_silent(self, now_s: float) -> None:
         """Stop a robot whose driver went silent; before controls change hands, too."""
         if self._controls.is_silent(now_s):
             self._robot.stop()
 
-    async def _tick(self):
+    async def _tick(self) -> None:
         """Tell pages how the world is doing, and look after who drives."""
         while True:
             await asyncio.sleep(PERIOD_S)
@@ -394,11 +397,11 @@ class Server:
                 if not page.texts:  # a page that does not read is not told more and more
                     self._tell_status(page, status)
 
-    def _tell_world(self, page, world):
+    def _tell_world(self, page: _Page, world: dict) -> None:
         page.world = world
         page.tell('world', **world)
 
-    def _tell_status(self, page, status):
+    def _tell_status(self, page: _Page, status: dict) -> None:
         controls = self._controls
         driver = {'mine': controls.holder == page.id, 'held': controls.holder is not None,
                   'since_s': (0.0 if controls.holder is None else
@@ -414,12 +417,13 @@ def is_local(host: str) -> bool:
         return host == 'localhost'
 
 
-def _reason(problem) -> str:
+def _reason(problem: OSError) -> str:
     """Say why nothing can listen there; asyncio says it twice."""
-    return os.strerror(problem.errno).lower() if (problem.errno or 0) > 0 else str(problem)
+    number = problem.errno or 0
+    return os.strerror(number).lower() if number > 0 else str(problem)
 
 
-def _name_of(address):
+def _name_of(address: str) -> str:
     """Return the host of a network location, without port; '' if it is none."""
     try:
         return urlsplit(address).hostname or ''
@@ -427,5 +431,5 @@ def _name_of(address):
         return ''
 
 
-def _kinds(shows):
+def _kinds(shows: Show) -> Set[int]:
     return {COLOUR, *((DEPTH,) if shows.depth else ()), *((TRUTH,) if shows.truth else ())}

@@ -7,9 +7,10 @@ knows neither. One step is one chunk of frames. After a reset the first chunk is
 camera at rest, and its last frame is the first one shown.
 """
 from dataclasses import dataclass, fields, replace
-from typing import Any, Dict, List, Optional, Sequence, Tuple, Type
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Type, Union
 
 from lingbot_world_ros.actions.camera_columns import camera_action_dims, camera_motion_of
+from lingbot_world_ros.actions.camera_path import FRAME_RATE_HZ
 from lingbot_world_ros.actions.layout import (ActionLayout, joint_velocities_of,
                                               robot_action_layout, twists_of)
 from lingbot_world_ros.engines.interface import (Capabilities, Observation, Rows, Scenes, Seeds,
@@ -26,7 +27,7 @@ from lingbot_world_ros.models.wan.condition import resize_image
 from lingbot_world_ros.models.wan.kv_cache import WindowSpec
 from lingbot_world_ros.models.wan.releases_and_licences import StreamDefaults
 from lingbot_world_ros.models.wan.schedule import FewStepSchedule
-from lingbot_world_ros.models.wan.spec import FRAME_RATE_HZ, FRAMES_PER_LATENT, VideoSize
+from lingbot_world_ros.models.wan.spec import FRAMES_PER_LATENT, VideoSize
 from lingbot_world_ros.models.wan.start import read_image, seen_by, stream_camera
 from lingbot_world_ros.models.wan.stream import StreamSpec
 from lingbot_world_ros.robots.load import joint_from_urdf, load_robot
@@ -118,13 +119,18 @@ class _Body:
 class LingBotWorld(WorldModel):
     """One imagined world on one accelerator, streamed without end."""
 
-    def __init__(self, batch_size: int = 1, robot_description: str = '', on_progress=None,
-                 **options) -> None:
+    def __init__(self, batch_size: int = 1, robot: Union[Robot, str] = '',
+                 robot_description: str = '',
+                 on_progress: Optional[Callable[[int, int], None]] = None, **options: Any) -> None:
         """
         Load the models.
 
         :param batch_size: 1
-        :param robot_description: URDF XML whose joints are integrated; '' is the package's robot
+        :param robot: a robot, or what ``load_robot`` takes: its drive and joints are integrated,
+            and its first camera, in size and lens that of ``options``, is where the image is
+            seen from; '' is the package's robot with a camera of its own
+        :param robot_description: where there is no ``robot``, URDF XML whose joints are
+            integrated
         :param on_progress: called with bytes read and bytes in all of the network
         :param options: fields of ``ModelOptions`` and ``StreamOptions``
         :raises SpecError: an option, a file, memory or the device cannot be used
@@ -133,15 +139,16 @@ class LingBotWorld(WorldModel):
             raise SpecError(f'batch_size={batch_size}: LingBot-World streams one world per '
                             'process; use 1.')
         model_options, self.options = _options(options)
+        camera = self.options.camera
+        robot = _own_robot(robot, camera) if robot else _robot(robot_description, camera)
         checkpoint = open_checkpoint(model_options.checkpoint)
         checkpoint.streamed_expert()
-        spec, camera = self.options.spec(checkpoint.defaults), self.options.camera
+        spec = self.options.spec(checkpoint.defaults)
         check_memory(checkpoint, model_options, spec)
         self._models = models = load_models(checkpoint, model_options,
                                             on_progress=on_progress)
         self._stream = build_stream(checkpoint, model_options, models, spec, camera)
         self._scenes = {f'{name}_view': start for name, start in start_images().items()}
-        robot = _robot(robot_description, camera)
         layout = ActionLayout((*robot_action_layout(robot).dims, *camera_action_dims()))
         self.spec = WorldSpec(
             engine='lingbot_world', model=models.name, scenes=(*self._scenes, IMAGE_SCENE),
@@ -334,6 +341,14 @@ def _options(given: Dict[str, Any]) -> Tuple[ModelOptions, StreamOptions]:
             raise unknown_name('option of engine lingbot_world', name, of_models | of_stream)
     return (ModelOptions(**{name: given[name] for name in given if name in of_models}),
             StreamOptions(**{name: given[name] for name in given if name in of_stream}))
+
+
+def _own_robot(given: Union[Robot, str], camera: PinholeCamera) -> Robot:
+    """Return the user's robot, with this camera in the place of its first one."""
+    robot = load_robot(given)
+    place = robot.camera
+    mounted = camera.mounted(place.position_m, place.rpy_rad)
+    return robot.with_camera(mounted).with_quick_joints()
 
 
 def _robot(description: str, camera: PinholeCamera) -> Robot:

@@ -7,7 +7,7 @@ Deterministic by scene, seed and actions. Rendering is headless (EGL, else OSMes
 """
 import atexit
 import os
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 import weakref
 
 import cv2
@@ -16,7 +16,7 @@ from lingbot_world_ros.engines.interface import (Capabilities, Observation, Rows
                                                  Start, State, WorldModel, WorldSpec)
 from lingbot_world_ros.engines.rows import (check_actions, check_state, chosen_rows, row_starts,
                                             rows_for, side_by_side, with_rows)
-from lingbot_world_ros.errors import SpecError
+from lingbot_world_ros.errors import shown, SpecError
 from lingbot_world_ros.geometry import se2
 from lingbot_world_ros.geometry.camera import MountedCamera
 from lingbot_world_ros.robots.load import load_robot
@@ -52,13 +52,26 @@ def _close_renderers() -> None:
         scene.close()
 
 
+def _check_drawable(robot: Robot) -> None:
+    """Refuse joints that are no arm: this world draws a round base, an arm, a fixed camera."""
+    if robot.joints and (robot.arm is None or robot.cameras[0].moves):
+        raise SpecError(f'robot {shown(robot.name)}: the reference world draws a round base, the '
+                        'arm of an arm_tip and a camera that no joint moves; leave other joints '
+                        'out of the YAML, or take an engine that follows any robot.')
+
+
 class ReferenceScene:
     """One robot in one scene: the MuJoCo model, its state and its camera."""
 
     def __init__(self, scene: Scene, robot: Optional[Robot] = None,
                  frame_rate_hz: float = 15.0) -> None:
-        """Compile the scene; the renderer is made when the first image is asked for."""
+        """
+        Compile the scene; the renderer is made when the first image is asked for.
+
+        :raises SpecError: a robot that this world cannot draw
+        """
         robot = robot or load_robot()
+        _check_drawable(robot)
         text, files = scene_mjcf(scene, robot, frame_rate_hz)
         self.scene, self.robot = scene, robot
         self.model = mujoco.MjModel.from_xml_string(text, files)
@@ -67,7 +80,7 @@ class ReferenceScene:
         joint = self.model.joint
         self._base = [joint(n).qposadr[0] for n in ('base_x', 'base_y', 'base_yaw')]
         self._arm = [joint(n).qposadr[0] for n in robot.joint_names]
-        self._mirror = joint('right_finger').qposadr[0]
+        self._mirror = [joint('right_finger').qposadr[0]] if robot.joints else []
         self._objects = np.array([[joint(f'{m.name}_{a}').qposadr[0] for a in ('x', 'y', 'yaw')]
                                   for m in scene.movables], int).reshape(-1, 3)
         self._base_geom = self.model.geom('base_collision').id
@@ -78,7 +91,7 @@ class ReferenceScene:
         q = self.data.qpos
         q[self._base] = state.base_pose
         q[self._arm] = state.joint_position
-        q[self._mirror] = state.joint_position[-1]
+        q[self._mirror] = state.joint_position[-1:]
         q[self._objects] = state.object_pose
         mujoco.mj_forward(self.model, self.data)
 
@@ -92,14 +105,17 @@ class ReferenceScene:
         """
         Advance one camera frame.
 
-        :param action: (a,) base v_x [m/s], w_z [rad/s] in base_link, then joint velocities
+        :param action: (a,) base v_x [m/s], v_y [m/s] if it strafes, w_z [rad/s] in base_link,
+            then joint velocities
         """
-        ctrl = self.data.ctrl
-        ctrl[2:] = action[1:]
+        ctrl, strafes = self.data.ctrl, self.robot.drive.strafes
+        ctrl[2:] = action[1 + strafes:]
         yaw = self._base[2]
         for _ in range(TIMESTEPS_PER_FRAME):
-            ctrl[0] = action[0] * np.cos(self.data.qpos[yaw])
-            ctrl[1] = action[0] * np.sin(self.data.qpos[yaw])
+            c, s = np.cos(self.data.qpos[yaw]), np.sin(self.data.qpos[yaw])
+            ctrl[:2] = action[0] * c, action[0] * s
+            if strafes:
+                ctrl[:2] += -action[1] * s, action[1] * c
             mujoco.mj_step(self.model, self.data)
         mujoco.mj_forward(self.model, self.data)  # contacts of the state that is shown
 
@@ -243,15 +259,17 @@ class ReferenceWorld(WorldModel):
     """MuJoCo as a ``WorldModel``; the worlds of a batch are stepped one after the other."""
 
     def __init__(self, batch_size: int = 1, arm_mask: bool = False,
-                 robot: Optional[Robot] = None) -> None:
+                 robot: Union[Robot, str] = '') -> None:
         """
         Prepare a batch of worlds.
 
         :param batch_size: worlds side by side
         :param arm_mask: put ``arm_mask`` (b, t, h, w) bool into ``Observation.extra``
-        :param robot: the robot; None is the one that ships
+        :param robot: a robot, or what ``load_robot`` takes; '' is the one that ships
+        :raises SpecError: bad batch size; no such robot, or one that this world cannot draw
         """
-        robot = robot or load_robot()
+        robot = load_robot(robot)
+        _check_drawable(robot)
         if batch_size < 1:
             raise SpecError(f'batch_size={batch_size} must be at least 1.')
         self.spec = WorldSpec(engine='reference', model=f'mujoco {mujoco.__version__}',

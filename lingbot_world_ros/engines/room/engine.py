@@ -8,18 +8,19 @@ neither torch nor a GPU nor a download. Axes as in ``engines/interface.py``; k m
 import copy
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple, Union
 
 from lingbot_world_ros.actions.layout import robot_action_layout
 from lingbot_world_ros.engines.interface import (Capabilities, Observation, Rows, Scenes, Seeds,
                                                  Start, State, WorldModel, WorldSpec)
 from lingbot_world_ros.engines.rows import (check_actions, check_state, chosen_rows, row_starts,
                                             rows_for, side_by_side, with_rows)
-from lingbot_world_ros.errors import SpecError
+from lingbot_world_ros.errors import shown, SpecError
 from lingbot_world_ros.models.room.runtime import (Graph, NUM_LATENT, read_about, scene_tensors,
                                                    WEIGHTS)
 from lingbot_world_ros.models.room.state import advance, RoomState
 from lingbot_world_ros.robots.load import load_robot
+from lingbot_world_ros.robots.robot import Robot
 from lingbot_world_ros.worlds.scenes import get_scene
 import numpy as np
 
@@ -47,8 +48,9 @@ class RoomWorld(WorldModel):
     Observation: rgb, depth, contact probability, covariance of the pose, expected image error.
     """
 
-    def __init__(self, batch_size: int = 1, weights=WEIGHTS, sample: bool = False,
-                 threads: int = 1, verify: bool = False) -> None:
+    def __init__(self, batch_size: int = 1, weights: Union[str, Path] = WEIGHTS,
+                 sample: bool = False, threads: int = 1, verify: bool = False,
+                 robot: Union[Robot, str] = '') -> None:
         """
         Load the weights.
 
@@ -57,13 +59,19 @@ class RoomWorld(WorldModel):
         :param sample: draw the stochastic part from its prior (seeded); by default its mean
         :param threads: CPU threads of the runtime; more than one collapses when cores are busy
         :param verify: compare checksums first
-        :raises SpecError: bad batch size; weights missing, corrupt or of another format
+        :param robot: '' or the one that ships, in whose pictures the weights were trained
+        :raises SpecError: bad batch size; another robot; weights missing, corrupt or of another
+            format
         """
         if batch_size < 1:
             raise SpecError(f'batch_size={batch_size} must be at least 1.')
+        asked, robot = load_robot(robot), load_robot()
+        if asked != robot:
+            raise SpecError(f'robot {shown(asked.name)}: this world has learned the robot '
+                            f'{robot.name!r} and knows no other; leave robot empty, or take an '
+                            'engine that follows any robot.')
         self.weights = Path(weights)
         self.about = read_about(self.weights, verify)
-        robot = load_robot()
         self.spec = WorldSpec(
             engine='room', model=self.about['name'], scenes=tuple(self.about['scenes']),
             robot=robot, action=robot_action_layout(robot), has_depth=True,

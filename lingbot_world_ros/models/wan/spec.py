@@ -8,15 +8,14 @@ from dataclasses import dataclass, fields
 import math
 from typing import Dict, Tuple
 
+from lingbot_world_ros.actions.camera_path import FRAMES_PER_LATENT
 from lingbot_world_ros.errors import SpecError
 
 PATCH = (1, 2, 2)  # latent frames, rows, columns per token
-VAE_STRIDE = (4, 8, 8)  # frames, rows, columns of pixels per latent
+VAE_STRIDE = (FRAMES_PER_LATENT, 8, 8)  # frames, rows, columns of pixels per latent
 LATENT_CHANNELS = 16
 MASK_CHANNELS = 4
-FRAMES_PER_LATENT = VAE_STRIDE[0]
 PIXELS_PER_TOKEN = VAE_STRIDE[1] * PATCH[1]  # along each axis
-FRAME_RATE_HZ = 16.0  # of the videos it was trained on
 CONTROL_KINDS = {0: 'none', 6: 'camera', 7: 'act'}
 
 

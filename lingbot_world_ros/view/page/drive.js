@@ -12,15 +12,19 @@ const HEARTBEAT_MS = 100; // the server stops the robot after 300 ms of silence
 const ANALOG_MS = 33; // least time between two messages for one analog motion
 const DEAD_ZONE = 0.12;
 const STICK_REACH_PX = 46;
-// Keys by place on the keyboard, not by letter: [forward, left].
+// Keys by place on the keyboard, not by letter: [forward, to the left, turn to the left].
 const BASE_KEYS = new Map([
-  ['KeyW', [1, 0]], ['ArrowUp', [1, 0]], ['KeyS', [-1, 0]], ['ArrowDown', [-1, 0]],
-  ['KeyA', [0, 1]], ['ArrowLeft', [0, 1]], ['KeyD', [0, -1]], ['ArrowRight', [0, -1]],
-  ['KeyQ', [1, 1]], ['KeyE', [1, -1]],
+  ['KeyW', [1, 0, 0]], ['ArrowUp', [1, 0, 0]], ['KeyS', [-1, 0, 0]], ['ArrowDown', [-1, 0, 0]],
+  ['KeyA', [0, 0, 1]], ['ArrowLeft', [0, 0, 1]], ['KeyD', [0, 0, -1]],
+  ['ArrowRight', [0, 0, -1]], ['KeyQ', [1, 0, 1]], ['KeyE', [1, 0, -1]],
 ]);
+// In their place, for a robot that strafes.
+const STRAFE_KEYS = new Map([['KeyQ', [0, 1, 0]], ['KeyE', [0, -1, 0]]]);
 const JOINT_KEYS = new Map([['BracketLeft', -1], ['BracketRight', 1]]);
 const MODIFIERS = new Set(['Control', 'Alt', 'Meta', 'AltGraph']);
 const TEXT = "input:not([type='range'], [type='checkbox']), select, textarea";
+
+const NO_PAD = { base: [0, 0, 0], joints: [] };
 
 /** Zero inside the dead zone, then rising from 0 to 1, in steps that hide jitter. */
 function outsideDeadZone(value) {
@@ -38,9 +42,11 @@ export class Drive {
   constructor(host) {
     this.host = host;
     this.keys = new Set();
-    this.stick = [0, 0];
-    this.pad = { base: [0, 0], joints: [] };
+    this.stick = [0, 0, 0];
+    this.pad = NO_PAD;
     this.holds = new Map(); // joint name -> -1 or 1, from the hold buttons
+    this.sideways = 0; // -1 or 1, from the hold buttons
+    this.limits = { linear: 0, lateral: 0, angular: 0, curvature: Infinity };
     this.joints = [];
     this.chosen = 0;
     this.seq = 0;
@@ -49,6 +55,9 @@ export class Drive {
     this.listenKeys();
     this.listenStick();
     this.listenPads();
+    for (const [id, direction] of [['strafe-left', 1], ['strafe-right', -1]]) {
+      this.addHold(byId(id), (held) => { this.sideways = held ? direction : 0; });
+    }
     byId('speed').addEventListener('input', () => this.update());
     this.showCommand();
   }
@@ -65,24 +74,43 @@ export class Drive {
     this.update();
   }
 
-  /** Largest speeds of the world, for the numbers beside the stick. */
-  setLimits(linearMps, angularRadps) {
-    this.limits = [linearMps, angularRadps];
+  /**
+   * Take over what the robot can do.
+   *
+   * @param {{linear: number, lateral: number, angular: number, curvature: number}} limits m/s,
+   *   rad/s and 1/m; lateral 0: it does not strafe; curvature infinite: it turns on the spot
+   */
+  setLimits(limits) {
+    this.limits = limits;
+    const [strafes, steers] = [limits.lateral > 0, Number.isFinite(limits.curvature)];
+    byId('strafe').hidden = !strafes;
+    for (const element of document.querySelectorAll('[data-drive]')) {
+      const kind = element.dataset.drive;
+      element.hidden = kind === 'strafes' ? !strafes : kind === 'arcs' ? strafes : !steers;
+    }
     this.showCommand();
+  }
+
+  /** The push of a key on the base, undefined for other keys. */
+  baseKey(code) {
+    return (this.limits.lateral > 0 && STRAFE_KEYS.get(code)) || BASE_KEYS.get(code);
   }
 
   // -- one command from all that is held
 
-  /** @return {{linear: number, angular: number, joints: Object<string, number>}} -1..1 each */
+  /**
+   * @return {{linear: number, lateral: number, angular: number,
+   *           joints: Object<string, number>}} -1..1 each
+   */
   command() {
     const speed = Number(byId('speed').value);
-    const base = [this.stick[0] + this.pad.base[0], this.stick[1] + this.pad.base[1]];
+    const base = this.stick.map((value, i) => value + this.pad.base[i]);
+    base[1] += this.sideways;
     const joints = new Map(this.holds);
     this.pad.joints.forEach((value, i) => value && this.joints[i]
       && joints.set(this.joints[i], value));
     for (const code of this.keys) {
-      const push = BASE_KEYS.get(code);
-      if (push) base[0] += push[0], base[1] += push[1];
+      this.baseKey(code)?.forEach((push, i) => { base[i] += push; });
       const name = this.joints[this.chosen];
       if (JOINT_KEYS.has(code) && name) {
         joints.set(name, (joints.get(name) ?? 0) + JOINT_KEYS.get(code));
@@ -92,7 +120,8 @@ export class Drive {
     const moving = [...joints].map(([name, value]) => [name, share(value)]);
     return {
       linear: share(base[0]),
-      angular: share(base[1]),
+      lateral: this.limits.lateral > 0 ? share(base[1]) : 0,
+      angular: share(base[2]),
       joints: Object.fromEntries(moving.filter(([, value]) => value !== 0)),
     };
   }
@@ -155,26 +184,30 @@ export class Drive {
   letGo() {
     this.keys.clear();
     this.holds.clear();
-    this.stick = [0, 0];
+    this.sideways = 0;
+    this.stick = [0, 0, 0];
     this.stickPointer = null;
-    this.pad = { base: [0, 0], joints: [] };
+    this.pad = NO_PAD;
     this.padNeedsRest = true;
     byId('stick').classList.remove('held');
-    for (const button of document.querySelectorAll('.joint button.on')) {
+    for (const button of document.querySelectorAll('button.on')) {
       button.classList.remove('on');
     }
   }
 
   showCommand() {
-    const { linear, angular } = this.sent;
-    const [mps, radps] = this.limits ?? [0, 0];
+    const { linear, lateral, angular } = this.sent;
+    const limits = this.limits;
+    const forward = linear * limits.linear;
     const knob = byId('knob');
     const size = Math.max(1, Math.hypot(linear, angular));
     const [x, y] = [-angular, -linear].map((value) => (value / size) * STICK_REACH_PX);
     knob.style.transform = `translate(${x}px, ${y}px)`;
     knob.classList.toggle('active', linear !== 0 || angular !== 0);
-    setText(byId('asked-linear'), `${signed(linear * mps)} m/s`);
-    setText(byId('asked-angular'), `${signed(angular * radps)} rad/s`);
+    setText(byId('asked-linear'), `${signed(forward)} m/s`);
+    setText(byId('asked-lateral'), `${signed(lateral * limits.lateral)} m/s left`);
+    const turn = steered(forward, angular * limits.angular, limits.curvature);
+    setText(byId('asked-angular'), `${signed(turn)} rad/s`);
     setText(byId('speed-value'), `${Math.round(Number(byId('speed').value) * 100)} %`);
   }
 
@@ -198,7 +231,7 @@ export class Drive {
     if (event.target.matches?.(TEXT) || document.querySelector('dialog[open]')) return;
     if (event.code === 'Space') this.onSpace(event);
     else if (isWidgetKey(event)) return;
-    else if (BASE_KEYS.has(event.code) || JOINT_KEYS.has(event.code)) this.onHeldKey(event);
+    else if (this.baseKey(event.code) || JOINT_KEYS.has(event.code)) this.onHeldKey(event);
     else if (!event.repeat) this.onShortcut(event);
   }
 
@@ -254,32 +287,38 @@ export class Drive {
     const box = byId('stick').getBoundingClientRect();
     const x = (event.clientX - box.left - box.width / 2) / STICK_REACH_PX;
     const y = (event.clientY - box.top - box.height / 2) / STICK_REACH_PX;
-    this.stick = [outsideDeadZone(-y), outsideDeadZone(-x)];
+    this.stick = [outsideDeadZone(-y), 0, outsideDeadZone(-x)];
     this.update();
   }
 
   onStickUp(event) {
     if (event.pointerId !== this.stickPointer) return;
     this.stickPointer = null;
-    this.stick = [0, 0];
+    this.stick = [0, 0, 0];
     byId('stick').classList.remove('held');
     this.update();
   }
 
-  // -- hold buttons of the joints
+  // -- hold buttons
 
-  /** Make a button move a joint while it is pressed, by pointer or by Space and Enter. */
-  addHold(button, name, direction) {
+  /** Make a button move a joint while it is pressed. */
+  addJointHold(button, name, direction) {
+    this.addHold(button, (held) => (held ? this.holds.set(name, direction)
+      : this.holds.delete(name)));
+  }
+
+  /** Call back when a button is pressed and let go, by pointer or by Space and Enter. */
+  addHold(button, onHeld) {
     button.dataset.hold = '';
     const press = () => {
-      this.holds.set(name, direction);
+      onHeld(true);
       button.classList.add('on');
       this.update();
     };
     const release = () => {
       if (!button.classList.contains('on')) return;
       button.classList.remove('on');
-      this.holds.delete(name);
+      onHeld(false);
       this.update();
     };
     button.addEventListener('pointerdown', (event) => {
@@ -313,7 +352,7 @@ export class Drive {
     const pad = pads.find((one) => one.mapping === 'standard');
     this.notePad(pad, pads[0]);
     this.padLoop = pads.length ? requestAnimationFrame(() => this.poll()) : 0;
-    const read = pad && document.hasFocus() ? readPad(pad) : { base: [0, 0], joints: [] };
+    const read = pad && document.hasFocus() ? readPad(pad) : NO_PAD;
     // After a stop the pad has to come to rest once before it drives again.
     const rests = [...read.base, ...read.joints].every((value) => value === 0);
     this.padNeedsRest = this.padNeedsRest && !rests;
@@ -331,8 +370,12 @@ export class Drive {
   }
 }
 
-const isZero = ({ linear, angular, joints }) =>
-  linear === 0 && angular === 0 && Object.keys(joints).length === 0;
+const isZero = ({ linear, lateral, angular, joints }) =>
+  linear === 0 && lateral === 0 && angular === 0 && Object.keys(joints).length === 0;
+
+/** A turn no faster than steering allows at a speed, as the server has it. */
+const steered = (forward, turn, curvature) => (curvature === Infinity ? turn
+  : clamp(turn, -Math.abs(forward) * curvature, Math.abs(forward) * curvature));
 
 const isPressKey = (event) => event.code === 'Space' || event.code === 'Enter';
 
@@ -345,12 +388,16 @@ function signed(value) {
 const isWidgetKey = (event) =>
   event.target.matches?.("input[type='range']") && event.code.startsWith('Arrow');
 
-/** Left stick: base. Right stick: joints 1, 2. D-pad: joints 3, 4. Shoulders: joint 5. */
+/**
+ * Left stick: base. Triggers: sideways. Right stick: joints 1, 2. D-pad: joints 3, 4.
+ * Shoulders: joint 5.
+ */
 function readPad(pad) {
   const held = (i) => (pad.buttons[i]?.pressed ? 1 : 0);
+  const pull = (i) => outsideDeadZone(pad.buttons[i]?.value ?? 0);
   const axis = (i) => outsideDeadZone(pad.axes[i] ?? 0);
   return {
-    base: [-axis(1) || 0, -axis(0) || 0],
+    base: [-axis(1) || 0, pull(6) - pull(7), -axis(0) || 0],
     joints: [-axis(2) || 0, axis(3), held(13) - held(12), held(15) - held(14),
              held(5) - held(4)],
   };

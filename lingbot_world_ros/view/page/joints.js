@@ -48,7 +48,7 @@ class JointRow {
     button.type = 'button';
     button.title = `hold: ${word}`;
     button.setAttribute('aria-label', `${this.joint.name}: hold for ${word}`);
-    this.host.addHold(button, this.joint.name, direction);
+    this.host.addJointHold(button, this.joint.name, direction);
     return button;
   }
 
@@ -97,14 +97,15 @@ const positionText = (position, unit) =>
   (Math.abs(position) < 5e-4 ? 0 : position).toFixed(unit === 'm' ? 3 : 2);
 
 export class Joints {
-  /** @param {{send: function(object), addHold: function, choose: function(number)}} host */
+  /** @param {{send: function(object), addJointHold: function, choose: function(number)}} host */
   constructor(host) {
     this.host = host;
     this.rows = [];
   }
 
-  /** Build the rows anew if the joints of the world changed. */
-  setWorld(joints) {
+  /** Build the rows anew if the joints of the world changed; no panel for a robot without. */
+  setWorld(joints, hasNone) {
+    for (const element of document.querySelectorAll('[data-joints]')) element.hidden = hasNone;
     const key = JSON.stringify(joints);
     if (key === this.key) return;
     this.key = key;

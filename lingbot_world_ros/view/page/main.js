@@ -70,7 +70,7 @@ const drive = new Drive({
 });
 const joints = new Joints({
   send,
-  addHold: (button, name, direction) => drive.addHold(button, name, direction),
+  addJointHold: (button, name, direction) => drive.addJointHold(button, name, direction),
   choose: (index) => drive.choose(index),
 });
 drive.onChosen = (index) => joints.choose(index);
@@ -96,9 +96,12 @@ const handlers = {
 function onWorld(world) {
   const isFirst = view.world === null;
   view.world = world;
-  drive.setLimits(world.linear_max_mps ?? 0, world.angular_max_radps ?? 0);
+  drive.setLimits({
+    linear: world.linear_max_mps ?? 0, lateral: world.lateral_max_mps ?? 0,
+    angular: world.angular_max_radps ?? 0, curvature: world.max_curvature ?? Infinity,
+  });
   drive.setJoints((world.joints ?? []).map((joint) => joint.name));
-  joints.setWorld(world.joints ?? []);
+  joints.setWorld(world.joints ?? [], world.known && !world.joints?.length);
   joints.lock(lockedBy());
   joints.choose(drive.chosen);
   controls.setWorld(world);

@@ -8,12 +8,10 @@ Axes: b batch, t frames, z latent, a action, c channel, h w image.
 """
 from dataclasses import asdict, dataclass
 import json
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Tuple, Union
 
-from lingbot_world_ros.actions.layout import robot_action_layout
-from lingbot_world_ros.engines.interface import Observation, WorldSpec
 from lingbot_world_ros.errors import SpecError
-from lingbot_world_ros.robots.load import load_robot
-import numpy as np
 import torch
 from torch import nn, Tensor
 
@@ -28,24 +26,26 @@ class BaselineSpec:
     height_px: int
     action_dim: int
     latent_dim: int = 256
-    channels: tuple = (32, 64, 128, 192)
+    channels: Tuple[int, ...] = (32, 64, 128, 192)
     squeezed_channels: int = 48
     hidden_dim: int = 512
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Refuse images that the encoder would squeeze to nothing."""
         if min(self.width_px, self.height_px) < 2 * STRIDE:
             raise SpecError(f'The baseline needs images of at least {2 * STRIDE} pixels '
                             f'each way, got {self.width_px}x{self.height_px}.')
 
     @property
-    def grid(self) -> tuple:
+    def grid(self) -> Tuple[int, int]:
         """Rows and columns of the coarsest feature map."""
         return -(-self.height_px // STRIDE), -(-self.width_px // STRIDE)
 
 
 class BaselineModel(nn.Module):
     """``z[t+1] = norm(z[t] + f(z[t], a[t]))``, image = decode(z)."""
+
+    action_scale: Tensor
 
     def __init__(self, spec: BaselineSpec):
         """Build the three parts; actions are scaled by the limits the model remembers."""
@@ -98,20 +98,21 @@ class BaselineModel(nn.Module):
         :param actions: (b, t, a)
         :return: (b, t + 1, 3, h, w)
         """
-        latents = [self.encode(rgb)]
+        steps = [self.encode(rgb)]
         for action in actions.unbind(1):
-            latents.append(self.advance(latents[-1], action))
-        latents = torch.stack(latents, 1)
+            steps.append(self.advance(steps[-1], action))
+        latents = torch.stack(steps, 1)
         return self.decode(latents.flatten(0, 1)).unflatten(0, latents.shape[:2])
 
 
-def _normalised(z):
+def _normalised(z: Tensor) -> Tensor:
     """Keep latents on a sphere: a rollout of minutes cannot run away."""
     return nn.functional.layer_norm(z, z.shape[-1:])
 
 
-def _encoder(spec, flat):
-    layers, before = [], 3
+def _encoder(spec: BaselineSpec, flat: int) -> nn.Sequential:
+    layers: List[nn.Module] = []
+    before = 3
     for channels in spec.channels:
         layers += [nn.Conv2d(before, channels, 4, 2, 1), nn.GroupNorm(8, channels), nn.SiLU()]
         before = channels
@@ -120,11 +121,11 @@ def _encoder(spec, flat):
     return nn.Sequential(*layers)
 
 
-def _decoder(spec, flat):
+def _decoder(spec: BaselineSpec, flat: int) -> nn.Sequential:
     before = spec.channels[-1]
-    layers = [nn.Linear(spec.latent_dim, flat),
-              nn.Unflatten(1, (spec.squeezed_channels, *spec.grid)),
-              nn.Conv2d(spec.squeezed_channels, before, 1), nn.SiLU()]
+    layers: List[nn.Module] = [
+        nn.Linear(spec.latent_dim, flat), nn.Unflatten(1, (spec.squeezed_channels, *spec.grid)),
+        nn.Conv2d(spec.squeezed_channels, before, 1), nn.SiLU()]
     for channels in (*spec.channels[-2::-1], spec.channels[0] // 2):
         layers += [nn.Upsample(scale_factor=2, mode='nearest'),
                    nn.Conv2d(before, channels, 3, 1, 1), nn.GroupNorm(8, channels), nn.SiLU(),
@@ -133,7 +134,8 @@ def _decoder(spec, flat):
     return nn.Sequential(*layers, nn.Conv2d(before, 3, 3, 1, 1))
 
 
-def save_baseline(model: BaselineModel, path, info=None) -> None:
+def save_baseline(model: BaselineModel, path: Union[str, Path],
+                  info: Optional[Dict[str, Any]] = None) -> None:
     """
     Write weights and sizes into one safetensors file.
 
@@ -147,7 +149,7 @@ def save_baseline(model: BaselineModel, path, info=None) -> None:
                                    'info': json.dumps(info or {})})
 
 
-def load_baseline(path) -> BaselineModel:
+def load_baseline(path: Union[str, Path]) -> BaselineModel:
     """
     Read what ``save_baseline`` wrote.
 
@@ -166,45 +168,3 @@ def load_baseline(path) -> BaselineModel:
         raise SpecError(f'Cannot read the baseline {path}: {error}. Expected a file that '
                         'python -m lingbot_world_ros.training.train_baseline wrote.') from error
     return model.eval()
-
-
-class BaselineWorld:
-    """The baseline as a world to roll out: knows images only, starts from a true one."""
-
-    def __init__(self, path):
-        """
-        Load the weights.
-
-        :param path: safetensors file of ``save_baseline``
-        """
-        self.model = load_baseline(path)
-        robot = load_robot()
-        self.spec = WorldSpec(engine='baseline', model=str(path), scenes=(), robot=robot,
-                              action=robot_action_layout(robot))
-        self._latent = None
-
-    @torch.inference_mode()
-    def reset_from(self, rgb: np.ndarray) -> Observation:
-        """
-        Start from images.
-
-        :param rgb: (b, h, w, 3) uint8
-        :return: their reconstruction, without any state
-        """
-        image = torch.from_numpy(np.ascontiguousarray(rgb)).permute(0, 3, 1, 2).float() / 255
-        self._latent = self.model.encode(image)
-        return self._observe(True)
-
-    @torch.inference_mode()
-    def step(self, actions: np.ndarray, render: bool = True) -> Observation:
-        """Advance one frame; see ``WorldModel.step``. There is no state to return."""
-        self._latent = self.model.advance(self._latent, torch.from_numpy(
-            np.ascontiguousarray(actions[:, 0], np.float32)))
-        return self._observe(render)
-
-    def _observe(self, render):
-        rgb = None
-        if render:
-            image = self.model.decode(self._latent).clamp(0, 1) * 255 + 0.5
-            rgb = image.to(torch.uint8).permute(0, 2, 3, 1)[:, None].numpy()
-        return Observation(rgb, *[None] * 6)
