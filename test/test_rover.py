@@ -32,7 +32,7 @@ def rover():
 @pytest.fixture(scope='module')
 def bare(rover):
     """Return the rover with a mast that stands still: a robot without joints."""
-    return replace(rover, joints=())
+    return replace(rover, joints=(), cameras=(replace(rover.cameras[0], moves=False),))
 
 
 @pytest.fixture(scope='module')
@@ -147,8 +147,8 @@ def test_robot_that_strafes_runs_through_lingbot_world(checkpoint, strafing):
 
 def test_own_robot_drives_in_the_reference_world(bare, strafing):
     pytest.importorskip('lingbot_world_ros.engines.reference.engine')
-    for robot, twist in ((bare, (0.5, 0.0, 0.4)), (replace(strafing, joints=()),
-                                                   (0.3, 0.4, 0.0))):
+    for robot, twist in ((bare, (0.5, 0.0, 0.4)),
+                         (replace(bare, drive=strafing.drive), (0.3, 0.4, 0.0))):
         world = make_world('reference', robot=robot)
         first = world.reset(world.spec.scenes[0], 5, render=False)  # with room around
         seen = first

@@ -17,7 +17,7 @@ NAME = 'sim'
 HELP = 'start an imagined world and its ROS topics'
 PAGE, TRUTH = 'page', 'truth'  # what may run beside a world
 PAGE_PATIENCE_S = 20.0
-OVERRIDES = ('engine', 'isolate_engine', 'world', 'scene', 'start_image', 'prompt',
+OVERRIDES = ('engine', 'robot', 'isolate_engine', 'world', 'scene', 'start_image', 'prompt',
              *KEYS, 'camera_path', 'seed', 'mode', 'initial_state', 'speed')
 
 

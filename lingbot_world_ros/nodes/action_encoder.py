@@ -29,6 +29,7 @@ from lingbot_world_ros.nodes.parameter_service import SafeParameterService
 from lingbot_world_ros.nodes.parameters import declare, flat
 from lingbot_world_ros.nodes.start import spin_node
 from lingbot_world_ros.robots.drive import Drive
+from lingbot_world_ros.robots.load import load_robot
 from lingbot_world_ros.robots.urdf import read_description, RobotModel
 from lingbot_world_ros.settings.parameters import ACTION_ENCODER
 import numpy as np
@@ -79,6 +80,7 @@ class ActionEncoderNode(Node):
         self._limits, self._robot = Limits(**vars(params.limits)), None
         if params.robot_description:
             self._robot = RobotModel.from_description(read_description(params.robot_description))
+        self._drive = load_robot(params.robot).drive if params.robot else None
         self._path = None
         if params.camera_path:
             self._path = open_path(params.camera_path, params.camera_path_metres_per_unit,
@@ -140,15 +142,15 @@ class ActionEncoderNode(Node):
         So it does when only the mode changed; a camera path then goes on where it was.
 
         :param msg: description of the world
-        :param drive: of its robot, where that is known
+        :param drive: of its robot; None is that of the parameter ``robot``
         :raises SpecError: the world cannot be commanded, or does not fit the robot description,
             ``camera_link`` or ``camera_path``; the world before it stays
         """
         spec = command_spec_from_msg(msg, self._params.cmd_timeout_s, self._limits)
         if self._robot is not None:
             spec = spec.within(self._robot.joint_limits)
-        if drive is not None:
-            spec = spec.driven_by(drive)
+        if drive or self._drive:
+            spec = spec.driven_by(drive or self._drive)
         camera = carried_camera_from_msg(msg, self._robot, self._params.camera_link)
         playback, stamp_ns = None, stamp_to_ns(msg.header.stamp)
         if self._path is not None:

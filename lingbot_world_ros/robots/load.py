@@ -177,7 +177,7 @@ def _cameras(content: '_Section', model: RobotModel,
         sides = [own.whole(f'{side}_px', 1, MAX_SIDE_PX) for side in ('width', 'height')]
         fovy_rad = float(np.deg2rad(own.number('vertical_field_of_view_deg', 1.0, 170.0)))
         cameras.append(RobotCamera(name, link, _mounted(model, link, home, *sides, fovy_rad),
-                                   model.moves(link)))
+                                   model.moves(link, home)))
     return tuple(cameras)
 
 
