@@ -202,9 +202,10 @@ def _introduce(world, encoder, first_image_s):
           f'Answers    {" ".join(answered_names(world))}\n'
           f'Drive it   {teleop}    (keyboard, in a second terminal)')
     if shutil.which('ros2'):  # not part of a .venv
-        print(f'           ros2 topic pub -r 10 {topic} geometry_msgs/msg/{twist} "{{{motion}}}"\n'
-              f'           ros2 topic pub -1 {joints} sensor_msgs/msg/JointState '
-              f'"{{name: [{spec.joints[0].name}], position: [0.5]}}"')
+        print(f'           ros2 topic pub -r 10 {topic} geometry_msgs/msg/{twist} "{{{motion}}}"')
+        for joint in spec.joints[:1]:
+            print(f'           ros2 topic pub -1 {joints} sensor_msgs/msg/JointState '
+                  f'"{{name: [{joint.name}], position: [0.5]}}"')
 
 
 def _heard(world, encoder) -> list:
