@@ -220,7 +220,7 @@ class WorldModelNode(LifecycleNode):
         if params.start_image and IMAGE_SCENE in spec.scenes:
             scene = IMAGE_SCENE
         elif scene not in spec.scenes and scene == load_profile(DEFAULT_PROFILE)['scene']:
-            scene, *_ = spec.scenes or (scene,)  # nobody chose one, and not all engines have the default
+            scene, *_ = spec.scenes or (scene,)  # nobody chose, and not all engines have this one
         if not params.world and scene not in spec.scenes:
             raise unknown_name('scene', scene, spec.scenes)
         library = WorldLibrary(spec, params.world_path)

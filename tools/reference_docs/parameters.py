@@ -10,8 +10,8 @@ TYPES = {bool: 'bool', int: 'integer', float: 'double', str: 'string'}
 HEAD = ('parameter', 'type', 'default', 'range', 'set while running', 'meaning')
 INTRO = """
 Every parameter of every node, as a running node declares it. Those of an engine are declared while
-it is the one that runs. A profile may hold those of other engines; only `lingbot.checkpoint` is then
-refused. Defaults are those of
+it is the one that runs. A profile may hold those of other engines; only `lingbot.checkpoint` is
+then refused. Defaults are those of
 [`config/default.yaml`](../../config/default.yaml); a [profile](profiles.md) changes some. Set
 them in a profile, with `--param NAME:=VALUE` of `lingbot-world sim`, as a [launch
 argument](launch.md), or, where the table says so, with `ros2 param set` while the node runs. A
