@@ -203,9 +203,9 @@ def _introduce(world, encoder, first_image_s):
           f'Drive it   {teleop}    (keyboard, in a second terminal)')
     if shutil.which('ros2'):  # not part of a .venv
         print(f'           ros2 topic pub -r 10 {topic} geometry_msgs/msg/{twist} "{{{motion}}}"')
-    if shutil.which('ros2') and spec.joints:
-        print(f'           ros2 topic pub -1 {joints} sensor_msgs/msg/JointState '
-              f'"{{name: [{spec.joints[0].name}], position: [0.5]}}"')
+        for joint in spec.joints[:1]:
+            print(f'           ros2 topic pub -1 {joints} sensor_msgs/msg/JointState '
+                  f'"{{name: [{joint.name}], position: [0.5]}}"')
 
 
 def _heard(world, encoder) -> list:

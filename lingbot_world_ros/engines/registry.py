@@ -99,7 +99,7 @@ REFERENCE = EngineEntry(
     robot='room', has_depth=True, docs='docs/evaluation.md')
 LINGBOT_WORLD = EngineEntry(
     'lingbot_world', 'lingbot_world_ros.engines.lingbot_world.engine:LingBotWorld',
-    'LingBot-World from a checkpoint of yours',
+    'LingBot-World from a checkpoint of yours, on a GPU',
     ('torch', 'transformers', 'tokenizers', 'sentencepiece', 'ftfy'),
     parameters='lingbot_world_ros.engines.lingbot_world.parameters:TABLE', prefix='lingbot',
     key='lingbot.checkpoint', takes=TAKES, docs='docs/lingbot_world.md',

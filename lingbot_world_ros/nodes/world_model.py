@@ -31,6 +31,7 @@ from lingbot_world_ros.session.observer import SessionObserver
 from lingbot_world_ros.session.session import Session, SessionSpec
 from lingbot_world_ros.session.states import Mode, State
 from lingbot_world_ros.settings.parameters import engine_options, WORLD_MODEL
+from lingbot_world_ros.settings.profiles import DEFAULT_PROFILE, load_profile
 from lingbot_world_ros.worlds.definition import IMAGE_SCENE
 from lingbot_world_ros.worlds.library import WorldLibrary
 from lingbot_world_ros.worlds.start import check_prompt, find_start_image, started_from
@@ -219,6 +220,8 @@ class WorldModelNode(LifecycleNode):
         params, scene = self.params, self.params.scene
         if params.start_image and IMAGE_SCENE in spec.scenes:
             scene = IMAGE_SCENE
+        elif scene not in spec.scenes and scene == load_profile(DEFAULT_PROFILE)['scene']:
+            scene, *_ = spec.scenes or (scene,)  # nobody chose, and not all engines have this one
         if not params.world and scene not in spec.scenes:
             raise unknown_name('scene', scene, spec.scenes)
         library = WorldLibrary(spec, params.world_path)

@@ -24,7 +24,8 @@ WORLD_MODEL = (
           'empty takes scene and seed.'),
     Param('world_path', str, 'Folders, separated by colons, from which world files may be loaded '
           'beside those that ship.'),
-    Param('scene', str, 'Scene to start in; world_spec lists those of the engine.'),
+    Param('scene', str, 'Scene to start in; world_spec lists those of the engine. An engine that '
+          'has none of the default name starts in its first.'),
     Param('start_image', str, 'Picture to start from, a path, package:// or file:// URL, in place '
           'of that of world or scene; for engines that take images.'),
     Param('prompt', str, 'Text to start with, in place of that of world or scene; for engines '
