@@ -7,6 +7,7 @@ Several worlds are as many processes, each with a namespace, clock, frames and s
 import json
 import os
 from pathlib import Path
+import shlex
 import shutil
 import sys
 import time
@@ -193,6 +194,7 @@ def _introduce(world, encoder, first_image_s):
     joints = encoder.resolve_topic_name(world.params.topics.joint_command)
     namespace = encoder.get_namespace().strip('/')
     teleop = _teleop_command() + (f' --namespace {namespace}' if namespace else '')
+    teleop += f' --robot {shlex.quote(world.params.robot)}' if world.params.robot else ''
     print(f'First image after {first_image_s:.1f} s.\n'
           f'World      {spec.engine} ({spec.model}), scene {status.scene}, seed {status.seed}, '
           f'{spec.camera.width_px}x{spec.camera.height_px} at {spec.frame_rate_hz:g} Hz, '
