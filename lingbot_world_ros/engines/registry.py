@@ -28,7 +28,7 @@ LOG = logging.getLogger(__name__)
 GROUP = 'lingbot_world_ros.engines'  # of entry points
 NAME = re.compile(r'[a-z][a-z0-9_]*')
 WHERE = re.compile(r'\w+(\.\w+)*:\w+')
-TAKES = ('robot_description', 'on_progress')
+TAKES = ('robot', 'robot_description', 'on_progress')
 RESERVED = ('frames', 'limits', 'topics', 'view')  # first parts of names that all worlds have
 
 
@@ -39,8 +39,9 @@ class EngineEntry:
 
     Texts like ``'package.module:NAME'`` are imported when they are needed. ``engine`` is the
     class, a ``WorldModel``; its constructor takes ``batch_size``, each parameter of the table
-    without its prefix, and what ``takes`` names: ``robot_description`` (URDF as XML, if the user
-    gave one) and ``on_progress`` (called with what is done and the total while it loads).
+    without its prefix, and what ``takes`` names: ``robot`` (a ``Robot``) and ``robot_description``
+    (URDF as XML), if the user gave one, and ``on_progress`` (called with what is done and the
+    total while it loads).
     """
 
     name: str  # value of the parameter ``engine``
@@ -93,15 +94,15 @@ class EngineEntry:
 
 ROOM = EngineEntry(
     'room', 'lingbot_world_ros.engines.room.engine:RoomWorld',
-    'the embedded world: learned, on one CPU core', ('openvino',), robot='room', has_depth=True,
-    docs='docs/training.md')
+    'the embedded world: learned, on one CPU core', ('openvino',), takes=('robot',), robot='room',
+    has_depth=True, docs='docs/training.md')
 REFERENCE = EngineEntry(
     'reference', 'lingbot_world_ros.engines.reference.engine:ReferenceWorld',
-    'the MuJoCo reference world of the same rooms and robot', ('mujoco',), robot='room',
-    has_depth=True, docs='docs/evaluation.md')
+    'the MuJoCo reference world of the same rooms and robot', ('mujoco',), takes=('robot',),
+    robot='room', has_depth=True, docs='docs/evaluation.md')
 LINGBOT_WORLD = EngineEntry(
     'lingbot_world', 'lingbot_world_ros.engines.lingbot_world.engine:LingBotWorld',
-    'LingBot-World from a checkpoint of yours',
+    'LingBot-World from a checkpoint of yours, on a GPU',
     ('torch', 'transformers', 'tokenizers', 'sentencepiece', 'ftfy'),
     parameters='lingbot_world_ros.engines.lingbot_world.parameters:TABLE', prefix='lingbot',
     key='lingbot.checkpoint', takes=TAKES, docs='docs/lingbot_world.md',

@@ -179,7 +179,7 @@ def _cameras(content: '_Section', model: RobotModel,
         width, height = (own.whole(f'{side}_px', 1, MAX_SIDE_PX) for side in ('width', 'height'))
         fovy_rad = float(np.deg2rad(own.number('vertical_field_of_view_deg', 1.0, 170.0)))
         camera = _mounted(model, link, home, width, height, fovy_rad)
-        cameras.append(RobotCamera(name, link, camera, model.moves(link)))
+        cameras.append(RobotCamera(name, link, camera, model.moves(link, home)))
     return tuple(cameras)
 
 

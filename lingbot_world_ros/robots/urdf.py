@@ -8,7 +8,7 @@ holds is not looked at. No ROS.
 from dataclasses import dataclass
 from functools import cached_property
 from math import inf
-from typing import Any, Callable, Dict, Iterable, List, Mapping, Tuple, Union
+from typing import Any, Callable, Collection, Dict, Iterable, List, Mapping, Tuple, Union
 
 from lingbot_world_ros.errors import shown, SpecError, unknown_name
 from lingbot_world_ros.geometry import se3
@@ -155,15 +155,34 @@ class RobotModel:
             raise SpecError(f'{NAME}: {self.base} does not carry link {shown(link)}.')
         return tuple(map(_as_data, down))
 
-    def moves(self, link: str) -> bool:
+    def moves(self, link: str, joints: Collection[str]) -> bool:
         """
-        Say whether a joint moves a link against base_link.
+        Say whether some joints move a link against base_link.
 
         :param link: its name
+        :param joints: names; those that follow one of them move, too
         :raises SpecError: unknown link
         """
         up, down = self._way(link)
-        return any(joint.type != 'fixed' for joint in up + down)
+        return any((joint.name if joint.mimic is None else joint.mimic.joint) in joints
+                   for joint in up + down)
+
+    def camera_links(self, link: str) -> Tuple[str, str]:
+        """
+        Find the two links of a camera: its body looks along x, its optical frame along z.
+
+        :param link: one of them
+        :return: body and optical frame, '' for one that the URDF does not have
+        :raises SpecError: unknown link
+        """
+        self._way(link)
+        fixed = {child: parent for child, (name, parent) in self._parents.items()
+                 if self._joints[name].type == 'fixed'}
+        if is_optical(link):
+            return fixed.get(link, ''), link
+        optical = [child for child, parent in fixed.items()
+                   if parent == link and is_optical(child)]
+        return link, optical[0] if optical else ''
 
     def _way(self, link: str) -> Tuple[List[Any], List[Any]]:
         """Return the joints from base_link up to where the ways part, and those down to a link."""

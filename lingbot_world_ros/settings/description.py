@@ -13,6 +13,7 @@ from lingbot_world_ros.engines.registry import engine_entry
 from lingbot_world_ros.errors import quoted, shown, SpecError
 from lingbot_world_ros.robots.load import load_robot
 from lingbot_world_ros.robots.urdf import read_description
+from lingbot_world_ros.settings.own_robot import with_robot
 
 
 def description_of(values: dict) -> str:
@@ -23,8 +24,9 @@ def description_of(values: dict) -> str:
     :return: URDF as XML, '' where neither the user nor the engine has one
     :raises SpecError: the file cannot be read, or there is no such engine
     """
-    if values['robot_description']:
-        return read_description(values['robot_description'])
+    given = with_robot(values)['robot_description']
+    if given:
+        return read_description(given)
     robot = engine_entry(values['engine']).robot
     return load_robot(robot).description if robot else ''
 
@@ -37,6 +39,7 @@ def link_publisher_parameters(values: dict) -> dict:
     :return: its parameters
     :raises SpecError: there is no URDF, or its links and the world's frames make no one tree
     """
+    values = with_robot(values)
     text = description_of(values)
     if not text:
         raise SpecError('robot_state_publisher needs a URDF, and engine '

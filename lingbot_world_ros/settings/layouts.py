@@ -4,7 +4,8 @@ Ready layouts for RViz 2 and Foxglove, with the names a world has under a profil
 
 One file per tool ships, ``config/rviz/sim.rviz`` and ``config/foxglove/sim.json``, with the names
 of the default profile. For any other profile, namespace and frame prefix these names are replaced,
-each as a whole; a name the default profile does not have is an error. No ROS.
+each as a whole; a name the default profile does not have is an error. The joints are those of the
+robot. No ROS.
 """
 import json
 import os
@@ -16,6 +17,9 @@ from typing import Any, Dict, List, Union
 from lingbot_world_ros.engines.registry import engine_entry
 from lingbot_world_ros.errors import quoted, shown, SpecError, unknown_name
 from lingbot_world_ros.paths import share_path
+from lingbot_world_ros.robots.load import load_robot
+from lingbot_world_ros.robots.robot import Robot
+from lingbot_world_ros.settings.own_robot import with_robot
 from lingbot_world_ros.settings.profiles import DEFAULT_PROFILE, load_profile
 import yaml
 
@@ -79,13 +83,14 @@ def render_layout(tool: str, values: dict, namespace: str = '') -> str:
     :return: text of the file
     :raises SpecError: unknown tool, or names that the tool cannot have
     """
-    text = shipped_layout(tool).read_text()
+    text, values = shipped_layout(tool).read_text(), with_robot(values)
     rename = _Renaming(load_profile(DEFAULT_PROFILE), values, namespace)
     topics = topic_names(values, namespace)
     absent = [topics[key] for key in absent_topics(values)]
     if tool == 'foxglove':
         layout = rename.tree(json.loads(text))
         _hide_in_foxglove(layout, absent)
+        _name_joints(layout, load_robot(values['robot'] or engine_entry(values['engine']).robot))
         return json.dumps(layout, indent=2) + '\n'
     head = ''.join(line for line in text.splitlines(True) if line.startswith('#'))
     layout = rename.tree(yaml.safe_load(text))
@@ -101,7 +106,7 @@ def absent_topics(values: dict) -> list:
     :return: as ``topics.*`` calls them
     :raises SpecError: unknown engine
     """
-    engine = engine_entry(values['engine'])
+    engine, values = engine_entry(values['engine']), with_robot(values)
     absent = [] if engine.has_depth else ['depth', 'depth_camera_info']
     absent += [] if engine.has_depth and values['publish_scan'] else ['scan']
     return absent + ([] if engine.robot or values['robot_description'] else ['robot_description'])
@@ -122,6 +127,21 @@ def _hide_in_foxglove(layout: Dict[str, Any], absent: List[str]) -> None:
             topic['visible'] = topic['visible'] and name not in absent
         for layer in panel.get('layers', {}).values():
             layer['visible'] = layer['visible'] and layer.get('topic') not in absent
+
+
+def _name_joints(layout: dict, robot: Robot) -> None:
+    """Plot each joint by its name, and fill in a command for the first and the last."""
+    for panel in layout['configById'].values():
+        for path in panel.get('paths', [])[:1]:
+            if path['value'].endswith('.position'):
+                panel['paths'] = [{**path, 'value': f'{path["value"]}[{i}]', 'label': name}
+                                  for i, name in enumerate(robot.joint_names)]
+        if panel.get('datatype') == 'sensor_msgs/msg/JointState' and robot.joints:
+            first, last = robot.joints[0], robot.joints[-1]
+            wanted = {last.name: last.home, first.name: min(max(0.5, first.low), first.high)}
+            names = [name for name in robot.joint_names if name in wanted]
+            panel['value'] = json.dumps({'name': names,
+                                         'position': [wanted[name] for name in names]})
 
 
 def shipped_layout(tool: str) -> Path:
