@@ -29,7 +29,7 @@ from lingbot_world_ros.settings.parameters import all_parameters, find_parameter
 from lingbot_world_ros.settings.profiles import profile_path, read_value
 from lingbot_world_ros.settings.several_worlds import world_parameters
 
-OVERRIDES = ('engine', 'isolate_engine', 'world', 'scene', 'start_image', 'prompt',
+OVERRIDES = ('engine', 'robot', 'isolate_engine', 'world', 'scene', 'start_image', 'prompt',
              *KEYS, 'camera_path', 'camera_link', 'robot_description', 'seed',
              'mode', 'initial_state', 'speed', 'cmd_vel_type', 'frame_prefix', 'publish_clock')
 

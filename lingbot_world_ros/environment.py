@@ -8,13 +8,14 @@ import platform
 import shlex
 import sys
 import time
+from typing import Any, Dict, List, Optional, Sequence
 
 NOTE = 'lingbot_world_ros'  # key under which a recording keeps this
 PACKAGES = ('lingbot_world_ros', 'numpy', 'opencv-python-headless', 'openvino', 'mujoco', 'torch',
             'rosbags', 'ros-rclpy')
 
 
-def environment() -> dict:
+def environment() -> Dict[str, Any]:
     """
     Describe this process.
 
@@ -31,7 +32,7 @@ def environment() -> dict:
                          if (version := _version(name)) is not None}}
 
 
-def command_line(argv) -> str:
+def command_line(argv: Sequence[str]) -> str:
     """
     Return a command the way a shell takes it.
 
@@ -70,12 +71,12 @@ def git_commit(folder: Path) -> str:
         return ''
 
 
-def to_note(about: dict) -> str:
+def to_note(about: Dict[str, Any]) -> str:
     """Write a description into one text, as a recording keeps it."""
     return json.dumps(about)
 
 
-def from_note(text: str) -> dict:
+def from_note(text: str) -> Dict[str, Any]:
     """
     Read a description back; recordings are data that somebody sent.
 
@@ -89,26 +90,26 @@ def from_note(text: str) -> dict:
     return about if isinstance(about, dict) else {}
 
 
-def _processor():
+def _processor() -> str:
     lines = _lines('/proc/cpuinfo')
     return next((line.partition(':')[2].strip() for line in lines
                  if line.startswith('model name')), platform.processor() or platform.machine())
 
 
-def _memory_gib():
+def _memory_gib() -> float:
     kib = next((int(line.split()[1]) for line in _lines('/proc/meminfo')
                 if line.startswith('MemTotal:')), 0)
     return round(kib / 2 ** 20, 1)
 
 
-def _lines(path):
+def _lines(path: str) -> List[str]:
     try:
         return Path(path).read_text().splitlines()
     except OSError:
         return []
 
 
-def _version(package):
+def _version(package: str) -> Optional[str]:
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

@@ -4,6 +4,7 @@ The error type for what a user can fix, and those that name how an engine failed
 
 Everything else is our own mistake.
 """
+from typing import Iterable, List
 
 MAX_LISTED = 30
 MAX_COMPARED = 100  # characters; comparing more takes time that grows with their square
@@ -25,7 +26,7 @@ class EngineLost(ConnectionError):
     """The process of an engine ended."""
 
 
-def quoted(value, limit: int = 120) -> str:
+def quoted(value: object, limit: int = 120) -> str:
     """
     Quote what came from outside, but no pages of it and on one line.
 
@@ -37,12 +38,12 @@ def quoted(value, limit: int = 120) -> str:
     return text if len(text) <= limit + 2 else f'{text[:limit - 2]}...{text[0]}'
 
 
-def shown(value, limit: int = 250) -> str:
+def shown(value: object, limit: int = 250) -> str:
     """Return a text without quotes, but on one line and cut off where it is long."""
     return quoted(value, limit)[1:-1]
 
 
-def unknown_name(kind: str, name: str, known) -> SpecError:
+def unknown_name(kind: str, name: str, known: Iterable[object]) -> SpecError:
     """
     Build the error for a name that is not in a list, with the nearest known one first.
 
@@ -59,7 +60,7 @@ def unknown_name(kind: str, name: str, known) -> SpecError:
     return SpecError(f'Unknown {kind} {quoted(name)}.{hint} Known: {", ".join(known) or "none"}.')
 
 
-def did_you_mean(name: str, known) -> str:
+def did_you_mean(name: str, known: Iterable[object]) -> str:
     """
     Ask for the nearest known name.
 
@@ -71,7 +72,7 @@ def did_you_mean(name: str, known) -> str:
     return f' Did you mean {near[0]!r}?' if near else ''
 
 
-def _nearest(name: str, known, count: int, cutoff: float) -> list:
+def _nearest(name: str, known: Iterable[object], count: int, cutoff: float) -> List[str]:
     import difflib
     return difflib.get_close_matches(str(name)[:MAX_COMPARED], [str(k) for k in known], n=count,
                                      cutoff=cutoff)

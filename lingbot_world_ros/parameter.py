@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One parameter of a node or an engine: name, type, range and meaning, and how it is checked."""
 from dataclasses import dataclass
-from typing import Any, Optional, Tuple
+from typing import Any, Optional, Tuple, Type
 
 from lingbot_world_ros.errors import quoted, SpecError
 
@@ -18,7 +18,7 @@ class Param:
     """
 
     name: str
-    kind: type
+    kind: Type[Any]
     description: str
     low: Optional[float] = None
     high: Optional[float] = None
@@ -42,7 +42,8 @@ class Param:
         if type(value) is not self.kind:
             raise SpecError(f'{source}: {self.name}={_told(value)} is not '
                             f'{KINDS[self.kind]}.')
-        if self.low is not None and not self.low <= value <= self.high:
+        if self.low is not None and self.high is not None and \
+                not self.low <= value <= self.high:
             raise SpecError(f'{source}: {self.name}={value!r} is outside {self.low} to '
                             f'{self.high}.')
         if self.choices and value not in self.choices:

@@ -9,7 +9,7 @@ from pathlib import Path
 import re
 import stat
 import sys
-from typing import Optional, Tuple, Union
+from typing import Iterator, Optional, Tuple, Union
 from urllib.parse import unquote
 
 from lingbot_world_ros.errors import quoted, shown, SpecError
@@ -34,7 +34,7 @@ def pip_install(*packages: str) -> str:
     return ' '.join((pip, 'install', *packages))
 
 
-def _roots():
+def _roots() -> Iterator[Path]:
     """Yield the folders that may hold ``config/`` and ``launch/``, the closest first."""
     package = Path(__file__).resolve().parent
     yield package.parent  # source checkout
@@ -99,7 +99,7 @@ def split_uri(uri: str) -> Optional[Tuple[str, str, str]]:
         it is no such URI
     """
     match = URI.fullmatch(uri)
-    return match.groups() if match is not None and match[1] in SCHEMES else None
+    return (match[1], match[2], match[3]) if match and match[1] in SCHEMES else None
 
 
 def uri_path(uri: str) -> Path:

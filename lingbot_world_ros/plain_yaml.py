@@ -15,7 +15,7 @@ Tree = Union[str, List['Tree'], Dict[str, 'Tree']]
 class YamlError(SpecError):
     """Text that is no plain YAML; ``problem`` says why, ``line`` where (from 1), if known."""
 
-    def __init__(self, problem: str, line: Optional[int] = None):
+    def __init__(self, problem: str, line: Optional[int] = None) -> None:
         """Tell both in one text."""
         super().__init__(problem if line is None else f'{problem} (line {line})')
         self.problem, self.line = problem, line
@@ -49,17 +49,19 @@ def load_text_tree(text: str, max_depth: int, max_nodes: int) -> Tree:
     :raises YamlError: not such YAML, a key twice, several documents; names the line
     """
     import yaml
-    roots, stack, num_nodes = [], [], 0  # stack: [container, key that waits for its value]
+    roots: List[Tree] = []
+    stack: List[List[Any]] = []  # [container, key that waits for its value]
+    num_nodes = 0
     for event in _plain_events(text, max_depth):
         if isinstance(event, yaml.CollectionEndEvent):
             stack.pop()
         if not isinstance(event, yaml.NodeEvent):
             continue
-        line, num_nodes = event.start_mark.line + 1, num_nodes + 1
+        line, num_nodes = _line(event), num_nodes + 1
         if num_nodes > max_nodes:
             raise YamlError(f'more than {max_nodes} entries', line)
-        value = (event.value if isinstance(event, yaml.ScalarEvent) else
-                 {} if isinstance(event, yaml.MappingStartEvent) else [])
+        value: Tree = (event.value if isinstance(event, yaml.ScalarEvent) else
+                       {} if isinstance(event, yaml.MappingStartEvent) else [])
         problem = _attach(value, stack[-1] if stack else [roots, None])
         if problem:
             raise YamlError(problem, line)
@@ -70,7 +72,7 @@ def load_text_tree(text: str, max_depth: int, max_nodes: int) -> Tree:
     return roots[0] if roots else ''
 
 
-def _attach(value: Tree, frame: list) -> str:
+def _attach(value: Tree, frame: List[Any]) -> str:
     """Put a node into its container; return what is wrong with that."""
     container, key = frame
     if isinstance(container, list):
@@ -93,15 +95,18 @@ def _plain_events(text: str, max_depth: int) -> Iterator[Any]:
     try:
         for event in yaml.parse(text, Loader=_loader()):
             if getattr(event, 'anchor', None) or getattr(event, 'tag', None):
-                raise YamlError('anchors, aliases and tags are not allowed',
-                                event.start_mark.line + 1)
+                raise YamlError('anchors, aliases and tags are not allowed', _line(event))
             depth += isinstance(event, yaml.CollectionStartEvent)
             depth -= isinstance(event, yaml.CollectionEndEvent)
             if depth > max_depth:
-                raise YamlError(f'nested deeper than {max_depth}', event.start_mark.line + 1)
+                raise YamlError(f'nested deeper than {max_depth}', _line(event))
             yield event
     except (yaml.YAMLError, UnicodeError) as error:
         raise _invalid(error) from error
+
+
+def _line(event: Any) -> int:
+    return event.start_mark.line + 1
 
 
 def _invalid(error: Exception) -> YamlError:

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Dict, List, Optional, Sequence, TextIO, Tuple
 
 from lingbot_world_ros.errors import SpecError
 
@@ -49,14 +49,14 @@ def run_together(commands: Dict[str, Sequence[str]]) -> int:
 class _Group:
     """The running processes and their pipes."""
 
-    def __init__(self):
-        self._processes: List[subprocess.Popen] = []
+    def __init__(self) -> None:
+        self._processes: List['subprocess.Popen[bytes]'] = []
         self._selector = selectors.DefaultSelector()
         self._stopped = False
         self._code: Optional[int] = None
         self._killed_at_s = 0.0  # once there is a code
 
-    def start(self, name, command):
+    def start(self, name: str, command: Sequence[str]) -> None:
         # In a session of its own: Ctrl-C comes here only, and is passed on in order.
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                    stderr=subprocess.PIPE, start_new_session=True)
@@ -65,7 +65,7 @@ class _Group:
             assert pipe is not None  # it was asked for
             self._selector.register(pipe, selectors.EVENT_READ, _Lines(f'[{name}] ', target))
 
-    def stop(self, *_):
+    def stop(self, *_: object) -> None:
         self._stopped = True
 
     def run(self) -> int:
@@ -78,17 +78,18 @@ class _Group:
             self._end_if_due()
         return 0 if self._code is None else self._code
 
-    def kill(self):
+    def kill(self) -> None:
         for process in self._processes:
             process.kill()
             process.wait()
-            process.stdout.close()
-            process.stderr.close()
+            for pipe in (process.stdout, process.stderr):
+                assert pipe is not None
+                pipe.close()
         self._selector.close()
 
-    def _end_if_due(self):
+    def _end_if_due(self) -> None:
         if self._code is None:
-            codes = [p.poll() for p in self._processes if p.poll() is not None]
+            codes = [code for p in self._processes if (code := p.poll()) is not None]
             if not codes and not self._stopped:
                 return
             code = 0 if self._stopped else codes[0]
@@ -104,10 +105,10 @@ class _Group:
 class _Lines:
     """Shows whole lines only, so that those of several processes do not mix."""
 
-    def __init__(self, prefix, target):
+    def __init__(self, prefix: str, target: TextIO) -> None:
         self._prefix, self._target, self._rest = prefix, target, ''
 
-    def show(self, data: bytes):
+    def show(self, data: bytes) -> None:
         """Take what was read; nothing means the end."""
         *lines, self._rest = (self._rest + data.decode(errors='replace')).split('\n')
         if not data and self._rest:
@@ -119,14 +120,14 @@ class _Lines:
 class Companions:
     """Processes that run beside this one and end with it; a context manager."""
 
-    def __init__(self, commands: Dict[str, Sequence[str]]):
+    def __init__(self, commands: Dict[str, Sequence[str]]) -> None:
         """
         Start them.
 
         :param commands: name -> arguments; their standard output is kept for ``first_line``
         """
-        self._processes: Dict[str, subprocess.Popen] = {}
-        self._lines: Dict[str, Any] = {}
+        self._processes: Dict[str, 'subprocess.Popen[str]'] = {}
+        self._lines: Dict[str, 'queue.Queue[str]'] = {}
         environment = {**os.environ, PARENT: str(os.getpid())}
         for name, command in commands.items():
             # In a session of its own: Ctrl-C comes to this process, which ends them in order.
@@ -137,10 +138,10 @@ class Companions:
             threading.Thread(target=_read, args=(process.stdout, self._lines[name]), name=name,
                              daemon=True).start()
 
-    def __enter__(self):
+    def __enter__(self) -> 'Companions':
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         for process in self._processes.values():
             process.terminate()
         end_s = time.monotonic() + GRACE_S
@@ -152,7 +153,7 @@ class Companions:
                 process.wait()
 
     @property
-    def names(self) -> list:
+    def names(self) -> List[str]:
         """Names of all that run."""
         return list(self._processes)
 
@@ -175,7 +176,7 @@ class Companions:
             raise SpecError(f'The {name} did not start{why}.')
         return line.rstrip()
 
-    def ended(self) -> list:
+    def ended(self) -> List[Tuple[str, int]]:
         """Return (name, exit code) of those that have ended, each once."""
         codes = {name: process.poll() for name, process in self._processes.items()}
         ended = [(name, code) for name, code in codes.items() if code is not None]
@@ -184,7 +185,7 @@ class Companions:
         return ended
 
 
-def _read(pipe, first):
+def _read(pipe: TextIO, first: 'queue.Queue[str]') -> None:
     """Keep the first line, and let the rest go; an end without one is an empty line."""
     first.put(pipe.readline())
     for _ in pipe:

@@ -7,18 +7,26 @@ Library code does not use it, but takes a callback such as ``Progress.show`` or 
 import shutil
 import sys
 import time
-from typing import Any, Dict, Optional
+from typing import Any, Callable, Dict, Iterable, Mapping, Optional, Protocol, TextIO
 
 DELAY_S = 1.0  # what is done sooner shows nothing
 LINE_PERIOD_S = 5.0  # between lines where stderr is no terminal
 MANY = 10_000  # more of something than this are bytes
 
 
-def show_until_end(spinner, tell, duration_s=None, is_over=lambda: False) -> None:
+class Spinner(Protocol):
+    """Waits, and says when it is time to end."""
+
+    def wait(self, timeout_s: float) -> bool:
+        """Return True once it is."""
+
+
+def show_until_end(spinner: Spinner, tell: Callable[[], str], duration_s: Optional[float] = None,
+                   is_over: Callable[[], bool] = lambda: False) -> None:
     """
     Print a line per second; on a terminal it replaces the one before.
 
-    :param spinner: a ``nodes.spinner.Spinner``, which says when it is time to end
+    :param spinner: says when it is time to end
     :param tell: returns the line
     :param duration_s: end after this many seconds of wall time; None: do not
     :param is_over: asked after each line whether to end
@@ -41,7 +49,8 @@ def show_until_end(spinner, tell, duration_s=None, is_over=lambda: False) -> Non
 class Progress:
     """One bar per kind of work; a context manager."""
 
-    def __init__(self, unit: str = 'step', totals=None, file=None):
+    def __init__(self, unit: str = 'step', totals: Optional[Mapping[str, int]] = None,
+                 file: Optional[TextIO] = None) -> None:
         """
         Begin with no bar.
 
@@ -55,10 +64,10 @@ class Progress:
         self._what: Optional[str] = None
         self._done: Dict[str, int] = {}
 
-    def __enter__(self):
+    def __enter__(self) -> 'Progress':
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self._close()
 
     def add(self, what: str, number: int = 1) -> None:
@@ -70,7 +79,7 @@ class Progress:
         """
         self.show(what, self._done.get(what, 0) + number, self._totals.get(what))
 
-    def show(self, what: str, done: int, total=None) -> None:
+    def show(self, what: str, done: int, total: Optional[int] = None) -> None:
         """
         Show how far it is.
 
@@ -92,12 +101,12 @@ class Progress:
         if self._bar is not None and self._file.isatty():
             self._bar.clear()
 
-    def _open(self, what, total, initial):
+    def _open(self, what: str, total: Optional[int], initial: int) -> Any:
         kind = ({'unit': 'B', 'unit_scale': True} if total is not None and total > MANY else
                 {'unit': f' {self._unit}'})
         return progress_bar(desc=what, total=total, initial=initial, file=self._file, **kind)
 
-    def _close(self):
+    def _close(self) -> None:
         if self._bar is not None:
             self._bar.leave = self._bar.total is None or self._bar.n == self._bar.total
             self._bar.close()
@@ -107,7 +116,7 @@ class Progress:
 class Loading:
     """A callback with bytes read and bytes in all; it can be sent to another process."""
 
-    def __init__(self, what: str = 'loading'):
+    def __init__(self, what: str = 'loading') -> None:
         """
         Begin with no bar.
 
@@ -126,7 +135,8 @@ class Loading:
             self._progress = None
 
 
-def progress_bar(iterable=None, *, file=None, **options):
+def progress_bar(iterable: Optional[Iterable[Any]] = None, *, file: Optional[TextIO] = None,
+                 **options: Any) -> Any:
     """
     Make a tqdm bar as this package shows them.
 
@@ -148,16 +158,16 @@ def progress_bar(iterable=None, *, file=None, **options):
 class _Lines:
     """A file in which each picture of a bar is a line of its own."""
 
-    def __init__(self, file):
+    def __init__(self, file: TextIO) -> None:
         self._file = file
 
-    def write(self, text):
+    def write(self, text: str) -> None:
         text = text.replace('\r', '').strip()
         if text:
             self._file.write(f'{text}\n')
 
-    def flush(self):
+    def flush(self) -> None:
         self._file.flush()
 
-    def isatty(self):
+    def isatty(self) -> bool:
         return False

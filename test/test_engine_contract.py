@@ -10,8 +10,9 @@ import threading
 from engine_samples import FAKES, registered, sample_of
 from lingbot_world_ros.engines.interface import (Capabilities, Observation, State, WorldModel,
                                                  WorldSpec)
-from lingbot_world_ros.engines.registry import engines
+from lingbot_world_ros.engines.registry import engine_entry, engines
 from lingbot_world_ros.errors import EngineHung, SpecError
+from lingbot_world_ros.robots.load import load_robot
 import numpy as np
 import pytest
 
@@ -104,6 +105,16 @@ def told(sample, world, **more):
 
 def test_every_registered_engine_has_a_sample(folder):
     assert set(registered(folder)) == set(ENGINES)
+
+
+def test_entry_says_what_the_engine_is(sample, world):
+    if not sample.is_registered:
+        pytest.skip('not registered')
+    entry, spec = engine_entry(world.spec.engine), world.spec
+    assert entry.has_depth == spec.has_depth
+    assert not entry.robot or load_robot(entry.robot).description == spec.robot.description
+    assert entry.robot or not spec.robot.description
+    assert entry.missing() == [] and not any(row.dynamic for row in entry.table())
 
 
 def test_spec_and_shapes_agree(sample, world, story):
@@ -268,7 +279,7 @@ def test_poses_are_taken_over(sample, world):
     if world.spec.can.take_images:
         seen.rgb = None
     seen.base_pose[..., 0] += 0.05
-    seen.joint_position[..., 0] += 0.01
+    seen.joint_position[..., :1] += 0.01  # there may be none
     seen.object_pose[..., 1] -= 0.05
     shown = world.observe(seen)
     for name in ('base_pose', 'joint_position', 'object_pose'):

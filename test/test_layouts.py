@@ -7,6 +7,7 @@ taken from rviz_default_plugins and foxglove-sdk, nothing is drawn.
 """
 from importlib import import_module
 import json
+from pathlib import Path
 import re
 
 from lingbot_world_ros.cli.main import main
@@ -22,6 +23,8 @@ import pytest
 import yaml
 
 ROBOT = load_robot()
+ROVER, ROVER_URDF = ((Path(__file__).parent / 'robots' / f'rover.{kind}').read_text()
+                     for kind in ('yaml', 'urdf'))
 
 PROFILES = sorted(path.stem for path in share_path('config').glob('*.yaml'))
 NAMESPACE, PREFIX = 'farm/w', 'farm/w/'
@@ -212,7 +215,10 @@ def test_buttons_pause_play_step_and_reset(graph_of):
 def test_what_ships_has_the_names_of_the_default_profile():
     values = profile_values('default')
     assert rviz(values) == yaml.safe_load(shipped_layout('rviz').read_text())
-    assert foxglove(values) == json.loads(shipped_layout('foxglove').read_text())
+    layout, shipped = foxglove(values), json.loads(shipped_layout('foxglove').read_text())
+    for either in (layout, shipped):
+        either['configById'].pop('Plot!joints'), either['configById'].pop('Publish!joints')
+    assert layout == shipped
     assert render_layout('rviz', values).startswith('# SPDX-License-Identifier: Apache-2.0\n')
 
 
@@ -245,6 +251,22 @@ def test_foxglove_knows_every_panel_and_shows_each_once():
     assert sorted(leaves(layout['layout'])) == sorted(layout['configById'])
     joints = panels(layout, 'Plot')['joints']['paths']
     assert tuple(series['label'] for series in joints) == ROBOT.joint_names
+    assert [series['value'] for series in joints] == [
+        f'/joint_states.position[{i}]' for i in range(5)]
+
+
+@pytest.mark.parametrize('text, names, wanted', [
+    (ROVER, ['mast_pan_joint'], {'name': ['mast_pan_joint'], 'position': [0.5]}),
+    (ROVER.partition('joints:')[0], [], {'name': [], 'position': []})])
+def test_a_layout_has_the_joints_of_the_robot(tmp_path, text, names, wanted):
+    (tmp_path / 'rover.urdf').write_text(ROVER_URDF)
+    path = tmp_path / 'rover.yaml'
+    path.write_text(text)
+    layout = foxglove({**profile_values('default'), 'engine': 'lingbot_world',
+                       'robot': str(path)})
+    assert [series['label'] for series in panels(layout, 'Plot')['joints']['paths']] == names
+    assert json.loads(panels(layout, 'Publish')['joints']['value']) == wanted
+    assert panels(layout, '3D')['scene']['layers']['robot']['visible']
 
 
 @pytest.mark.parametrize('changes, absent', [

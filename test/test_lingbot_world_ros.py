@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """LingBot-World through the command line: every public layout streams over ROS topics."""
+from math import tan
 import os
 from pathlib import Path
 import shutil
@@ -22,15 +23,18 @@ from lingbot_world_ros.nodes.pair import make_pair  # noqa: E402
 from lingbot_world_ros.nodes.parameters import as_overrides  # noqa: E402
 from lingbot_world_ros.nodes.ros_environment import node_args  # noqa: E402
 from lingbot_world_ros.settings.profiles import params_file  # noqa: E402
+from nav_msgs.msg import Odometry  # noqa: E402
 import numpy as np  # noqa: E402
 from ros_graph import Domain, Graph  # noqa: E402
 from sensor_msgs.msg import CameraInfo, Image, JointState  # noqa: E402
 from std_msgs.msg import String  # noqa: E402
+from tf2_msgs.msg import TFMessage  # noqa: E402
 from waiting import PATIENCE_S  # noqa: E402
 import wan_checkpoints as tiny  # noqa: E402
 from wan_companions import write_companions  # noqa: E402
 
 EXAMPLES = Path(__file__).resolve().parents[2] / 'shared' / 'examples' / 'lingbot_world'
+ROVER = Path(__file__).parent / 'robots' / 'rover.yaml'
 START_S = 120.0
 
 
@@ -190,6 +194,60 @@ def test_a_robot_stack_drives_it(fast, domain):
         anchor.publish(Image(height=4, width=6, step=18, encoding='rgb8', data=bytes(72)))
         client.graph.wait_for(lambda: client.statuses[-1].images_anchored == 1, 'the anchor')
         assert client.statuses[-1].state == WorldStatus.STATE_PLAYING
+
+
+def test_a_rover_of_its_own_files_drives_as_it_steers(fast, domain):
+    """Nothing in the package knows it: limits, frames and joints are those of its two files."""
+    turn = 0.5 * tan(0.45) / 0.3  # at half a metre per second
+    with Client(domain) as client, Sim(
+            domain, fast, '--engine', 'lingbot_world', '--scene', 'office_view', '--robot',
+            str(ROVER), '--param', 'cmd_vel_type:=twist', profile='default') as sim:
+        listen = client.graph.listen
+        links = listen(TFMessage, '/tf_static', latched=True)
+        described = listen(String, '/robot_description', latched=True)
+        poses = listen(Odometry, '/odom')
+        client.frames(2)
+        spec = client.graph.wait_for(lambda: client.specs, 'the description of the world')[-1]
+        assert list(spec.action_names[:3]) == ['base.linear.x', 'base.angular.z',
+                                               'mast_pan_joint.velocity']
+        assert list(spec.action_min[:2]) == [-0.5, -spec.action_max[1]]
+        assert spec.action_max[1] == pytest.approx(1.2 * tan(0.45) / 0.3)
+        assert list(spec.joint_names) == ['mast_pan_joint']
+        assert client.infos[-1].header.frame_id == 'eye_optical_frame'
+        assert client.images[-1].header.frame_id == 'eye_optical_frame'
+        assert (client.infos[-1].width, client.infos[-1].height) == (96, 64)
+        assert client.joints[-1].name == ['mast_pan_joint']
+        (link,) = client.graph.wait_for(lambda: links, 'where the camera is')[-1].transforms
+        assert (link.header.frame_id, link.child_frame_id) == ('eye_link', 'eye_optical_frame')
+        assert described[-1].data == ROVER.with_suffix('.urdf').read_text()
+
+        driver = client.graph.publisher(Twist, '/cmd_vel')
+        asked = Twist()
+        asked.linear.x, asked.angular.z = 0.5, 1.9
+
+        def driven(v_mps, w_radps):
+            driver.publish(asked)
+            status = client.statuses[-1]
+            rows = np.reshape(status.actions, (-1, len(spec.action_names)))
+            return [status, rows] if len(rows) and np.allclose(
+                rows[-1, :2], (v_mps, w_radps), atol=1e-5) else []
+        status, rows = client.graph.wait_for(lambda: driven(0.5, turn), 'its smallest circle')
+        assert 'it turns on circles of at least 0.62 m' in status.message
+        at = list(spec.action_names).index('camera.translation.x')
+        assert np.abs(rows[-1, at:at + 6]).max() > 0.01  # and the camera goes along
+        client.graph.newest(poses, lambda m: abs(m.twist.twist.angular.z - turn) < 1e-5, 'it')
+        asked.linear.x = 0.0
+        status, rows = client.graph.wait_for(lambda: driven(0.0, 0.0), 'it stands')
+        assert np.abs(rows[-1]).max() < 1e-6  # nor does the camera turn
+        head = client.graph.publisher(JointState, '/joint_command')
+
+        def turned():
+            head.publish(JointState(name=['mast_pan_joint'], position=[1.0]))
+            rows = np.reshape(client.statuses[-1].actions, (-1, len(spec.action_names)))
+            return [rows] if len(rows) and rows[0, 2] > 0.5 else []
+        (rows,) = client.graph.wait_for(turned, 'the mast turns')
+        assert np.abs(rows[0, at:at + 6]).max() > 0.01  # with the camera on it
+    assert 'Traceback' not in sim.logged
 
 
 def test_prompt_that_is_cut_is_told_in_the_log_of_ros(fast, domain):

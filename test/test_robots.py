@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Robots as data: the one that ships, robots of users, what is refused."""
 from math import inf, tan
+from pathlib import Path
 
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.geometry.camera import T_LINK_OPTICAL
@@ -69,6 +70,18 @@ def test_the_shipped_robot_in_numbers():
     link = [[c, 0, s, -0.18], [0, 1, 0, 0], [-s, 0, c, 1.15], [0, 0, 0, 1]]
     assert camera.T_base_camera_link.tolist() == link
     assert camera.T_base_optical.tolist() == (np.array(link) @ T_LINK_OPTICAL).tolist()
+
+
+@pytest.mark.parametrize('folder, own', [('lingbot_world_ros', 'robots'), ('config', 'robots')])
+def test_no_other_file_names_a_joint_of_the_shipped_robot(folder, own):
+    """But world files, which may put its arm somewhere."""
+    root = Path(__file__).parent.parent / folder
+    files = [path for kind in ('py', 'js', 'html', 'json', 'yaml', 'rviz')
+             for path in root.rglob(f'*.{kind}')
+             if path.relative_to(root).parts[0] not in (own, 'worlds')]
+    names = load_robot().joint_names
+    assert len(files) > 5
+    assert [path for path in files if any(name in path.read_text() for name in names)] == []
 
 
 def test_what_a_short_file_leaves_out(read):

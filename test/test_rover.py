@@ -12,11 +12,15 @@ from lingbot_world_ros.actions.commands import CommandBuffer, CommandSpec  # noq
 from lingbot_world_ros.actions.embedding import (actions_at_latch, CarriedCamera,  # noqa: E402
                                                  CommandCounts, encode)
 from lingbot_world_ros.engines.interface import Start  # noqa: E402
-from lingbot_world_ros.engines.registry import make_world  # noqa: E402
+from lingbot_world_ros.engines.registry import make_world, SHIPPED  # noqa: E402
 from lingbot_world_ros.errors import SpecError  # noqa: E402
 from lingbot_world_ros.geometry import se2, se3  # noqa: E402
 from lingbot_world_ros.robots.drive import Drive  # noqa: E402
 from lingbot_world_ros.robots.load import load_robot  # noqa: E402
+from lingbot_world_ros.settings.description import link_publisher_parameters  # noqa: E402
+from lingbot_world_ros.settings.own_robot import with_robot  # noqa: E402
+from lingbot_world_ros.settings.parameters import engine_options  # noqa: E402
+from lingbot_world_ros.settings.profiles import DEFAULT_PROFILE, load_profile  # noqa: E402
 import numpy as np  # noqa: E402
 
 ROVER = str(Path(__file__).parent / 'robots' / 'rover.yaml')
@@ -32,7 +36,7 @@ def rover():
 @pytest.fixture(scope='module')
 def bare(rover):
     """Return the rover with a mast that stands still: a robot without joints."""
-    return replace(rover, joints=())
+    return replace(rover, joints=(), cameras=(replace(rover.cameras[0], moves=False),))
 
 
 @pytest.fixture(scope='module')
@@ -147,8 +151,8 @@ def test_robot_that_strafes_runs_through_lingbot_world(checkpoint, strafing):
 
 def test_own_robot_drives_in_the_reference_world(bare, strafing):
     pytest.importorskip('lingbot_world_ros.engines.reference.engine')
-    for robot, twist in ((bare, (0.5, 0.0, 0.4)), (replace(strafing, joints=()),
-                                                   (0.3, 0.4, 0.0))):
+    for robot, twist in ((bare, (0.5, 0.0, 0.4)),
+                         (replace(bare, drive=strafing.drive), (0.3, 0.4, 0.0))):
         world = make_world('reference', robot=robot)
         first = world.reset(world.spec.scenes[0], 5, render=False)  # with room around
         seen = first
@@ -158,6 +162,52 @@ def test_own_robot_drives_in_the_reference_world(bare, strafing):
         assert not seen.contact[0, -1]
         np.testing.assert_allclose(seen.base_twist[0, -1], twist, atol=0.03)
         world.close()
+
+
+def told(robot, **changes):
+    """Return what a robot changes of the parameters of a node."""
+    values = {**load_profile(DEFAULT_PROFILE), 'robot': robot, **changes}
+    return {name: value for name, value in with_robot(values).items()
+            if value != values[name] and name != 'robot_description'}
+
+
+def test_frames_are_links_of_the_robot_where_that_leaves_one_tree(tmp_path, rover):
+    still, straight = tmp_path / 'still.yaml', tmp_path / 'straight.yaml'
+    text = Path(ROVER).read_text()
+    (tmp_path / 'rover.urdf').write_text(rover.description)
+    still.write_text(text.partition('joints:')[0])
+    straight.write_text(still.read_text().replace('rover.urdf', 'straight.urdf'))
+    (tmp_path / 'straight.urdf').write_text(rover.description.replace(
+        '<parent link="mast_link"/>', '<parent link="base_link"/>').replace(
+        'base_link', 'chassis'))
+    on_mast = {'camera_link': 'eye_link', 'frames.optical': 'eye_optical_frame'}
+    assert told(ROVER) == on_mast
+    assert told(ROVER, **{'frames.optical': 'mine', 'frames.base': 'b'}) == {
+        'camera_link': 'eye_link'}
+    assert told(str(still)) == {}  # on a link between: tf knows one parent only
+    assert told(str(straight)) == {'frames.base': 'chassis', 'frames.camera': 'eye_link',
+                                   'frames.optical': 'eye_optical_frame'}
+    assert told('room') == told('') == {}
+    whole = with_robot({**load_profile(DEFAULT_PROFILE), 'robot': ROVER})
+    assert whole['robot_description'] == rover.description
+    assert with_robot({'robot': ROVER, 'seed': 3}) == {'robot': ROVER, 'seed': 3}
+    assert link_publisher_parameters(whole)['robot_description'] == rover.description
+
+
+def test_an_optical_frame_that_looks_elsewhere_is_not_taken(tmp_path, rover):
+    (tmp_path / 'rover.urdf').write_text(rover.description.replace(
+        'rpy="-1.5707963267948966 0 -1.5707963267948966"', 'rpy="0 0 1"'))
+    path = tmp_path / 'rover.yaml'
+    path.write_text(Path(ROVER).read_text())
+    assert told(str(path)) == {'camera_link': 'eye_link'}
+
+
+def test_an_engine_that_takes_no_robot_says_so(monkeypatch):
+    monkeypatch.setitem(SHIPPED, 'room', replace(SHIPPED['room'], takes=()))
+    values = {**load_profile(DEFAULT_PROFILE), 'robot': ROVER}
+    with pytest.raises(SpecError, match="rover.yaml': engine 'room' takes no robot"):
+        engine_options(values)
+    assert engine_options({**values, 'engine': 'reference'})['robot'] == load_robot(ROVER)
 
 
 def test_engines_refuse_robots_that_they_cannot_show(rover):

@@ -4,6 +4,8 @@ import asyncio
 from contextlib import asynccontextmanager
 from dataclasses import replace
 import json
+from math import tan
+from pathlib import Path
 import socket
 import time
 
@@ -14,6 +16,7 @@ pytest.importorskip('lingbot_world_ros.msg')
 aiohttp = pytest.importorskip('aiohttp')
 
 from fake_world import FakeWorld, SMALL_ROBOT  # noqa: E402, I100
+from free_camera import FreeCameraWorld  # noqa: E402
 from geometry_msgs.msg import Twist, TwistStamped  # noqa: E402
 from lingbot_world_ros.errors import SpecError  # noqa: E402
 from lingbot_world_ros.messages.image import image_to_msg  # noqa: E402
@@ -22,6 +25,7 @@ from lingbot_world_ros.nodes.action_encoder import ActionEncoderNode  # noqa: E4
 from lingbot_world_ros.nodes.view import ViewNode  # noqa: E402
 from lingbot_world_ros.nodes.world_model import WorldModelNode  # noqa: E402
 from lingbot_world_ros.robots.drive import Drive  # noqa: E402
+from lingbot_world_ros.robots.load import load_robot  # noqa: E402
 from lingbot_world_ros.view.pictures import COLOUR, DEPTH, HEADER  # noqa: E402
 from lingbot_world_ros.view.server import Server  # noqa: E402
 import numpy as np  # noqa: E402
@@ -30,6 +34,7 @@ from sensor_msgs.msg import Image, JointState  # noqa: E402
 from simulation_interfaces.srv import GetSimulationState  # noqa: E402
 from waiting import PATIENCE_S  # noqa: E402
 
+ROVER = str(Path(__file__).parent / 'robots' / 'rover.yaml')
 SCENE = ('-p', 'scene:=a')
 STOP = {'type': 'drive', 'linear': 0, 'angular': 0}
 
@@ -234,6 +239,29 @@ def test_a_robot_that_strafes_goes_sideways_and_one_without_joints_shows_none(ma
             await page.standstill()
 
     asyncio.run(drive(make_graph(nodes=nodes).view))
+
+
+def test_a_robot_that_steers_turns_only_while_it_drives(make_graph):
+    """The page knows its drive by the parameter: no turn alone, and no circle too small."""
+    async def drive(view):
+        async with pages(view) as page:
+            await page.status(lambda s: s['pose'], 'a pose')
+            world = page.told['world', None]
+            assert world['max_curvature'] == pytest.approx(tan(0.45) / 0.3)
+            assert [joint['name'] for joint in world['joints']] == ['mast_pan_joint']
+            await page.send(type='drive', linear=0.0, angular=1.0, joints={})
+            await page.send(type='drive', linear=0.5, angular=1.0, joints={})
+            await page.until(lambda: twists, 'a command')
+            await page.send(**STOP)
+
+    graph = make_graph('-p', 'cmd_vel_type:=twist', '-p', f'robot:={ROVER}', nodes=lambda: [
+        ActionEncoderNode(),
+        WorldModelNode(world=lambda: FreeCameraWorld(robot=load_robot(ROVER))), ViewNode()])
+    twists = graph.listen(Twist, 'cmd_vel')
+    graph._spinner._executor.add_node(graph.probe)
+    asyncio.run(drive(graph.view))
+    graph._spinner._executor.remove_node(graph.probe)
+    assert (twists[0].linear.x, twists[0].angular.z) == pytest.approx((0.6, 0.6 * tan(0.45) / 0.3))
 
 
 def test_stop_halts_a_joint_on_its_way_and_a_base_that_somebody_else_drives(make_graph):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 import re
 import tokenize
-from typing import Optional, Sequence, Tuple
+from typing import Optional, Sequence, Tuple, Union
 
 from lingbot_world_ros.errors import quoted, shown, SpecError
 from lingbot_world_ros.geometry import se3
@@ -177,7 +177,7 @@ def path_of_keys(pressed: np.ndarray, metres_per_unit: float = 1.0) -> CameraPat
     return CameraPath(poses, keys=held.astype(np.float32))
 
 
-def read_camera_path(folder_or_file, metres_per_unit: float = 1.0,
+def read_camera_path(folder_or_file: Union[str, Path], metres_per_unit: float = 1.0,
                      frame_rate_hz: float = FRAME_RATE_HZ) -> CameraPath:
     """
     Read a recorded path.
@@ -211,13 +211,13 @@ def read_camera_path(folder_or_file, metres_per_unit: float = 1.0,
     return CameraPath(poses, intrinsics, frame_rate_hz, keys)
 
 
-def _checked_text(text):
+def _checked_text(text: str) -> str:
     if len(text) > MAX_TEXT:
         raise SpecError(f'keys {quoted(text)} have more than {MAX_TEXT} characters.')
     return text
 
 
-def _key_run(part):
+def _key_run(part: str) -> Tuple[str, int]:
     """Return the letters and frames of one part such as ``iw-15``."""
     match = KEY_RUN.fullmatch(part.strip())
     if not match:
@@ -227,7 +227,7 @@ def _key_run(part):
     return '' if keys == 'none' else keys, int(count)
 
 
-def _clamped_sum(steps, limit):
+def _clamped_sum(steps: np.ndarray, limit: float) -> np.ndarray:
     """Return the running sum, leaving out steps that would take it beyond the limit."""
     sums, total = np.empty(len(steps)), 0.0
     for i, step in enumerate(steps):
@@ -237,7 +237,7 @@ def _clamped_sum(steps, limit):
     return sums
 
 
-def _existing(folder_or_file):
+def _existing(folder_or_file: Union[str, Path]) -> Path:
     try:
         path = Path(folder_or_file).expanduser()
         found = path.exists()
@@ -249,14 +249,14 @@ def _existing(folder_or_file):
     return path
 
 
-def _is_file(path):
+def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
     except OSError:  # of a folder that may not be entered
         return False
 
 
-def _load(path):
+def _load(path: Path) -> np.ndarray:
     """Read one array of numbers, without trusting what its header says."""
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
@@ -275,7 +275,7 @@ def _load(path):
                         'write it with numpy.save.') from error
 
 
-def _poses(path, metres_per_unit):
+def _poses(path: Path, metres_per_unit: float) -> np.ndarray:
     poses = _load(path)
     if poses.ndim != 3 or poses.shape[1:] != (4, 4) or not 1 <= len(poses) <= MAX_FRAMES:
         raise SpecError(f'{shown(path)} has shape {poses.shape}, not (n, 4, 4) with 1 to '
@@ -296,7 +296,7 @@ def _poses(path, metres_per_unit):
     return poses
 
 
-def _intrinsics(path):
+def _intrinsics(path: Path) -> Optional[Tuple[float, float, float, float]]:
     if not _is_file(path):
         return None
     rows = np.atleast_2d(_load(path))
@@ -306,10 +306,11 @@ def _intrinsics(path):
     if not np.isfinite(first).all() or first[:2].min() <= 0 or np.abs(first).max() > 1e6:
         raise SpecError(f'{shown(path)} begins with {first.tolist()}; expected fx, fy, cx, cy in '
                         f'pixels of a {INTRINSICS_WIDTH_PX} x {INTRINSICS_HEIGHT_PX} image.')
-    return tuple(float(value) for value in first)
+    fx, fy, cx, cy = map(float, first)
+    return fx, fy, cx, cy
 
 
-def _key_columns(path):
+def _key_columns(path: Path) -> np.ndarray:
     columns = _load(path)
     if columns.ndim != 2 or columns.shape[1] != 4 or not 1 <= len(columns) <= MAX_FRAMES:
         raise SpecError(f'{shown(path)} has shape {columns.shape}, not (n, 4) with 1 to '
@@ -317,14 +318,14 @@ def _key_columns(path):
     return columns > KEY_THRESHOLD
 
 
-def _keys(folder):
+def _keys(folder: Path) -> Optional[np.ndarray]:
     for name in ('action.npy', 'wasd_action.npy'):
         if _is_file(folder / name):
             return _key_columns(folder / name).astype(np.float32)
     return None
 
 
-def _path_of_key_files(folder, metres_per_unit):
+def _path_of_key_files(folder: Path, metres_per_unit: float) -> CameraPath:
     if not _is_file(folder / 'wasd_action.npy'):
         raise SpecError(f'{shown(folder)} has neither poses.npy nor wasd_action.npy; give a '
                         'folder with one of them.')

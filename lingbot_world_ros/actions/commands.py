@@ -10,7 +10,7 @@ from bisect import bisect_left
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import inf, isfinite
-from typing import List, Mapping, Optional, Sequence, Tuple
+from typing import Iterable, List, Mapping, NoReturn, Optional, Sequence, Tuple
 
 from lingbot_world_ros.actions.camera_columns import camera_columns
 from lingbot_world_ros.actions.layout import (ActionLayout, ANGULAR, LATERAL, LINEAR, TWIST,
@@ -69,7 +69,7 @@ class CommandSpec:
     joint_speed_limit: Tuple[float, ...] = ()
     max_curvature: float = inf  # 1/m
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Refuse layouts that cannot carry the commands."""
         wanted = (LINEAR, ANGULAR, *map(velocity_name, self.joint_names))
         missing = sorted(set(wanted) - set(self.action.names))
@@ -212,7 +212,7 @@ class CommandBuffer:
     newest message wins joint by joint; joints it does not name go on as they were.
     """
 
-    def __init__(self, spec: CommandSpec, counts: CommandCounts = CommandCounts()):
+    def __init__(self, spec: CommandSpec, counts: CommandCounts = CommandCounts()) -> None:
         """
         Start with everything at rest.
 
@@ -362,9 +362,11 @@ class CommandBuffer:
         else:
             self.joints(names, empty, values, now_ns, topic=topic)
 
-    def trajectory(self, names: Sequence[str], times_s: Sequence[float], positions,
-                   velocities=None, accelerations=None, *, start_ns: int, sim_ns: int,
-                   policy_frequency_hz: float,
+    def trajectory(self, names: Sequence[str], times_s: Sequence[float],
+                   positions: Sequence[Sequence[float]],
+                   velocities: Optional[Sequence[Sequence[float]]] = None,
+                   accelerations: Optional[Sequence[Sequence[float]]] = None, *, start_ns: int,
+                   sim_ns: int, policy_frequency_hz: float,
                    topic: str = 'arm_controller/joint_trajectory') -> None:
         """
         Take over a joint trajectory (joint_trajectory_controller's convention).
@@ -449,7 +451,7 @@ class CommandBuffer:
         self._tell(message)
 
     def targets(self, now_ns: int, sim_ns: int, num_frames: int, period_ns: int,
-                current: Optional[Sequence[float]] = None) -> Targets:
+                current: Optional[np.ndarray] = None) -> Targets:
         """
         Read what the coming step is asked to do; silent velocity sources become zero here.
 
@@ -463,14 +465,14 @@ class CommandBuffer:
         self._forget_message(now_ns)
         self._expire(now_ns)
         if current is not None:
-            self._current = current
+            self._current = np.asarray(current, float)
         num_joints = len(self._mode)
         velocity = np.zeros((num_frames, BASE + num_joints))
         goal = np.full((num_frames + 1, num_joints), np.nan)
         end_ns = sim_ns + num_frames * period_ns
         valid_ns = []
 
-        def apply(column, value, since_ns):
+        def apply(column: int, value: float, since_ns: int) -> None:
             """Ask for a velocity as long as it is fresh."""
             expires_ns = since_ns + self._timeout_ns - now_ns  # from now
             num_fresh = num_frames
@@ -499,11 +501,12 @@ class CommandBuffer:
         return Targets(velocity[:, :BASE], position, velocity[:, BASE:],
                        min(valid_ns, default=0))
 
-    def _follow(self, column, goal, sim_ns, period_ns) -> bool:
+    def _follow(self, column: int, goal: np.ndarray, sim_ns: int, period_ns: int) -> bool:
         """Fill in where a trajectory leads a joint; False once it is at its end."""
         plan = self._plans[column]
         for points in self._waiting[column]:
             plan = splice(plan, points, sim_ns, float(self._current[column]))
+        assert plan is not None, 'a trajectory begins with points'
         self._waiting[column].clear()
         self._plans[column] = plan
         if sim_ns >= plan.end_ns:
@@ -516,24 +519,26 @@ class CommandBuffer:
             goal[row] = min(max(position, low), high)
         return True
 
-    def _paced(self, velocity, goal, sim_ns, period_ns):
+    def _paced(self, velocity: np.ndarray, goal: np.ndarray, sim_ns: int,
+               period_ns: int) -> Tuple[np.ndarray, np.ndarray, bool]:
         """Keep to accelerations and to speeds below the engine's."""
         speed = np.minimum(self._speed, self._way_speed)
         paced = self.spec.paced_joints | np.isfinite(self._way_speed)
         velocity, position, done = self._pacer.pace(
-            velocity, np.where(paced, goal, np.nan), np.asarray(self._current, float), speed,
+            velocity, np.where(paced, goal, np.nan), self._current, speed,
             sim_ns=sim_ns, period_ns=period_ns)
         velocity[:, BASE:][np.isfinite(goal[1:])] = 0.0
         return velocity, np.where(paced, position, goal[1:]), done
 
-    def _num_ahead(self, column, sim_ns, begin_ns):
+    def _num_ahead(self, column: int, sim_ns: int, begin_ns: int) -> int:
         """Count the points that a joint follows before another trajectory begins."""
-        times_ns = self._plans[column].times_ns if self._plans[column] else ()
+        plan = self._plans[column]
+        times_ns = plan.times_ns if plan else ()
         return (bisect_left(times_ns, begin_ns) - bisect_left(times_ns, sim_ns)
                 + sum(len(points.times_ns) for points in self._waiting[column]
                       if max(points.start_ns, sim_ns) < begin_ns))
 
-    def _halt(self, columns):
+    def _halt(self, columns: Iterable[int]) -> None:
         """Let joints hold where they are."""
         for column in columns:
             self._mode[column] = HOLD
@@ -541,7 +546,7 @@ class CommandBuffer:
             self._plans[column] = None
             self._waiting[column].clear()
 
-    def _expire(self, now_ns):
+    def _expire(self, now_ns: int) -> None:
         if any(self._twist) and now_ns - self._twist_ns > self._timeout_ns:
             self._twist = REST
             self._count_timeout(self._twist_topic)
@@ -553,23 +558,23 @@ class CommandBuffer:
         if moving:
             self._count_timeout('joint velocity')
 
-    def _count_timeout(self, source):
+    def _count_timeout(self, source: str) -> None:
         self.timed_out += 1
         self._tell(f'{source}: silent for {self.spec.timeout_s:g} s (cmd_timeout_s), set to zero.')
 
-    def _tell(self, message):
+    def _tell(self, message: str) -> None:
         if len(message) > MESSAGE_LENGTH:
             message = f'{message[:MESSAGE_LENGTH]}... (cut off).'
         self.message, self._message_since_ns = message, None
 
-    def _forget_message(self, now_ns):
+    def _forget_message(self, now_ns: int) -> None:
         """Drop a problem that was told for a while; the clock starts when it is first read."""
         if self._message_since_ns is None:
             self._message_since_ns = now_ns
         elif not 0 <= now_ns - self._message_since_ns <= MESSAGE_NS:
             self.message = ''
 
-    def _tell_twist_changes(self, values, topic):
+    def _tell_twist_changes(self, values: Sequence[float], topic: str) -> None:
         spec = self.spec
         driven = [PLANAR[axis] for axis in spec.base_axes]
         changes = [f'{name} {value:g} ignored' for i, (name, value)
@@ -589,15 +594,15 @@ class CommandBuffer:
         self._tell(f'{topic}: {"; ".join(changes)}; the base takes {", ".join(first)} and {last}, '
                    f'all else must be 0{circle}.')
 
-    def _limit_text(self, what, value, column, low, high):
+    def _limit_text(self, what: str, value: float, column: int, low: float, high: float) -> str:
         name = self.spec.joint_names[column]
         return f'{what} {value:g} of {name} limited to {low:g} to {high:g}'
 
-    def _require_joints(self, topic):
+    def _require_joints(self, topic: str) -> None:
         if not self._index:
             self._refuse(topic, 'the robot of this world has no joints; send cmd_vel')
 
-    def _joint_columns(self, names, topic):
+    def _joint_columns(self, names: Sequence[str], topic: str) -> List[int]:
         self._require_joints(topic)
         index = self._index
         if not len(names):
@@ -610,18 +615,19 @@ class CommandBuffer:
             self._refuse(topic, 'a joint is named twice; name each once')
         return [index[name] for name in names]
 
-    def _refuse(self, topic, text):
+    def _refuse(self, topic: str, text: str) -> NoReturn:
         self.rejected += 1
         self._tell(f'{topic}: refused, {text}.')
         raise SpecError(self.message)
 
-    def _accept(self, limited, topic):
+    def _accept(self, limited: str, topic: str) -> None:
         self.accepted += 1
         if limited:
             self.clipped += 1
             self._tell(f'{topic}: {limited}.')
 
 
-def _column(rows, number, limit) -> Tuple[Optional[float], ...]:
+def _column(rows: Sequence[Sequence[float]], number: int,
+            limit: float) -> Tuple[Optional[float], ...]:
     """Return one column within -limit to limit, None where a row is empty."""
     return tuple(min(max(row[number], -limit), limit) if len(row) else None for row in rows)

@@ -75,7 +75,8 @@ def camera_motion(twist: np.ndarray, dt_s: float, T_base_optical: np.ndarray,
     return se3.inverse(T_base_optical) @ T_base_base @ T_base_optical_after
 
 
-def track_positions(joint_position, current, period_s: float, joint_speed) -> np.ndarray:
+def track_positions(joint_position: np.ndarray, current: np.ndarray, period_s: float,
+                    joint_speed: np.ndarray) -> np.ndarray:
     """
     Velocities that reach the asked-for positions frame by frame, as far as speed allows.
 
@@ -93,8 +94,8 @@ def track_positions(joint_position, current, period_s: float, joint_speed) -> np
     return velocity
 
 
-def encode(targets: Targets, spec: CommandSpec, carried: CarriedCamera, current, *, sequence: int,
-           stamp_ns: int, period_s: float, counts: CommandCounts,
+def encode(targets: Targets, spec: CommandSpec, carried: CarriedCamera, current: np.ndarray, *,
+           sequence: int, stamp_ns: int, period_s: float, counts: CommandCounts,
            motion: Optional[np.ndarray] = None) -> ActionEmbedding:
     """
     Encode what one step is asked to do.
@@ -128,8 +129,8 @@ def encode(targets: Targets, spec: CommandSpec, carried: CarriedCamera, current,
         counts=counts, valid_until_ns=targets.valid_until_ns)
 
 
-def _motion_of(carried: CarriedCamera, twist: np.ndarray, velocity: np.ndarray, current,
-               period_s: float) -> np.ndarray:
+def _motion_of(carried: CarriedCamera, twist: np.ndarray, velocity: np.ndarray,
+               current: np.ndarray, period_s: float) -> np.ndarray:
     """Motion (T, 4, 4) of the camera over the frames of a step, by base and joints."""
     if carried.poses_of is None:
         return camera_motion(twist, period_s, carried.T_base_optical)
@@ -137,7 +138,8 @@ def _motion_of(carried: CarriedCamera, twist: np.ndarray, velocity: np.ndarray, 
     return camera_motion(twist, period_s, poses[:-1], poses[1:])
 
 
-def check_embedding(embedding: ActionEmbedding, layout: ActionLayout, joint_names) -> None:
+def check_embedding(embedding: ActionEmbedding, layout: ActionLayout,
+                    joint_names: Tuple[str, ...]) -> None:
     """
     Refuse an embedding this world cannot follow; the last gate before it may be latched.
 
@@ -163,8 +165,9 @@ def check_embedding(embedding: ActionEmbedding, layout: ActionLayout, joint_name
         raise SpecError('action_embedding: not finite; send finite m/s and rad/s.')
 
 
-def actions_at_latch(embedding: ActionEmbedding, layout: ActionLayout, current, num_frames: int,
-                     start_ns: Optional[int] = None, max_curvature: float = inf) -> np.ndarray:
+def actions_at_latch(embedding: ActionEmbedding, layout: ActionLayout, current: np.ndarray,
+                     num_frames: int, start_ns: Optional[int] = None,
+                     max_curvature: float = inf) -> np.ndarray:
     """
     Read the actions of one step, tracking positions from where the joints are at this moment.
 

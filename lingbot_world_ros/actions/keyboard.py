@@ -7,7 +7,7 @@ go. So a press moves for ``FIRST_S`` (longer than the wait before the first repe
 repeat for ``REPEAT_S`` more; then the motion ends by itself.
 """
 from math import inf
-from typing import Dict, Sequence, Tuple
+from typing import Dict, List, Sequence, Tuple
 
 from lingbot_world_ros.robots.drive import steered
 import numpy as np
@@ -25,7 +25,7 @@ FASTER, SLOWER, STOP = '+', '-', ' '
 SCALES = (0.1, 0.25, 0.5, 0.75, 1.0)
 
 
-def split_keys(text: str) -> list:
+def split_keys(text: str) -> List[str]:
     """
     Cut what a terminal sent into keys.
 
@@ -44,7 +44,7 @@ class KeyDrive:
     """Hold what the keys ask for; several keys add up as long as each is fresh."""
 
     def __init__(self, linear_mps: float, angular_radps: float, joint_speeds: Sequence[float],
-                 lateral_mps: float = 0.0, max_curvature: float = inf):
+                 lateral_mps: float = 0.0, max_curvature: float = inf) -> None:
         """
         Start with everything at rest and half the speeds.
 

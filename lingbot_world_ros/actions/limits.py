@@ -2,7 +2,7 @@
 """Limits of motion beyond those of the engine, and the pacing that keeps to them. No ROS."""
 from dataclasses import dataclass
 from math import inf
-from typing import Tuple
+from typing import List, Sequence, Tuple
 
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.robots.drive import steered
@@ -23,14 +23,14 @@ class Limits:
     angular_acceleration_radps2: float = 0.0
     joint_acceleration: float = 0.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Refuse what is no limit."""
         for name, value in vars(self).items():
             if not 0.0 <= value < inf:
                 raise SpecError(f'limits.{name}={value} must be 0 (none) or more.')
 
 
-def arriving_velocity(gap, acceleration, period_s: float) -> np.ndarray:
+def arriving_velocity(gap: np.ndarray, acceleration: np.ndarray, period_s: float) -> np.ndarray:
     """
     Largest velocity of the coming frame with which a joint can still stop where it shall.
 
@@ -55,8 +55,8 @@ class Pacer:
     v_x, v_y [m/s], w_z [rad/s] of the base, then the J joints.
     """
 
-    def __init__(self, acceleration: np.ndarray, low: np.ndarray, high: np.ndarray,
-                 max_curvature: float = inf):
+    def __init__(self, acceleration: np.ndarray, low: Sequence[float], high: Sequence[float],
+                 max_curvature: float = inf) -> None:
         """
         Start at rest.
 
@@ -72,7 +72,8 @@ class Pacer:
 
     def clear(self) -> None:
         """Be at rest (after a reset)."""
-        self._start_ns, self._told = 0, []
+        self._start_ns = 0
+        self._told: List[Tuple[np.ndarray, np.ndarray]] = []
 
     def pace(self, velocity: np.ndarray, goal: np.ndarray, current: np.ndarray,
              speed: np.ndarray, *, sim_ns: int,
@@ -117,7 +118,7 @@ class Pacer:
         paced, places = (np.array(rows) for rows in zip(*self._told[1:]))
         return paced, places, bool(done)
 
-    def _resume(self, width, sim_ns, period_ns):
+    def _resume(self, width: int, sim_ns: int, period_ns: int) -> Tuple[np.ndarray, np.ndarray]:
         """Return velocities (3 + J,) and positions (J,), NaN where none, told for a moment."""
         row = (sim_ns - self._start_ns) // period_ns
         if not self._told or row < 0:  # before the first step, or time went back

@@ -77,7 +77,7 @@ class CameraPlayback:
         """Tell whether the frame of that time, or one before it, was the last of the path."""
         return self._frame(sim_ns) >= len(self.path) - 1
 
-    def _frame(self, sim_ns):
+    def _frame(self, sim_ns: int) -> int:
         """Return the index of the newest frame since the reset."""
         return max(0, round((sim_ns - self.start_ns) / self.period_ns) - 1)
 

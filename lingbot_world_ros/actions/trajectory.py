@@ -9,7 +9,7 @@ what its two points give (positions, velocities, accelerations).
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from math import isfinite
-from typing import List, Optional, Tuple
+from typing import Iterable, List, Optional, Sequence, Tuple
 
 from lingbot_world_ros.errors import SpecError
 
@@ -17,6 +17,8 @@ MAX_POINTS = 10_000  # of one trajectory, and of those that wait for their start
 MAX_ACCELERATION = 1e6  # rad/s^2 or m/s^2; beyond it no point was meant
 LINEAR, CUBIC, QUINTIC = 1, 3, 5
 STILL = 1e-6  # rad/s or m/s; slower than this is standing
+
+State = Tuple[float, float, float]  # position, velocity, acceleration
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ class Plan:
                     self.states[first:last] + [self.at(until_ns)], orders)
 
 
-def interpolate(order: int, state_a, state_b, span_s: float,
+def interpolate(order: int, state_a: State, state_b: State, span_s: float,
                 part: float) -> Tuple[float, float, float]:
     """
     Point on the polynomial between two states.
@@ -112,7 +114,8 @@ def interpolate(order: int, state_a, state_b, span_s: float,
             (2.0 * c2 + s * (6.0 * c3 + s * (12.0 * c4 + s * 20.0 * c5))) / span_s ** 2)
 
 
-def check_points(num_joints: int, times_s, positions, velocities, accelerations,
+def check_points(num_joints: int, times_s: Sequence[float], positions: Sequence[Sequence[float]],
+                 velocities: Sequence[Sequence[float]], accelerations: Sequence[Sequence[float]],
                  policy_frequency_hz: float) -> Tuple[Tuple[int, ...], int]:
     """
     Check the points of a message.
@@ -172,14 +175,16 @@ def splice(old: Optional[Plan], points: Points, sim_ns: int, position: float) ->
     past_ns = begin_ns - start_ns + points.spacing_ns // 2
     first = min(bisect_left(points.times_ns, past_ns), len(points.times_ns) - 1)
     times_ns = [max(start_ns + time_ns, begin_ns) for time_ns in points.times_ns[first:]]
-    velocities, accelerations = points.velocities[first:], points.accelerations[first:]
+    velocities: Sequence[Optional[float]] = points.velocities[first:]
     if points.spacing_ns:
         velocities = _smooth_velocities(plan, times_ns, points.positions[first:])
-    _extend(plan, times_ns, zip(points.positions[first:], velocities, accelerations))
+    _extend(plan, times_ns, zip(points.positions[first:], velocities,
+                                points.accelerations[first:]))
     return plan
 
 
-def _smooth_velocities(plan, times_ns, positions):
+def _smooth_velocities(plan: Plan, times_ns: Sequence[int],
+                       positions: Sequence[float]) -> List[float]:
     """Return the velocities of one spline from the end of a plan through new points."""
     position, velocity, _ = plan.states[-1]
     if times_ns[0] > plan.end_ns:
@@ -187,8 +192,11 @@ def _smooth_velocities(plan, times_ns, positions):
     return spline_slopes(times_ns, positions, velocity)
 
 
-def _extend(plan, times_ns, states):
+def _extend(plan: Plan, times_ns: Sequence[int],
+            states: Iterable[Tuple[float, Optional[float], Optional[float]]]) -> None:
     """Append points; None stands for a velocity or an acceleration that is not given."""
+    velocity_before: Optional[float]
+    acceleration_before: Optional[float]
     _, velocity_before, acceleration_before = plan.states[-1]
     for time_ns, (position, velocity, acceleration) in zip(times_ns, states):
         if velocity is None or velocity_before is None:
@@ -202,7 +210,8 @@ def _extend(plan, times_ns, states):
         velocity_before, acceleration_before = velocity, acceleration
 
 
-def spline_slopes(times_ns, positions, first_slope: float) -> List[float]:
+def spline_slopes(times_ns: Sequence[int], positions: Sequence[float],
+                  first_slope: float) -> List[float]:
     """
     Velocities that make cubics through given positions one smooth curve (C2).
 

@@ -8,6 +8,7 @@ import argparse
 import json
 import os
 from pathlib import Path
+import shlex
 import shutil
 import sys
 import time
@@ -27,7 +28,7 @@ NAME = 'sim'
 HELP = 'start an imagined world and its ROS topics'
 PAGE, TRUTH = 'page', 'truth'  # what may run beside a world
 PAGE_PATIENCE_S = 20.0
-OVERRIDES = ('engine', 'isolate_engine', 'world', 'scene', 'start_image', 'prompt',
+OVERRIDES = ('engine', 'robot', 'isolate_engine', 'world', 'scene', 'start_image', 'prompt',
              *KEYS, 'camera_path', 'seed', 'mode', 'initial_state', 'speed')
 
 
@@ -209,6 +210,7 @@ def _introduce(world: 'WorldModelNode', encoder: 'ActionEncoderNode',
     joints = encoder.resolve_topic_name(world.params.topics.joint_command)
     namespace = encoder.get_namespace().strip('/')
     teleop = _teleop_command() + (f' --namespace {namespace}' if namespace else '')
+    teleop += f' --robot {shlex.quote(world.params.robot)}' if world.params.robot else ''
     print(f'First image after {first_image_s:.1f} s.\n'
           f'World      {spec.engine} ({spec.model}), scene {status.scene}, seed {status.seed}, '
           f'{spec.camera.width_px}x{spec.camera.height_px} at {spec.frame_rate_hz:g} Hz, '
@@ -219,9 +221,9 @@ def _introduce(world: 'WorldModelNode', encoder: 'ActionEncoderNode',
           f'Drive it   {teleop}    (keyboard, in a second terminal)')
     if shutil.which('ros2'):  # not part of a .venv
         print(f'           ros2 topic pub -r 10 {topic} geometry_msgs/msg/{twist} "{{{motion}}}"')
-    if shutil.which('ros2') and spec.joints:
-        print(f'           ros2 topic pub -1 {joints} sensor_msgs/msg/JointState '
-              f'"{{name: [{spec.joints[0].name}], position: [0.5]}}"')
+        for joint in spec.joints[:1]:
+            print(f'           ros2 topic pub -1 {joints} sensor_msgs/msg/JointState '
+                  f'"{{name: [{joint.name}], position: [0.5]}}"')
 
 
 def _heard(spec: 'WorldSpec', world: 'WorldModelNode',

@@ -6,7 +6,7 @@ Axes: b batch (worlds side by side), t frames of one step, a action, j joint, h 
 """
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Any, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Optional, Sequence, Tuple, Union
 
 from lingbot_world_ros.actions.layout import ActionLayout
 from lingbot_world_ros.errors import SpecError
@@ -14,6 +14,8 @@ from lingbot_world_ros.geometry.camera import MountedCamera, PinholeCamera
 from lingbot_world_ros.robots.robot import JointSpec, Robot
 import numpy as np
 
+Scenes = Union[str, Sequence[str]]  # one for all rows, or one for each
+Seeds = Union[int, Sequence[int], np.ndarray]
 Rows = Union[None, Sequence[int], np.ndarray]  # indices, a mask of all rows, or None for all
 
 
@@ -54,7 +56,7 @@ class WorldSpec:
     uncertainty_limit: Optional[float] = None  # calibrated up to here, 0..1; None: not estimated
     can: Capabilities = Capabilities()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Refuse sizes that no engine can run."""
         if self.frame_rate_hz <= 0:
             raise SpecError(f'frame_rate_hz={self.frame_rate_hz} must be more than 0.')
@@ -128,7 +130,7 @@ class Observation:
     base_pose_cov: Optional[np.ndarray] = None  # (b, t, 3, 3) float64 of base_pose since reset
     uncertainty: Optional[np.ndarray] = None  # (b, t) float32: predicted RMS image error, 0..1
     calibrated: Optional[np.ndarray] = None  # (b, t) bool: uncertainty inside calibrated range
-    extra: dict = field(default_factory=dict)
+    extra: Dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -175,8 +177,7 @@ class WorldModel(ABC):
     batch_size: int = 1
 
     @abstractmethod
-    def reset(self, scenes: Union[str, Sequence[str]], seeds: Union[int, Sequence[int]],
-              rows: Rows = None, *, render: bool = True,
+    def reset(self, scenes: Scenes, seeds: Seeds, rows: Rows = None, *, render: bool = True,
               start: Optional[Start] = None) -> Observation:
         """
         Start rows over, each in its scene; the others stay as they are.

@@ -14,7 +14,8 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any, Callable, Dict, NoReturn, Optional, Tuple
 
-from lingbot_world_ros.engines.interface import Observation, Rows, Start, State, WorldModel
+from lingbot_world_ros.engines.interface import (Observation, Rows, Scenes, Seeds, Start, State,
+                                                 WorldModel)
 from lingbot_world_ros.engines.rows import row_starts
 from lingbot_world_ros.errors import EngineLost
 from lingbot_world_ros.processes import begin_as_child, exit_text, portable
@@ -27,7 +28,7 @@ ADVANCING = ('reset', 'step', 'observe')  # calls that leave another state
 class IsolatedWorld(WorldModel):
     """A ``WorldModel`` whose work is done by a child process; one thread may call it."""
 
-    def __init__(self, make_world: Callable[[], WorldModel]):
+    def __init__(self, make_world: Callable[[], WorldModel]) -> None:
         """
         Start the process and load the engine there.
 
@@ -52,7 +53,7 @@ class IsolatedWorld(WorldModel):
         """Whether there is no state to go on from: the process ended, or is new."""
         return self._process is None or not self._process.is_alive() or self._is_new
 
-    def reset(self, scenes, seeds, rows: Rows = None, *, render: bool = True,
+    def reset(self, scenes: Scenes, seeds: Seeds, rows: Rows = None, *, render: bool = True,
               start: Optional[Start] = None) -> Observation:
         """Start rows over, in a new process if need be; see ``WorldModel.reset``."""
         self._start()
@@ -141,18 +142,18 @@ class IsolatedWorld(WorldModel):
         # A prompt has to wait for its turn in the pipe.
         self.spec = replace(spec, can=replace(spec.can, kill=True, prepare_prompt=False))
 
-    def _advance(self, name: str, *args, **kwargs) -> Observation:
+    def _advance(self, name: str, *args: Any, **kwargs: Any) -> Observation:
         """Make a call whose answer comes with the state that it leaves."""
         seen, self._newest = self._call(name, *args, **kwargs)
         self._is_new = False
         return seen
 
-    def _change(self, name: str, *args) -> None:
+    def _change(self, name: str, *args: Any) -> None:
         """Make a call that leaves a state which nobody here knows."""
         self._call(name, *args)
         self._newest = None
 
-    def _call(self, name: str, *args, **kwargs) -> Any:
+    def _call(self, name: str, *args: Any, **kwargs: Any) -> Any:
         try:
             self._pipe.send((name, args, kwargs))
         except (OSError, ValueError):

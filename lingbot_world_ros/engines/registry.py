@@ -18,14 +18,17 @@ from lingbot_world_ros.errors import SpecError, unknown_name
 from lingbot_world_ros.parameter import KINDS, Param
 from lingbot_world_ros.paths import pip_install
 
-if TYPE_CHECKING:  # it imports NumPy, and command lines read this file
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+    # it imports NumPy, and command lines read this file
     from lingbot_world_ros.engines.interface import WorldModel
 
 LOG = logging.getLogger(__name__)
 GROUP = 'lingbot_world_ros.engines'  # of entry points
 NAME = re.compile(r'[a-z][a-z0-9_]*')
 WHERE = re.compile(r'\w+(\.\w+)*:\w+')
-TAKES = ('robot_description', 'on_progress')
+TAKES = ('robot', 'robot_description', 'on_progress')
 RESERVED = ('frames', 'limits', 'topics', 'view')  # first parts of names that all worlds have
 
 
@@ -36,8 +39,9 @@ class EngineEntry:
 
     Texts like ``'package.module:NAME'`` are imported when they are needed. ``engine`` is the
     class, a ``WorldModel``; its constructor takes ``batch_size``, each parameter of the table
-    without its prefix, and what ``takes`` names: ``robot_description`` (URDF as XML, if the user
-    gave one) and ``on_progress`` (called with what is done and the total while it loads).
+    without its prefix, and what ``takes`` names: ``robot`` (a ``Robot``) and ``robot_description``
+    (URDF as XML), if the user gave one, and ``on_progress`` (called with what is done and the
+    total while it loads).
     """
 
     name: str  # value of the parameter ``engine``
@@ -54,7 +58,7 @@ class EngineEntry:
     docs: str = ''  # page about it
     checkup: str = ''  # function that returns, as text, what it would run with here
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Refuse what cannot be registered."""
         if not NAME.fullmatch(self.name):
             raise SpecError(f'its name {self.name!r} is not made of a-z, 0-9 and _.')
@@ -90,15 +94,15 @@ class EngineEntry:
 
 ROOM = EngineEntry(
     'room', 'lingbot_world_ros.engines.room.engine:RoomWorld',
-    'the embedded world: learned, on one CPU core', ('openvino',), robot='room', has_depth=True,
-    docs='docs/training.md')
+    'the embedded world: learned, on one CPU core', ('openvino',), takes=('robot',), robot='room',
+    has_depth=True, docs='docs/training.md')
 REFERENCE = EngineEntry(
     'reference', 'lingbot_world_ros.engines.reference.engine:ReferenceWorld',
-    'the MuJoCo reference world of the same rooms and robot', ('mujoco',), robot='room',
-    has_depth=True, docs='docs/evaluation.md')
+    'the MuJoCo reference world of the same rooms and robot', ('mujoco',), takes=('robot',),
+    robot='room', has_depth=True, docs='docs/evaluation.md')
 LINGBOT_WORLD = EngineEntry(
     'lingbot_world', 'lingbot_world_ros.engines.lingbot_world.engine:LingBotWorld',
-    'LingBot-World from a checkpoint of yours',
+    'LingBot-World from a checkpoint of yours, on a GPU',
     ('torch', 'transformers', 'tokenizers', 'sentencepiece', 'ftfy'),
     parameters='lingbot_world_ros.engines.lingbot_world.parameters:TABLE', prefix='lingbot',
     key='lingbot.checkpoint', takes=TAKES, docs='docs/lingbot_world.md',
@@ -171,7 +175,7 @@ class _Others(NamedTuple):
 def _others() -> _Others:
     from importlib.metadata import entry_points  # slow, and most worlds need none of it
     found = _Others({}, {})
-    for point in sorted(entry_points(group=GROUP), key=lambda p: (p.name, p.dist.name)):
+    for point in sorted(entry_points(group=GROUP), key=lambda p: (p.name, _owner(p))):
         try:
             if point.name in SHIPPED or point.name in found.entries:
                 raise SpecError('there is another engine of this name.')
@@ -179,12 +183,17 @@ def _others() -> _Others:
         except Exception as error:  # a stranger's module may fail in any way
             text = str(error) if isinstance(error, SpecError) else (
                 f'{type(error).__name__}: {error}')
-            problem = (f'Engine {point.name!r} of the Python package {point.dist.name!r} '
+            problem = (f'Engine {point.name!r} of the Python package {_owner(point)!r} '
                        f'({point.value}) cannot be used: {text}')
             LOG.warning('%s', problem)
             if point.name not in found.entries:
                 found.problems[point.name] = problem
     return found
+
+
+def _owner(point: 'EntryPoint') -> str:
+    """Return the Python package that an entry point is of."""
+    return point.dist.name if point.dist else ''
 
 
 def _registered(name: str, entry: Any) -> EngineEntry:

@@ -6,9 +6,9 @@ Every engine checks its arguments here, before it changes anything.
 """
 from dataclasses import fields
 import operator
-from typing import Any, Dict, List, NamedTuple, Sequence, Tuple, TypeVar, Union
+from typing import Any, Dict, List, NamedTuple, Sequence, TypeVar
 
-from lingbot_world_ros.engines.interface import Observation, Rows, State, WorldSpec
+from lingbot_world_ros.engines.interface import Observation, Rows, Scenes, Seeds, State, WorldSpec
 from lingbot_world_ros.errors import SpecError, unknown_name
 import numpy as np
 
@@ -45,8 +45,8 @@ def chosen_rows(rows: Rows, batch_size: int) -> List[int]:
                     f'{batch_size - 1}, each once, or one truth value per row.')
 
 
-def row_starts(scenes: Union[str, Sequence[str]], seeds: Union[int, Sequence[int]], rows: Rows,
-               batch_size: int, spec: WorldSpec) -> List[RowStart]:
+def row_starts(scenes: Scenes, seeds: Seeds, rows: Rows, batch_size: int,
+               spec: WorldSpec) -> List[RowStart]:
     """
     Say where each row starts over.
 
@@ -72,14 +72,15 @@ def row_starts(scenes: Union[str, Sequence[str]], seeds: Union[int, Sequence[int
             for i, row in enumerate(indices)]
 
 
-def _seeds(seeds: Union[int, Sequence[int]]) -> List[int]:
+def _seeds(seeds: Seeds) -> List[int]:
     try:
-        return [operator.index(seed) for seed in (seeds if np.ndim(seeds) else [seeds])]
+        given: Any = seeds if np.ndim(seeds) else [seeds]
+        return [operator.index(seed) for seed in given]
     except TypeError:
         raise SpecError(f'seed={seeds!r} is no whole number.') from None
 
 
-def with_rows(before: Sequence, fresh: Dict[int, T], batch_size: int) -> List[T]:
+def with_rows(before: Sequence[T], fresh: Dict[int, T], batch_size: int) -> List[T]:
     """
     Put some rows in the place of those before.
 
@@ -144,9 +145,9 @@ def check_state(state: State, batch_size: int, num_objects: int, spec: WorldSpec
 
 def one_of(observation: Observation, row: int) -> Observation:
     """Return one row of an observation, b = 1; views, nothing is copied."""
-    return Observation(**{f.name: None if value is None else value[row:row + 1]
-                          for f, value in _columns(observation)},
-                       extra={k: v[row:row + 1] for k, v in observation.extra.items()})
+    columns: Dict[str, Any] = {name: None if value is None else value[row:row + 1]
+                               for name, value in _columns(observation).items()}
+    return Observation(**columns, extra={k: v[row:row + 1] for k, v in observation.extra.items()})
 
 
 def side_by_side(observations: Sequence[Observation]) -> Observation:
@@ -154,12 +155,12 @@ def side_by_side(observations: Sequence[Observation]) -> Observation:
     first = observations[0]
     if len(observations) == 1:
         return first
-    return Observation(
-        **{f.name: None if value is None else np.concatenate([getattr(o, f.name)
-                                                              for o in observations])
-           for f, value in _columns(first)},
-        extra={key: np.concatenate([o.extra[key] for o in observations]) for key in first.extra})
+    columns: Dict[str, Any] = {
+        name: None if value is None else np.concatenate([getattr(o, name) for o in observations])
+        for name, value in _columns(first).items()}
+    extra = {key: np.concatenate([o.extra[key] for o in observations]) for key in first.extra}
+    return Observation(**columns, extra=extra)
 
 
-def _columns(observation: Observation) -> List[Tuple[Any, Any]]:
-    return [(f, getattr(observation, f.name)) for f in fields(Observation) if f.name != 'extra']
+def _columns(observation: Observation) -> Dict[str, Any]:
+    return {f.name: getattr(observation, f.name) for f in fields(Observation) if f.name != 'extra'}

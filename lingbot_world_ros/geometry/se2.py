@@ -5,10 +5,12 @@ Planar poses and twists: SE(2). NumPy only.
 A pose is x, y [m], yaw [rad] of one frame in another; yaw is never wrapped. A twist is v_x, v_y
 [m/s], w_z [rad/s]. Both are the last axis of an array, and keep its precision.
 """
+from typing import Union
+
 import numpy as np
 
 
-def rotated(vector: np.ndarray, yaw_rad: np.ndarray) -> np.ndarray:
+def rotated(vector: np.ndarray, yaw_rad: Union[float, np.ndarray]) -> np.ndarray:
     """
     Turn planar vectors; what stands behind x and y, such as a turn rate, stays.
 

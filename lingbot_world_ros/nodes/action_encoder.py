@@ -31,6 +31,7 @@ from lingbot_world_ros.nodes.parameter_service import SafeParameterService
 from lingbot_world_ros.nodes.parameters import declare, flat
 from lingbot_world_ros.nodes.start import spin_node
 from lingbot_world_ros.robots.drive import Drive
+from lingbot_world_ros.robots.load import load_robot
 from lingbot_world_ros.robots.urdf import read_description, RobotModel
 from lingbot_world_ros.settings.parameters import ACTION_ENCODER
 import numpy as np
@@ -70,7 +71,7 @@ class ActionEncoderNode(Node):
     one lock guards the commands and what is known of the world.
     """
 
-    def __init__(self, **node_args: Any):
+    def __init__(self, **node_args: Any) -> None:
         """
         Subscribe; commands are taken once a world has begun.
 
@@ -84,6 +85,7 @@ class ActionEncoderNode(Node):
         self._robot: Optional[RobotModel] = None
         if params.robot_description:
             self._robot = RobotModel.from_description(read_description(params.robot_description))
+        self._drive = load_robot(params.robot).drive if params.robot else None
         self._path: Optional[CameraPath] = None
         if params.camera_path:
             self._path = open_path(params.camera_path, params.camera_path_metres_per_unit,
@@ -148,14 +150,15 @@ class ActionEncoderNode(Node):
         So it does when only the mode changed; a camera path then goes on where it was.
 
         :param msg: description of the world
-        :param drive: of its robot, where that is known
+        :param drive: of its robot; None is that of the parameter ``robot``
         :raises SpecError: the world cannot be commanded, or does not fit the robot description,
             ``camera_link`` or ``camera_path``; the world before it stays
         """
         spec = command_spec_from_msg(msg, self._params.cmd_timeout_s, self._limits)
         if self._robot is not None:
             spec = spec.within(self._robot.joint_limits)
-        if drive is not None:
+        drive = drive or self._drive
+        if drive:
             spec = spec.driven_by(drive)
         camera = carried_camera_from_msg(msg, self._robot, self._params.camera_link)
         playback, stamp_ns = None, stamp_to_ns(msg.header.stamp)

@@ -42,8 +42,8 @@ from std_msgs.msg import Float32
 from std_srvs.srv import Trigger
 
 SHOWN = ('image', 'camera_info', 'compressed', 'joint_states', 'odom', 'path')
-USED = ('world_path', 'camera_info_url', 'frame_prefix', 'field_of_view_deg', 'image_width',
-        'image_height', 'jpeg_quality', 'image_reliability', 'image_queue_depth')
+USED = ('robot', 'world_path', 'camera_info_url', 'frame_prefix', 'field_of_view_deg',
+        'image_width', 'image_height', 'jpeg_quality', 'image_reliability', 'image_queue_depth')
 WORLD, TRUTH = 0, 1  # sides of the comparison
 DEPTH, IMAGE_DEPTH = 1000, 10  # messages that may wait while the engine is slow
 LOOK_PERIOD_S = 0.2

@@ -6,6 +6,7 @@ from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.messages.parameters import descriptor_to_msg, set_result_to_msg
 from lingbot_world_ros.parameter import Param
+from lingbot_world_ros.settings.own_robot import with_robot
 from lingbot_world_ros.settings.parameters import find_parameter
 from lingbot_world_ros.settings.profiles import DEFAULT_PROFILE, is_ros_parameter, load_profile
 from rcl_interfaces.msg import SetParametersResult
@@ -47,7 +48,7 @@ def declare(node: Node, params: Iterable[Param],
             on_change: Optional[Callable[[str, Any], None]] = None,
             values: Optional[SimpleNamespace] = None) -> SimpleNamespace:
     """
-    Declare parameters on a node and read them.
+    Declare parameters on a node and read them; what a robot says of others is filled in.
 
     :param node: rclpy node; values given to it win over the defaults
     :param params: the node's table of ``Param``
@@ -64,6 +65,9 @@ def declare(node: Node, params: Iterable[Param],
         value = node.declare_parameter(name, defaults.get(name, param.default),
                                        descriptor_to_msg(param)).value
         _assign(values, name, param.check(value, source))
+    if 'robot' in own:
+        for name, value in with_robot(flat(values)).items():
+            _assign(values, name, value)
 
     def on_set(changes: List[Parameter]) -> SetParametersResult:
         try:

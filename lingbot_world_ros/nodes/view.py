@@ -25,6 +25,7 @@ from lingbot_world_ros.nodes.parameters import declare
 from lingbot_world_ros.nodes.spinner import Spinner
 from lingbot_world_ros.nodes.world_client import WorldClient
 from lingbot_world_ros.robots.drive import steered
+from lingbot_world_ros.robots.load import load_robot
 from lingbot_world_ros.robots.urdf import JointLimits, RobotModel
 from lingbot_world_ros.session.states import State
 from lingbot_world_ros.settings.parameters import VIEW
@@ -61,7 +62,7 @@ class ViewNode(Node):
     server's thread reads them and publishes commands.
     """
 
-    def __init__(self, **node_args: Any):
+    def __init__(self, **node_args: Any) -> None:
         """
         Declare parameters and look for a world.
 
@@ -73,7 +74,7 @@ class ViewNode(Node):
         self.params = declare(self, VIEW)
         topics = self.params.topics
         self.on_picture: Callable[[int, float, bytes], None] = lambda kind, stamp_s, jpeg: None
-        self._max_curvature: Optional[float] = None  # 1/m; of robots that turn on the spot
+        self._drive = load_robot(self.params.robot).drive if self.params.robot else None
         self._commands = CommandPublishers(self, topics.cmd_vel, topics.joint_command)
         self._client = WorldClient(self, self.params.service_prefix, topics.prompt)
         self._names = self._topic_names()
@@ -374,9 +375,13 @@ class ViewNode(Node):
             'namespace': self.get_namespace(), 'domain': self.context.get_domain_id(),
             'topics': {**named, **self._commands.topics}, 'worlds': self._worlds,
             'modes': list(MODES), 'depth_far_m': FAR_M,
-            'has_truth': bool(self._there.get('truth')), 'max_curvature': self._max_curvature,
+            'has_truth': bool(self._there.get('truth')), 'max_curvature': self._max_curvature(),
             'can': {**self._client.can(), 'prompt': spec is not None and spec.takes_text}}
         return {**told, **(self._describe_unknown() if spec is None else page.world(spec))}
+
+    def _max_curvature(self) -> Optional[float]:
+        """Return how tightly the base turns while it drives, 1/m; None if it needs not drive."""
+        return page.finite(self._drive.max_curvature) if self._drive else None
 
     def _describe_unknown(self) -> dict:
         own, image = self.params.view, self._newest('image')
@@ -388,7 +393,8 @@ class ViewNode(Node):
                 (limits.low, limits.high, min(limits.speed, own.joint_velocity)))))
         return {
             **page.NO_WORLD, 'joints': joints, 'linear_max_mps': own.linear_velocity_mps,
-            'lateral_max_mps': 0.0, 'angular_max_radps': own.angular_velocity_radps,
+            'lateral_max_mps': self._drive.lateral_max_mps if self._drive else 0.0,
+            'angular_max_radps': own.angular_velocity_radps,
             'width': getattr(image, 'width', 0), 'height': getattr(image, 'height', 0),
             'has_depth': self.count_publishers(self._names['depth'][1]) > 0}
 

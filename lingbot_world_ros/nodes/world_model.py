@@ -37,6 +37,7 @@ from lingbot_world_ros.session.session import Session, SessionSpec
 from lingbot_world_ros.session.states import Mode, State
 from lingbot_world_ros.session.status import SessionStatus
 from lingbot_world_ros.settings.parameters import engine_options, WORLD_MODEL
+from lingbot_world_ros.settings.profiles import DEFAULT_PROFILE, load_profile
 from lingbot_world_ros.worlds.definition import IMAGE_SCENE, WorldDefinition
 from lingbot_world_ros.worlds.library import WorldLibrary
 from lingbot_world_ros.worlds.start import check_prompt, find_start_image, started_from
@@ -77,7 +78,7 @@ class WorldModelNode(LifecycleNode):
     def __init__(self, world: Optional[Callable[[], WorldModel]] = None,
                  encoder: Optional[Encoder] = None,
                  definition: Optional[WorldDefinition] = None,
-                 observers: Sequence[SessionObserver] = (), **node_args: Any):
+                 observers: Sequence[SessionObserver] = (), **node_args: Any) -> None:
         """
         Declare everything; load and start the engine unless ``autostart`` is false.
 
@@ -246,6 +247,8 @@ class WorldModelNode(LifecycleNode):
         params, scene = self.params, self.params.scene
         if params.start_image and IMAGE_SCENE in spec.scenes:
             scene = IMAGE_SCENE
+        elif scene not in spec.scenes and scene == load_profile(DEFAULT_PROFILE)['scene']:
+            scene, *_ = spec.scenes or (scene,)  # nobody chose, and not all engines have this one
         if not params.world and scene not in spec.scenes:
             raise unknown_name('scene', scene, spec.scenes)
         library = WorldLibrary(spec, params.world_path)
@@ -441,7 +444,7 @@ class WorldModelNode(LifecycleNode):
 class _EncoderLink(SessionObserver):
     """Tell the encoder in this process what world begins, before the first step of it."""
 
-    def __init__(self, encoder: Encoder, sensors: WorldPublishers, drive: Drive):
+    def __init__(self, encoder: Encoder, sensors: WorldPublishers, drive: Drive) -> None:
         self._encoder, self._sensors, self._drive = encoder, sensors, drive
 
     def on_reset(self, status: SessionStatus) -> None:

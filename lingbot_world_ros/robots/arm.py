@@ -5,7 +5,7 @@ The arm that the room and the reference world draw: pan, lift, elbow, wrist and 
 Its sizes are read from the URDF. Its kinematics are formulas that NumPy and torch compute alike.
 """
 from dataclasses import dataclass
-from typing import Tuple
+from typing import Any, Tuple
 
 from lingbot_world_ros.errors import shown, SpecError
 from lingbot_world_ros.robots.urdf import RobotModel, UrdfJoint
@@ -14,6 +14,7 @@ import numpy as np
 # Pairs of rows of ``Arm.points`` that a link joins, in drawing order.
 SEGMENTS = ((0, 1), (1, 2), (2, 3), (4, 6), (4, 5), (6, 7))
 NUM_JOINTS = 5
+Array = Any  # of NumPy or of torch
 SHAPE = ('an arm turns about z (pan), about y three times (lift, elbow, wrist; links along x), '
          'and ends in a finger that slides along y')
 
@@ -35,7 +36,7 @@ class Arm:
     finger_m: float
     finger_gap_m: float
 
-    def points(self, q, xp=np):
+    def points(self, q: Array, xp: Any = np) -> Array:
         """
         Forward kinematics.
 
@@ -49,7 +50,7 @@ class Arm:
         cp, sp = xp.cos(pan), xp.sin(pan)
         a1, a2, a3 = lift, lift + elbow, lift + elbow + wrist
 
-        def place(r, z, side):
+        def place(r: Array, z: Array, side: Array) -> Array:
             return xp.stack([sx + cp * r - sp * side, sy + sp * r + cp * side, sz + z], -1)
 
         zero = pan * 0.0
@@ -108,5 +109,6 @@ def _bends(chain: Tuple[UrdfJoint, ...]) -> bool:
 
 def _between(joints: Tuple[UrdfJoint, ...]) -> Tuple[float, float, float]:
     """Add up the offsets of joints that are mounted straight, metres."""
-    return tuple(sum((joint.xyz[i] for joint in joints[1:]), joints[0].xyz[i] if joints else 0.0)
-                 for i in range(3))
+    x, y, z = (sum((joint.xyz[i] for joint in joints[1:]), joints[0].xyz[i] if joints else 0.0)
+               for i in range(3))
+    return x, y, z

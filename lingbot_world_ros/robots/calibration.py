@@ -5,7 +5,7 @@ What a camera calibration says: sizes, intrinsics, lens; read from camera_info_m
 ``geometry.camera`` says how pixels are counted, ``lens`` how lenses bend.
 """
 from dataclasses import dataclass, field, replace
-from typing import Optional, Tuple
+from typing import Any, Dict, Optional, Tuple
 
 from lingbot_world_ros.errors import shown, SpecError, unknown_name
 from lingbot_world_ros.geometry.camera import edge_scaling, PinholeCamera
@@ -35,7 +35,7 @@ class Calibration:
     r: np.ndarray = field(default_factory=lambda: np.eye(3))
     p: Optional[np.ndarray] = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Refuse what is no camera."""
         width_px, height_px = self.camera.width_px, self.camera.height_px
         for name, side in (('width', width_px), ('height', height_px)):
@@ -171,13 +171,14 @@ def parse_calibration(text: str) -> Calibration:
     if d is None or not len(d):
         d = np.zeros(NUM_COEFFICIENTS.get(model, 0))
     r = _matrix(content, 'rectification_matrix', (3, 3))
-    camera = camera_from_k(content['image_width'], content['image_height'],
-                           _matrix(content, 'camera_matrix', (3, 3)))
+    k = _matrix(content, 'camera_matrix', (3, 3))
+    assert k is not None, 'it was looked for above'
+    camera = camera_from_k(content['image_width'], content['image_height'], k)
     return Calibration(camera, model, tuple(d.tolist()), np.eye(3) if r is None else r,
                        _matrix(content, 'projection_matrix', (3, 4)))
 
 
-def _matrix(content, key, shape):
+def _matrix(content: Dict[str, Any], key: str, shape: Tuple[int, ...]) -> Optional[np.ndarray]:
     """Return ``key`` as float64 of a shape; None where the file does not have it."""
     if key not in content:
         return None

@@ -2,9 +2,11 @@
 """What a base can do: how fast it drives, strafes and turns. No ROS."""
 from dataclasses import dataclass
 from math import inf
-from typing import Tuple
+from typing import Tuple, TypeVar
 
 import numpy as np
+
+Speed = TypeVar('Speed', float, np.ndarray)
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Drive:
                 (-self.angular_max_radps, self.angular_max_radps))
 
 
-def steered(v_mps, w_radps, max_curvature: float):
+def steered(v_mps: Speed, w_radps: Speed, max_curvature: float) -> Speed:
     """
     Turn no faster than steering allows at a speed.
 

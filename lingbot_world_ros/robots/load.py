@@ -8,7 +8,7 @@ rest: what the base can do, its footprint, which joints are commanded, the size 
 from functools import lru_cache
 from math import inf, isfinite, pi, tan
 from pathlib import Path
-from typing import Dict, Mapping, Tuple, Union
+from typing import Any, Dict, Mapping, Optional, Tuple, Union
 
 from lingbot_world_ros.errors import quoted, shown, SpecError, unknown_name
 from lingbot_world_ros.geometry.camera import MountedCamera, PinholeCamera, T_LINK_OPTICAL
@@ -113,7 +113,7 @@ def _drive(content: '_Section') -> Drive:
     if kind not in DRIVES:
         raise unknown_name('drive.type', kind, DRIVES)
     needed = DRIVES[kind]
-    optional = ('angular_velocity_radps',) if kind == 'ackermann' else ()
+    optional: Tuple[str, ...] = ('angular_velocity_radps',) if kind == 'ackermann' else ()
     section.only((*needed, *optional, 'type'), f'drive of type {kind}')
     low, high = section.pair('linear_velocity_mps', MAX_SPEED)
     lateral, curvature = 0.0, inf
@@ -137,8 +137,8 @@ def _footprint(content: '_Section') -> Footprint:
         section.only(('radius_m', 'height_m', 'base_height_m'), 'round footprint')
         radius = section.positive('radius_m', MAX_SIZE_M)
     else:
-        sides = [section.positive(f'{side}_m', MAX_SIZE_M) for side in ('length', 'width')]
-        radius = 0.5 * float(np.hypot(*sides))
+        length, width = (section.positive(f'{side}_m', MAX_SIZE_M) for side in ('length', 'width'))
+        radius = 0.5 * float(np.hypot(length, width))
     height = section.positive('height_m', MAX_SIZE_M)
     base_height = height
     if 'base_height_m' in section.values:
@@ -149,10 +149,12 @@ def _footprint(content: '_Section') -> Footprint:
 def _joints(content: '_Section', model: RobotModel) -> Tuple[JointSpec, ...]:
     units, joints = model.actuated_joints, []
     entries = content.values.get('joints', {})
-    section = content.section('joints', tuple(units)) if entries else None
-    if len(entries or ()) > MAX_JOINTS:
+    if not entries:
+        return ()
+    section = content.section('joints', tuple(units))
+    if len(entries) > MAX_JOINTS:
         raise SpecError(f'joints: {len(entries)} are more than {MAX_JOINTS}.')
-    for name in section.values if section else ():
+    for name in section.values:
         own = section.section(name, ('home', 'lag_s'))
         joint = joint_from_urdf(name, units[name], model.joint_limits[name])
         home = own.number('home', joint.low, joint.high, joint.home)
@@ -174,10 +176,10 @@ def _cameras(content: '_Section', model: RobotModel,
         link = own.text('link')
         if link not in model.links:
             raise unknown_name(f'cameras.{name}.link', link, model.links)
-        sides = [own.whole(f'{side}_px', 1, MAX_SIDE_PX) for side in ('width', 'height')]
+        width, height = (own.whole(f'{side}_px', 1, MAX_SIDE_PX) for side in ('width', 'height'))
         fovy_rad = float(np.deg2rad(own.number('vertical_field_of_view_deg', 1.0, 170.0)))
-        cameras.append(RobotCamera(name, link, _mounted(model, link, home, *sides, fovy_rad),
-                                   model.moves(link)))
+        camera = _mounted(model, link, home, width, height, fovy_rad)
+        cameras.append(RobotCamera(name, link, camera, model.moves(link, home)))
     return tuple(cameras)
 
 
@@ -194,7 +196,7 @@ def _mounted(model: RobotModel, link: str, home: Mapping[str, float], width_px: 
 class _Section:
     """A mapping of the YAML, and where it is; what it holds is told by name if it is wrong."""
 
-    def __init__(self, values, where: str, known: Tuple[str, ...] = ()):
+    def __init__(self, values: object, where: str, known: Tuple[str, ...] = ()) -> None:
         """
         Take over a mapping.
 
@@ -206,7 +208,7 @@ class _Section:
         if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
             raise SpecError(f'{where or "it"} is no mapping of names'
                             + (f'; it may have {", ".join(known)}.' if known else '.'))
-        self.values: Dict[str, object] = values
+        self.values: Dict[str, Any] = values
         self._where = where
         if known:
             self.only(known, where or 'file of a robot')
@@ -235,7 +237,8 @@ class _Section:
             raise self._wrong(key, value, f'a whole number from {low} to {high}')
         return value
 
-    def number(self, key: str, low: float, high: float, otherwise=None) -> float:
+    def number(self, key: str, low: float, high: float,
+               otherwise: Optional[float] = None) -> float:
         """Return a number; ``otherwise`` where there is none."""
         expected = f'a number from {low:g} to {high:g}'
         if otherwise is not None and key not in self.values:
@@ -267,13 +270,13 @@ class _Section:
                               f'{-high:g} <= lowest <= 0 < highest <= {high:g}')
         return float(pair[0]), float(pair[1])
 
-    def _get(self, key, expected):
+    def _get(self, key: str, expected: str) -> Any:
         if key not in self.values:
             raise SpecError(f'{self._name(key)} is missing; it is {expected}.')
         return self.values[key]
 
-    def _name(self, key):
+    def _name(self, key: str) -> str:
         return f'{self._where}.{key}' if self._where else key
 
-    def _wrong(self, key, value, expected) -> SpecError:
+    def _wrong(self, key: str, value: object, expected: str) -> SpecError:
         return SpecError(f'{self._name(key)}={quoted(value)} is not {expected}.')

@@ -36,8 +36,8 @@ class RobotCamera:
     """
     One camera of a robot, and the link of its URDF that carries it.
 
-    ``camera`` is where it is while all joints are at home; ``moves`` says that joints carry it
-    along.
+    ``camera`` is where it is while all joints are at home; ``moves`` says that joints of the robot
+    carry it along.
     """
 
     name: str

@@ -8,7 +8,7 @@ holds is not looked at. No ROS.
 from dataclasses import dataclass
 from functools import cached_property
 from math import inf
-from typing import Dict, List, Mapping, Tuple
+from typing import Any, Callable, Collection, Dict, Iterable, List, Mapping, Tuple, Union
 
 from lingbot_world_ros.errors import shown, SpecError, unknown_name
 from lingbot_world_ros.geometry import se3
@@ -21,6 +21,8 @@ MAX_BYTES = 4_000_000
 BASE_LINK = 'base_link'
 OPTICAL_ENDINGS = ('_optical', '_optical_frame')  # of links whose z is where a camera looks
 MOVABLE = ('revolute', 'continuous', 'prismatic')
+JointPositions = Mapping[str, Union[float, np.ndarray]]  # by joint name, rad or m
+Motion = Callable[[JointPositions], np.ndarray]  # (4, 4) or (n, 4, 4), child in parent
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ def optical_in_link(link: str) -> np.ndarray:
 class RobotModel:
     """Joint limits and forward kinematics of one robot."""
 
-    def __init__(self, robot):
+    def __init__(self, robot: Any) -> None:
         """
         Take over a parsed description.
 
@@ -87,7 +89,7 @@ class RobotModel:
             raise SpecError(f'{NAME}: {len(roots)} links have no parent '
                             f'({shown(", ".join(roots[:5]))}); one must, the base.')
         self.base = BASE_LINK if BASE_LINK in known else roots[0]
-        self._paths: Dict[str, List] = {}
+        self._paths: Dict[str, List[Motion]] = {}
 
     @classmethod
     def from_description(cls, text: str) -> 'RobotModel':
@@ -126,7 +128,7 @@ class RobotModel:
                 for name, joint in self._joints.items()
                 if joint.type in MOVABLE and joint.mimic is None}
 
-    def link_pose(self, link: str, joint_position: Mapping[str, np.ndarray]) -> np.ndarray:
+    def link_pose(self, link: str, joint_position: JointPositions) -> np.ndarray:
         """
         Pose of a link.
 
@@ -153,17 +155,36 @@ class RobotModel:
             raise SpecError(f'{NAME}: {self.base} does not carry link {shown(link)}.')
         return tuple(map(_as_data, down))
 
-    def moves(self, link: str) -> bool:
+    def moves(self, link: str, joints: Collection[str]) -> bool:
         """
-        Say whether a joint moves a link against base_link.
+        Say whether some joints move a link against base_link.
 
         :param link: its name
+        :param joints: names; those that follow one of them move, too
         :raises SpecError: unknown link
         """
         up, down = self._way(link)
-        return any(joint.type != 'fixed' for joint in up + down)
+        return any((joint.name if joint.mimic is None else joint.mimic.joint) in joints
+                   for joint in up + down)
 
-    def _way(self, link):
+    def camera_links(self, link: str) -> Tuple[str, str]:
+        """
+        Find the two links of a camera: its body looks along x, its optical frame along z.
+
+        :param link: one of them
+        :return: body and optical frame, '' for one that the URDF does not have
+        :raises SpecError: unknown link
+        """
+        self._way(link)
+        fixed = {child: parent for child, (name, parent) in self._parents.items()
+                 if self._joints[name].type == 'fixed'}
+        if is_optical(link):
+            return fixed.get(link, ''), link
+        optical = [child for child, parent in fixed.items()
+                   if parent == link and is_optical(child)]
+        return link, optical[0] if optical else ''
+
+    def _way(self, link: str) -> Tuple[List[Any], List[Any]]:
         """Return the joints from base_link up to where the ways part, and those down to a link."""
         if link not in self.links:
             raise unknown_name('link of robot_description', link, self.links)
@@ -172,7 +193,7 @@ class RobotModel:
             down, up = down[1:], up[1:]
         return up[::-1], down
 
-    def _path(self, link):
+    def _path(self, link: str) -> List[Motion]:
         """Return what to multiply from base_link to a link: functions of the joint positions."""
         if link not in self._paths:
             up, down = self._way(link)
@@ -181,7 +202,7 @@ class RobotModel:
             self._paths[link] = inverse + [_joint_motion(joint, self._joints) for joint in down]
         return self._paths[link]
 
-    def _joints_above(self, link):
+    def _joints_above(self, link: str) -> List[Any]:
         joints = []
         while link in self._parents:
             name, link = self._parents[link]
@@ -191,7 +212,7 @@ class RobotModel:
         return joints[::-1]
 
 
-def _joints_and_links(text) -> str:
+def _joints_and_links(text: str) -> str:
     """
     Keep what matters here; the parser prints a line for each tag that it does not know.
 
@@ -215,7 +236,7 @@ def _joints_and_links(text) -> str:
     return ElementTree.tostring(robot, encoding='unicode')
 
 
-def _limits(joint) -> JointLimits:
+def _limits(joint: Any) -> JointLimits:
     limit = joint.limit
     if limit is None:
         return JointLimits()
@@ -224,15 +245,19 @@ def _limits(joint) -> JointLimits:
     return JointLimits(limit.lower, limit.upper, abs(limit.velocity) or inf)
 
 
-def _as_data(joint) -> UrdfJoint:
+def _as_data(joint: Any) -> UrdfJoint:
     origin = joint.origin
     xyz, rpy = ((0.0,) * 3,) * 2 if origin is None else (origin.xyz, origin.rpy)
     axis = (1.0, 0.0, 0.0) if joint.axis is None else joint.axis
-    return UrdfJoint(joint.name, joint.type,
-                     *(tuple(map(float, values)) for values in (xyz, rpy, axis)))
+    return UrdfJoint(joint.name, joint.type, _floats(xyz), _floats(rpy), _floats(axis))
 
 
-def _joint_motion(joint, joints):
+def _floats(values: Iterable[float]) -> Tuple[float, float, float]:
+    x, y, z = map(float, values)
+    return x, y, z
+
+
+def _joint_motion(joint: Any, joints: Mapping[str, Any]) -> Motion:
     """Return the pose of a joint's child link in its parent link, as a function of positions."""
     origin = _pose(joint.origin)
     if joint.type == 'fixed':
@@ -258,7 +283,7 @@ def _joint_motion(joint, joints):
         generator[:3, 3] = axis
         along = origin @ generator
 
-        def slide(positions):
+        def slide(positions: JointPositions) -> np.ndarray:
             q = factor * np.asarray(positions.get(name, 0.0))[..., None, None] + offset
             return origin + q * along
         return slide
@@ -268,12 +293,12 @@ def _joint_motion(joint, joints):
     sine, cosine = origin @ generator, -origin @ generator @ generator
     constant = origin - cosine
 
-    def turn(positions):
+    def turn(positions: JointPositions) -> np.ndarray:
         q = factor * np.asarray(positions.get(name, 0.0))[..., None, None] + offset
         return constant + np.sin(q) * sine + np.cos(q) * cosine
     return turn
 
 
-def _pose(origin) -> np.ndarray:
+def _pose(origin: Any) -> np.ndarray:
     """Return a URDF origin (xyz, fixed-axis roll pitch yaw) as (4, 4)."""
     return np.eye(4) if origin is None else se3.pose_from_rpy(origin.xyz, origin.rpy)

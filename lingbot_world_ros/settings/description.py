@@ -6,12 +6,14 @@ The world publishes ``odom -> base_link -> camera_link -> camera_optical_frame``
 arm it leaves to robot_state_publisher. Both publish the fixed links of the camera where the URDF
 has them: tf2 takes that as long as both name the same parent, which is checked here. No ROS.
 """
+from typing import Dict, Optional
 from xml.etree import ElementTree
 
 from lingbot_world_ros.engines.registry import engine_entry
 from lingbot_world_ros.errors import quoted, shown, SpecError
 from lingbot_world_ros.robots.load import load_robot
 from lingbot_world_ros.robots.urdf import read_description
+from lingbot_world_ros.settings.own_robot import with_robot
 
 
 def description_of(values: dict) -> str:
@@ -22,8 +24,9 @@ def description_of(values: dict) -> str:
     :return: URDF as XML, '' where neither the user nor the engine has one
     :raises SpecError: the file cannot be read, or there is no such engine
     """
-    if values['robot_description']:
-        return read_description(values['robot_description'])
+    given = with_robot(values)['robot_description']
+    if given:
+        return read_description(given)
     robot = engine_entry(values['engine']).robot
     return load_robot(robot).description if robot else ''
 
@@ -36,6 +39,7 @@ def link_publisher_parameters(values: dict) -> dict:
     :return: its parameters
     :raises SpecError: there is no URDF, or its links and the world's frames make no one tree
     """
+    values = with_robot(values)
     text = description_of(values)
     if not text:
         raise SpecError('robot_state_publisher needs a URDF, and engine '
@@ -57,15 +61,16 @@ def link_publisher_parameters(values: dict) -> dict:
             'use_sim_time': values['publish_clock']}
 
 
-def _parents(text):
+def _parents(text: str) -> Dict[str, Optional[str]]:
     """Return the parent of every link by name, None for that of the base."""
     try:
         robot = ElementTree.fromstring(text)
     except ElementTree.ParseError as error:
         raise SpecError(f'robot_description is no XML: {error}.') from error
-    parents = {link.get('name'): None for link in robot.findall('link')}
+    parents: Dict[str, Optional[str]] = {
+        link.get('name', ''): None for link in robot.findall('link')}
     for joint in robot.findall('joint'):
         child, parent = joint.find('child'), joint.find('parent')
         if child is not None and parent is not None:
-            parents[child.get('link')] = parent.get('link')
+            parents[child.get('link', '')] = parent.get('link')
     return parents

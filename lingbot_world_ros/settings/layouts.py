@@ -4,17 +4,22 @@ Ready layouts for RViz 2 and Foxglove, with the names a world has under a profil
 
 One file per tool ships, ``config/rviz/sim.rviz`` and ``config/foxglove/sim.json``, with the names
 of the default profile. For any other profile, namespace and frame prefix these names are replaced,
-each as a whole; a name the default profile does not have is an error. No ROS.
+each as a whole; a name the default profile does not have is an error. The joints are those of the
+robot. No ROS.
 """
 import json
 import os
 from pathlib import Path
 import re
 import tempfile
+from typing import Any, Dict, List, Union
 
 from lingbot_world_ros.engines.registry import engine_entry
 from lingbot_world_ros.errors import quoted, shown, SpecError, unknown_name
 from lingbot_world_ros.paths import share_path
+from lingbot_world_ros.robots.load import load_robot
+from lingbot_world_ros.robots.robot import Robot
+from lingbot_world_ros.settings.own_robot import with_robot
 from lingbot_world_ros.settings.profiles import DEFAULT_PROFILE, load_profile
 import yaml
 
@@ -78,13 +83,14 @@ def render_layout(tool: str, values: dict, namespace: str = '') -> str:
     :return: text of the file
     :raises SpecError: unknown tool, or names that the tool cannot have
     """
-    text = shipped_layout(tool).read_text()
+    text, values = shipped_layout(tool).read_text(), with_robot(values)
     rename = _Renaming(load_profile(DEFAULT_PROFILE), values, namespace)
     topics = topic_names(values, namespace)
     absent = [topics[key] for key in absent_topics(values)]
     if tool == 'foxglove':
         layout = rename.tree(json.loads(text))
         _hide_in_foxglove(layout, absent)
+        _name_joints(layout, load_robot(values['robot'] or engine_entry(values['engine']).robot))
         return json.dumps(layout, indent=2) + '\n'
     head = ''.join(line for line in text.splitlines(True) if line.startswith('#'))
     layout = rename.tree(yaml.safe_load(text))
@@ -100,13 +106,13 @@ def absent_topics(values: dict) -> list:
     :return: as ``topics.*`` calls them
     :raises SpecError: unknown engine
     """
-    engine = engine_entry(values['engine'])
+    engine, values = engine_entry(values['engine']), with_robot(values)
     absent = [] if engine.has_depth else ['depth', 'depth_camera_info']
     absent += [] if engine.has_depth and values['publish_scan'] else ['scan']
     return absent + ([] if engine.robot or values['robot_description'] else ['robot_description'])
 
 
-def _hide_in_rviz(layout, absent):
+def _hide_in_rviz(layout: Dict[str, Any], absent: List[str]) -> None:
     """Switch displays off that would wait in vain; the user can switch them on."""
     for display in layout.get('Visualization Manager', {}).get('Displays', ()):
         topics = [display.get(name) for name in OF_RVIZ]
@@ -115,12 +121,27 @@ def _hide_in_rviz(layout, absent):
             display['Enabled'] = display['Value'] = False
 
 
-def _hide_in_foxglove(layout, absent):
+def _hide_in_foxglove(layout: Dict[str, Any], absent: List[str]) -> None:
     for panel in layout['configById'].values():
         for name, topic in panel.get('topics', {}).items():
             topic['visible'] = topic['visible'] and name not in absent
         for layer in panel.get('layers', {}).values():
             layer['visible'] = layer['visible'] and layer.get('topic') not in absent
+
+
+def _name_joints(layout: dict, robot: Robot) -> None:
+    """Plot each joint by its name, and fill in a command for the first and the last."""
+    for panel in layout['configById'].values():
+        for path in panel.get('paths', [])[:1]:
+            if path['value'].endswith('.position'):
+                panel['paths'] = [{**path, 'value': f'{path["value"]}[{i}]', 'label': name}
+                                  for i, name in enumerate(robot.joint_names)]
+        if panel.get('datatype') == 'sensor_msgs/msg/JointState' and robot.joints:
+            first, last = robot.joints[0], robot.joints[-1]
+            wanted = {last.name: last.home, first.name: min(max(0.5, first.low), first.high)}
+            names = [name for name in robot.joint_names if name in wanted]
+            panel['value'] = json.dumps({'name': names,
+                                         'position': [wanted[name] for name in names]})
 
 
 def shipped_layout(tool: str) -> Path:
@@ -136,7 +157,8 @@ def shipped_layout(tool: str) -> Path:
     return share_path(*SHIPPED[tool])
 
 
-def write_layout(tool: str, values: dict, namespace: str = '', path=None) -> Path:
+def write_layout(tool: str, values: dict, namespace: str = '',
+                 path: Union[str, Path, None] = None) -> Path:
     """
     Write the layout of a tool into a file.
 
@@ -165,14 +187,14 @@ def write_layout(tool: str, values: dict, namespace: str = '', path=None) -> Pat
 class _Renaming:
     """Puts the names of one world in the place of those of the default profile."""
 
-    def __init__(self, default, values, namespace):
+    def __init__(self, default: Dict[str, Any], values: Dict[str, Any], namespace: str) -> None:
         before, after = topic_names(default), topic_names(values, namespace)
         self._topics = {before[key]: after[key] for key in before}
         before, after = frame_names(default), frame_names(values)
         self._frames = {before[key]: after[key] for key in before}
         self._prefix = values['frame_prefix']
 
-    def tree(self, node, key=''):
+    def tree(self, node: Any, key: str = '') -> Any:
         """Return a copy of parsed YAML or JSON with all names replaced."""
         if isinstance(node, dict):
             return {self._text(name, ''): self.tree(value, name) for name, value in node.items()}
@@ -180,7 +202,7 @@ class _Renaming:
             return [self.tree(value) for value in node]
         return self._text(node, key) if isinstance(node, str) else node
 
-    def _text(self, text, key):
+    def _text(self, text: str, key: str) -> str:
         if key == 'framePrefix':
             return self._prefix
         if key == 'TF Prefix':
@@ -193,14 +215,14 @@ class _Renaming:
             return self._known('topic', name, self._topics) + text[len(name):]
         return text
 
-    def _rviz_prefix(self):
+    def _rviz_prefix(self) -> str:
         """RViz puts the slash between prefix and link by itself."""
         if self._prefix and not self._prefix.endswith('/'):
             raise SpecError(f'frame_prefix={quoted(self._prefix)} does not end with a slash; '
                             "RViz's robot model needs one there.")
         return self._prefix[:-1]
 
-    def _known(self, kind, name, names):
+    def _known(self, kind: str, name: str, names: Dict[str, str]) -> str:
         if name not in names:
             raise unknown_name(f'{kind} of the layout', name, names)
         return names[name]

@@ -5,7 +5,7 @@ Parameters of the nodes: name, type, range and meaning here, defaults in ``confi
 Read without ROS; nodes declare what stands here and in the table of the engine that runs, profiles
 may set nothing else.
 """
-from typing import Any, Callable, Dict, Mapping, Optional
+from typing import Any, Callable, Dict, Mapping, Optional, Tuple
 
 from lingbot_world_ros.engines.registry import CAMERA_SCALE, engine_entry, engines, SHIPPED
 from lingbot_world_ros.errors import quoted, SpecError, unknown_name
@@ -13,7 +13,7 @@ from lingbot_world_ros.parameter import Param
 from lingbot_world_ros.session.spec import INITIAL_STATES
 from lingbot_world_ros.session.states import Mode, State, texts, TimePolicy
 
-WORLD_MODEL = (
+WORLD_MODEL: Tuple[Param, ...] = (
     Param('engine', str, 'World model to run: '
           + ''.join(f'{entry.name} ({entry.summary}), ' for entry in SHIPPED.values())
           + 'or one that another package registers.'),
@@ -24,7 +24,8 @@ WORLD_MODEL = (
           'empty takes scene and seed.'),
     Param('world_path', str, 'Folders, separated by colons, from which world files may be loaded '
           'beside those that ship.'),
-    Param('scene', str, 'Scene to start in; world_spec lists those of the engine.'),
+    Param('scene', str, 'Scene to start in; world_spec lists those of the engine. An engine that '
+          'has none of the default name starts in its first.'),
     Param('start_image', str, 'Picture to start from, a path, package:// or file:// URL, in place '
           'of that of world or scene; for engines that take images.'),
     Param('prompt', str, 'Text to start with, in place of that of world or scene; for engines '
@@ -80,7 +81,7 @@ WORLD_MODEL = (
     Param('image_queue_depth', int, 'Images kept for a slow subscriber.', 1, 100),
 )
 
-ACTION_ENCODER = (
+ACTION_ENCODER: Tuple[Param, ...] = (
     Param('cmd_vel_type', str, 'Message type of cmd_vel: auto goes by ROS_DISTRO.',
           choices=('auto', 'twist', 'twist_stamped')),
     Param('arm_commands_interface', str, 'What the values on arm_controller/commands are.',
@@ -118,8 +119,11 @@ TOPICS = tuple(
         ('joint_commands', 'joint commands as an array'), ('prompt', 'text for the world model'),
         ('anchor_image', 'picture for the world model to go on from')))
 
+ROBOT = Param('robot', str, 'Robot: a name of config/robots, or a path, package:// or file:// URI '
+              'of its YAML; empty is that of the engine.')
 SHARED = (
     *TOPICS,
+    ROBOT,
     Param('robot_description', str, 'URDF: the XML itself, a package:// or file:// URL or a path. '
           'Tightens joint limits and gives the kinematics; empty is the robot of the engine.'),
     Param('camera_link', str, 'Link of the URDF that carries the camera, for engines with a free '
@@ -142,7 +146,7 @@ VIEW = (
           'has no world_spec.', 0.0, 100.0),
     Param('view.angular_velocity_radps', float, 'The same for turning.', 0.0, 100.0),
     Param('view.joint_velocity', float, 'The same for joints, rad/s or m/s.', 0.0, 100.0),
-    *(p for p in WORLD_MODEL if p.name == 'service_prefix'), *TOPICS)
+    *(p for p in WORLD_MODEL if p.name == 'service_prefix'), ROBOT, *TOPICS)
 PARAMS = {p.name: p for p in WORLD_MODEL + ENGINES + ACTION_ENCODER + VIEW}  # all that ship
 NODES = ('world_model', 'action_encoder', 'view')
 
@@ -186,6 +190,12 @@ def engine_options(values: Mapping[str, Any],
             raise SpecError(f'{other.key} is for engine {other.name!r}, not for '
                             f'{quoted(entry.name)}; set engine, or take a profile that does.')
     options = entry.options(values)
+    if values.get('robot'):
+        if 'robot' not in entry.takes:
+            raise SpecError(f'robot={quoted(values["robot"])}: engine {entry.name!r} takes no '
+                            'robot; leave robot empty.')
+        from lingbot_world_ros.robots.load import load_robot
+        options['robot'] = load_robot(values['robot'])
     if 'robot_description' in entry.takes and values.get('robot_description'):
         from lingbot_world_ros.robots.urdf import read_description
         options['robot_description'] = read_description(values['robot_description'])

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Several worlds side by side: what each is called and which parameters keep them apart."""
+from typing import Any, Dict, Tuple
+
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.settings.parameters import PARAMS
 from lingbot_world_ros.settings.profiles import DEFAULT_PROFILE, load_profile
@@ -8,7 +10,8 @@ MAX_WORLDS = 100  # a ROS domain has room for about 120 processes
 SHARED_TOPICS = ('topics.tf', 'topics.tf_static', 'topics.diagnostics')  # told apart by content
 
 
-def world_parameters(index: int, num_worlds: int, values: dict, namespace: str = ''):
+def world_parameters(index: int, num_worlds: int, values: dict,
+                     namespace: str = '') -> Tuple[str, Dict[str, Any]]:
     """
     Keep one of several worlds apart from the others.
 

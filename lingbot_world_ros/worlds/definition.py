@@ -6,7 +6,7 @@ Seed, prompt, start images and their camera, start pose, joints, named poses. No
 """
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Dict, Optional, Protocol, Sequence, Tuple
+from typing import Any, Dict, Optional, Protocol, Sequence, Tuple
 import unicodedata
 
 from lingbot_world_ros.errors import SpecError
@@ -33,7 +33,7 @@ MISSING_ASSETS, UNSUPPORTED_ASSETS, UNSUPPORTED_ELEMENTS = (
 class WorldError(SpecError):
     """A world that cannot be loaded; ``code`` is one of the names above."""
 
-    def __init__(self, code: str, text: str):
+    def __init__(self, code: str, text: str) -> None:
         """Keep the code for those who answer with a number."""
         super().__init__(text)
         self.code = code
@@ -127,20 +127,20 @@ class WorldDefinition:
         return yaml.safe_dump(_sparse(entries), sort_keys=False, allow_unicode=True)
 
 
-def _camera_entry(camera: Optional[PinholeCamera]) -> Optional[dict]:
+def _camera_entry(camera: Optional[PinholeCamera]) -> Optional[Dict[str, float]]:
     """Write a camera as world files have it: its middle is told from the corner of the image."""
     if camera is None:
         return None
     return dict(zip(CAMERA, (camera.width_px, camera.height_px, *camera.corner_intrinsics)))
 
 
-def _sparse(entries):
+def _sparse(entries: Dict[str, Any]) -> Dict[str, Any]:
     """Leave out what says nothing; numbers always say something."""
     return {key: value for key, value in entries.items()
             if type(value) in (int, float) or value}
 
 
-def expected_text(value, limit: int) -> str:
+def expected_text(value: object, limit: int) -> str:
     """
     Look whether a text may be part of a world.
 

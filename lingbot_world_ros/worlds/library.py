@@ -31,7 +31,7 @@ class WorldLibrary:
     scene of the same name further.
     """
 
-    def __init__(self, spec: EngineTraits, world_path: str = ''):
+    def __init__(self, spec: EngineTraits, world_path: str = '') -> None:
         """
         Note which folders may be read.
 
@@ -70,16 +70,16 @@ class WorldLibrary:
         if not uri and not text:
             raise WorldError(NO_RESOURCE, 'Both uri and resource_string are empty; give the name '
                              'of a world, a package:// or file:// URI, or YAML.')
-        folder = None
+        folder: Optional[Path] = None
         if is_uri(uri):
             path = self._allowed_path(uri, SUFFIXES, 'world')
             text, folder, name = _read_world(path, uri), path.parent, path.stem
         elif uri:
-            path = self._named(uri)
-            if path is None:
+            shipped = self._named(uri)
+            if shipped is None:
                 return self._with_words(WorldDefinition(uri, uri, seed, uri=uri))
-            text, folder, name = _read_world(path, uri), path.parent, path.stem
-            uri = _shipped_uri(path)
+            text, folder, name = _read_world(shipped, uri), shipped.parent, shipped.stem
+            uri = _shipped_uri(shipped)
         else:
             name = ''
         reader = WorldFileReader(self._spec, uri or 'resource_string',
@@ -88,7 +88,7 @@ class WorldLibrary:
                                  find_image=lambda image: self._image(image, folder))
         return self._with_words(reader.read(text, name=name, seed=seed, uri=uri))
 
-    def _with_words(self, definition):
+    def _with_words(self, definition: WorldDefinition) -> WorldDefinition:
         """Let a world that starts from the picture of its scene say the words that go with it."""
         if definition.prompt or definition.images or not self._spec.takes_text:
             return definition
@@ -130,7 +130,7 @@ class WorldLibrary:
                 raise self._not_found(source, 'folder of worlds') from error
         return [self.load(source, seed=seed)]
 
-    def _in_folder(self, folder, seed):
+    def _in_folder(self, folder: Path, seed: int) -> List[WorldDefinition]:
         """Load what is a world; a folder may hold other files too."""
         names = sorted(os.listdir(folder))[:MAX_FILES]
         worlds = []
@@ -143,7 +143,7 @@ class WorldLibrary:
                 continue
         return worlds
 
-    def _named(self, name) -> Optional[Path]:
+    def _named(self, name: str) -> Optional[Path]:
         """Return the shipped file of a name, None for a scene that has none."""
         known = {path.stem: path for path in self._shipped.glob('*.yaml')}
         if name in known:
@@ -156,7 +156,7 @@ class WorldLibrary:
                              'URI; write file:///<path> or package://<package>/<path>.')
         raise WorldError(NOT_FOUND, str(unknown_name('world', name, names)))
 
-    def _allowed_path(self, uri, suffixes, what) -> Path:
+    def _allowed_path(self, uri: str, suffixes: Tuple[str, ...], what: str) -> Path:
         """Resolve a URI, links included, and only then look whether it may be read."""
         parts = split_uri(uri)
         if parts is None:
@@ -177,14 +177,14 @@ class WorldLibrary:
         _check_suffix(path, suffixes, uri, what)
         return path
 
-    def _not_found(self, uri, what) -> WorldError:
+    def _not_found(self, uri: str, what: str) -> WorldError:
         """One answer for what is missing and for what is none of the asker's business."""
         return WorldError(NOT_FOUND, f'There is no {what} {quoted(uri)} in the folders that may '
                           'be read: those of installed ROS packages for package://, of this '
                           'package and of the parameter world_path for file:// (for example '
                           'world_path:=$PWD).')
 
-    def _image(self, entry, folder) -> str:
+    def _image(self, entry: str, folder: Optional[Path]) -> str:
         """Find a start image; relative names are beside the world file."""
         try:
             if not is_uri(entry):
@@ -206,7 +206,7 @@ class WorldLibrary:
         return str(path)
 
 
-def _read_world(path, uri) -> str:
+def _read_world(path: Path, uri: str) -> str:
     try:
         return read_regular(path, MAX_BYTES).decode()
     except UnicodeDecodeError as error:
@@ -217,11 +217,11 @@ def _read_world(path, uri) -> str:
         raise WorldError(NOT_FOUND, f'{quoted(uri)} cannot be read ({error.strerror}).') from error
 
 
-def _check_suffix(path, suffixes, uri, what):
+def _check_suffix(path: Path, suffixes: Tuple[str, ...], uri: str, what: str) -> None:
     if suffixes and path.suffix not in suffixes:
         raise WorldError(UNSUPPORTED_FORMAT, f'{quoted(uri)} is no {what}: it does not end in '
                          f'{" or ".join(suffixes)}.')
 
 
-def _shipped_uri(path) -> str:
+def _shipped_uri(path: Path) -> str:
     return f'package://{PACKAGE}/config/worlds/{path.name}'

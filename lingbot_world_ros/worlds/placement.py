@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where in a scene something can stand."""
 from lingbot_world_ros.worlds.scenes import get_scene, SCENES
+import numpy as np
 
 MAX_COORDINATE = 1e4  # metres or radians
 CONTACT_TOLERANCE_M = 0.05  # a predicted contact may overlap by this much
@@ -22,7 +23,7 @@ def misplaced(scene: str, x_m: float, y_m: float, radius_m: float, height_m: flo
     if scene not in SCENES:
         return ''
     room = get_scene(scene)
-    if float(room.clearance_m((x_m, y_m), height_m)) >= radius_m - CONTACT_TOLERANCE_M:
+    if float(room.clearance_m(np.array([x_m, y_m]), height_m)) >= radius_m - CONTACT_TOLERANCE_M:
         return ''
     return (f'({x_m:g}, {y_m:g}) m is closer than {radius_m:g} m to a wall or to furniture of '
             f'{scene}, whose floor is {room.size_m[0]:g} x {room.size_m[1]:g} m.')

@@ -18,6 +18,7 @@ from lingbot_world_ros.robots.robot import Robot
 import numpy as np
 
 WALL_HEIGHT_M = 2.4
+Size = Tuple[float, float]  # x, y, metres
 
 
 @dataclass(frozen=True)
@@ -55,13 +56,14 @@ class Movable:
     @property
     def radius_m(self) -> float:
         """Radius of the vertical cylinder that encloses the object, metres."""
-        return float(np.hypot(*self.size[:2])) if self.shape == 'box' else self.size[0]
+        return float(np.hypot(self.size[0], self.size[1])) if self.shape == 'box' else self.size[0]
 
     @property
     def half_size_m(self) -> Tuple[float, float, float]:
         """Half sizes of the enclosing box, metres."""
         if self.shape == 'box':
-            return self.size
+            x, y, z = self.size
+            return x, y, z
         half_height = self.size[1] if self.shape == 'cylinder' else self.size[0]
         return (self.size[0], self.size[0], half_height)
 
@@ -73,7 +75,7 @@ class Scene:
     name: str
     style: str
     seed: int
-    size_m: Tuple[float, float]
+    size_m: Size
     parts: Tuple[Part, ...]
     movables: Tuple[Movable, ...]
 
@@ -112,7 +114,8 @@ class Scene:
         joints = low + (high - low) * rng.uniform(0.1, 0.9, len(low))
         return StartState(base, joints, np.array(objects).reshape(-1, 3))
 
-    def _free_point(self, rng, radius_m, height_m, taken):
+    def _free_point(self, rng: np.random.Generator, radius_m: float, height_m: float,
+                    taken: List[np.ndarray]) -> np.ndarray:
         """Draw a point whose disc touches nothing; remember it in ``taken``."""
         for _ in range(10000):
             xy = rng.uniform((0.0, 0.0), self.size_m)
@@ -143,12 +146,14 @@ def _footprint_distance(part: Part, xy: np.ndarray) -> np.ndarray:
         + np.minimum(outside.max(-1), 0.0)
 
 
-def _box(cx, cy, z0, sx, sy, sz, material, yaw=0.0):
+def _box(cx: float, cy: float, z0: float, sx: float, sy: float, sz: float, material: str,
+         yaw: float = 0.0) -> Part:
     """Box from its full sizes and the height of its underside."""
     return Part('box', (sx / 2, sy / 2, sz / 2), (cx, cy, z0 + sz / 2), material, (0, 0, yaw))
 
 
-def _table(cx, cy, sx, sy, height, top, leg):
+def _table(cx: float, cy: float, sx: float, sy: float, height: float, top: str,
+           leg: str) -> List[Part]:
     """Table top on four legs."""
     parts = [_box(cx, cy, height - 0.06, sx, sy, 0.06, top)]
     for ox in (-1, 1):
@@ -163,7 +168,8 @@ _WALL_EULER = {'south': (-np.pi / 2, 0.0, np.pi), 'north': (np.pi / 2, 0.0, 0.0)
                'west': (np.pi / 2, np.pi / 2, 0.0), 'east': (np.pi / 2, -np.pi / 2, 0.0)}
 
 
-def _on_wall(size_m, wall, along, z, width, height, material, gap=0.012):
+def _on_wall(size_m: Size, wall: str, along: float, z: float, width: float,
+             height: float, material: str, gap: float = 0.012) -> Part:
     """Put a picture, window or door panel (full sizes) on a wall, as a plane facing the room."""
     lx, ly = size_m
     if wall in ('south', 'north'):
@@ -173,7 +179,7 @@ def _on_wall(size_m, wall, along, z, width, height, material, gap=0.012):
     return Part('plane', (width / 2, height / 2), pos, material, _WALL_EULER[wall], solid=False)
 
 
-def _shell(size_m, style):
+def _shell(size_m: Size, style: str) -> List[Part]:
     """Floor, ceiling and four walls."""
     lx, ly = size_m
     parts = [Part('plane', (lx / 2, ly / 2), (lx / 2, ly / 2, 0.0), f'{style}_floor', solid=False),
@@ -186,7 +192,7 @@ def _shell(size_m, style):
     return parts
 
 
-def _living_room(rng):
+def _living_room(rng: np.random.Generator) -> Tuple[Size, List[Part]]:
     lx, ly = 6.0, 5.0
     size = (lx, ly)
     sofa_x = rng.uniform(2.4, 3.4)
@@ -214,7 +220,7 @@ def _living_room(rng):
     return size, parts
 
 
-def _office(rng):
+def _office(rng: np.random.Generator) -> Tuple[Size, List[Part]]:
     lx, ly = 7.0, 5.0
     size = (lx, ly)
     wall_x = 4.3
@@ -244,7 +250,7 @@ def _office(rng):
     return size, parts
 
 
-def _workshop(rng):
+def _workshop(rng: np.random.Generator) -> Tuple[Size, List[Part]]:
     lx, ly = 6.0, 6.0
     size = (lx, ly)
     bench_x = rng.uniform(2.0, 3.0)

@@ -7,7 +7,7 @@ found elsewhere.
 """
 import math
 import re
-from typing import Callable, Dict, Optional
+from typing import Callable, Dict, List, Optional, Tuple, TypeVar
 
 from lingbot_world_ros.errors import did_you_mean, quoted, unknown_name
 from lingbot_world_ros.geometry.camera import PinholeCamera
@@ -23,6 +23,7 @@ MAX_BYTES = 1 << 20  # of a world file
 MAX_NODES = 10_000
 MAX_DEPTH = 8
 FOREIGN = ('<', '#usda', 'PXR-USDC')  # how SDF, URDF, MJCF and USD begin
+Value = TypeVar('Value')
 
 
 def _tree(text: str, source: str) -> Dict[str, Tree]:
@@ -50,7 +51,7 @@ class WorldFileReader:
     """Turns a world file into a definition, field by field, for one engine."""
 
     def __init__(self, traits: EngineTraits, source: str, *, fail_on_unsupported: bool,
-                 ignore_assets: bool, find_image: Callable[[str], str]):
+                 ignore_assets: bool, find_image: Callable[[str], str]) -> None:
         """
         Note what is asked for.
 
@@ -102,7 +103,7 @@ class WorldFileReader:
             description=self._text('description', tree.get('description', ''), 2000),
             tags=self._tags('tags', tree.get('tags', [])), uri=uri)
 
-    def _images(self, entries):
+    def _images(self, entries: Tree) -> Tuple[str, ...]:
         found = []
         for entry in self._list('images', entries, 64):
             try:
@@ -115,57 +116,58 @@ class WorldFileReader:
                     raise
         return tuple(found)
 
-    def _camera(self, entry) -> Optional[PinholeCamera]:
+    def _camera(self, entry: Tree) -> Optional[PinholeCamera]:
         if not entry:
             return None
-        self._exactly('camera', entry, CAMERA)
-        width_px, height_px = (self._integer(f'camera.{n}', entry[n], 1, 16384)
+        values = self._exactly('camera', entry, CAMERA)
+        width_px, height_px = (self._integer(f'camera.{n}', values[n], 1, 16384)
                                for n in CAMERA[:2])
         return PinholeCamera.from_corner(width_px, height_px, [
-            self._number(f'camera.{n}', entry[n], 0.001 if n.startswith('f') else 0.0, 1e5)
+            self._number(f'camera.{n}', values[n], 0.001 if n.startswith('f') else 0.0, 1e5)
             for n in CAMERA[2:]])
 
-    def _start_pose(self, scene, entry):
+    def _start_pose(self, scene: str, entry: Tree) -> Optional[Tuple[float, float, float]]:
         if not entry:
             return None
-        pose = self._pose('start_pose', entry, POSE_2D)
+        x_m, y_m, yaw_rad = self._pose('start_pose', entry, POSE_2D)
         footprint = self._spec.robot.footprint
-        problem = misplaced(scene, *pose[:2], footprint.radius_m, footprint.height_m)
+        problem = misplaced(scene, x_m, y_m, footprint.radius_m, footprint.height_m)
         if problem:
             why = problem.rstrip('.')
             raise self._wrong('start_pose', '', f'a free place on the floor: {why}')
-        return pose
+        return x_m, y_m, yaw_rad
 
-    def _joints(self, entry):
+    def _joints(self, entry: Tree) -> Dict[str, float]:
         joints = {joint.name: joint for joint in self._spec.joints}
-        self._known_keys('joints', entry, tuple(joints))
+        values = self._known_keys('joints', entry, tuple(joints))
         return {name: self._number(f'joints.{name}', value, joints[name].low, joints[name].high)
-                for name, value in entry.items()}
+                for name, value in values.items()}
 
-    def _named_poses(self, entries):
-        poses = []
+    def _named_poses(self, entries: Tree) -> Tuple[NamedPose, ...]:
+        poses: List[NamedPose] = []
         for entry in self._list('named_poses', entries, 1000):
-            self._known_keys('named_poses', entry, ('name', 'description', 'tags', 'pose'))
-            name = self._text('named_poses.name', entry.get('name', ''), 100)
+            values = self._known_keys('named_poses', entry,
+                                      ('name', 'description', 'tags', 'pose'))
+            name = self._text('named_poses.name', values.get('name', ''), 100)
             if not name or name in {pose.name for pose in poses}:
                 raise self._wrong('named_poses.name', name, 'a name that no other pose has')
             where = f'named_poses.{name}'
-            poses.append(NamedPose(
-                name, self._text(f'{where}.description', entry.get('description', ''), 2000),
-                self._tags(f'{where}.tags', entry.get('tags', [])),
-                self._pose(f'{where}.pose', entry.get('pose', {}), POSE_3D)))
+            description = self._text(f'{where}.description', values.get('description', ''), 2000)
+            tags = self._tags(f'{where}.tags', values.get('tags', []))
+            x_m, y_m, z_m, yaw_rad = self._pose(f'{where}.pose', values.get('pose', {}), POSE_3D)
+            poses.append(NamedPose(name, description, tags, (x_m, y_m, z_m, yaw_rad)))
         return tuple(poses)
 
-    def _pose(self, where, entry, names):
+    def _pose(self, where: str, entry: Tree, names: Tuple[str, ...]) -> Tuple[float, ...]:
         entry = {'z_m': '0', **entry} if isinstance(entry, dict) and 'z_m' in names else entry
-        self._exactly(where, entry, names)
-        return tuple(self._number(f'{where}.{name}', entry[name], -MAX_COORDINATE, MAX_COORDINATE)
+        values = self._exactly(where, entry, names)
+        return tuple(self._number(f'{where}.{name}', values[name], -MAX_COORDINATE, MAX_COORDINATE)
                      for name in names)
 
-    def _tags(self, where, entries):
+    def _tags(self, where: str, entries: Tree) -> Tuple[str, ...]:
         return tuple(self._text(where, tag, 100) for tag in self._list(where, entries, 64))
 
-    def _supported(self, where, value, is_supported, otherwise):
+    def _supported(self, where: str, value: Value, is_supported: bool, otherwise: Value) -> Value:
         """Leave out what the engine cannot use, or refuse it where that was asked for."""
         if not value or is_supported:
             return value
@@ -174,45 +176,47 @@ class WorldFileReader:
                              f'{self._spec.engine!r} has no use for {where!r}; leave it out.')
         return otherwise
 
-    def _known_keys(self, where, entry, known):
+    def _known_keys(self, where: str, entry: Tree, known: Tuple[str, ...]) -> Dict[str, Tree]:
         if not isinstance(entry, dict):
             raise self._wrong(where, entry, f'a mapping with {", ".join(known)}')
         for key in entry:
             if key not in known:
                 problem = unknown_name(f'key of {where}' if where else 'key', key, known)
                 raise WorldError(RESOURCE_PARSE_ERROR, f'{quoted(self._source)}: {problem}')
+        return entry
 
-    def _exactly(self, where, entry, names):
-        self._known_keys(where, entry, names)
-        missing = [name for name in names if name not in entry]
+    def _exactly(self, where: str, entry: Tree, names: Tuple[str, ...]) -> Dict[str, Tree]:
+        values = self._known_keys(where, entry, names)
+        missing = [name for name in names if name not in values]
         if missing:
             raise self._wrong(where, '', f'also {", ".join(missing)}')
+        return values
 
-    def _list(self, where, entries, limit):
+    def _list(self, where: str, entries: Tree, limit: int) -> List[Tree]:
         if not isinstance(entries, list) or len(entries) > limit:
             raise self._wrong(where, entries, f'a list of at most {limit} entries')
         return entries
 
-    def _text(self, where, value, limit):
+    def _text(self, where: str, value: Tree, limit: int) -> str:
         expected = expected_text(value, limit)
-        if expected:
+        if expected or not isinstance(value, str):
             raise self._wrong(where, value, expected)
         return value
 
-    def _integer(self, where, value, low, high):
+    def _integer(self, where: str, value: Tree, low: int, high: int) -> int:
         if not isinstance(value, str) or not re.fullmatch('[0-9]{1,10}', value) \
                 or not low <= int(value) <= high:
             raise self._wrong(where, value, f'a whole number from {low} to {high}')
         return int(value)
 
-    def _number(self, where, value, low, high):
+    def _number(self, where: str, value: Tree, low: float, high: float) -> float:
         pattern = r'[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?'
-        is_number = isinstance(value, str) and len(value) < 40 and re.fullmatch(pattern, value)
-        if not is_number or not low <= float(value) <= high or not math.isfinite(float(value)):
+        if not isinstance(value, str) or len(value) >= 40 or not re.fullmatch(pattern, value) \
+                or not low <= float(value) <= high or not math.isfinite(float(value)):
             raise self._wrong(where, value, f'a number from {low:g} to {high:g}')
         return float(value)
 
-    def _wrong(self, where, value, expected) -> WorldError:
+    def _wrong(self, where: str, value: Tree, expected: str) -> WorldError:
         got = f'={quoted(value)} is not' if isinstance(value, str) and value else ' needs'
         return WorldError(RESOURCE_PARSE_ERROR,
                           f'{quoted(self._source)}: {where or "the world"}{got} {expected}.')

@@ -12,6 +12,7 @@ from importlib import import_module
 import inspect
 import os
 
+from lingbot_world_ros.engines.registry import DEFAULT_ENGINE
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.settings.parameters import NODES, PARAMS
 from lingbot_world_ros.settings.profiles import DEFAULT_PROFILE, load_profile
@@ -154,7 +155,7 @@ def _make(name, **values):
     from rclpy.parameter import Parameter
     module = import_module(f'lingbot_world_ros.nodes.{name}')
     if name == 'follower':  # of any engine: the topics are the same
-        return module.FollowerNode(name='room')
+        return module.FollowerNode(name=DEFAULT_ENGINE)
     own = {param.name for param in tables()[name]}
     return getattr(module, f'{name.title().replace("_", "")}Node')(parameter_overrides=[
         Parameter(key, value=value) for key, value in values.items() if key in own])

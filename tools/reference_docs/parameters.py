@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pages about parameters: every table of ``settings/parameters.py``, and what profiles change."""
+"""Pages about parameters: the tables of all nodes and engines, and what profiles change."""
+from lingbot_world_ros.engines.registry import SHIPPED
 from lingbot_world_ros.paths import share_path
 from lingbot_world_ros.settings import parameters as params
 from lingbot_world_ros.settings.profiles import DEFAULT_PROFILE, load_profile, profile_path
@@ -8,7 +9,9 @@ from md import code, page, prose, table
 TYPES = {bool: 'bool', int: 'integer', float: 'double', str: 'string'}
 HEAD = ('parameter', 'type', 'default', 'range', 'set while running', 'meaning')
 INTRO = """
-Every parameter of every node, as a running node declares it. Defaults are those of
+Every parameter of every node, as a running node declares it. Those of an engine are declared while
+it is the one that runs. A profile may hold those of other engines; only `lingbot.checkpoint` is
+then refused. Defaults are those of
 [`config/default.yaml`](../../config/default.yaml); a [profile](profiles.md) changes some. Set
 them in a profile, with `--param NAME:=VALUE` of `lingbot-world sim`, as a [launch
 argument](launch.md), or, where the table says so, with `ros2 param set` while the node runs. A
@@ -22,11 +25,13 @@ simulator](../simulators.md)."""
 
 def tables() -> dict:
     """
-    Find the table of each node.
+    Find the table of each node; world_model has those of the engines, too.
 
     :return: name of the node -> its table
     """
-    return {node: getattr(params, node.upper()) for node in params.NODES}
+    found = {node: getattr(params, node.upper()) for node in params.NODES}
+    found['world_model'] += params.ENGINES
+    return found
 
 
 def pages() -> dict:
@@ -50,8 +55,10 @@ def _parameters():
     defaults = load_profile(DEFAULT_PROFILE)
     blocks = [INTRO]
     for (nodes, group), own in sorted(groups.items(), key=lambda item: _order(*item[0])):
-        blocks += [f'## {_title(nodes, group)}',
-                   table(HEAD, [_row(param, defaults[param.name]) for param in own])]
+        blocks += [f'## {_title(nodes, group)}']
+        blocks += [f'Of engine {code(name)}.' for name, entry in SHIPPED.items()
+                   if group and entry.prefix == group]
+        blocks += [table(HEAD, [_row(param, defaults[param.name]) for param in own])]
     return page('Parameters', *blocks)
 
 

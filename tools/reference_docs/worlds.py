@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Page about what ships: engines, scenes, the robot, world files, start images."""
-from lingbot_world_ros.engines.registry import ENGINES
+from lingbot_world_ros.engines.registry import LINGBOT_WORLD, SHIPPED
 from lingbot_world_ros.paths import share_path
 from lingbot_world_ros.plain_yaml import load_plain_yaml
 from lingbot_world_ros.robots.load import load_robot
@@ -13,10 +13,8 @@ INTRO = """
 What can be named in the parameters `engine`, `scene` and `world` without a file of your own. A
 running world lists its scenes in `world_spec`, and all worlds it can load in the answer of
 `get_available_worlds`."""
-ENGINE = {  # what it is; the page on it
-    'room': ('the embedded world: learned, on one CPU core', '../training.md'),
-    'reference': ('the MuJoCo reference world of the same rooms and robot', '../evaluation.md'),
-    'lingbot_world': ('LingBot-World from a checkpoint of yours', '../lingbot_world.md')}
+ENGINES = """
+Another Python package can add one: [Your own engine](../your_own_engine.md)."""
 WORLD_FILES = """
 In `config/worlds/`; the name is the value of `world` and the `uri` of LoadWorld. A file of your
 own has the [same form](../simulation_interfaces.md#world-files)."""
@@ -33,7 +31,8 @@ def pages() -> dict:
     :return: file name -> Markdown
     """
     return {'engines_and_worlds.md': page(
-        'Engines, scenes and worlds', INTRO, '## Engines', _engines(), '## Scenes', _scenes(),
+        'Engines, scenes and worlds', INTRO, '## Engines', _engines(), ENGINES,
+        '## Scenes', _scenes(),
         '## Robot', *_robot(), '## World files', WORLD_FILES, _world_files(), '## Start images',
         IMAGES, _images())}
 
@@ -42,11 +41,12 @@ def _engines():
     scenes = ', '.join(map(code, SCENES))
     views = ', '.join(code(f'{name}{VIEW}') for name in start_images())
     rows = []
-    for name, package in ENGINES.items():
-        what, link = ENGINE[name]
-        own = f'{views}, {code(IMAGE_SCENE)}' if name == 'lingbot_world' else scenes
-        rows.append((code(name), f'[{what}]({link})', code(package), own))
-    return table(('`engine`', 'is', 'Python package', 'scenes'), rows)
+    for entry in SHIPPED.values():
+        own = f'{views}, {code(IMAGE_SCENE)}' if entry is LINGBOT_WORLD else scenes
+        link = entry.docs.replace('docs/', '../')
+        rows.append((code(entry.name), f'[{entry.summary}]({link})',
+                     ', '.join(map(code, entry.packages)), own))
+    return table(('`engine`', 'is', 'Python packages', 'scenes'), rows)
 
 
 def _scenes():

@@ -7,14 +7,14 @@ knows neither. One step is one chunk of frames. After a reset the first chunk is
 camera at rest, and its last frame is the first one shown.
 """
 from dataclasses import dataclass, fields, replace
-from typing import Optional, Tuple, Union
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Type, Union
 
 from lingbot_world_ros.actions.camera_columns import camera_action_dims, camera_motion_of
 from lingbot_world_ros.actions.camera_path import FRAME_RATE_HZ
 from lingbot_world_ros.actions.layout import (ActionLayout, joint_velocities_of,
                                               robot_action_layout, twists_of)
-from lingbot_world_ros.engines.interface import (Capabilities, Observation, Rows, Start,
-                                                 WorldModel, WorldSpec)
+from lingbot_world_ros.engines.interface import (Capabilities, Observation, Rows, Scenes, Seeds,
+                                                 Start, WorldModel, WorldSpec)
 from lingbot_world_ros.engines.rows import check_actions, chosen_rows, row_starts
 from lingbot_world_ros.errors import EngineDiverged, SpecError, unknown_name
 from lingbot_world_ros.geometry import se2
@@ -25,6 +25,7 @@ from lingbot_world_ros.models.wan.camera import latent_steps
 from lingbot_world_ros.models.wan.checkpoint import open_checkpoint
 from lingbot_world_ros.models.wan.condition import resize_image
 from lingbot_world_ros.models.wan.kv_cache import WindowSpec
+from lingbot_world_ros.models.wan.releases_and_licences import StreamDefaults
 from lingbot_world_ros.models.wan.schedule import FewStepSchedule
 from lingbot_world_ros.models.wan.spec import FRAMES_PER_LATENT, VideoSize
 from lingbot_world_ros.models.wan.start import read_image, seen_by, stream_camera
@@ -65,7 +66,7 @@ class StreamOptions:
     metres_per_world_unit: float = 0.25
     cache_in_8_bits: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Refuse scales that no world has."""
         if not self.metres_per_world_unit > 0.0:
             raise SpecError(f'metres_per_world_unit={self.metres_per_world_unit} must be more '
@@ -81,7 +82,7 @@ class StreamOptions:
         """Size of its images."""
         return VideoSize(self.height_px, self.width_px)
 
-    def spec(self, defaults) -> StreamSpec:
+    def spec(self, defaults: StreamDefaults) -> StreamSpec:
         """
         Fill in what the checkpoint was made for.
 
@@ -97,7 +98,7 @@ class StreamOptions:
         return StreamSpec(self.size, window, schedule, self.cache_in_8_bits)
 
 
-def _indices(text):
+def _indices(text: str) -> List[int]:
     try:
         return [int(part) for part in text.split(',') if part.strip()]
     except ValueError:
@@ -119,7 +120,8 @@ class LingBotWorld(WorldModel):
     """One imagined world on one accelerator, streamed without end."""
 
     def __init__(self, batch_size: int = 1, robot: Union[Robot, str] = '',
-                 robot_description: str = '', on_progress=None, **options):
+                 robot_description: str = '',
+                 on_progress: Optional[Callable[[int, int], None]] = None, **options: Any) -> None:
         """
         Load the models.
 
@@ -159,7 +161,7 @@ class LingBotWorld(WorldModel):
         self._before: Optional[_Body] = None
         self._prompt, self._seed, self._anchors = '', 0, 0
 
-    def reset(self, scenes, seeds, rows: Rows = None, *, render: bool = True,
+    def reset(self, scenes: Scenes, seeds: Seeds, rows: Rows = None, *, render: bool = True,
               start: Optional[Start] = None) -> Observation:
         """Start over from an image and a prompt; see ``WorldModel.reset``."""
         (_, scene, seed), = row_starts(scenes, seeds, rows, 1, self.spec)
@@ -227,20 +229,20 @@ class LingBotWorld(WorldModel):
         """Return none: nothing in an image can be moved by name."""
         return ()
 
-    def snapshot(self, rows: Rows = None):
+    def snapshot(self, rows: Rows = None) -> Any:
         """Return a copy of everything, gigabytes for a large model."""
         chosen_rows(rows, 1)
         return self._body, self._before, self._prompt, self._seed, self._anchors, \
             self._stream.snapshot()
 
-    def restore(self, snapshot, rows: Rows = None) -> None:
+    def restore(self, snapshot: Any, rows: Rows = None) -> None:
         """Go back to a snapshot."""
         chosen_rows(rows, 1)
         (self._body, self._before, self._prompt, self._seed, self._anchors,
          stream) = snapshot
         self._stream.restore(stream)
 
-    def _start(self, scene, start):
+    def _start(self, scene: str, start: Start) -> Tuple[np.ndarray, str]:
         """Return the start image as this camera sees it, and the prompt."""
         if len(start.images) > 1:
             raise SpecError(f'LingBot-World starts from one image, got {len(start.images)}; leave '
@@ -255,20 +257,23 @@ class LingBotWorld(WorldModel):
         image = seen_by(self.options.camera, read_image(path), taken_by)
         return image, start.prompt or prompt
 
-    def _begin(self, image, text):
+    def _begin(self, image: np.ndarray, text: torch.Tensor) -> Observation:
         """Start the stream on an image and imagine one chunk at rest."""
         pixels = resize_image(image, self.options.size).to(self._models.dit.device)
         with _readable_errors():
             self._stream.start(pixels, text, self._seed + 7919 * self._anchors)
             frames = self._stream.next_chunk(self._rest)
             rgb = self._frames.to_host(frames[-1:])
+        assert self._body is not None, 'it has begun'
         return self._observation(rgb, [self._body])
 
-    def _integrated(self, actions):
+    def _integrated(self, actions: np.ndarray) -> List[_Body]:
         """Return the robot after each frame, as commanded."""
         dt_s, robot, names = 1.0 / FRAME_RATE_HZ, self.spec.robot, self.spec.action.names
         low, high = (robot.joint_array(name) for name in ('low', 'high'))
-        actions, body, bodies = actions.astype(np.float64), self._body, []
+        actions, body = actions.astype(np.float64), self._body
+        assert body is not None, 'reset comes first'
+        bodies = []
         for twist, speed in zip(twists_of(actions, names),
                                 joint_velocities_of(actions, names, robot.joint_names)):
             joints = np.clip(body.joint_position + speed * dt_s, low, high)
@@ -278,10 +283,11 @@ class LingBotWorld(WorldModel):
             bodies.append(body)
         return bodies
 
-    def _observation(self, rgb, bodies):
+    def _observation(self, rgb: Optional[np.ndarray], bodies: Sequence[_Body]) -> Observation:
         t = len(bodies)
-        columns = {f.name: np.stack([getattr(body, f.name) for body in bodies])[None]
-                   for f in fields(_Body)}
+        columns: Dict[str, Any] = {
+            f.name: np.stack([getattr(body, f.name) for body in bodies])[None]
+            for f in fields(_Body)}
         return Observation(rgb=None if rgb is None else rgb[None],
                            contact=np.zeros((1, t), np.float32),
                            object_pose=np.zeros((1, t, 0, 3)), **columns)
@@ -290,8 +296,8 @@ class LingBotWorld(WorldModel):
 class FrameCopy:
     """Bring frames from the accelerator into memory of the host that it can write directly."""
 
-    def __init__(self):
-        self._pinned = None
+    def __init__(self) -> None:
+        self._pinned: Optional[torch.Tensor] = None
 
     def to_host(self, frames: torch.Tensor) -> np.ndarray:
         """
@@ -302,20 +308,23 @@ class FrameCopy:
         """
         if frames.device.type != 'cuda':
             return frames.numpy().copy()
-        if self._pinned is None or self._pinned.shape != frames.shape:
-            self._pinned = torch.empty(frames.shape, dtype=frames.dtype, pin_memory=True)
-        self._pinned.copy_(frames, non_blocking=True)
+        pinned = self._pinned
+        if pinned is None or pinned.shape != frames.shape:
+            pinned = torch.empty(frames.shape, dtype=frames.dtype, pin_memory=True)
+            self._pinned = pinned
+        pinned.copy_(frames, non_blocking=True)
         torch.cuda.current_stream(frames.device).synchronize()
-        return self._pinned.numpy().copy()
+        return pinned.numpy().copy()
 
 
 class _readable_errors:
     """Lack of device memory is lack of memory, and what is not finite has diverged."""
 
-    def __enter__(self):
+    def __enter__(self) -> '_readable_errors':
         return self
 
-    def __exit__(self, kind, error, trace):
+    def __exit__(self, kind: Optional[Type[BaseException]], error: Optional[BaseException],
+                 trace: object) -> None:
         if isinstance(error, torch.OutOfMemoryError):
             raise MemoryError(f'{str(error).splitlines()[0]} Use a smaller window_latents or '
                               'frame size, or precision nf4.') from error
@@ -323,15 +332,15 @@ class _readable_errors:
             raise EngineDiverged(str(error)) from error
 
 
-def _options(given):
+def _options(given: Dict[str, Any]) -> Tuple[ModelOptions, StreamOptions]:
     """Sort options into those of the models and those of the stream."""
-    kinds = {kind: {f.name for f in fields(kind)} for kind in (ModelOptions, StreamOptions)}
-    known = set().union(*kinds.values())
+    of_models, of_stream = ({f.name for f in fields(kind)}
+                            for kind in (ModelOptions, StreamOptions))
     for name in given:
-        if name not in known:
-            raise unknown_name('option of engine lingbot_world', name, known)
-    return tuple(kind(**{name: value for name, value in given.items() if name in names})
-                 for kind, names in kinds.items())
+        if name not in of_models | of_stream:
+            raise unknown_name('option of engine lingbot_world', name, of_models | of_stream)
+    return (ModelOptions(**{name: given[name] for name in given if name in of_models}),
+            StreamOptions(**{name: given[name] for name in given if name in of_stream}))
 
 
 def _own_robot(given: Union[Robot, str], camera: PinholeCamera) -> Robot:

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What LingBot-World is made with; it checks itself what is said here in words only. No torch."""
+from typing import Any, Tuple
+
 from lingbot_world_ros.parameter import Param
 
-TABLE = tuple(Param(f'lingbot.{name}', *rest) for name, *rest in (
+_ROWS: Tuple[Tuple[Any, ...], ...] = (
     ('checkpoint', str, 'Folder or file of the network.'),
     ('vae', str, 'File of the video autoencoder; empty is looked for beside the checkpoint.'),
     ('text_encoder', str, 'File or folder of the text encoder (UMT5-XXL); empty is looked for '
@@ -37,4 +39,5 @@ TABLE = tuple(Param(f'lingbot.{name}', *rest) for name, *rest in (
      'device.'),
     ('cache_dir', str, 'Folder for encoded prompts; empty is ~/.cache/lingbot_world_ros.'),
     ('metres_per_world_unit', float, 'Metres the camera moves in a quarter of a second where '
-     'LingBot-World shows its fastest motion.', 1e-6, 1e6)))
+     'LingBot-World shows its fastest motion.', 1e-6, 1e6))
+TABLE = tuple(Param(f'lingbot.{row[0]}', *row[1:]) for row in _ROWS)

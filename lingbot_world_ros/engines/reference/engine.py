@@ -7,17 +7,18 @@ Deterministic by scene, seed and actions. Rendering is headless (EGL, else OSMes
 """
 import atexit
 import os
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple, Union
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 import weakref
 
 import cv2
 from lingbot_world_ros.actions.layout import robot_action_layout
-from lingbot_world_ros.engines.interface import (Capabilities, Observation, Rows, Start, State,
-                                                 WorldModel, WorldSpec)
+from lingbot_world_ros.engines.interface import (Capabilities, Observation, Rows, Scenes, Seeds,
+                                                 Start, State, WorldModel, WorldSpec)
 from lingbot_world_ros.engines.rows import (check_actions, check_state, chosen_rows, row_starts,
                                             rows_for, side_by_side, with_rows)
 from lingbot_world_ros.errors import shown, SpecError
 from lingbot_world_ros.geometry import se2
+from lingbot_world_ros.geometry.camera import MountedCamera
 from lingbot_world_ros.robots.load import load_robot
 from lingbot_world_ros.robots.robot import Robot
 from lingbot_world_ros.worlds.scenes import get_scene, Scene, SCENES, StartState
@@ -42,10 +43,10 @@ STATE = mujoco.mjtState.mjSTATE_INTEGRATION  # of a row
 SUPERSAMPLING = 2  # rendered this much larger per axis, then averaged: MuJoCo's own AA is slow
 
 
-_OPEN = weakref.WeakSet()  # scenes with a rendering context
+_OPEN: 'weakref.WeakSet[ReferenceScene]' = weakref.WeakSet()  # scenes with a rendering context
 
 
-def _close_renderers():
+def _close_renderers() -> None:
     """Free contexts at exit, before the GL library goes; afterwards it only raises."""
     for scene in list(_OPEN):
         scene.close()
@@ -53,7 +54,7 @@ def _close_renderers():
 
 def _check_drawable(robot: Robot) -> None:
     """Refuse joints that are no arm: this world draws a round base, an arm, a fixed camera."""
-    if robot.joints and (robot.arm is None or robot.cameras[0].moves):
+    if robot.cameras[0].moves or (robot.joints and robot.arm is None):
         raise SpecError(f'robot {shown(robot.name)}: the reference world draws a round base, the '
                         'arm of an arm_tip and a camera that no joint moves; leave other joints '
                         'out of the YAML, or take an engine that follows any robot.')
@@ -63,7 +64,7 @@ class ReferenceScene:
     """One robot in one scene: the MuJoCo model, its state and its camera."""
 
     def __init__(self, scene: Scene, robot: Optional[Robot] = None,
-                 frame_rate_hz: float = 15.0):
+                 frame_rate_hz: float = 15.0) -> None:
         """
         Compile the scene; the renderer is made when the first image is asked for.
 
@@ -75,7 +76,7 @@ class ReferenceScene:
         self.scene, self.robot = scene, robot
         self.model = mujoco.MjModel.from_xml_string(text, files)
         self.data = mujoco.MjData(self.model)
-        self._renderers = {}  # supersampling -> its off-screen buffer
+        self._renderers: Dict[int, '_Renderer'] = {}  # supersampling -> its off-screen buffer
         joint = self.model.joint
         self._base = [joint(n).qposadr[0] for n in ('base_x', 'base_y', 'base_yaw')]
         self._arm = [joint(n).qposadr[0] for n in robot.joint_names]
@@ -84,7 +85,7 @@ class ReferenceScene:
                                   for m in scene.movables], int).reshape(-1, 3)
         self._base_geom = self.model.geom('base_collision').id
 
-    def set_state(self, state: StartState):
+    def set_state(self, state: StartState) -> None:
         """Put everything at rest at a state."""
         mujoco.mj_resetData(self.model, self.data)
         q = self.data.qpos
@@ -94,13 +95,13 @@ class ReferenceScene:
         q[self._objects] = state.object_pose
         mujoco.mj_forward(self.model, self.data)
 
-    def set_speed(self, base_twist, joint_velocity):
+    def set_speed(self, base_twist: np.ndarray, joint_velocity: np.ndarray) -> None:
         """Set the base's twist (3,) in base_link and the joint speeds (j,)."""
         self.data.qvel[self._base] = se2.rotated(base_twist, self.data.qpos[self._base[2]])
         self.data.qvel[self._arm] = joint_velocity
         mujoco.mj_forward(self.model, self.data)
 
-    def step(self, action: np.ndarray):
+    def step(self, action: np.ndarray) -> None:
         """
         Advance one camera frame.
 
@@ -119,37 +120,38 @@ class ReferenceScene:
         mujoco.mj_forward(self.model, self.data)  # contacts of the state that is shown
 
     @property
-    def base_pose(self):
+    def base_pose(self) -> np.ndarray:
         """(3,) float64: x, y [m], yaw [rad] in the scene frame."""
         return self.data.qpos[self._base].copy()
 
     @property
-    def base_twist(self):
+    def base_twist(self) -> np.ndarray:
         """(3,) float64: v_x, v_y [m/s], w_z [rad/s] in base_link."""
         return se2.rotated(self.data.qvel[self._base], -self.data.qpos[self._base[2]])
 
     @property
-    def joint_position(self):
+    def joint_position(self) -> np.ndarray:
         """(j,) float64: rad or m."""
         return self.data.qpos[self._arm].copy()
 
     @property
-    def joint_velocity(self):
+    def joint_velocity(self) -> np.ndarray:
         """(j,) float64: rad/s or m/s."""
         return self.data.qvel[self._arm].copy()
 
     @property
-    def object_pose(self):
+    def object_pose(self) -> np.ndarray:
         """(n, 3) float64: x, y [m], yaw [rad] in the scene frame."""
         return self.data.qpos[self._objects].copy()
 
     @property
-    def contact(self):
+    def contact(self) -> bool:
         """Whether the base touches anything."""
         pairs = self.data.contact.geom[:self.data.ncon]
         return bool((pairs == self._base_geom).any())
 
-    def render(self, groups=(0, 1, 2), supersampling: int = SUPERSAMPLING):
+    def render(self, groups: Sequence[int] = (0, 1, 2),
+               supersampling: int = SUPERSAMPLING) -> Tuple[np.ndarray, np.ndarray]:
         """
         Draw the head camera.
 
@@ -165,13 +167,13 @@ class ReferenceScene:
             _OPEN.add(self)
         return self._renderers[supersampling].draw(self.data, groups)
 
-    def arm_mask(self):
+    def arm_mask(self) -> np.ndarray:
         """Pixels where the robot is nearer than everything else, (h, w) bool."""
         with_arm = self.render(supersampling=1)[1]
         without = self.render(groups=(0, 2), supersampling=1)[1]
         return with_arm < without - 1e-3
 
-    def close(self):
+    def close(self) -> None:
         """Free the rendering contexts."""
         while self._renderers:
             self._renderers.popitem()[1].close()
@@ -180,7 +182,7 @@ class ReferenceScene:
 class _Renderer:
     """An off-screen buffer and what is needed to read colour and depth from one pass."""
 
-    def __init__(self, model, camera, supersampling):
+    def __init__(self, model: Any, camera: MountedCamera, supersampling: int) -> None:
         self.supersampling = supersampling
         width, height = camera.width_px * supersampling, camera.height_px * supersampling
         try:
@@ -202,7 +204,7 @@ class _Renderer:
         self._near = model.vis.map.znear * model.stat.extent
         self._far = model.vis.map.zfar * model.stat.extent
 
-    def draw(self, data, groups):
+    def draw(self, data: Any, groups: Sequence[int]) -> Tuple[np.ndarray, np.ndarray]:
         self._gl.make_current()
         self._option.geomgroup[:] = 0
         self._option.geomgroup[list(groups)] = 1
@@ -217,12 +219,12 @@ class _Renderer:
         h, w = depth.shape[0] // self.supersampling, depth.shape[1] // self.supersampling
         return cv2.resize(rgb, (w, h), interpolation=cv2.INTER_AREA), _second_nearest(depth)
 
-    def _metres(self, buffer):
+    def _metres(self, buffer: np.ndarray) -> np.ndarray:
         """OpenGL depth 0..1 -> metres; MuJoCo clears with reversed z in newer versions."""
         near, far = np.float32(self._near), np.float32(self._far)
         return near * far / (far - buffer * (far - near))
 
-    def close(self):
+    def close(self) -> None:
         self._context.free()
         self._gl.free()
 
@@ -257,7 +259,7 @@ class ReferenceWorld(WorldModel):
     """MuJoCo as a ``WorldModel``; the worlds of a batch are stepped one after the other."""
 
     def __init__(self, batch_size: int = 1, arm_mask: bool = False,
-                 robot: Union[Robot, str] = ''):
+                 robot: Union[Robot, str] = '') -> None:
         """
         Prepare a batch of worlds.
 
@@ -278,7 +280,7 @@ class ReferenceWorld(WorldModel):
         self._compiled: Dict[str, ReferenceScene] = {}  # the one model of all rows in a scene
         self._rows: List[_Row] = []  # none before the first reset
 
-    def reset(self, scenes, seeds, rows: Rows = None, *, render: bool = True,
+    def reset(self, scenes: Scenes, seeds: Seeds, rows: Rows = None, *, render: bool = True,
               start: Optional[Start] = None) -> Observation:
         """Start rows over; see ``WorldModel.reset``."""
         fresh, shown = {}, []
@@ -303,7 +305,7 @@ class ReferenceWorld(WorldModel):
         self._rows = moved
         return side_by_side(shown)
 
-    def object_names(self, scene: str) -> tuple:
+    def object_names(self, scene: str) -> Tuple[str, ...]:
         """Return the names of the movable objects; see ``WorldModel.object_names``."""
         return tuple(movable.name for movable in get_scene(scene).movables)
 
@@ -373,5 +375,6 @@ class ReferenceWorld(WorldModel):
             joint_position=sim.joint_position, joint_velocity=sim.joint_velocity,
             contact=np.float32(sim.contact), object_pose=sim.object_pose)
         extra = {'arm_mask': sim.arm_mask()[None, None]} if render and self._arm_mask else {}
-        return Observation(**{name: None if value is None else np.asarray(value)[None, None]
-                              for name, value in seen.items()}, extra=extra)
+        columns: Dict[str, Any] = {name: None if value is None else np.asarray(value)[None, None]
+                                   for name, value in seen.items()}
+        return Observation(**columns, extra=extra)

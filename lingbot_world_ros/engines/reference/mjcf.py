@@ -5,10 +5,13 @@ Scene and robot -> MJCF text and texture files for MuJoCo.
 Geom groups: 0 static and visible, 1 robot, 2 movable objects, 3 invisible collision shapes.
 Gravity is off: the base and the objects slide on the floor, so nothing can tip over.
 """
+from typing import Dict, Iterable, List, Tuple
+
 import cv2
 from lingbot_world_ros.engines.reference.textures import texture
-from lingbot_world_ros.robots.robot import Robot
-from lingbot_world_ros.worlds.scenes import Scene, WALL_HEIGHT_M
+from lingbot_world_ros.robots.arm import Arm
+from lingbot_world_ros.robots.robot import JointSpec, Robot
+from lingbot_world_ros.worlds.scenes import Movable, Part, Scene, WALL_HEIGHT_M
 import numpy as np
 
 TIMESTEPS_PER_FRAME = 8
@@ -18,7 +21,7 @@ _TEXTURE_PX = {'floor': 512, 'wall': 512}
 _FLOOR_TILE_M = {'living': 2.0, 'office': 2.0, 'workshop': 2.5}
 
 
-def scene_mjcf(scene: Scene, robot: Robot, frame_rate_hz: float):
+def scene_mjcf(scene: Scene, robot: Robot, frame_rate_hz: float) -> Tuple[str, Dict[str, bytes]]:
     """
     Build the MuJoCo model of a scene with the robot in it.
 
@@ -62,11 +65,11 @@ def scene_mjcf(scene: Scene, robot: Robot, frame_rate_hz: float):
     return text, files
 
 
-def _numbers(values):
+def _numbers(values: Iterable[float]) -> str:
     return ' '.join(f'{float(v):.6g}' for v in values)
 
 
-def _material(name, planar, scene):
+def _material(name: str, planar: bool, scene: Scene) -> str:
     kind = '2d' if planar else 'cube'
     repeat = ''
     if name.endswith('_floor'):
@@ -76,7 +79,7 @@ def _material(name, planar, scene):
             f'<material name="{name}" texture="{name}" specular="0" shininess="0"{repeat}/>\n')
 
 
-def _geom(index, part, scene):
+def _geom(index: int, part: Part, scene: Scene) -> str:
     size = part.size + (0.1,) if part.shape == 'plane' else part.size
     contact = '' if part.solid else ' contype="0" conaffinity="0"'
     return (f'<geom name="static_{index}" type="{part.shape}" size="{_numbers(size)}" '
@@ -84,7 +87,7 @@ def _geom(index, part, scene):
             f'material="{part.material}"{contact}/>')
 
 
-def _collision_walls(scene):
+def _collision_walls(scene: Scene) -> List[str]:
     """Boxes behind the visible wall planes: MuJoCo's planes collide as if they had no end."""
     lx, ly = scene.size_m
     h, t = WALL_HEIGHT_M / 2, 0.2
@@ -95,7 +98,7 @@ def _collision_walls(scene):
             for pos, size in walls]
 
 
-def _movable_body(movable):
+def _movable_body(movable: Movable) -> str:
     height = movable.half_size_m[2]
     m, r = movable.mass_kg, movable.radius_m
     return f"""<body name="{movable.name}" pos="0 0 {height}">
@@ -110,7 +113,7 @@ def _movable_body(movable):
  material="{movable.material}"/></body>"""
 
 
-def _link(joint, axis, pos, inner):
+def _link(joint: JointSpec, axis: str, pos: Tuple[float, float, float], inner: str) -> str:
     kind = 'slide' if joint.unit == 'm' else 'hinge'
     return f"""<body pos="{_numbers(pos)}">
 <inertial pos="0 0 0" mass="0.05" diaginertia="0.0005 0.0005 0.0005"/>
@@ -118,19 +121,19 @@ def _link(joint, axis, pos, inner):
  limited="true" armature="{0.1 if kind == 'hinge' else 2.0}"/>{inner}</body>"""
 
 
-def _capsule(length, radius, material):
+def _capsule(length: float, radius: float, material: str) -> str:
     return (f'<geom type="capsule" group="1" contype="0" conaffinity="0" size="{radius}" '
             f'fromto="0 0 0 {length} 0 0" material="{material}"/>')
 
 
-def _finger(arm, side):
+def _finger(arm: Arm, side: int) -> str:
     """Finger box that slides along y; ``side`` is +1 for the commanded left one."""
     return (f'<geom type="box" group="1" contype="0" conaffinity="0" material="arm_dark" '
             f'pos="{arm.finger_m / 2} {side * arm.finger_gap_m} 0" '
             f'size="{arm.finger_m / 2} 0.008 0.014"/>')
 
 
-def _robot_body(robot):
+def _robot_body(robot: Robot) -> str:
     r, h = robot.footprint.radius_m, robot.footprint.base_height_m
     camera = robot.camera
     # Camera axes of MuJoCo: x right, y up, looks along -z.
@@ -153,13 +156,15 @@ def _robot_body(robot):
 {_arm(robot) if robot.joints else ''}</body></body>"""
 
 
-def _half_height(robot):
+def _half_height(robot: Robot) -> float:
     return round(0.5 * (robot.footprint.height_m - FLOOR_GAP_M), 6)
 
 
-def _arm(robot):
+def _arm(robot: Robot) -> str:
     """Draw the column that carries the shoulder, and the arm from there."""
-    arm, h, (x, y, z) = robot.arm, robot.footprint.base_height_m, robot.arm.shoulder_m
+    arm, h = robot.arm, robot.footprint.base_height_m
+    assert arm is not None, 'joints are those of an arm'
+    x, y, z = arm.shoulder_m
     pan, lift, elbow, wrist, grip = robot.joints
     tip = arm.hand_m
     left = _link(grip, '0 1 0', (tip, 0, 0), _finger(arm, 1))
@@ -179,7 +184,7 @@ def _arm(robot):
     return column + _link(pan, '0 0 1', arm.shoulder_m, upper)
 
 
-def _actuators(robot):
+def _actuators(robot: Robot) -> str:
     """Velocity servos; the mirrored finger follows the commanded one."""
     lines = ['<velocity name="base_x" joint="base_x" kv="400" forcerange="-120 120"/>',
              '<velocity name="base_y" joint="base_y" kv="400" forcerange="-120 120"/>',

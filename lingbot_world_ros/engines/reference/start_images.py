@@ -13,7 +13,7 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 import re
-from typing import Tuple
+from typing import Dict, Tuple
 
 import cv2
 import lingbot_world_ros.engines.reference.engine  # noqa: F401  chooses the GL library for MuJoCo
@@ -82,7 +82,7 @@ def draw(name: str) -> np.ndarray:
     return cv2.resize(rgb, (WIDTH_PX, HEIGHT_PX), interpolation=cv2.INTER_AREA)
 
 
-def _mjcf(scene: Scene, view: View):
+def _mjcf(scene: Scene, view: View) -> Tuple[str, Dict[str, bytes]]:
     """Return the scene's MJCF text with this camera and light, and its files."""
     text, files = scene_mjcf(scene, load_robot(), frame_rate_hz=15.0)
     text = re.sub(r'<light [^>]*/>', '', text)
@@ -92,7 +92,7 @@ def _mjcf(scene: Scene, view: View):
     return text, {name: _png(texture(Path(name).stem, TEXTURE_PX)) for name in files}
 
 
-def _camera(view):
+def _camera(view: View) -> str:
     """MuJoCo's camera axes: x right, y up, looks along -z."""
     x, y, z = *view.position_m, load_robot().camera.position_m[2]
     camera = PinholeCamera.from_fovx(WIDTH_PX, HEIGHT_PX, np.deg2rad(FIELD_OF_VIEW_DEG)).mounted(
@@ -103,7 +103,7 @@ def _camera(view):
             f'fovy="{np.rad2deg(camera.field_of_view_rad[1]):.9f}"/>')
 
 
-def _png(rgb):
+def _png(rgb: np.ndarray) -> bytes:
     return cv2.imencode('.png', rgb[..., ::-1])[1].tobytes()
 
 

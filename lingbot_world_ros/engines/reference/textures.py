@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Procedural materials of the reference world: small RGB images drawn with NumPy and OpenCV."""
+from typing import Callable, Tuple
 import zlib
 
 import cv2
 import numpy as np
+
+Colour = Tuple[float, float, float]  # red, green, blue, 0..1
+Painter = Callable[[np.random.Generator, int, str], np.ndarray]  # of size and material
 
 # Plain materials: base colour and strength of a soft mottling, both 0..1.
 _PLAIN = {
@@ -40,17 +44,17 @@ def texture(material: str, size_px: int = 256) -> np.ndarray:
     raise AssertionError(f'material {material!r} has no texture')
 
 
-def _to_uint8(image):
+def _to_uint8(image: np.ndarray) -> np.ndarray:
     return (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
-def _noise(rng, n, cells):
+def _noise(rng: np.random.Generator, n: int, cells: int) -> np.ndarray:
     """Smooth noise, (n, n), about -1..1."""
     coarse = rng.uniform(-1, 1, (cells, cells)).astype(np.float32)
     return cv2.resize(coarse, (n, n), interpolation=cv2.INTER_CUBIC)
 
 
-def _planks(rng, n, material):
+def _planks(rng: np.random.Generator, n: int, material: str) -> np.ndarray:
     dark = 'dark' in material
     base = np.array((0.36, 0.22, 0.13) if dark else (0.70, 0.50, 0.32))
     image = np.zeros((n, n, 3))
@@ -64,7 +68,7 @@ def _planks(rng, n, material):
     return image
 
 
-def _living_floor(rng, n, material):
+def _living_floor(rng: np.random.Generator, n: int, material: str) -> np.ndarray:
     image = np.zeros((n, n, 3))
     for row in range(6):
         for col in range(3):
@@ -78,8 +82,8 @@ def _living_floor(rng, n, material):
     return image
 
 
-def _checker(colour_a, colour_b, cells):
-    def draw(rng, n, material):
+def _checker(colour_a: Colour, colour_b: Colour, cells: int) -> Painter:
+    def draw(rng: np.random.Generator, n: int, material: str) -> np.ndarray:
         index = np.arange(n) * cells // n
         mask = ((index[:, None] + index[None]) % 2)[..., None]
         tones = rng.uniform(0.93, 1.05, (cells, cells))[index[:, None], index[None]]
@@ -87,7 +91,7 @@ def _checker(colour_a, colour_b, cells):
     return draw
 
 
-def _concrete(rng, n, material):
+def _concrete(rng: np.random.Generator, n: int, material: str) -> np.ndarray:
     image = np.ones((n, n, 3)) * (0.52, 0.53, 0.52)
     image *= 1 + 0.10 * _noise(rng, n, 9)[..., None] + 0.06 * _noise(rng, n, 24)[..., None]
     cv2.line(image, (0, n // 2), (n, n // 2), (0.93, 0.78, 0.12), n // 24)
@@ -95,7 +99,7 @@ def _concrete(rng, n, material):
     return image
 
 
-def _wall(rng, n, material):
+def _wall(rng: np.random.Generator, n: int, material: str) -> np.ndarray:
     style, side = material.split('_wall_')
     colours = {'living': {'south': (0.86, 0.78, 0.62), 'north': (0.74, 0.82, 0.78),
                           'west': (0.90, 0.86, 0.78), 'east': (0.80, 0.66, 0.60)},
@@ -120,7 +124,7 @@ def _wall(rng, n, material):
     return image
 
 
-def _spines(rng, n, material):
+def _spines(rng: np.random.Generator, n: int, material: str) -> np.ndarray:
     """Books or binders: rows of coloured spines."""
     image = np.ones((n, n, 3)) * (0.30, 0.20, 0.13)
     rows = 4 if material == 'books' else 3
@@ -137,7 +141,7 @@ def _spines(rng, n, material):
     return image
 
 
-def _screen(rng, n, material):
+def _screen(rng: np.random.Generator, n: int, material: str) -> np.ndarray:
     image = np.ones((n, n, 3)) * (0.05, 0.06, 0.08)
     image[n // 10:-n // 10, n // 14:-n // 14] = (0.10, 0.20, 0.32)
     cv2.rectangle(image, (n // 6, n // 4), (n // 2, n // 2), (0.25, 0.55, 0.75), -1)
@@ -145,7 +149,7 @@ def _screen(rng, n, material):
     return image
 
 
-def _rug(rng, n, material):
+def _rug(rng: np.random.Generator, n: int, material: str) -> np.ndarray:
     image = np.ones((n, n, 3)) * (0.62, 0.18, 0.20)
     for k, colour in enumerate([(0.88, 0.80, 0.62), (0.62, 0.18, 0.20), (0.20, 0.26, 0.45),
                                 (0.88, 0.80, 0.62)]):
@@ -155,7 +159,7 @@ def _rug(rng, n, material):
     return image
 
 
-def _painting(rng, n, material):
+def _painting(rng: np.random.Generator, n: int, material: str) -> np.ndarray:
     if material.endswith('sun'):
         image = np.ones((n, n, 3)) * (0.95, 0.70, 0.35)
         image[5 * n // 8:] = (0.20, 0.40, 0.55)
@@ -174,7 +178,7 @@ def _painting(rng, n, material):
     return _framed(image, (0.25, 0.16, 0.08))
 
 
-def _framed(image, colour):
+def _framed(image: np.ndarray, colour: Colour) -> np.ndarray:
     n = len(image)
     m = n // 16
     image = image.copy()
@@ -182,7 +186,7 @@ def _framed(image, colour):
     return image
 
 
-def _window(rng, n, material):
+def _window(rng: np.random.Generator, n: int, material: str) -> np.ndarray:
     y = np.linspace(0, 1, n)[:, None, None]
     image = (1 - y) * np.array((0.45, 0.70, 0.95)) + y * np.array((0.85, 0.93, 0.98))
     image = np.repeat(image, n, 1)
@@ -192,7 +196,7 @@ def _window(rng, n, material):
     return image
 
 
-def _whiteboard(rng, n, material):
+def _whiteboard(rng: np.random.Generator, n: int, material: str) -> np.ndarray:
     image = np.ones((n, n, 3)) * (0.96, 0.97, 0.97)
     for colour, y in [((0.8, 0.15, 0.15), 4), ((0.1, 0.25, 0.7), 7), ((0.1, 0.5, 0.2), 10)]:
         cv2.line(image, (n // 8, y * n // 16), (int(n * rng.uniform(0.5, 0.8)), y * n // 16),
@@ -201,7 +205,7 @@ def _whiteboard(rng, n, material):
     return _framed(image, (0.4, 0.42, 0.45))
 
 
-def _door(rng, n, material):
+def _door(rng: np.random.Generator, n: int, material: str) -> np.ndarray:
     base = {'door_blue': (0.20, 0.36, 0.58), 'door_green': (0.22, 0.46, 0.34),
             'door_metal': (0.58, 0.60, 0.62)}[material]
     image = np.ones((n, n, 3)) * base
@@ -212,7 +216,7 @@ def _door(rng, n, material):
     return _framed(image, (0.85, 0.82, 0.75))
 
 
-def _crate(rng, n, material):
+def _crate(rng: np.random.Generator, n: int, material: str) -> np.ndarray:
     base = (0.30, 0.55, 0.30) if 'green' in material else (0.72, 0.55, 0.34)
     image = _planks(rng, n, 'wood') / np.array((0.70, 0.50, 0.32)) * base
     edge = tuple(0.65 * np.array(base))
@@ -221,21 +225,21 @@ def _crate(rng, n, material):
     return image
 
 
-def _stripes(*colours):
-    def draw(rng, n, material):
+def _stripes(*colours: Colour) -> Painter:
+    def draw(rng: np.random.Generator, n: int, material: str) -> np.ndarray:
         index = (np.arange(n) * 2 * len(colours) // n) % len(colours)
         return np.repeat(np.array(colours)[index][:, None], n, 1)
     return draw
 
 
-def _parcel(rng, n, material):
+def _parcel(rng: np.random.Generator, n: int, material: str) -> np.ndarray:
     image = np.ones((n, n, 3)) * (0.76, 0.58, 0.38)
     image[:, 7 * n // 16:9 * n // 16] = (0.88, 0.80, 0.62)
     cv2.rectangle(image, (n // 8, n // 8), (3 * n // 8, 3 * n // 8), (0.97, 0.97, 0.95), -1)
     return image
 
 
-def _locker(rng, n, material):
+def _locker(rng: np.random.Generator, n: int, material: str) -> np.ndarray:
     base = np.array((0.35, 0.50, 0.55) if material == 'locker' else (0.90, 0.52, 0.18))
     image = np.ones((n, n, 3)) * base
     for k in range(3):
@@ -245,7 +249,7 @@ def _locker(rng, n, material):
     return image
 
 
-def _toolwall(rng, n, material):
+def _toolwall(rng: np.random.Generator, n: int, material: str) -> np.ndarray:
     image = np.ones((n, n, 3)) * (0.42, 0.30, 0.20)
     for k in range(6):
         x = (2 * k + 1) * n // 12
@@ -256,7 +260,7 @@ def _toolwall(rng, n, material):
     return image
 
 
-def _sign(rng, n, material):
+def _sign(rng: np.random.Generator, n: int, material: str) -> np.ndarray:
     image = np.ones((n, n, 3)) * (0.96, 0.80, 0.12)
     points = np.array([[n // 2, n // 6], [5 * n // 6, 5 * n // 6], [n // 6, 5 * n // 6]])
     cv2.fillPoly(image, [points.astype(np.int32)], (0.08, 0.08, 0.08))

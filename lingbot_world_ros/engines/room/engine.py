@@ -8,11 +8,11 @@ neither torch nor a GPU nor a download. Axes as in ``engines/interface.py``; k m
 import copy
 from dataclasses import replace
 from pathlib import Path
-from typing import List, NamedTuple, Optional, Tuple, Union
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple, Union
 
 from lingbot_world_ros.actions.layout import robot_action_layout
-from lingbot_world_ros.engines.interface import (Capabilities, Observation, Rows, Start, State,
-                                                 WorldModel, WorldSpec)
+from lingbot_world_ros.engines.interface import (Capabilities, Observation, Rows, Scenes, Seeds,
+                                                 Start, State, WorldModel, WorldSpec)
 from lingbot_world_ros.engines.rows import (check_actions, check_state, chosen_rows, row_starts,
                                             rows_for, side_by_side, with_rows)
 from lingbot_world_ros.errors import shown, SpecError
@@ -48,8 +48,9 @@ class RoomWorld(WorldModel):
     Observation: rgb, depth, contact probability, covariance of the pose, expected image error.
     """
 
-    def __init__(self, batch_size: int = 1, weights=WEIGHTS, sample: bool = False,
-                 threads: int = 1, verify: bool = False, robot: Union[Robot, str] = ''):
+    def __init__(self, batch_size: int = 1, weights: Union[str, Path] = WEIGHTS,
+                 sample: bool = False, threads: int = 1, verify: bool = False,
+                 robot: Union[Robot, str] = '') -> None:
         """
         Load the weights.
 
@@ -81,10 +82,10 @@ class RoomWorld(WorldModel):
         self._growth_scale = np.array(
             scale[:2] + [scale[2]] * len(robot.joints) + [scale[3]] * NUM_OBJECTS)
         self._low, self._high = robot.joint_array('low'), robot.joint_array('high')
-        self._graphs = {}  # scene -> (dynamics, renderer)
+        self._graphs: Dict[str, Tuple[Graph, Graph]] = {}  # scene -> (dynamics, renderer)
         self._rows: List[_Row] = []  # none before the first reset
 
-    def reset(self, scenes, seeds, rows: Rows = None, *, render: bool = True,
+    def reset(self, scenes: Scenes, seeds: Seeds, rows: Rows = None, *, render: bool = True,
               start: Optional[Start] = None) -> Observation:
         """Start rows over; see ``WorldModel.reset``."""
         starts = row_starts(scenes, seeds, rows, self.batch_size, self.spec)
@@ -103,7 +104,7 @@ class RoomWorld(WorldModel):
         self._rows = moved
         return side_by_side(shown)
 
-    def object_names(self, scene: str) -> tuple:
+    def object_names(self, scene: str) -> Tuple[str, ...]:
         """Return the names of the movable objects; see ``WorldModel.object_names``."""
         return tuple(movable.name for movable in get_scene(scene).movables)
 
@@ -201,8 +202,9 @@ class RoomWorld(WorldModel):
                    'joint_position': state.joints.copy(),
                    'joint_velocity': state.joint_speed.astype(np.float64),
                    'object_pose': state.objects.copy(), 'base_pose_cov': covariance}
-        return Observation(**{k: None if v is None else v[:, None] for k, v in columns.items()},
-                           extra=extra)
+        framed: Dict[str, Any] = {k: None if v is None else v[:, None]
+                                  for k, v in columns.items()}
+        return Observation(**framed, extra=extra)
 
     def _uncertainty(self, scene: str, sensitivity: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
         """Expected RMS error of the image, 0..1, and whether it is in the calibrated range."""
@@ -217,6 +219,7 @@ class RoomWorld(WorldModel):
         """Return dynamics and renderer of a scene, compiled when it is first needed."""
         if scene not in self._graphs:
             tensors = scene_tensors(self.weights, scene)
-            self._graphs[scene] = tuple(Graph(self.weights / f'{name}.onnx', tensors,
-                                              self._threads) for name in ('dynamics', 'renderer'))
+            dynamics, renderer = (Graph(self.weights / f'{name}.onnx', tensors, self._threads)
+                                  for name in ('dynamics', 'renderer'))
+            self._graphs[scene] = dynamics, renderer
         return self._graphs[scene]

@@ -11,16 +11,19 @@ Axes: b batch, j joint, k movable object, p probe.
 Source: RSSM of PlaNet and Dreamer (Hafner et al. 2019, 2020); no code taken from there.
 """
 from dataclasses import dataclass
-from typing import Optional
+from typing import Dict, Optional, Tuple
 
 from lingbot_world_ros.models.room.state import RoomState
 from lingbot_world_ros.robots.load import load_robot
 from lingbot_world_ros.robots.robot import Robot
 from lingbot_world_ros.worlds.scenes import Scene
 import numpy as np
+from numpy.typing import ArrayLike
 import torch
 from torch import nn, Tensor
 from torch.nn import functional as F
+
+Tensors = Dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -33,11 +36,11 @@ class DynamicsSpec:
     object_embedding: int = 8
     num_probes: int = 16  # places on the base's rim where clearance is felt
     cell_m: float = 0.05  # of the clearance map
-    plan_m: tuple = (7.5, 6.5)  # size of every clearance map, x and y, from -margin_m
+    plan_m: Tuple[float, float] = (7.5, 6.5)  # of every clearance map, x and y, from -margin_m
     margin_m: float = 0.2
 
     @property
-    def plan_cells(self):
+    def plan_cells(self) -> Tuple[int, ...]:
         """Rows (y) and columns (x) of a clearance map."""
         return tuple(int(round(e / self.cell_m)) + 1 for e in self.plan_m[::-1])
 
@@ -52,7 +55,7 @@ OBJECT_GAP = 13  # column of the object features: gap to the nearest other objec
 class SceneContact(nn.Module):
     """What the transition model knows of a scene: clearance map and object embeddings."""
 
-    def __init__(self, scene: Scene, spec: DynamicsSpec):
+    def __init__(self, scene: Scene, spec: DynamicsSpec) -> None:
         """Start without walls; ``clearance`` is filled from the scene map."""
         super().__init__()
         self.scene = scene
@@ -62,7 +65,7 @@ class SceneContact(nn.Module):
         self.embedding = nn.Parameter(0.1 * torch.randn(1, len(scene.movables),
                                                         spec.object_embedding))
 
-    def tensors(self) -> dict:
+    def tensors(self) -> Tensors:
         """Return what ``Dynamics.forward`` needs, by name."""
         return {name: getattr(self, name) for name in CONTACT_TENSORS}
 
@@ -81,7 +84,7 @@ class Dynamics(nn.Module):
     action_scale: Tensor
     motion_scale: Tensor
 
-    def __init__(self, spec: DynamicsSpec = DynamicsSpec(), robot: Optional[Robot] = None):
+    def __init__(self, spec: DynamicsSpec = DynamicsSpec(), robot: Optional[Robot] = None) -> None:
         """Build the networks for a robot, by default the one that ships."""
         super().__init__()
         robot = robot or load_robot()
@@ -117,11 +120,11 @@ class Dynamics(nn.Module):
         nn.init.zeros_(self.linear.weight)
         nn.init.constant_(growth.bias, -6.0)
 
-    def _constant(self, name, value):
+    def _constant(self, name: str, value: ArrayLike) -> None:
         self.register_buffer(name, torch.tensor(np.asarray(value), dtype=torch.float32),
                              persistent=False)
 
-    def start(self, pose, joints, objects) -> RoomState:
+    def start(self, pose: Tensor, joints: Tensor, objects: Tensor) -> RoomState:
         """
         Make the state of a robot at rest, known exactly.
 
@@ -134,7 +137,8 @@ class Dynamics(nn.Module):
                          zeros(b, k, 3), zeros(b, self.spec.hidden),
                          zeros(b, 2 + self.num_joints + k))
 
-    def forward(self, state: RoomState, action: Tensor, noise: Tensor, scene: dict, seen=None):
+    def forward(self, state: RoomState, action: Tensor, noise: Tensor, scene: Tensors,
+                seen: Optional[Tuple[Tensor, Tensor]] = None) -> Tensors:
         """
         Predict one frame's motion.
 
@@ -182,7 +186,8 @@ class Dynamics(nn.Module):
                 'hidden': hidden,
                 'growth': growth, 'prior': prior, 'posterior': posterior}
 
-    def activity(self, state: RoomState, action: Tensor, objects: Tensor):
+    def activity(self, state: RoomState, action: Tensor,
+                 objects: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
         """
         Return what may move at all, 0..1, from the share of full speed it has or is asked for.
 
@@ -204,7 +209,7 @@ class Dynamics(nn.Module):
             * own.amax(1, keepdim=True).clamp_max(1.0)
         return base, joint, _fade(own + bumped)
 
-    def features(self, state: RoomState, action: Tensor, scene: dict):
+    def features(self, state: RoomState, action: Tensor, scene: Tensors) -> Tuple[Tensor, Tensor]:
         """Return what the networks see of a state: (b, n) of the robot, (b, k, n) of objects."""
         c, s = torch.cos(state.pose[:, 2:3]), torch.sin(state.pose[:, 2:3])  # b 1
         px, py = self.probes
@@ -241,7 +246,7 @@ class Dynamics(nn.Module):
                                                                             -1)
         return robot, torch.cat([objects, embedding], -1)
 
-    def _clearance(self, x, y, scene):
+    def _clearance(self, x: Tensor, y: Tensor, scene: Tensors) -> Tensor:
         """Distance to the nearest wall or furniture at scene points (b, n): b n, metres."""
         low, (width, height) = -self.spec.margin_m, self.spec.plan_m
         grid = torch.stack([(x - low) * (2.0 / width) - 1.0, (y - low) * (2.0 / height) - 1.0], -1)
@@ -250,7 +255,8 @@ class Dynamics(nn.Module):
                               mode='bilinear', padding_mode='border', align_corners=True)
         return found.reshape(-1, x.shape[1])
 
-    def _slope(self, x, y, c, s, scene):
+    def _slope(self, x: Tensor, y: Tensor, c: Tensor, s: Tensor,
+               scene: Tensors) -> Tuple[Tensor, Tensor]:
         """Direction away from the nearest wall, in base axes: two (b, n) tensors."""
         e = 0.06
         gx = self._clearance(x + e, y, scene) - self._clearance(x - e, y, scene)
@@ -258,7 +264,8 @@ class Dynamics(nn.Module):
         gx, gy = gx / (2 * e), gy / (2 * e)
         return c * gx + s * gy, -s * gx + c * gy
 
-    def _neighbours(self, objects, c, s, size):
+    def _neighbours(self, objects: Tensor, c: Tensor, s: Tensor,
+                    size: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
         """Gap to the nearest other object and the direction to it in base axes, (b, k) each."""
         dx = objects[:, None, :, 0] - objects[:, :, None, 0]  # b k k
         dy = objects[:, None, :, 1] - objects[:, :, None, 1]

@@ -13,7 +13,7 @@ Source: deferred neural textures (Thies et al. 2019), tri-planes (Chan et al. 20
 tracing (Hart 1996), cone start depths (Quilez); no code taken from there.
 """
 from dataclasses import dataclass
-from typing import Optional
+from typing import Dict, Optional, Sequence, Tuple
 
 from lingbot_world_ros.geometry import se3
 from lingbot_world_ros.geometry.camera import MountedCamera
@@ -22,9 +22,13 @@ from lingbot_world_ros.robots.load import load_robot
 from lingbot_world_ros.robots.robot import Robot
 from lingbot_world_ros.worlds.scenes import get_scene, Scene, WALL_HEIGHT_M
 import numpy as np
+from numpy.typing import ArrayLike
 import torch
 from torch import nn, Tensor
 from torch.nn import functional as F
+
+Tensors = Dict[str, Tensor]
+Axes = Tuple[Tensor, Tensor, Tensor]  # x, y, z
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,10 @@ class SceneMap(nn.Module):
     ``objects``: weights of one ray network per movable object.
     """
 
-    def __init__(self, scene: Scene, spec: RendererSpec):
+    half_size_m: Tensor
+    grid: Tensor
+
+    def __init__(self, scene: Scene, spec: RendererSpec) -> None:
         """Start from an empty map of the right size."""
         super().__init__()
         self.scene, self.spec = scene, spec
@@ -79,7 +86,7 @@ class SceneMap(nn.Module):
         self.register_buffer('grid', torch.tensor(
             [*self.shape, self.low_m, *self.extent_m], dtype=torch.float32), persistent=False)
 
-    def tensors(self) -> dict:
+    def tensors(self) -> Tensors:
         """Return what ``Renderer.forward`` needs, by name; see ``SCENE_TENSORS``."""
         out = {'atlas': pack_atlas(self.sdf), 'half_size_m': self.half_size_m,
                'grid': self.grid}
@@ -120,7 +127,7 @@ class Renderer(nn.Module):
     starts: Tensor
     ends: Tensor
 
-    def __init__(self, spec: RendererSpec = RendererSpec(), robot: Optional[Robot] = None):
+    def __init__(self, spec: RendererSpec = RendererSpec(), robot: Optional[Robot] = None) -> None:
         """Build the shared network and the constant rays of the robot's camera."""
         super().__init__()
         robot = robot or load_robot()
@@ -153,11 +160,12 @@ class Renderer(nn.Module):
         # Per pixel: rgb, depth of what is in front of the map, and whether something is.
         self.out = nn.Conv2d(w, 4 * 5, 3, padding=1)
 
-    def _constant(self, name, value):
+    def _constant(self, name: str, value: ArrayLike) -> None:
         self.register_buffer(name, torch.tensor(np.asarray(value), dtype=torch.float32),
                              persistent=False)
 
-    def forward(self, base_pose: Tensor, joints: Tensor, objects: Tensor, scene: dict):
+    def forward(self, base_pose: Tensor, joints: Tensor, objects: Tensor,
+                scene: Tensors) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
         """
         Render a batch of states of one scene.
 
@@ -183,13 +191,13 @@ class Renderer(nn.Module):
         depth = static + front * (F.softplus(x[:, 3:4]) - static)
         return x[:, :3], depth[:, 0], front[:, 0], static[:, 0]
 
-    def _eye(self, base_pose):
+    def _eye(self, base_pose: Tensor) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
         """Camera position x, y in the scene frame, each (b, 1), and cosine, sine of the yaw."""
         c, s = torch.cos(base_pose[:, 2:3]), torch.sin(base_pose[:, 2:3])
         return (base_pose[:, 0:1] + c * self.eye[0] - s * self.eye[1],
                 base_pose[:, 1:2] + s * self.eye[0] + c * self.eye[1], c, s)
 
-    def _grid_rays(self, base_pose, rays, grid):
+    def _grid_rays(self, base_pose: Tensor, rays: Tensor, grid: Tensor) -> Tuple[Axes, Axes]:
         """Origin and direction of rays in voxels, one (b, 1 or n) tensor per axis."""
         ex, ey, c, s = self._eye(base_pose)
         scale = (grid[:3] - 1.0) / grid[4:7]
@@ -200,7 +208,7 @@ class Renderer(nn.Module):
                      (rz * scale[2])[None])
         return origin, direction
 
-    def trace(self, base_pose: Tensor, scene: dict) -> Tensor:
+    def trace(self, base_pose: Tensor, scene: Tensors) -> Tensor:
         """
         Sphere-trace every pixel's ray: cones first, then rays from where the cones stop.
 
@@ -229,7 +237,7 @@ class Renderer(nn.Module):
                 depth = depth + sample_sdf(*beam, depth, scene) / length
         return (depth + sample_sdf(*beam, depth, scene) / length).clamp(0.05, 20.0)
 
-    def shade(self, base_pose: Tensor, depth: Tensor, scene: dict) -> Tensor:
+    def shade(self, base_pose: Tensor, depth: Tensor, scene: Tensors) -> Tensor:
         """
         Look up and decode the map's features where the rays end.
 
@@ -249,7 +257,8 @@ class Renderer(nn.Module):
         found.append(torch.log(depth)[:, None])
         return self.shade_out(F.relu(self.shade_in(torch.cat(found, 1))))
 
-    def object_maps(self, base_pose, objects, static, scene) -> Tensor:
+    def object_maps(self, base_pose: Tensor, objects: Tensor, static: Tensor,
+                    scene: Tensors) -> Tensor:
         """
         Evaluate each movable object's ray network and lay them over each other by depth.
 
@@ -311,7 +320,9 @@ class Renderer(nn.Module):
         :return: (b, 4 * segments, h/2, w/2): per link segment nearness, signed offset across,
             place along, inverse depth
         """
-        points = self.robot.arm.points(joints, _TorchMath)  # b p 3
+        arm = self.robot.arm
+        assert arm is not None, 'it draws an arm'
+        points = arm.points(joints, _TorchMath)  # b p 3
         optical = points @ self.optical_from_base[:3, :3].T + self.optical_from_base[:3, 3]
         z = optical[..., 2].clamp_min(0.05)
         u = self.focal * optical[..., 0] / z + self.centre[0]
@@ -357,7 +368,7 @@ def _lookup(plane: Tensor, u: Tensor, v: Tensor) -> Tensor:
     return found.transpose(0, 1)  # c b n -> b c n
 
 
-def sample_sdf(origin, direction, depth: Tensor, scene: dict) -> Tensor:
+def sample_sdf(origin: Axes, direction: Axes, depth: Tensor, scene: Tensors) -> Tensor:
     """
     Interpolate the signed distance along rays.
 
@@ -384,7 +395,7 @@ def _pixel_rays(camera: MountedCamera, step: int) -> np.ndarray:
     return (rays @ camera.T_base_optical[:3, :3].T).T
 
 
-def make_maps(scenes, spec: RendererSpec = RendererSpec()) -> nn.ModuleDict:
+def make_maps(scenes: Sequence[str], spec: RendererSpec = RendererSpec()) -> nn.ModuleDict:
     """
     Build empty maps.
 

@@ -8,6 +8,7 @@ tensors of each scene.
 import hashlib
 import json
 from pathlib import Path
+from typing import Any, Dict
 
 from lingbot_world_ros.errors import SpecError
 import numpy as np
@@ -17,12 +18,13 @@ WEIGHTS = Path(__file__).parent / 'weights'
 FORMAT = 1
 REMEDY = 'Restore the folder from the release, or train and export it again.'
 NUM_LATENT = 8  # width of the stochastic part
+Arrays = Dict[str, np.ndarray]
 
 
 class Graph:
     """One ONNX graph on OpenVINO with a scene's tensors already in place."""
 
-    def __init__(self, path: Path, tensors: dict, threads: int):
+    def __init__(self, path: Path, tensors: Arrays, threads: int) -> None:
         """
         Compile for fixed sizes and one world.
 
@@ -58,7 +60,7 @@ class Graph:
         self._outputs = {_port_name(p): self._request.get_tensor(p).data
                          for p in compiled.outputs}
 
-    def __call__(self, inputs: dict) -> dict:
+    def __call__(self, inputs: Arrays) -> Arrays:
         """
         Run once.
 
@@ -71,12 +73,12 @@ class Graph:
         return {name: array.copy() for name, array in self._outputs.items()}
 
 
-def _port_name(port) -> str:
+def _port_name(port: Any) -> str:
     """Name given at export; the runtime keeps names of internal edges beside it."""
     return next(n for n in port.get_names() if '/' not in n)
 
 
-def read_about(folder: Path, verify: bool = False) -> dict:
+def read_about(folder: Path, verify: bool = False) -> Dict[str, Any]:
     """
     Read ``model.json`` and check that the files it names are there.
 
@@ -104,7 +106,7 @@ def read_about(folder: Path, verify: bool = False) -> dict:
     return about
 
 
-def scene_tensors(folder: Path, scene: str) -> dict:
+def scene_tensors(folder: Path, scene: str) -> Arrays:
     """
     Read one scene's tensors in the form the graphs take them.
 
@@ -125,7 +127,7 @@ def scene_tensors(folder: Path, scene: str) -> dict:
     return tensors
 
 
-def _read_tensors(path: Path) -> dict:
+def _read_tensors(path: Path) -> Arrays:
     try:
         return {k: np.ascontiguousarray(v, np.float32) for k, v in load_file(path).items()}
     except Exception as error:  # the library raises its own, undocumented types

@@ -6,7 +6,9 @@ Works on torch tensors (training) and NumPy arrays (running), so that both integ
 Axes: b batch, j joint, k movable object.
 """
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Mapping
+
+Array = Any  # of torch or of NumPy
 
 
 @dataclass
@@ -21,17 +23,18 @@ class RoomState:
     the state was known exactly [m^2, rad^2].
     """
 
-    pose: Any
-    twist: Any
-    joints: Any
-    joint_speed: Any
-    objects: Any
-    object_motion: Any
-    hidden: Any
-    variance: Any
+    pose: Array
+    twist: Array
+    joints: Array
+    joint_speed: Array
+    objects: Array
+    object_motion: Array
+    hidden: Array
+    variance: Array
 
 
-def advance(state: RoomState, out: dict, low, high, xp) -> RoomState:
+def advance(state: RoomState, out: Mapping[str, Array], low: Array, high: Array,
+            xp: Any) -> RoomState:
     """
     Apply one frame's predicted motion to a state.
 
@@ -56,7 +59,7 @@ def advance(state: RoomState, out: dict, low, high, xp) -> RoomState:
                      xp.concatenate([position, variance[:, 1:]], 1))
 
 
-def _moved(pose, motion, c, s, xp):
+def _moved(pose: Array, motion: Array, c: Array, s: Array, xp: Any) -> Array:
     dx, dy = motion[..., 0], motion[..., 1]
     return xp.stack([pose[..., 0] + c * dx - s * dy, pose[..., 1] + s * dx + c * dy,
                      pose[..., 2] + motion[..., 2]], -1)

@@ -7,9 +7,10 @@ as slices of a cache are. Nothing here waits for the device, and all of it can b
 """
 from functools import lru_cache
 import importlib
-from typing import Any, Callable, Dict, List, NamedTuple
+from typing import Any, Callable, Dict, Iterable, List, NamedTuple
 
 from lingbot_world_ros.errors import shown, SpecError, unknown_name
+from lingbot_world_ros.models.wan.device import Device
 from lingbot_world_ros.models.wan.kernels import attend_8bit, FP8, why_no_triton
 import torch
 from torch import Tensor
@@ -46,7 +47,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, backend: str = 'auto') -> Tensor:
     return CALLS[_name(backend, str(q.device), q.dtype, q.shape[-1])](q, k, v)
 
 
-def resolve(name: str, device='cpu', dtype: torch.dtype = torch.bfloat16,
+def resolve(name: str, device: Device = 'cpu', dtype: torch.dtype = torch.bfloat16,
             head_dim: int = PROBE_HEAD_DIM) -> AttentionBackend:
     """
     Choose a back end and try it once on a few tokens.
@@ -68,36 +69,36 @@ class Finding(NamedTuple):
     problem: str
 
 
-def survey(device='cpu', dtype: torch.dtype = torch.bfloat16,
+def survey(device: Device = 'cpu', dtype: torch.dtype = torch.bfloat16,
            head_dim: int = PROBE_HEAD_DIM) -> List[Finding]:
     """Try every back end on a device."""
     return [Finding(name, _problem(name, torch.device(device), dtype, head_dim)) for name in CALLS]
 
 
-def _sdpa(q, k, v):
+def _sdpa(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     out = scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
     return out.transpose(1, 2)  # b h n d -> b n h d
 
 
 def _only(backend: SDPBackend) -> Attend:
-    def call(q, k, v):
+    def call(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         with sdpa_kernel(backend):
             return _sdpa(q, k, v)
     return call
 
 
 def _flash_attn(name: str) -> Attend:
-    def call(q, k, v):
+    def call(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         out = LOADED[name](q, k, v)
         return out[0] if isinstance(out, tuple) else out  # some versions add the normaliser
     return call
 
 
-def _int8(q, k, v):
+def _int8(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return attend_8bit(q, k, v)
 
 
-def _fp8(q, k, v):
+def _fp8(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return attend_8bit(q, k, v, value_dtype=FP8)
 
 
@@ -133,7 +134,8 @@ def _resolve(name: str, device: str, dtype: torch.dtype, head_dim: int) -> Atten
     return AttentionBackend(name, CALLS[name], f'{WHAT[name]}, as asked for.')
 
 
-def _first(names, device, dtype, head_dim) -> AttentionBackend:
+def _first(names: Iterable[str], device: torch.device, dtype: torch.dtype,
+           head_dim: int) -> AttentionBackend:
     problems = {}
     for name in names:
         problems[name] = _problem(name, device, dtype, head_dim)
@@ -170,7 +172,7 @@ def _missing(name: str, device: torch.device) -> str:
     return ''
 
 
-def _failure(name, device, dtype, head_dim) -> str:
+def _failure(name: str, device: torch.device, dtype: torch.dtype, head_dim: int) -> str:
     """Try a few tokens; return the first line of what went wrong, '' if nothing did."""
     try:
         x = torch.ones(1, PROBE_TOKENS, 1, head_dim, dtype=dtype, device=device)

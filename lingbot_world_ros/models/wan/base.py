@@ -16,8 +16,10 @@ from typing import Callable, Dict, Iterator, NamedTuple, Optional, Tuple
 
 from lingbot_world_ros.geometry.camera import PinholeCamera
 from lingbot_world_ros.models.wan.camera import ACT_CHANNELS, RayGrid
+from lingbot_world_ros.models.wan.codec import VideoCodec, VideoDecoder
 from lingbot_world_ros.models.wan.condition import condition
-from lingbot_world_ros.models.wan.dit import WanDiT
+from lingbot_world_ros.models.wan.device import Device
+from lingbot_world_ros.models.wan.dit import TextContext, WanDiT
 from lingbot_world_ros.models.wan.releases_and_licences import HIGH, LOW
 from lingbot_world_ros.models.wan.schedule import BaseRecipe, FlowUniPC
 from lingbot_world_ros.models.wan.spec import LATENT_CHANNELS, VideoSize
@@ -83,7 +85,7 @@ class ClipRequest:
 class Experts:
     """The two networks. With ``offload`` one leaves memory before the other is read."""
 
-    def __init__(self, load: Callable[[str], WanDiT], offload: bool):
+    def __init__(self, load: Callable[[str], WanDiT], offload: bool) -> None:
         """
         Load nothing yet.
 
@@ -111,8 +113,8 @@ class Experts:
 class _Guided:
     """One network together with all that stays the same in its steps of a clip."""
 
-    def __init__(self, name: str, dit: WanDiT, request: ClipRequest, rays: RayGrid, grid,
-                 recipe: BaseRecipe, timesteps: Tuple[int, ...]):
+    def __init__(self, name: str, dit: WanDiT, request: ClipRequest, rays: RayGrid,
+                 grid: Tuple[int, int], recipe: BaseRecipe, timesteps: Tuple[int, ...]) -> None:
         self.name, self._dit = name, dit
         self._text = dit.text_context(request.text[None])
         self._weight = recipe.guidance_high if name == HIGH else recipe.guidance_low
@@ -132,11 +134,11 @@ class _Guided:
         away = self._pass(latents, timestep, self._negative)
         return away + self._weight * (found - away)
 
-    def _pass(self, latents, timestep, text):
+    def _pass(self, latents: Tensor, timestep: int, text: TextContext) -> Tensor:
         return self._dit(latents, self._times[timestep], text, self._camera, rope=self._rope)
 
 
-def _keys_for(dit, request):
+def _keys_for(dit: WanDiT, request: ClipRequest) -> Optional[np.ndarray]:
     """Return the keys for a network that takes some, else None."""
     if dit.spec.control_channels != ACT_CHANNELS:
         return None
@@ -146,8 +148,9 @@ def _keys_for(dit, request):
 class BaseClips:
     """Imagine clips, one after another."""
 
-    def __init__(self, experts: Experts, vae, size: VideoSize, camera: PinholeCamera, *,
-                 recipe: BaseRecipe = BaseRecipe(), decoder=None, device='cpu'):
+    def __init__(self, experts: Experts, vae: VideoCodec, size: VideoSize, camera: PinholeCamera,
+                 *, recipe: BaseRecipe = BaseRecipe(), decoder: Optional[VideoDecoder] = None,
+                 device: Device = 'cpu') -> None:
         """
         Prepare.
 
@@ -212,20 +215,20 @@ class BaseClips:
                     report = report._replace(frames=frames[1:] if index else frames)
                 yield report
 
-    def _expert(self, timestep):
+    def _expert(self, timestep: int) -> str:
         return HIGH if self._recipe.is_high_noise(timestep) else LOW
 
-    def _guided(self, expert, request, timesteps):
+    def _guided(self, expert: str, request: ClipRequest, timesteps: Tuple[int, ...]) -> _Guided:
         dit = self._experts.network(expert)
         own = tuple(t for t in timesteps if self._expert(t) == expert)
         return _Guided(expert, dit, request, self._rays, self._size.grid, self._recipe, own)
 
-    def _noise(self, request):
+    def _noise(self, request: ClipRequest) -> Tensor:
         shape = (1, LATENT_CHANNELS, request.num_latents, *self._size.latent)
         generator = torch.Generator(self._device).manual_seed(request.seed)
         return torch.randn(shape, generator=generator, device=self._device)
 
-    def _decoded(self, latents):
+    def _decoded(self, latents: Tensor) -> np.ndarray:
         """Return frames (T, H, W, 3) uint8 of (1, 16, f, h, w)."""
         frames, cache = [], None
         for part in latents.split(DECODED_LATENTS, 2):

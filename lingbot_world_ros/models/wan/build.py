@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 import logging
 from pathlib import Path
-from typing import NamedTuple, Union
+from typing import Callable, NamedTuple, Optional, Tuple, TYPE_CHECKING, Union
 
 from lingbot_world_ros.errors import SpecError, unknown_name
 from lingbot_world_ros.geometry.camera import PinholeCamera
-from lingbot_world_ros.models.wan.attention import resolve
+from lingbot_world_ros.models.wan.attention import AttentionBackend, resolve
 from lingbot_world_ros.models.wan.checkpoint import Checkpoint, open_checkpoint
+from lingbot_world_ros.models.wan.codec import VideoCodec, VideoDecoder
 from lingbot_world_ros.models.wan.device import torch_device
 from lingbot_world_ros.models.wan.dit import WanDiT
 from lingbot_world_ros.models.wan.load import load_dit
@@ -25,6 +26,9 @@ from lingbot_world_ros.models.wan.tiny_vae import load_tiny_vae, TinyVAE
 from lingbot_world_ros.models.wan.vae import WanVAE
 from lingbot_world_ros.models.wan.vae_file import load_vae
 import torch
+
+if TYPE_CHECKING:
+    from lingbot_world_ros.models.wan.parallel import ParallelStream
 
 LOG = logging.getLogger(__name__)
 PRECISIONS = ('bf16', 'fp8', 'nf4', 'fp32')
@@ -58,7 +62,7 @@ class ModelOptions:
     decoder_device: str = ''
     cache_dir: str = ''
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Refuse what no model can be loaded with."""
         if not self.checkpoint:
             raise SpecError('lingbot.checkpoint is empty; set it to the folder of a LingBot-World '
@@ -72,13 +76,13 @@ class Models(NamedTuple):
 
     name: str
     dit: WanDiT
-    vae: WanVAE
-    decoder: object
+    vae: VideoCodec
+    decoder: VideoDecoder
     text: TextEncoder
 
 
 def load_models(checkpoint: Checkpoint, options: ModelOptions, expert: str = CAUSAL,
-                on_progress=None) -> Models:
+                on_progress: Optional[Callable[[int, int], None]] = None) -> Models:
     """
     Load everything for one network of a checkpoint.
 
@@ -96,7 +100,7 @@ def load_models(checkpoint: Checkpoint, options: ModelOptions, expert: str = CAU
     return Models(f'{checkpoint.release.title} ({options.precision})', dit, vae, decoder, text)
 
 
-def load_codec(checkpoint: Checkpoint, options: ModelOptions):
+def load_codec(checkpoint: Checkpoint, options: ModelOptions) -> Tuple[VideoCodec, VideoDecoder]:
     """
     Load what encodes images and what decodes latents.
 
@@ -118,7 +122,7 @@ def load_codec(checkpoint: Checkpoint, options: ModelOptions):
 
 
 def build_stream(checkpoint: Checkpoint, options: ModelOptions, models: Models, spec: StreamSpec,
-                 camera: PinholeCamera):
+                 camera: PinholeCamera) -> Union[CausalStream, 'ParallelStream']:
     """
     Make the stream, on one GPU or on several.
 
@@ -138,7 +142,7 @@ def build_stream(checkpoint: Checkpoint, options: ModelOptions, models: Models, 
         devices=devices_for(options.num_gpus, models.dit.device, models.dit.spec.num_heads))
 
 
-def _network_on(options, device):
+def _network_on(options: ModelOptions, device: str) -> WanDiT:
     """Load the network in another process."""
     options = replace(options, device=str(device))
     return load_network(open_checkpoint(options.checkpoint), options, CAUSAL)
@@ -168,13 +172,13 @@ def check_memory(checkpoint: Checkpoint, options: ModelOptions, spec: StreamSpec
                f'{spec.size.width_px} x {spec.size.height_px}')
 
 
-def decoder_precision(device) -> str:
+def decoder_precision(device: torch.device) -> str:
     """Return in which precision the video decoder works: 16 bits where that is fast."""
     return 'fp32' if device.type == 'cpu' else 'fp16'
 
 
 def load_network(checkpoint: Checkpoint, options: ModelOptions, expert: str,
-                 on_progress=None) -> WanDiT:
+                 on_progress: Optional[Callable[[int, int], None]] = None) -> WanDiT:
     """
     Load one network in the precision that is asked for.
 
@@ -226,9 +230,9 @@ def companion(checkpoint: Checkpoint, options: ModelOptions, kind: str) -> Path:
     return found
 
 
-def _attention(options):
+def _attention(options: ModelOptions) -> AttentionBackend:
     return resolve(options.attention, torch_device(options.device), _dtype(options.precision))
 
 
-def _dtype(precision):
+def _dtype(precision: str) -> torch.dtype:
     return {'fp32': torch.float32, 'fp16': torch.float16}.get(precision, torch.bfloat16)

@@ -16,6 +16,7 @@ from lingbot_world_ros.actions.camera_path import CameraPath
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.geometry.camera import PinholeCamera
 from lingbot_world_ros.geometry.rotation import vector_from_rotation
+from lingbot_world_ros.models.wan.device import Device
 from lingbot_world_ros.models.wan.spec import (FRAMES_PER_LATENT, num_latents, PATCH,
                                                PIXELS_PER_TOKEN, VAE_STRIDE)
 import numpy as np
@@ -63,7 +64,7 @@ def clip_steps(path: CameraPath, num_frames: int, latents: Optional[int] = None)
     return unit_translations(_framewise_in_float32(_interpolated(path.poses, at)))
 
 
-def _interpolated(poses, at):
+def _interpolated(poses: np.ndarray, at: np.ndarray) -> np.ndarray:
     """Read poses between frames as the public scripts do: straight lines, SLERP. (m, 4, 4)."""
     from scipy.spatial.transform import Rotation, Slerp
     frames, T = np.arange(len(poses)), np.tile(np.eye(4), (len(at), 1, 1))
@@ -73,9 +74,9 @@ def _interpolated(poses, at):
     return T
 
 
-def _framewise_in_float32(poses):
+def _framewise_in_float32(poses: np.ndarray) -> np.ndarray:
     """See each camera from the one before, by way of the first, in the public scripts' order."""
-    def inverse(T):
+    def inverse(T: Tensor) -> Tensor:
         rotation = T[:, :3, :3].transpose(1, 2)
         out = torch.eye(4).repeat(len(T), 1, 1)
         out[:, :3, :3], out[:, :3, 3] = rotation, -(rotation @ T[:, :3, 3:])[..., 0]
@@ -131,7 +132,7 @@ class RayGrid:
     p = 256 pixels of a token in the order in which the network takes them.
     """
 
-    def __init__(self, camera: PinholeCamera, device=None):
+    def __init__(self, camera: PinholeCamera, device: Optional[Device] = None) -> None:
         """
         Compute the directions, through the centres of the pixels.
 
@@ -139,12 +140,12 @@ class RayGrid:
         :param device: where tokens are made
         """
         rays = np.moveaxis(camera.rays(camera.pixel_grid()), -1, 0)  # c H W
-        rays = torch.from_numpy(np.ascontiguousarray(rays))
-        rays = rays / rays.norm(dim=0)
-        self.directions = _pixels_to_tokens(rays.float()).to(device)  # n c p
+        directions = torch.from_numpy(np.ascontiguousarray(rays))
+        directions = directions / directions.norm(dim=0)
+        self.directions = _pixels_to_tokens(directions.float()).to(device)  # n c p
 
     def tokens(self, poses: np.ndarray, keys: Optional[np.ndarray] = None,
-               dtype=torch.float32) -> Tensor:
+               dtype: torch.dtype = torch.float32) -> Tensor:
         """
         Make the camera tokens of some latent frames.
 

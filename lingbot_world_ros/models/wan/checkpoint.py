@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 import math
 from pathlib import Path
-from typing import Dict, List, Tuple
+from typing import Any, Dict, List, Mapping, Sequence, Tuple, Union
 
 from lingbot_world_ros.errors import quoted, SpecError, unknown_name
 from lingbot_world_ros.models.wan.layouts import (ACCEPTED, COMPANION_DOWNLOADS, Companions,
@@ -58,7 +58,7 @@ class Expert:
         if self.quantised:
             parts = next(iter(self.quantised.values()))
             return 'fp4' if any(part.endswith('fp4') for part in parts) else 'nf4'
-        count = Counter()
+        count: Counter[str] = Counter()
         for stored in self.tensors.values():
             count[stored.info.dtype] += stored.info.num_elements
         dtype = count.most_common(1)[0][0]
@@ -101,7 +101,7 @@ class Expert:
                 found.append(f'{len(names)} {what}: {", ".join(names[:3])}{more}')
         return found
 
-    def _fits(self, name, shape) -> bool:
+    def _fits(self, name: str, shape: Tuple[int, ...]) -> bool:
         info = self.tensors[name].info
         if name in self.quantised:
             return info.num_bytes == (math.prod(shape) + 1) // 2
@@ -165,7 +165,7 @@ class Checkpoint:
         return self.experts[name]
 
 
-def open_checkpoint(path) -> Checkpoint:
+def open_checkpoint(path: Union[str, Path]) -> Checkpoint:
     """
     Find out what is under a path, without reading weights.
 
@@ -215,7 +215,8 @@ def checked_expert(checkpoint: Checkpoint, name: str = '') -> Expert:
     return expert
 
 
-def _read_expert(name, folder, files, config, hints: Hints) -> Expert:
+def _read_expert(name: str, folder: Path, files: Sequence[Path], config: Dict[str, Any],
+                 hints: Hints) -> Expert:
     present = [file for file in files if file.is_file()]
     missing = tuple(file.name for file in files if not file.is_file())
     stored = {}
@@ -228,9 +229,9 @@ def _read_expert(name, folder, files, config, hints: Hints) -> Expert:
     except SpecError:
         raise
     except (KeyError, IndexError, ValueError) as error:
-        spec = known_spec(tensors, config) if missing and tensors else None
-        if spec:
-            return Expert(name, folder, tuple(present), missing, spec, tensors, quantised)
+        known = known_spec(tensors, config) if missing and tensors else None
+        if known:
+            return Expert(name, folder, tuple(present), missing, known, tensors, quantised)
         if missing:
             raise _missing_shards(folder, missing, hints.repo(name)) from None
         what = f'no tensor {error.args[0]}' if isinstance(error, KeyError) else 'other sizes'
@@ -240,7 +241,8 @@ def _read_expert(name, folder, files, config, hints: Hints) -> Expert:
     return Expert(name, folder, tuple(present), missing, spec, tensors, quantised)
 
 
-def _missing(experts, companions, release, root) -> List[Missing]:
+def _missing(experts: Mapping[str, Expert], companions: Companions, release: Release,
+             root: Path) -> List[Missing]:
     missing = []
     for expert in experts.values():
         for file in expert.missing_files:
@@ -264,7 +266,7 @@ def _shard_download(repo: str, root: Path, folder: Path, file: str) -> str:
     return download(repo, root, file if folder == root else f'{folder.name}/{file}')
 
 
-def _missing_shards(folder: Path, missing, repo: str) -> SpecError:
+def _missing_shards(folder: Path, missing: Sequence[str], repo: str) -> SpecError:
     own = folder.name not in EXPERT_FOLDERS or folder.name == 'lingbot_world_fast'
     command = _shard_download(repo, folder if own else folder.parent, folder, missing[0])
     more = f' and {len(missing) - 1} more' if len(missing) > 1 else ''

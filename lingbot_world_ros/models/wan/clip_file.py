@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 import tempfile
-from typing import Iterable, NamedTuple
+from typing import Iterable, NamedTuple, Tuple, Union
 
 from lingbot_world_ros.errors import quoted, shown, SpecError
 import numpy as np
@@ -20,7 +20,7 @@ class Written(NamedTuple):
     is_folder: bool
 
 
-def check_target(out) -> Path:
+def check_target(out: Union[str, Path]) -> Path:
     """
     Refuse a place that no video can be written to, before there is one.
 
@@ -77,7 +77,7 @@ def write_clip(out: Path, parts: Iterable[np.ndarray], frame_rate_hz: float) -> 
     return Written(sink.finish(), count, isinstance(sink, _Pictures))
 
 
-def _sink(out, size, frame_rate_hz):
+def _sink(out: Path, size: Tuple[int, int], frame_rate_hz: float) -> Union['_Video', '_Pictures']:
     if out.suffix.lower() == '.mp4':
         video = _Video(out, size, frame_rate_hz)
         if video.is_open:
@@ -88,14 +88,14 @@ def _sink(out, size, frame_rate_hz):
     return _Pictures(out)
 
 
-def _make_folder(path):
+def _make_folder(path: Path) -> None:
     path.mkdir(parents=True, exist_ok=True)
     if any(path.iterdir()):
         raise SpecError(f'the folder {quoted(path)} is not empty; choose another name for the '
                         'video.')
 
 
-def _try_to_write(folder):
+def _try_to_write(folder: Path) -> None:
     with tempfile.TemporaryFile(dir=folder):
         pass  # rights alone do not tell: read-only mounts, root
 
@@ -103,7 +103,7 @@ def _try_to_write(folder):
 class _Video:
     """An mp4 file, which has its name only once it is whole."""
 
-    def __init__(self, out, size, frame_rate_hz):
+    def __init__(self, out: Path, size: Tuple[int, int], frame_rate_hz: float) -> None:
         import cv2
         self._out = out
         self._partial = out.with_name(f'.{out.stem}.partial{out.suffix}')
@@ -111,20 +111,20 @@ class _Video:
                                        frame_rate_hz, size[::-1])
 
     @property
-    def is_open(self):
+    def is_open(self) -> bool:
         return self._writer.isOpened()
 
-    def add(self, bgr):
+    def add(self, bgr: np.ndarray) -> None:
         self._writer.write(bgr)
 
-    def finish(self):
+    def finish(self) -> Path:
         self._writer.release()
         if not self._partial.is_file() or not self._partial.stat().st_size:
             raise SpecError(f'{quoted(self._out)} cannot be written; is the disk full?')
         os.replace(self._partial, self._out)
         return self._out
 
-    def abandon(self):
+    def abandon(self) -> None:
         self._writer.release()
         self._partial.unlink(missing_ok=True)
 
@@ -132,18 +132,18 @@ class _Video:
 class _Pictures:
     """A folder of PNG files, one per frame."""
 
-    def __init__(self, folder):
+    def __init__(self, folder: Path) -> None:
         self._folder, self._count = folder, 0
 
-    def add(self, bgr):
+    def add(self, bgr: np.ndarray) -> None:
         import cv2
         path = self._folder / PICTURE.format(self._count)
         if not cv2.imwrite(str(path), bgr):
             raise SpecError(f'{quoted(path)} cannot be written; is the disk full?')
         self._count += 1
 
-    def finish(self):
+    def finish(self) -> Path:
         return self._folder
 
-    def abandon(self):
+    def abandon(self) -> None:
         """Keep the pictures that are there; each of them is whole."""

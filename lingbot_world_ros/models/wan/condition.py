@@ -9,7 +9,10 @@ Axes: b batch, c channel, f latent frames, h w latent rows and columns, H W pixe
 
 Source: LingBot-World v1 (its image-to-video input).
 """
+from typing import Optional
+
 from lingbot_world_ros.errors import SpecError
+from lingbot_world_ros.models.wan.device import Device
 from lingbot_world_ros.models.wan.spec import MASK_CHANNELS, VideoSize
 import numpy as np
 import torch
@@ -17,7 +20,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def mask_latents(num_latents: int, h: int, w: int, first_latent: int = 0, device=None) -> Tensor:
+def mask_latents(num_latents: int, h: int, w: int, first_latent: int = 0,
+                 device: Optional[Device] = None) -> Tensor:
     """
     Build the mask of given frames: one in all channels of the clip's first latent frame.
 

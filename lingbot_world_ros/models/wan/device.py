@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which device torch computes on."""
 import re
+from typing import Union
 
 from lingbot_world_ros.errors import quoted, SpecError
 import torch
+
+Device = Union[str, torch.device]
 
 
 def torch_device(name: str) -> torch.device:

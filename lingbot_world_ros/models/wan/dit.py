@@ -9,9 +9,9 @@ computed once and handed in: text per prompt, camera per chunk, time per step of
 Axes: b batch, c channel, f latent frames, h w latent rows and columns, n tokens, d model width,
 l text tokens. The residual stream is float32, matrix products are in the weights' dtype.
 """
-from typing import Any, cast, Iterable, List, NamedTuple, Optional, Tuple
+from typing import Any, cast, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
-from lingbot_world_ros.models.wan.attention import attend
+from lingbot_world_ros.models.wan.attention import Attend, attend
 from lingbot_world_ros.models.wan.kv_cache import KVCache, Memory, Place
 from lingbot_world_ros.models.wan.rope import rotate, Rotation, rotation
 from lingbot_world_ros.models.wan.spec import DiTSpec, PATCH
@@ -42,7 +42,7 @@ class CameraContext:
     block and chunk in the 14B at 464 x 832).
     """
 
-    def __init__(self, embedding: Tensor, blocks, keep: bool):
+    def __init__(self, embedding: Tensor, blocks: Sequence['Block'], keep: bool) -> None:
         """
         Prepare.
 
@@ -66,7 +66,7 @@ TextContext = List[Tuple[Tensor, Tensor]]  # per block: keys and values (b, l, h
 class RMSNorm(nn.Module):
     """Divide by the root mean square over the full width, all heads together."""
 
-    def __init__(self, dim: int, eps: float):
+    def __init__(self, dim: int, eps: float) -> None:
         super().__init__()
         self.weight, self.eps = nn.Parameter(torch.ones(dim)), eps
 
@@ -79,7 +79,7 @@ class RMSNorm(nn.Module):
 class Attention(nn.Module):
     """Projections and norms that self- and cross-attention share."""
 
-    def __init__(self, spec: DiTSpec):
+    def __init__(self, spec: DiTSpec) -> None:
         super().__init__()
         self.num_heads = spec.num_heads
         self.q, self.k, self.v, self.o = (nn.Linear(spec.dim, spec.dim) for _ in range(4))
@@ -98,14 +98,14 @@ class Pass(NamedTuple):
     """What one pass over a chunk shares among all blocks."""
 
     rope: Rotation
-    attend: Any  # (q, k, v) -> out, all (b, ., h, d)
+    attend: Attend
     parallel: Any  # splits tokens and heads among processes, or None
 
 
 class Block(nn.Module):
     """Self-attention, camera, text, feed-forward; each added to the residual stream."""
 
-    def __init__(self, spec: DiTSpec):
+    def __init__(self, spec: DiTSpec) -> None:
         super().__init__()
         self.dim, self.eps = spec.dim, spec.eps
         self.modulation = nn.Parameter(torch.zeros(1, 6, spec.dim))
@@ -149,19 +149,20 @@ class Block(nn.Module):
         x = x + gate1 * self._merge(run.attend(q, k, v), run).float()
         return self._rest(x, text, film, shift2, scale2, gate2, run)
 
-    def _project(self, x, run):
+    def _project(self, x: Tensor, run: Pass) -> Tuple[Tensor, Tensor, Tensor]:
         attn = self.self_attn
         q = rotate(attn.heads(attn.norm_q(attn.q(x))), run.rope)
         k = rotate(attn.heads(attn.norm_k(attn.k(x))), run.rope)
         v = attn.heads(attn.v(x))
         return (q, k, v) if run.parallel is None else run.parallel.to_heads(q, k, v)
 
-    def _merge(self, out, run):
+    def _merge(self, out: Tensor, run: Pass) -> Tensor:
         if run.parallel is not None:
             out = run.parallel.to_tokens(out)
         return self.self_attn.o(out.flatten(2))
 
-    def _rest(self, x, text, film, shift2, scale2, gate2, run):
+    def _rest(self, x: Tensor, text: Tuple[Tensor, Tensor], film: Optional[Film], shift2: Tensor,
+              scale2: Tensor, gate2: Tensor, run: Pass) -> Tensor:
         """Camera, text and feed-forward."""
         if film is not None:
             x = (1 + film.scale.float()) * x + film.shift.float()
@@ -172,7 +173,7 @@ class Block(nn.Module):
         x = x + cross.o(run.attend(q, *text).flatten(2)).float()
         return x + gate2 * self.ffn(self._modulated(x, scale2, shift2)).float()
 
-    def _modulated(self, x, scale, shift):
+    def _modulated(self, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
         """Normalise without weights, then scale and shift; in the weights' dtype."""
         normed = F.layer_norm(x, (self.dim,), eps=self.eps)
         return (normed * (1 + scale) + shift).to(self.self_attn.norm_q.weight.dtype)
@@ -181,7 +182,7 @@ class Block(nn.Module):
 class Head(nn.Module):
     """Tokens to velocities."""
 
-    def __init__(self, spec: DiTSpec):
+    def __init__(self, spec: DiTSpec) -> None:
         super().__init__()
         self.dim, self.eps = spec.dim, spec.eps
         self.modulation = nn.Parameter(torch.zeros(1, 2, spec.dim))
@@ -201,7 +202,7 @@ class WanDiT(nn.Module):
     among processes, ``keep_films`` set to False to save memory.
     """
 
-    def __init__(self, spec: DiTSpec):
+    def __init__(self, spec: DiTSpec) -> None:
         """
         Make the modules; weights come from a checkpoint.
 
@@ -209,7 +210,7 @@ class WanDiT(nn.Module):
         """
         super().__init__()
         self.spec, dim = spec, spec.dim
-        self.attend: Any = attend
+        self.attend: Attend = attend
         self.parallel: Any = None  # of parallel.Ulysses
         self.keep_films = True
         self.patch_embedding = nn.Conv3d(spec.in_channels, dim, PATCH, PATCH)
@@ -261,7 +262,8 @@ class WanDiT(nn.Module):
             tokens = self.parallel.shard(tokens)
         rays = self.patch_embedding_wancamctrl(tokens)
         hidden = self.c2ws_hidden_states_layer2(F.silu(self.c2ws_hidden_states_layer1(rays)))
-        return CameraContext(rays + hidden, self.blocks, self.keep_films)
+        blocks = cast(Sequence[Block], self.blocks)
+        return CameraContext(rays + hidden, blocks, self.keep_films)
 
     def time_context(self, timestep: float, batch_size: int = 1) -> TimeContext:
         """
@@ -308,22 +310,24 @@ class WanDiT(nn.Module):
         run = Pass(rope, self.attend, self.parallel)
         for layer, block in enumerate(self.blocks):
             film = None if camera is None else camera.film(layer)
-            memory = None if cache is None else cache.layer(layer, place)
+            memory = None if cache is None or place is None else cache.layer(layer, place)
             x = block(x, time.blocks, text[layer], film, memory, run)
         out = self.head(x, time.head)
         if self.parallel is not None:
             out = self.parallel.gather(out)
         return unpatchify(out, grid)
 
-    def rotation(self, first_latent: int, num_latents: int, grid) -> Rotation:
+    def rotation(self, first_latent: int, num_latents: int, grid: Sequence[int]) -> Rotation:
         """Return the rotary table for these frames, or this process's part of it."""
-        table = rotation(self.spec.rope_dims, tuple(grid), first_latent, num_latents, self.device)
+        rows, columns = grid
+        table = rotation(self.spec.rope_dims, (rows, columns), first_latent, num_latents,
+                         self.device)
         if self.parallel is None:
             return table
         return Rotation(*(self.parallel.shard(part[None])[0] for part in table))
 
 
-def unpatchify(tokens: Tensor, grid) -> Tensor:
+def unpatchify(tokens: Tensor, grid: Sequence[int]) -> Tensor:
     """
     Put tokens back in their places.
 

@@ -13,9 +13,10 @@ gate between, so there is most to lose. Quality was the concern elsewhere too
 (vLLM-Omni, pull request 7549: FP8 failed its gate until layers could be excluded), hence ``skip``.
 """
 from fnmatch import fnmatchcase
-from typing import List, NamedTuple, Optional, Sequence
+from typing import Callable, List, NamedTuple, Optional, Sequence
 
 from lingbot_world_ros.errors import SpecError, unknown_name
+from lingbot_world_ros.models.wan.device import Device
 from lingbot_world_ros.models.wan.kernels import FP8, quantised_rows
 import torch
 from torch import nn, Tensor
@@ -39,8 +40,8 @@ class FP8Linear(nn.Module):
     weight_scale: Tensor
     bias: Optional[Tensor]
 
-    def __init__(self, in_features: int, out_features: int, bias: bool = True, device=None,
-                 dtype: torch.dtype = torch.bfloat16):
+    def __init__(self, in_features: int, out_features: int, bias: bool = True,
+                 device: Optional[Device] = None, dtype: torch.dtype = torch.bfloat16) -> None:
         """
         Make an empty layer; ``from_linear`` or a state dict fills it.
 
@@ -87,13 +88,13 @@ class FP8Linear(nn.Module):
             y = F.linear(x8.float() * scale, weight, bias).to(x.dtype)
         return y.unflatten(0, x.shape[:-1])
 
-    def _multiplied(self, x8, scale, dtype):
+    def _multiplied(self, x8: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
         """Multiply on the tensor cores; they add a bias in bfloat16 and give bfloat16."""
         bias = None if self.bias is None else self.bias.bfloat16()
         return torch._scaled_mm(x8, self.weight.T, scale, self.weight_scale, bias,
                                 out_dtype=torch.bfloat16, use_fast_accum=True).to(dtype)
 
-    def _apply(self, fn, recurse=True):
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> 'FP8Linear':
         """Move like any module, but never change the dtype of weights and scales."""
         kept = {name: getattr(self, name) for name in ('weight', 'weight_scale')}
         super()._apply(fn, recurse)

@@ -8,11 +8,14 @@ runs. Axes: b batch, n queries or tokens, m keys, h heads, d width.
 import importlib.util
 import math
 import os
-from typing import Optional, Tuple
+from typing import Optional, Tuple, TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from lingbot_world_ros.models.wan.triton_kernels import Tile
 
 FP8 = torch.float8_e4m3fn
 FP8_MAX = torch.finfo(FP8).max
@@ -35,7 +38,7 @@ def by_triton(x: Tensor) -> bool:
 
 
 def attend_8bit(q: Tensor, k: Tensor, v: Tensor, value_dtype: Optional[torch.dtype] = None,
-                tile=None) -> Tensor:
+                tile: Optional['Tile'] = None) -> Tensor:
     """
     Attend with scores from int8 queries and keys.
 

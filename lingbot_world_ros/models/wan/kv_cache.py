@@ -6,9 +6,10 @@ Axes: b batch, s slots, h heads, d head dimensions. Positions are host integers,
 cache never waits for the device.
 """
 from dataclasses import dataclass
-from typing import List, NamedTuple, Optional, Tuple
+from typing import Iterable, Iterator, List, NamedTuple, Optional, Tuple, Union
 
 from lingbot_world_ros.errors import SpecError
+from lingbot_world_ros.models.wan.device import Device
 import torch
 from torch import Tensor
 
@@ -29,7 +30,7 @@ class WindowSpec:
     window_latents: int = 18
     sink_latents: int = 3
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Refuse windows that cannot hold a chunk beside the sink."""
         if self.chunk_latents < 1 or self.sink_latents < 0:
             raise SpecError(f'chunk_latents={self.chunk_latents} must be at least 1, '
@@ -89,7 +90,7 @@ class Part(NamedTuple):
         self.scale.index_copy_(1, slots, scale)
         self.stored.index_copy_(1, slots, steps.round().clamp(-INT8_MAX, INT8_MAX).to(torch.int8))
 
-    def read(self, slots) -> Tensor:
+    def read(self, slots: Union[slice, Tensor]) -> Tensor:
         """Return (b, m, h, d) of slots, a slice or (m,)."""
         x = self.stored[:, slots]
         return x if self.scale is None else x * self.scale[:, slots]
@@ -128,8 +129,8 @@ class KVCache:
     """
 
     def __init__(self, window: WindowSpec, *, num_layers: int, batch_size: int,
-                 tokens_per_latent: int, num_heads: int, head_dim: int, dtype, device,
-                 in_8_bits: bool = False):
+                 tokens_per_latent: int, num_heads: int, head_dim: int, dtype: torch.dtype,
+                 device: Device, in_8_bits: bool = False) -> None:
         """
         Allocate everything.
 
@@ -146,7 +147,7 @@ class KVCache:
         self.window, self._tokens, self._device = window, tokens_per_latent, device
         shape = batch_size, window.window_latents * tokens_per_latent, num_heads, head_dim
 
-        def part():
+        def part() -> Part:
             if not in_8_bits:
                 return Part(torch.zeros(shape, dtype=dtype, device=device))
             return Part(torch.zeros(shape, dtype=torch.int8, device=device),
@@ -196,11 +197,11 @@ class KVCache:
         for tensor, saved in zip(self._tensors(), snapshot):
             tensor.copy_(saved)
 
-    def _tensors(self):
+    def _tensors(self) -> Iterator[Tensor]:
         return (tensor for layer in self._layers for part in layer for tensor in part
                 if tensor is not None)
 
-    def _index(self, latents):
+    def _index(self, latents: Iterable[int]) -> Tensor:
         """Return the tokens of latent frames (or slots), one after the other, on the device."""
         starts = torch.tensor([i * self._tokens for i in latents], dtype=torch.int64)
         starts = starts.to(self._device, non_blocking=True)  # few numbers; the rest is made there

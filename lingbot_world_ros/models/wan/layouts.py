@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import json
 from pathlib import Path
 import re
-from typing import Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
 from lingbot_world_ros.errors import quoted, shown, SpecError
 from lingbot_world_ros.models.wan.releases_and_licences import CAUSAL, download, HIGH, LOW, V1_FAST
@@ -44,7 +44,7 @@ COMPANION_DOWNLOADS = {'vae': 'Wan2.1_VAE.pth', 'text_encoder': 'models_t5_umt5-
                        'tokenizer': '--include "google/umt5-xxl/*"'}
 
 
-def existing_path(path) -> Path:
+def existing_path(path: Union[str, Path]) -> Path:
     """
     Say where a checkpoint is.
 
@@ -77,7 +77,7 @@ def find_companions(root: Path) -> Companions:
     :param root: folder of the checkpoint
     :return: what was found
     """
-    def first(names):
+    def first(names: Sequence[str]) -> Optional[Path]:
         folders = (root, root.absolute().parent, root.resolve().parent)  # links lead elsewhere
         found = (folder / name for folder in folders for name in names)
         return next((path for path in found if path.exists()), None)
@@ -165,7 +165,7 @@ def _nothing_found(path: Path) -> SpecError:
                      f'expected {ACCEPTED}. For example: {download(V1_FAST.repo, path)}.')
 
 
-def read_config(file: Path) -> dict:
+def read_config(file: Path) -> Dict[str, Any]:
     """
     Read a JSON file beside the weights.
 

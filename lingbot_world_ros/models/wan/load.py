@@ -5,7 +5,7 @@ How a network gets its weights from a checkpoint.
 ``load_dit`` reads tensor by tensor, straight to the device, and quantises as they come.
 """
 from pathlib import Path
-from typing import Callable, Dict, Iterator, Optional, Tuple, Union
+from typing import Callable, Dict, Iterator, List, Optional, Set, Tuple, Union
 
 from lingbot_world_ros.errors import unknown_name
 from lingbot_world_ros.models.wan.checkpoint import checked_expert, Checkpoint, Expert
@@ -51,7 +51,7 @@ def load_dit(checkpoint: Checkpoint, expert: str = '', device: str = 'cpu',
         if precision == 'nf4':
             replace_linears(dit)
     dtype = torch.float32 if precision == 'fp32' else torch.bfloat16
-    in_8_bits = ()
+    in_8_bits: Set[str] = set()
     if precision == 'fp8':
         check_device(target)
         in_8_bits = set(fp8_layers(dit))
@@ -74,7 +74,8 @@ def stream_tensors(expert: Expert, on_progress: Optional[Callable[[int, int], No
     :return: generator of public name and either a tensor, or the parts of a quantised weight by
         name ('' is the packed weight); both on the host, to be used before the next one
     """
-    by_file, done = {}, 0
+    by_file: Dict[Path, List[Tuple[str, Stored]]] = {}
+    done = 0
     for name, stored in expert.tensors.items():
         by_file.setdefault(stored.file, []).append((name, stored))
     for path, entries in by_file.items():

@@ -8,10 +8,13 @@ Weights and caches follow exactly from sizes; working memory is an estimate, on 
 from dataclasses import dataclass
 import math
 from pathlib import Path
-from typing import Dict
+from typing import Dict, List, TYPE_CHECKING
 
 from lingbot_world_ros.errors import SpecError, unknown_name
 from lingbot_world_ros.models.wan.spec import DiTSpec, FRAMES_PER_LATENT, VideoSize
+
+if TYPE_CHECKING:
+    import torch
 
 PRECISIONS = ('fp32', 'bf16', 'fp8', 'nf4')
 GB = 10 ** 9
@@ -100,7 +103,7 @@ def dit_bytes(spec: DiTSpec, precision: str) -> int:
                else 2 * math.prod(shape) for name, shape in shapes.items())
 
 
-def linear_names(spec: DiTSpec) -> list:
+def linear_names(spec: DiTSpec) -> List[str]:
     """Return the names of all linear layers: what quantisation changes. 569 in the 14B."""
     return [name[:-len('.weight')] for name, shape in spec.tensor_shapes().items()
             if name.endswith('.weight') and len(shape) == 2]
@@ -132,19 +135,19 @@ def vae_cache_bytes(size: VideoSize, value_bytes: int = 4) -> int:
     return VAE_MEMORY_FRAMES * VAE_MEMORY * math.prod(size.latent) * value_bytes
 
 
-def _vae_bytes(preset) -> int:
+def _vae_bytes(preset: Preset) -> int:
     value = DTYPE_BYTES[preset.vae]
     remembered = 0 if preset.tiny_decoder else vae_cache_bytes(preset.size, value)
     return 4 * VAE_ENCODER_PARAMETERS + value * VAE_DECODER_PARAMETERS + remembered
 
 
-def _vae_work_bytes(preset) -> int:
+def _vae_work_bytes(preset: Preset) -> int:
     """The encoder, float32, needs at least as much at the start as the decoder needs later."""
     pixels = preset.size.height_px * preset.size.width_px
     return 4 * VAE_WORK_TENSORS * FRAMES_PER_LATENT * 96 * pixels
 
 
-def _work_bytes(spec, tokens, value, precision) -> int:
+def _work_bytes(spec: DiTSpec, tokens: int, value: int, precision: str) -> int:
     """One block's intermediates, and the largest layer that is unpacked or taken to float32."""
     block = tokens * (spec.dim * (4 * 4 + 6 * value) + 2 * spec.ffn_dim * value)
     shapes = spec.tensor_shapes()
@@ -166,7 +169,7 @@ def smallest_gpu(num_bytes: int) -> str:
     return f'none; the largest considered is {GPU_CLASSES[-1][0]} GB ({GPU_CLASSES[-1][1]})'
 
 
-def free_bytes(device) -> int:
+def free_bytes(device: 'torch.device') -> int:
     """
     Return how much memory can be had.
 
@@ -179,7 +182,7 @@ def free_bytes(device) -> int:
     return min(_available_bytes(), _container_bytes())
 
 
-def check_room(num_bytes: int, device, what: str) -> None:
+def check_room(num_bytes: int, device: 'torch.device', what: str) -> None:
     """
     Refuse to begin what would not fit.
 

@@ -9,9 +9,13 @@ scales in ``X.weight.absmax`` and so on. Everything but linear weights stays bfl
 from functools import lru_cache
 import logging
 import math
-from typing import Dict
+from typing import Any, Dict, Sequence, Tuple, TYPE_CHECKING, Union
 
 from lingbot_world_ros.errors import SpecError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn, Tensor
 
 BLOCK_SIZE, NESTED_BLOCK_SIZE = 64, 256
 CPU_SLICE = 2 ** 16  # small: larger temporaries leave holes in memory
@@ -20,20 +24,21 @@ PARTS = ('absmax', 'quant_map', 'nested_absmax', 'nested_quant_map', STATE)
 
 
 @lru_cache(maxsize=None)
-def linear_class():
+def linear_class() -> Any:
     """
     Return the class of quantised layers.
 
     :return: bitsandbytes' ``Linear4bit``, with a path of its own on a CPU: there bitsandbytes
         repacks weights in place and rounds their scales, depending on the processor
     """
-    bnb = _bitsandbytes()
     from torch.nn import functional
+    bnb = _bitsandbytes()
+    base: Any = bnb.nn.Linear4bit
 
-    class NF4Linear(bnb.nn.Linear4bit):
+    class NF4Linear(base):
         """A linear layer whose weights are unpacked when they are used."""
 
-        def forward(self, x):
+        def forward(self, x: 'Tensor') -> 'Tensor':
             if x.device.type != 'cpu':
                 return super().forward(x)
             weight = bnb.functional.dequantize_4bit(self.weight.data, self.weight.quant_state)
@@ -44,12 +49,12 @@ def linear_class():
     return NF4Linear
 
 
-def is_quantised(module) -> bool:
+def is_quantised(module: object) -> bool:
     """Say whether a layer is one of ours, without importing bitsandbytes."""
     return type(module).__name__ == 'NF4Linear'
 
 
-def replace_linears(network) -> int:
+def replace_linears(network: 'nn.Module') -> int:
     """
     Put a quantised layer, still without weights, in place of every linear one.
 
@@ -69,7 +74,8 @@ def replace_linears(network) -> int:
     return count
 
 
-def quantised_parameter(read, module, device):
+def quantised_parameter(read: Union['Tensor', Dict[str, 'Tensor']], module: Any,
+                        device: 'torch.device') -> Any:
     """
     Make a layer's weight from what a file holds.
 
@@ -89,7 +95,7 @@ def quantised_parameter(read, module, device):
         bnb_quantized=True)
 
 
-def dequantised(read: Dict, shape):
+def dequantised(read: Dict[str, 'Tensor'], shape: Sequence[int]) -> 'Tensor':
     """
     Unpack a quantised weight.
 
@@ -101,7 +107,7 @@ def dequantised(read: Dict, shape):
     return _bitsandbytes().functional.dequantize_4bit(read[''], state)
 
 
-def quantise(weight, device):
+def quantise(weight: 'Tensor', device: 'torch.device') -> Tuple['Tensor', Any]:
     """
     Quantise a weight from bfloat16, whatever it is in, so that every way gives the same bits.
 
@@ -135,7 +141,7 @@ def quantise(weight, device):
     return packed, state
 
 
-def _state(read: Dict, shape, device):
+def _state(read: Dict[str, 'Tensor'], shape: Sequence[int], device: 'torch.device') -> Any:
     """Make bitsandbytes' description of a weight, whose parts must fit one another."""
     parts = {name: part for name, part in read.items() if name}
     nested = {'nested_absmax', 'nested_quant_map'}
@@ -166,7 +172,7 @@ def _damaged(what: str) -> SpecError:
     return SpecError(f'a quantised weight cannot be used: {what}; download the file again.')
 
 
-def _bitsandbytes():
+def _bitsandbytes() -> Any:
     # on some CPUs it advises to install a package for a path that is not used here
     logging.getLogger('bitsandbytes.backends.cpu.ops').setLevel(logging.ERROR)
     try:

@@ -2,7 +2,7 @@
 """Writes a copy of a network whose linear weights are in NF4, tensor by tensor."""
 import json
 from pathlib import Path
-from typing import Callable, Optional, Set
+from typing import Any, Callable, Dict, Optional, Set
 
 from lingbot_world_ros.errors import shown, SpecError
 from lingbot_world_ros.models.wan.checkpoint import checked_expert, Checkpoint, Expert
@@ -59,6 +59,7 @@ def _write(source: Expert, path: Path, weights: Set[str], device: torch.device,
     names = list(source.tensors) + [f'{name}.{part}' for name in weights for part in PARTS]
     with safetensors_writer(path, names, {'format': 'pt'}) as writer:
         for name, tensor in stream_tensors(source, on_progress):
+            assert isinstance(tensor, torch.Tensor), 'nothing of it is quantised'
             if name not in weights:
                 writer.add(name, tensor.to(torch.bfloat16))
                 continue
@@ -68,14 +69,14 @@ def _write(source: Expert, path: Path, weights: Set[str], device: torch.device,
                 writer.add(f'{name}.{part}', value)
 
 
-def _config(spec: DiTSpec) -> dict:
+def _config(spec: DiTSpec) -> Dict[str, Any]:
     return {'model_type': 'i2v', 'dim': spec.dim, 'ffn_dim': spec.ffn_dim, 'eps': spec.eps,
             'freq_dim': spec.freq_dim, 'in_dim': spec.in_channels, 'out_dim': spec.out_channels,
             'num_heads': spec.num_heads, 'num_layers': spec.num_layers,
             'text_len': spec.text_len, 'text_dim': spec.text_dim}
 
 
-def _about(checkpoint: Checkpoint) -> dict:
+def _about(checkpoint: Checkpoint) -> Dict[str, Any]:
     """Tell the release and how it is streamed, which tensors do not tell."""
     own = checkpoint.defaults
     return {'quantization_config': {'quant_method': 'bitsandbytes', 'bnb_4bit_quant_type': 'nf4',

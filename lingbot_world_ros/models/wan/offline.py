@@ -20,6 +20,7 @@ from lingbot_world_ros.models.wan.camera import clip_keys, clip_steps
 from lingbot_world_ros.models.wan.checkpoint import checked_expert, Checkpoint
 from lingbot_world_ros.models.wan.condition import resize_image
 from lingbot_world_ros.models.wan.device import torch_device
+from lingbot_world_ros.models.wan.dit import WanDiT
 from lingbot_world_ros.models.wan.kv_cache import WindowSpec
 from lingbot_world_ros.models.wan.memory import check_room, dit_bytes, estimate, free_bytes, Preset
 from lingbot_world_ros.models.wan.releases_and_licences import CAUSAL, HIGH, LOW
@@ -31,6 +32,7 @@ from lingbot_world_ros.models.wan.tiny_vae import load_tiny_vae
 from lingbot_world_ros.models.wan.vae_file import load_vae
 import numpy as np
 import torch
+from torch import Tensor
 
 MODES = ('auto', 'base', 'causal')
 SEEDS = 2 ** 31
@@ -55,7 +57,7 @@ class VideoRequest:
     seed: int = 0
     clip_frames: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Refuse numbers that no video has."""
         if not 1 <= self.num_frames <= MAX_FRAMES:
             raise SpecError(f'{self.num_frames} frames: use at least 1 and at most {MAX_FRAMES}.')
@@ -68,8 +70,8 @@ class VideoRequest:
     @property
     def camera(self) -> PinholeCamera:
         """Return the camera whose image the video is."""
-        return video_camera(self.path and self.path.intrinsics, self.size.width_px,
-                            self.size.height_px)
+        intrinsics = None if self.path is None else self.path.intrinsics
+        return video_camera(intrinsics, self.size.width_px, self.size.height_px)
 
     def steps(self, latents: int) -> np.ndarray:
         """
@@ -161,7 +163,8 @@ def imagine(checkpoint: Checkpoint, options: ModelOptions, request: VideoRequest
         raise SpecError(f'{error}; try precision bf16 or fp32, or another seed.') from error
 
 
-def _base_video(checkpoint, options, request, recipe, offload, show):
+def _base_video(checkpoint: Checkpoint, options: ModelOptions, request: VideoRequest,
+                recipe: BaseRecipe, offload: Optional[bool], show: Show) -> Iterator[np.ndarray]:
     """Check all that can be checked before hours of work, then make clips."""
     total = num_latents(request.num_frames)
     per_clip = num_latents(request.clip_frames) if request.clip_frames else total
@@ -175,7 +178,7 @@ def _base_video(checkpoint, options, request, recipe, offload, show):
     decoder = load_tiny_vae(options.tiny_decoder, device) if options.tiny_decoder else vae
     made = _clip_request(checkpoint, options, request, image, recipe, total)
 
-    def load(name):
+    def load(name: str) -> WanDiT:
         dit = load_network(checkpoint, options, name, lambda done, of: show(
             f'loading {name.replace("_", " ")}', done, of))
         dit.attend, dit.keep_films = attend, options.keep_films and room.keeps_films()
@@ -190,7 +193,8 @@ def _base_video(checkpoint, options, request, recipe, offload, show):
             yield report.frames
 
 
-def _causal_video(checkpoint, options, request, show):
+def _causal_video(checkpoint: Checkpoint, options: ModelOptions, request: VideoRequest,
+                  show: Show) -> Iterator[np.ndarray]:
     """Stream, and cut the video out of the stream."""
     own = checkpoint.defaults
     spec = StreamSpec(request.size,
@@ -212,11 +216,12 @@ def _causal_video(checkpoint, options, request, show):
         yield frames
 
 
-def _dtype(options):
+def _dtype(options: ModelOptions) -> torch.dtype:
     return torch.float32 if options.precision == 'fp32' else torch.bfloat16
 
 
-def _clip_request(checkpoint, options, request, image, recipe, total):
+def _clip_request(checkpoint: Checkpoint, options: ModelOptions, request: VideoRequest,
+                  image: Tensor, recipe: BaseRecipe, total: int) -> ClipRequest:
     """Encode both prompts; the text encoder is not needed afterwards."""
     encoder = load_text(checkpoint, options)
     text, negative = map(encoder.encode, (request.prompt, recipe.negative_prompt))
@@ -232,7 +237,8 @@ def _clip_request(checkpoint, options, request, image, recipe, total):
 class _Room:
     """What a clip takes in memory, and what is free for it."""
 
-    def __init__(self, checkpoint, options, size, latents, device):
+    def __init__(self, checkpoint: Checkpoint, options: ModelOptions, size: VideoSize,
+                 latents: int, device: torch.device) -> None:
         self._precision, self._spec = options.precision, checkpoint.expert(HIGH).spec
         self._device = device
         parts = estimate(Preset(self._spec, size, options.precision, latents, window_latents=0,

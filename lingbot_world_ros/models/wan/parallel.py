@@ -25,12 +25,19 @@ import tempfile
 import threading
 import time
 import traceback
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import (Any, Callable, Dict, Iterator, List, NamedTuple, NoReturn, Optional, Sequence,
+                    Tuple, Union)
 import weakref
 
 from lingbot_world_ros.errors import EngineHung, EngineLost, SpecError
-from lingbot_world_ros.models.wan.stream import CausalStream
+from lingbot_world_ros.geometry.camera import PinholeCamera
+from lingbot_world_ros.models.wan.codec import VideoCodec, VideoDecoder
+from lingbot_world_ros.models.wan.device import Device
+from lingbot_world_ros.models.wan.dit import WanDiT
+from lingbot_world_ros.models.wan.kv_cache import KVCache
+from lingbot_world_ros.models.wan.stream import CausalStream, StreamCopy, StreamSpec
 from lingbot_world_ros.processes import begin_as_child, exit_text, portable
+import numpy as np
 import torch
 from torch import distributed, Tensor
 
@@ -49,7 +56,7 @@ class Ulysses:
     Numbers of tokens that cannot be divided are filled up with zeros, which attention never sees.
     """
 
-    def __init__(self, num_heads: int, rank: int, size: int):
+    def __init__(self, num_heads: int, rank: int, size: int) -> None:
         """
         Name a process's part; the default process group is used when it comes to exchanges.
 
@@ -118,7 +125,7 @@ class Ulysses:
         distributed.broadcast(x, 0)
         return x
 
-    def _share(self, num_tokens):
+    def _share(self, num_tokens: int) -> int:
         return -(-num_tokens // self.size)
 
 
@@ -136,7 +143,7 @@ def check_num_gpus(num_gpus: int, num_heads: int) -> None:
                         f'this network; use one of {fitting}.')
 
 
-def devices_for(num_gpus: int, device, num_heads: int) -> Tuple[str, ...]:
+def devices_for(num_gpus: int, device: Device, num_heads: int) -> Tuple[str, ...]:
     """
     Choose a device for each process.
 
@@ -160,7 +167,7 @@ def devices_for(num_gpus: int, device, num_heads: int) -> Tuple[str, ...]:
 class OnDevice:
     """A video encoder or decoder that is on another device than the network."""
 
-    def __init__(self, codec, device):
+    def __init__(self, codec: Any, device: Device) -> None:
         """
         Wrap.
 
@@ -174,7 +181,7 @@ class OnDevice:
         """Encode a start image."""
         return self._codec.start_condition(image.to(self._device), num_latents)
 
-    def decode_chunk(self, latents: Tensor, cache):
+    def decode_chunk(self, latents: Tensor, cache: Any) -> Tuple[Tensor, Any]:
         """Decode the next latents."""
         return self._codec.decode_chunk(latents.to(self._device, non_blocking=True), cache)
 
@@ -187,8 +194,9 @@ class ParallelStream:
     time: a new one ends the one before.
     """
 
-    def __init__(self, dit, vae, spec, camera, *, make_dit: Callable, devices: Sequence[str],
-                 decoder=None, timeout_s: float = ANSWER_S):
+    def __init__(self, dit: WanDiT, vae: VideoCodec, spec: StreamSpec, camera: PinholeCamera, *,
+                 make_dit: Callable[[str], WanDiT], devices: Sequence[str],
+                 decoder: Optional[VideoDecoder] = None, timeout_s: float = ANSWER_S) -> None:
         """
         Start the other processes and load the network there.
 
@@ -213,17 +221,17 @@ class ParallelStream:
         self._ranks = self._started()
 
     @property
-    def dit(self):
+    def dit(self) -> WanDiT:
         """Network of this process."""
         return self._stream.dit
 
     @property
-    def spec(self):
+    def spec(self) -> StreamSpec:
         """Sizes."""
         return self._stream.spec
 
     @property
-    def cache(self):
+    def cache(self) -> KVCache:
         """Keys and values of this process's heads."""
         return self._stream.cache
 
@@ -249,7 +257,7 @@ class ParallelStream:
         """Change the prompt; see ``CausalStream.set_text``."""
         self._call('set_text', text_embeddings)
 
-    def next_chunk(self, poses) -> Tensor:
+    def next_chunk(self, poses: np.ndarray) -> Tensor:
         """
         Imagine one more chunk; see ``CausalStream.next_chunk``.
 
@@ -266,7 +274,7 @@ class ParallelStream:
         self._stream.undo()  # refuses before anybody else hears of it
         self._ranks.together(lambda: None, 'undo')
 
-    def snapshot(self):
+    def snapshot(self) -> 'Snapshot':
         """Return what stands for a copy of everything, which each process keeps for itself."""
         dropped = tuple(self._dropped)
         del self._dropped[:len(dropped)]
@@ -277,7 +285,7 @@ class ParallelStream:
         self._call('keep', snapshot.number)
         return snapshot
 
-    def restore(self, snapshot) -> None:
+    def restore(self, snapshot: 'Snapshot') -> None:
         """Go back to a snapshot; those made before processes were lost are lost with them."""
         if snapshot.ranks is not self._ranks:
             raise EngineLost('this snapshot was lost with the processes that kept it')
@@ -287,11 +295,11 @@ class ParallelStream:
         """End the other processes."""
         self._ranks.close()
 
-    def _call(self, name, *args):
+    def _call(self, name: str, *args: Any) -> Any:
         call = getattr(self._stream, name)
         return self._ranks.together(lambda: call(*args), name, *map(_on_host, args))
 
-    def _started(self):
+    def _started(self) -> 'Ranks':
         backend = 'nccl' if self._devices[0].startswith('cuda') else 'gloo'
         self._stream.kept.clear()
         return Ranks(self._make_rank, len(self._devices), backend=backend,
@@ -301,10 +309,10 @@ class ParallelStream:
 class Snapshot:
     """Names a state that all processes keep until nobody holds this any more."""
 
-    def __init__(self, number: int, ranks):
+    def __init__(self, number: int, ranks: 'Ranks') -> None:
         self.number, self.ranks = number, ranks
 
-    def __reduce__(self):
+    def __reduce__(self) -> NoReturn:
         """Refuse to be pickled: what it stands for stays in these processes."""
         raise TypeError('a snapshot of several GPUs cannot leave its process')
 
@@ -316,11 +324,11 @@ class RankStream(CausalStream):
     Noise is that of rank 0: generators of unlike GPUs need not agree.
     """
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         draw = self._noise
         self._noise = lambda *of: self.dit.parallel.from_first(draw(*of).contiguous())
-        self.kept = {}
+        self.kept: Dict[int, StreamCopy] = {}
 
     def keep(self, number: int) -> None:
         """Keep a snapshot."""
@@ -341,14 +349,15 @@ class _Encoded:
 
     settled_latents = 0
 
-    def start_condition(self, encoded, num_latents):
+    def start_condition(self, encoded: Tensor, num_latents: int) -> Tensor:
         return encoded
 
-    def decode_chunk(self, latents, cache):
+    def decode_chunk(self, latents: Tensor, cache: Any) -> Tuple[Tensor, None]:
         return latents.new_empty(1, 3, 0, 1, 1), None  # b c T H W
 
 
-def _rank_stream(make_dit, devices, spec, camera, rank):
+def _rank_stream(make_dit: Callable[[str], WanDiT], devices: Tuple[str, ...], spec: StreamSpec,
+                 camera: PinholeCamera, rank: int) -> RankStream:
     """Make the stream of another process, there."""
     if devices[rank].startswith('cuda'):
         torch.cuda.set_device(devices[rank])  # kernels of other packages go by it
@@ -365,13 +374,13 @@ class Meeting(NamedTuple):
     size: int
     timeout_s: float
 
-    def join(self, rank: int, device=None) -> None:
+    def join(self, rank: int, device: Optional[Device] = None) -> None:
         """Make the default process group, together with all others."""
         store = distributed.FileStore(self.file, self.size)
-        device = torch.device(device) if self.backend == 'nccl' else None
+        own = torch.device(device) if device is not None and self.backend == 'nccl' else None
         with _environment():
             distributed.init_process_group(
-                self.backend, store=store, rank=rank, world_size=self.size, device_id=device,
+                self.backend, store=store, rank=rank, world_size=self.size, device_id=own,
                 timeout=timedelta(seconds=self.timeout_s))
 
 
@@ -385,8 +394,8 @@ class Ranks:
 
     _newest: Optional['Ranks'] = None
 
-    def __init__(self, make_follower: Callable, size: int, *, backend: str = 'gloo',
-                 device: str = 'cpu', timeout_s: float = ANSWER_S):
+    def __init__(self, make_follower: Callable[[int], Any], size: int, *, backend: str = 'gloo',
+                 device: str = 'cpu', timeout_s: float = ANSWER_S) -> None:
         """
         Start the processes.
 
@@ -407,7 +416,7 @@ class Ranks:
         self._lock = threading.Lock()
         self._folder = tempfile.mkdtemp(prefix='lingbot_ranks_')
         meeting = Meeting(os.path.join(self._folder, 'meeting'), backend, size, timeout_s)
-        self._followers = []
+        self._followers: List[_Follower] = []
         Ranks._newest = self
         try:
             for rank in range(1, size):
@@ -420,7 +429,7 @@ class Ranks:
             raise
         self.together(lambda: meeting.join(0, device), JOIN)
 
-    def together(self, own: Callable, name: str, *args):
+    def together(self, own: Callable[[], Any], name: str, *args: Any) -> Any:
         """
         Make a call in all processes.
 
@@ -434,7 +443,9 @@ class Ranks:
         """
         if self.is_closed:
             raise EngineLost('the processes that share the work have ended; reset the world')
-        result, diverged, started_s = None, None, time.monotonic()
+        result: Any = None
+        diverged: Optional[FloatingPointError] = None
+        started_s = time.monotonic()
         try:
             for follower in self._followers:
                 follower.tell(name, args)
@@ -469,7 +480,7 @@ class Ranks:
         if Ranks._newest is self:
             Ranks._newest = None
 
-    def _collect(self, diverged, timeout_s):
+    def _collect(self, diverged: Optional[FloatingPointError], timeout_s: Optional[float]) -> None:
         """Wait for the answers of all followers."""
         for follower in self._followers:
             try:
@@ -482,17 +493,17 @@ class Ranks:
                 self._give_up(EngineLost(f'rank {follower.rank} and rank 0 came to different '
                                          'numbers'))
 
-    def _give_up(self, error):
+    def _give_up(self, error: Optional[BaseException]) -> NoReturn:
         """End all processes and raise the reason, which is that of the first one to fail."""
         self._watcher.join(NOTICE_S)
         reasons = [f.reason() for f in self._followers if f in self._ended or f.failure]
         self.close(0.0)
-        if not reasons:
+        if error is not None and not reasons:
             raise error
         first = min(reasons, key=lambda failure: failure.time_s)
         raise first.error from (RuntimeError(first.trace) if first.trace else error)
 
-    def _watch(self):
+    def _watch(self) -> None:
         """Wait until a process ends; if it should not have, free those that wait for it."""
         sentinels: Dict[Any, _Follower] = {
             f.process.sentinel: f for f in self._followers}
@@ -503,14 +514,14 @@ class Ranks:
             if self._backend == 'nccl':  # gloo notices by itself
                 self._leave()
 
-    def _kill(self):
+    def _kill(self) -> None:
         with self._lock:
             for follower in self._followers:
                 if follower.process.is_alive():
                     follower.process.kill()
                 follower.process.join()
 
-    def _leave(self):
+    def _leave(self) -> None:
         """Leave the process group; with NCCL what waits on the device is aborted."""
         with self._lock:
             if not distributed.is_initialized():
@@ -535,8 +546,9 @@ class Failure(NamedTuple):
 class _Follower:
     """One child process, as seen from rank 0."""
 
-    def __init__(self, rank, meeting, make_follower):
-        self.rank, self.failure = rank, None
+    def __init__(self, rank: int, meeting: Meeting, make_follower: Callable[[int], Any]) -> None:
+        self.rank = rank
+        self.failure: Optional[Failure] = None
         context = multiprocessing.get_context('spawn')
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_follow, args=(theirs, rank, meeting, make_follower),
@@ -545,10 +557,10 @@ class _Follower:
             self.process.start()
         theirs.close()
 
-    def tell(self, name, args):
+    def tell(self, name: str, args: Tuple[Any, ...]) -> None:
         self.pipe.send_bytes(pickle.dumps((name, args)))
 
-    def answer(self, timeout_s):
+    def answer(self, timeout_s: Optional[float]) -> Union[None, FloatingPointError, Failure]:
         """Return None, a FloatingPointError, or a Failure, which is also kept."""
         if not self.pipe.poll(timeout_s):
             raise EngineHung(f'rank {self.rank} does not answer within {timeout_s} s')
@@ -575,7 +587,8 @@ class _Follower:
         return self.failure._replace(error=error)
 
 
-def _follow(pipe, rank, meeting, make_follower):
+def _follow(pipe: connection.Connection, rank: int, meeting: Meeting,
+            make_follower: Callable[[int], Any]) -> None:
     """Run in a child: make the follower, then do what comes through the pipe until it closes."""
     begin_as_child()
     code = 0
@@ -592,7 +605,7 @@ def _follow(pipe, rank, meeting, make_follower):
     os._exit(code)  # at once: others may be waiting for this process within an exchange
 
 
-def _follow_calls(pipe, rank, meeting, follower):
+def _follow_calls(pipe: connection.Connection, rank: int, meeting: Meeting, follower: Any) -> None:
     while True:
         name, args = pickle.loads(pipe.recv_bytes())
         answer = None
@@ -607,7 +620,7 @@ def _follow_calls(pipe, rank, meeting, follower):
 
 
 @contextmanager
-def _children_allowed():
+def _children_allowed() -> Iterator[None]:
     """Let a daemon, such as the process of an isolated engine, have children."""
     # What it has children of ends with its parent anyway.
     config = getattr(multiprocessing.current_process(), '_config')
@@ -620,7 +633,7 @@ def _children_allowed():
 
 
 @contextmanager
-def _environment():
+def _environment() -> Iterator[None]:
     """Set what torch.distributed reads while it makes a group, but for what the user set."""
     added = [name for name in ENVIRONMENT if name not in os.environ]
     os.environ.update({name: ENVIRONMENT[name] for name in added})
@@ -646,5 +659,5 @@ def _filled(x: Tensor, num_tokens: int) -> Tensor:
     return torch.cat([x, x.new_zeros(x.shape[0], missing, *x.shape[2:])], 1)
 
 
-def _on_host(value):
+def _on_host(value: Any) -> Any:
     return value.cpu() if isinstance(value, Tensor) else value

@@ -6,9 +6,10 @@ Tensors do not tell releases apart: the names of folders and files decide, and w
 says. No torch.
 """
 from dataclasses import dataclass, replace
+from pathlib import Path
 import re
 import shlex
-from typing import Dict, Tuple
+from typing import Any, Dict, Tuple, Union
 
 from lingbot_world_ros.models.wan.spec import DiTSpec
 from lingbot_world_ros.models.wan.tensor_names import number_of
@@ -100,7 +101,7 @@ class Hints:
         return V2_14B.repo if self.is_v2 else V1_FAST.repo
 
 
-def release_of(specs: Dict[str, DiTSpec], config: dict, hints: Hints,
+def release_of(specs: Dict[str, DiTSpec], config: Dict[str, Any], hints: Hints,
                is_quantised: bool) -> Release:
     """
     Decide which release a checkpoint is, and so under which licence its weights are.
@@ -133,7 +134,7 @@ def release_of(specs: Dict[str, DiTSpec], config: dict, hints: Hints,
     return replace(V1_FAST, repo=f'{V1_FAST.repo}-diffusers') if diffusers else V1_FAST
 
 
-def stream_defaults(release: Release, config: dict) -> StreamDefaults:
+def stream_defaults(release: Release, config: Dict[str, Any]) -> StreamDefaults:
     """
     Say how a checkpoint is streamed where the user says nothing.
 
@@ -152,7 +153,7 @@ def stream_defaults(release: Release, config: dict) -> StreamDefaults:
         sink_latents=sink)
 
 
-def download(repo: str, folder, files: str = '') -> str:
+def download(repo: str, folder: Union[str, Path], files: str = '') -> str:
     """Return the command that brings a repository, or files of it, into a folder."""
     parts = ['hf download', repo, files, '--local-dir', shlex.quote(str(folder))]
     return ' '.join(part for part in parts if part)

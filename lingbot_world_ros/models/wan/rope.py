@@ -9,6 +9,7 @@ Source: Wan2.2 (its table ends after 1024 latent frames; this one does not).
 """
 from typing import NamedTuple, Tuple
 
+from lingbot_world_ros.models.wan.device import Device
 import torch
 from torch import Tensor
 
@@ -21,7 +22,7 @@ class Rotation(NamedTuple):
 
 
 def rotation(dims: Tuple[int, int, int], grid: Tuple[int, int], first_latent: int,
-             num_latents: int, device) -> Rotation:
+             num_latents: int, device: Device) -> Rotation:
     """
     Build the table for a run of latent frames.
 

@@ -52,7 +52,7 @@ class BaseRecipe:
     guidance_low: float = 5.0
     negative_prompt: str = NEGATIVE_PROMPT
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Refuse what no clip can be made with."""
         _check_steps(self.num_steps, self.shift)
         if not 0 <= self.boundary <= 1:
@@ -161,7 +161,7 @@ class FlowUniPC:
     ``timesteps`` are fed to the network, ``sigmas`` has one more, the final zero.
     """
 
-    def __init__(self, num_steps: int, shift: float):
+    def __init__(self, num_steps: int, shift: float) -> None:
         """
         Make the tables.
 
@@ -196,11 +196,11 @@ class FlowUniPC:
         new = History(clean, before, latents, order)
         return self._predict(i, new), new
 
-    def _log_snr(self, i):
+    def _log_snr(self, i: int) -> float:
         """Half the logarithm of signal to noise."""
         return math.log(1 - self.sigmas[i]) - math.log(self.sigmas[i])
 
-    def _first_order(self, i, history):
+    def _first_order(self, i: int, history: History) -> Tuple[Tensor, float]:
         """Return the latents at level ``i + 1`` if the prediction did not change, and h."""
         step = self._log_snr(i + 1) - self._log_snr(i)
         growth = math.expm1(-step)
@@ -208,12 +208,13 @@ class FlowUniPC:
         ratio = self.sigmas[i + 1] / self.sigmas[i]
         return ratio * history.latents - alpha * growth * history.clean, step
 
-    def _slope(self, i, step, history):
+    def _slope(self, i: int, step: float, history: History) -> Tuple[Tensor, float]:
         """Return the change of the prediction per unit of ``step``, and where it was taken."""
+        assert history.clean_before is not None, 'there are two predictions'
         place = (self._log_snr(i - 1) - self._log_snr(i)) / step
         return (history.clean_before - history.clean) / place, place
 
-    def _predict(self, i, history):
+    def _predict(self, i: int, history: History) -> Tensor:
         if self.sigmas[i + 1] == 0.0:
             return history.clean
         latents, step = self._first_order(i, history)
@@ -223,7 +224,7 @@ class FlowUniPC:
         weight = (1 - self.sigmas[i + 1]) * math.expm1(-step)
         return latents - 0.5 * weight * slope
 
-    def _correct(self, clean, i, history):
+    def _correct(self, clean: Tensor, i: int, history: History) -> Tensor:
         """Take step ``i - 1`` again, now that the prediction at its end is known."""
         latents, step = self._first_order(i - 1, history)
         weight = (1 - self.sigmas[i]) * math.expm1(-step)
@@ -238,19 +239,19 @@ class FlowUniPC:
         return latents - weight * ((b1 - by_change) * slope + by_change * change)
 
 
-def _float32(value) -> float:
+def _float32(value: float) -> float:
     """Round as the public code does, which keeps noise levels in single precision."""
     return float(np.float32(value))
 
 
-def _check_steps(num_steps, shift):
+def _check_steps(num_steps: int, shift: float) -> None:
     if not 1 <= num_steps <= MAX_STEPS:
         raise SpecError(f'{num_steps} denoising steps: use 1 to {MAX_STEPS}.')
     if not 0 < shift < math.inf:
         raise SpecError(f'shift={shift} must be more than 0; the public models have 5 or 10.')
 
 
-def _check_indices(indices):
+def _check_indices(indices: Sequence[int]) -> None:
     rising = all(a < b for a, b in zip(indices, indices[1:]))
     if not indices or not rising or min(indices) < 0 or max(indices) >= TRAIN_STEPS:
         given = ', '.join(map(str, indices)) or '(none)'

@@ -40,7 +40,7 @@ class DiTSpec:
     eps: float = 1e-6
     control_channels: int = 6
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Refuse sizes that no network has."""
         for field in fields(self):
             value = getattr(self, field.name)
@@ -84,7 +84,7 @@ class DiTSpec:
         d = self.dim
         shapes: Dict[str, Tuple[int, ...]] = {}
 
-        def linear(name, out_width, in_width):
+        def linear(name: str, out_width: int, in_width: int) -> None:
             shapes[f'{name}.weight'] = (out_width, in_width)
             shapes[f'{name}.bias'] = (out_width,)
 
@@ -140,7 +140,7 @@ class VideoSize:
     height_px: int
     width_px: int
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Refuse sizes that do not divide into tokens."""
         for name in ('height_px', 'width_px'):
             value = getattr(self, name)

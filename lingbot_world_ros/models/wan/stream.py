@@ -11,13 +11,15 @@ Axes: b batch, c channel, f latent frames, h w latent rows and columns, n tokens
 Source: LingBot-World v1 (fast), Self-Forcing; cache refresh on a new prompt as in LongLive.
 """
 from dataclasses import dataclass, replace
-from typing import Any, Callable, NamedTuple, Optional, Tuple
+from typing import Any, Callable, List, NamedTuple, Optional, Tuple
 
 from lingbot_world_ros.geometry.camera import PinholeCamera
 from lingbot_world_ros.models.wan.camera import RayGrid
+from lingbot_world_ros.models.wan.codec import VideoCodec, VideoDecoder
 from lingbot_world_ros.models.wan.condition import condition
 from lingbot_world_ros.models.wan.dit import CameraContext, TextContext, WanDiT
-from lingbot_world_ros.models.wan.kv_cache import KVCache, WindowSpec
+from lingbot_world_ros.models.wan.kv_cache import KVCache, Place, WindowSpec
+from lingbot_world_ros.models.wan.rope import Rotation
 from lingbot_world_ros.models.wan.schedule import FewStepSchedule
 from lingbot_world_ros.models.wan.spec import LATENT_CHANNELS, VideoSize
 from lingbot_world_ros.models.wan.vae import to_frames
@@ -27,6 +29,7 @@ from torch import Tensor
 
 CLEAN = 0.0  # timestep of the pass that writes the cache
 SEED_STRIDE = 1 << 24  # chunks between the seeds of two clips
+Noise = Callable[[int, int, Tuple[int, ...]], Tensor]  # of chunk, pass, shape
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,11 @@ class StreamState:
     seen: Tuple[Written, ...] = ()
 
 
+# States, the newest prompt, and a copy of the cache.
+StreamCopy = Tuple[Optional[StreamState], Optional[StreamState], Optional[TextContext],
+                   List[Tensor]]
+
+
 class CausalStream:
     """
     Imagine chunk after chunk.
@@ -74,8 +82,8 @@ class CausalStream:
     was. ``undo`` takes the newest chunk back.
     """
 
-    def __init__(self, dit: WanDiT, vae, spec: StreamSpec, camera: PinholeCamera, *,
-                 decoder=None, noise: Optional[Callable] = None):
+    def __init__(self, dit: WanDiT, vae: VideoCodec, spec: StreamSpec, camera: PinholeCamera, *,
+                 decoder: Optional[VideoDecoder] = None, noise: Optional[Noise] = None) -> None:
         """
         Allocate the cache.
 
@@ -187,11 +195,11 @@ class CausalStream:
             self._text = self._now.text  # unless a newer prompt waits already
         self._state, self._before = self._before, None
 
-    def snapshot(self):
+    def snapshot(self) -> StreamCopy:
         """Return a copy, the cache (large) in the memory of the host, the rest where it is."""
         return self._state, self._before, self._text, self.cache.snapshot()
 
-    def restore(self, snapshot) -> None:
+    def restore(self, snapshot: StreamCopy) -> None:
         """Go back to a snapshot; what follows has the same bytes as it had then."""
         self._state, self._before, self._text, cache = snapshot
         self.cache.restore(cache)
@@ -199,7 +207,7 @@ class CausalStream:
     def close(self) -> None:
         """Give back what is held elsewhere: nothing, in one process."""
 
-    def _denoise(self, state, f, camera):
+    def _denoise(self, state: StreamState, f: int, camera: CameraContext) -> Tensor:
         """Return clean latents (1, 16, f, h, w) float32."""
         schedule, first = self.spec.schedule, state.next_latent
         index = first // self.spec.window.chunk_latents
@@ -215,19 +223,20 @@ class CausalStream:
                 latents = schedule.renoise(clean, self._noise(index, i + 1, shape), i + 1)
         return clean
 
-    def _check_finite(self, clean):
+    def _check_finite(self, clean: Tensor) -> None:
         """Wait for the chunk, the only time while it is made."""
         if not bool(torch.isfinite(clean).all()):
             raise FloatingPointError('the imagined latents are not finite')
 
-    def _pass(self, state, written, camera, place):
+    def _pass(self, state: StreamState, written: Written, camera: CameraContext,
+              place: Place) -> None:
         """Run the clean latents of a chunk through the network for its keys and values."""
         first, latents, poses = written
         given = self._condition(state, first, len(poses))
         self.dit(torch.cat([latents, given], 1), self._clean_time, state.text, camera, first,
                  self.cache, self._rotation(first, len(poses)), place)
 
-    def _refreshed(self, state):
+    def _refreshed(self, state: StreamState) -> StreamState:
         """Write what the next chunk will see anew with another prompt, all but the sink."""
         sink = self.spec.window.sink_latents
         alive = [i for i in self.spec.window.visible(state.next_latent) if i < state.next_latent]
@@ -242,13 +251,13 @@ class CausalStream:
                            self.cache.place_among(first, fresh, visible))
         return state
 
-    def _in_window(self, state, newest):
+    def _in_window(self, state: StreamState, newest: Written) -> Tuple[Written, ...]:
         """Return the chunks that the one after ``newest`` will see."""
         visible = set(self.spec.window.visible(newest.first_latent + len(newest.poses)))
         return tuple(w for w in (*state.seen, newest) if visible & set(
             range(w.first_latent, w.first_latent + len(w.poses))))
 
-    def _condition(self, state, first, f):
+    def _condition(self, state: StreamState, first: int, f: int) -> Tensor:
         """Return mask and image latents of these frames, (1, 20, f, h, w)."""
         given = state.condition[:, first:first + f]
         rest = f - given.shape[1]
@@ -257,10 +266,10 @@ class CausalStream:
             given = torch.cat([given, tail], 1)
         return condition(given[None], first)
 
-    def _rotation(self, first, f):
+    def _rotation(self, first: int, f: int) -> Rotation:
         return self.dit.rotation(first, f, self.spec.size.grid)
 
-    def _drawn_noise(self, chunk, step, shape):
+    def _drawn_noise(self, chunk: int, step: int, shape: Tuple[int, ...]) -> Tensor:
         """Draw from a generator of its own, so that order and retries do not matter."""
         seed = self._now.seed * SEED_STRIDE + chunk * len(self._times) + step
         generator = torch.Generator(self.dit.device).manual_seed(seed)

@@ -8,12 +8,17 @@ them would run code. Looking into safetensors needs no torch.
 """
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import RawIOBase
 import json
 import math
 from pathlib import Path
-from typing import Any, Dict, Iterator, Tuple
+from typing import Any, Dict, Iterable, Iterator, Mapping, Optional, Tuple, TYPE_CHECKING, Union
 
 from lingbot_world_ros.errors import quoted, shown, SpecError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 SAFETENSORS = ('.safetensors',)
 PICKLES = ('.pth', '.pt', '.ckpt', '.bin')
@@ -48,7 +53,7 @@ class TensorInfo:
 class SafetensorsFile:
     """One safetensors file: ``infos`` in the order of the file, and ``get``."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path) -> None:
         """
         Read the header.
 
@@ -62,17 +67,17 @@ class SafetensorsFile:
         self.infos = {name: TensorInfo(entry['dtype'], tuple(entry['shape']))
                       for name, entry in self._header.items()}
 
-    def __enter__(self):
+    def __enter__(self) -> 'SafetensorsFile':
         """Open for reading."""
         self._file = self.path.open('rb', buffering=0)
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         """Close."""
         self._file.close()
         self._scratch = None
 
-    def get(self, name: str):
+    def get(self, name: str) -> 'Tensor':
         """
         Read one tensor.
 
@@ -82,7 +87,7 @@ class SafetensorsFile:
         import torch
         return self._read(name, torch.empty(self.infos[name].num_bytes, dtype=torch.uint8))
 
-    def borrow(self, name: str):
+    def borrow(self, name: str) -> 'Tensor':
         """
         Read one tensor into memory that the next call uses again.
 
@@ -98,19 +103,19 @@ class SafetensorsFile:
             self._scratch = torch.empty(largest, dtype=torch.uint8)
         return self._read(name, self._scratch[:self.infos[name].num_bytes])
 
-    def _read(self, name, data):
+    def _read(self, name: str, data: 'Tensor') -> 'Tensor':
         import torch
         info = self.infos[name]
         if info.num_bytes:
             self._file.seek(self._start + self._header[name]['data_offsets'][0])
-            _read_into(self._file, memoryview(data.numpy()), self.path)
+            _read_into(self._file, data.numpy().data, self.path)
         return data.view(getattr(torch, TORCH_DTYPES[info.dtype])).view(info.shape)
 
 
 class PickleFile:
     """One of PyTorch's own files, mapped into memory; offers what ``SafetensorsFile`` does."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path) -> None:
         """
         Map the file.
 
@@ -121,15 +126,15 @@ class PickleFile:
         self.infos = {name: TensorInfo(_safetensors_dtype(tensor.dtype), tuple(tensor.shape))
                       for name, tensor in self._tensors.items()}
 
-    def __enter__(self):
+    def __enter__(self) -> 'PickleFile':
         """Do nothing; the file is mapped already."""
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         """Let go of the mapping."""
         self._tensors = {}
 
-    def get(self, name: str):
+    def get(self, name: str) -> 'Tensor':
         """
         Return one tensor.
 
@@ -139,7 +144,7 @@ class PickleFile:
         import torch
         return self._tensors[name].clone(memory_format=torch.contiguous_format)
 
-    def borrow(self, name: str):
+    def borrow(self, name: str) -> 'Tensor':
         """
         Return one tensor without a copy.
 
@@ -149,7 +154,7 @@ class PickleFile:
         return self._tensors[name].contiguous()
 
 
-def open_tensors(path: Path):
+def open_tensors(path: Path) -> Union[SafetensorsFile, PickleFile]:
     """
     Open a file of tensors of either format.
 
@@ -201,7 +206,7 @@ def check_file(path: Path) -> None:
         raise SpecError(f'{shown(path)} is empty: {AGAIN}.')
 
 
-def _safetensors_header(path) -> Tuple[int, dict]:
+def _safetensors_header(path: Path) -> Tuple[int, Dict[str, Any]]:
     """Return where the data starts, and the entries by their place in the file."""
     size = path.stat().st_size
     with path.open('rb') as file:
@@ -231,12 +236,12 @@ def _safetensors_header(path) -> Tuple[int, dict]:
     return 8 + length, entries
 
 
-def _fits(entry) -> bool:
+def _fits(entry: Mapping[str, Any]) -> bool:
     begin, end = entry['data_offsets']
     return end - begin == math.prod(entry['shape']) * DTYPE_BYTES[entry['dtype']]
 
 
-def _read_into(file, view: memoryview, path) -> None:
+def _read_into(file: RawIOBase, view: memoryview, path: Path) -> None:
     """Fill the view; one read may return less, and at most 2 GB."""
     while view:
         count = file.readinto(view)
@@ -246,7 +251,7 @@ def _read_into(file, view: memoryview, path) -> None:
         view = view[count:]
 
 
-def _load_pickle(path) -> dict:
+def _load_pickle(path: Path) -> Dict[str, 'Tensor']:
     import pickle
     import torch
     try:
@@ -271,7 +276,7 @@ def _load_pickle(path) -> dict:
     return tensors
 
 
-def _torch_load(path):
+def _torch_load(path: Path) -> Any:
     """Map where the file's format allows it; that of torch before 1.6 does not."""
     import torch
     with path.open('rb') as file:
@@ -279,7 +284,7 @@ def _torch_load(path):
     return torch.load(path, map_location='cpu', weights_only=True, mmap=is_zip)
 
 
-def _safetensors_dtype(dtype) -> str:
+def _safetensors_dtype(dtype: 'torch.dtype') -> str:
     name = str(dtype).replace('torch.', '')
     for known, torch_name in TORCH_DTYPES.items():
         if torch_name == name:
@@ -295,7 +300,7 @@ class SafetensorsWriter:
     Names must be told beforehand (room for the header is kept free at the start); sizes need not.
     """
 
-    def __init__(self, path: Path, names, metadata: Dict[str, str]):
+    def __init__(self, path: Path, names: Iterable[str], metadata: Dict[str, str]) -> None:
         """
         Begin a file.
 
@@ -311,7 +316,7 @@ class SafetensorsWriter:
         self._file = path.open('wb')
         self._file.seek(8 + self._room)
 
-    def add(self, name: str, tensor) -> None:
+    def add(self, name: str, tensor: 'Tensor') -> None:
         """
         Append a tensor.
 
@@ -336,7 +341,8 @@ class SafetensorsWriter:
 
 
 @contextmanager
-def safetensors_writer(path: Path, names, metadata=None) -> Iterator[SafetensorsWriter]:
+def safetensors_writer(path: Path, names: Iterable[str],
+                       metadata: Optional[Dict[str, str]] = None) -> Iterator[SafetensorsWriter]:
     """
     Write a file beside ``path`` and put it there once it is whole.
 

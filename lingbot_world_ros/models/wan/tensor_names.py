@@ -8,7 +8,7 @@ shapes do not tell, and must agree with them.
 from dataclasses import dataclass, replace
 from pathlib import Path
 import re
-from typing import Dict, Optional
+from typing import Any, Dict, Optional, Tuple, TypeVar
 
 from lingbot_world_ros.errors import quoted, shown, SpecError
 from lingbot_world_ros.models.wan.spec import DiTSpec, LINGBOT_14B, LINGBOT_1_3B, PIXELS_PER_TOKEN
@@ -32,6 +32,8 @@ DIFFUSERS_NAMES = (
     (r'(blocks\.\d+\.)scale_shift_table$', r'\1modulation'),
     (r'^scale_shift_table$', 'head.modulation'), (r'^proj_out\.', 'head.head.'))
 
+Number = TypeVar('Number', int, float)
+
 
 @dataclass(frozen=True)
 class Stored:
@@ -42,7 +44,8 @@ class Stored:
     info: TensorInfo
 
 
-def by_public_name(stored: Dict[str, Stored]):
+def by_public_name(stored: Dict[str, Stored]
+                   ) -> Tuple[Dict[str, Stored], Dict[str, Dict[str, Stored]]]:
     """
     Give tensors their public names.
 
@@ -66,7 +69,7 @@ def by_public_name(stored: Dict[str, Stored]):
     return tensors, quantised
 
 
-def spec_of(tensors: Dict[str, Stored], config: dict) -> DiTSpec:
+def spec_of(tensors: Dict[str, Stored], config: Dict[str, Any]) -> DiTSpec:
     """
     Read the sizes of a network.
 
@@ -77,12 +80,12 @@ def spec_of(tensors: Dict[str, Stored], config: dict) -> DiTSpec:
     :raises KeyError: a tensor that tells a size is not there; its name
     :raises ValueError: a tensor has another rank
     """
-    def shape(name):
+    def shape(name: str) -> Tuple[int, ...]:
         if name not in tensors:
             raise KeyError(name)
         return tensors[name].info.shape
 
-    def width(name, num_out):
+    def width(name: str, num_out: int) -> int:
         """Inputs of a linear layer, packed or not."""
         info, packed = tensors[f'{name}.weight'].info, len(shape(f'{name}.weight')) != 2
         packed = packed or info.shape[-1] == 1
@@ -106,7 +109,7 @@ def spec_of(tensors: Dict[str, Stored], config: dict) -> DiTSpec:
                    eps=number_of(config, 'eps', 1e-6), control_channels=control, **seen)
 
 
-def number_of(config: dict, name: str, default):
+def number_of(config: Dict[str, Any], name: str, default: Number) -> Number:
     """
     Return a setting of config.json.
 
@@ -125,7 +128,7 @@ def number_of(config: dict, name: str, default):
     return value
 
 
-def known_spec(tensors: Dict[str, Stored], config: dict) -> Optional[DiTSpec]:
+def known_spec(tensors: Dict[str, Stored], config: Dict[str, Any]) -> Optional[DiTSpec]:
     """
     Find the network that some of its tensors belong to: config's, or a public one.
 
@@ -146,7 +149,7 @@ def known_spec(tensors: Dict[str, Stored], config: dict) -> Optional[DiTSpec]:
     return None
 
 
-def _check_config(seen: dict, config: dict) -> None:
+def _check_config(seen: Dict[str, int], config: Dict[str, Any]) -> None:
     told = {**config, 'dim': config.get('dim')}
     for name, other in (('in_channels', 'in_dim'), ('out_channels', 'out_dim')):
         told.setdefault(name, config.get(other))

@@ -18,10 +18,13 @@ from pathlib import Path
 import re
 import tempfile
 import threading
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple, TYPE_CHECKING, Union
 
 from lingbot_world_ros.errors import quoted, shown, SpecError
 from lingbot_world_ros.models.wan.tensor_files import check_file, PICKLES, SafetensorsFile
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MAX_TOKENS = 512
 MAX_DISTANCE, EPS = 128, 1e-6  # of relative positions; of the norms
@@ -98,7 +101,7 @@ def clean_prompt(prompt: str) -> str:
 class Tokenizer:
     """UMT5's tokenizer, from ``tokenizer.json`` or ``spiece.model``."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path) -> None:
         """
         Read it.
 
@@ -131,7 +134,7 @@ class Tokenizer:
         return tokens[:MAX_TOKENS - 1] + [self._end], len(tokens) + 1
 
 
-def load_network(path: Path, device: str = 'cpu'):
+def load_network(path: Path, device: str = 'cpu') -> Any:
     """
     Make the network with the weights of a file, in their dtype.
 
@@ -166,9 +169,9 @@ class TextEncoder:
     ``encode`` may be called from any thread.
     """
 
-    def __init__(self, path: Optional[Path], tokenizer_path: Optional[Path], device: str = 'cpu',
-                 cache: Optional['EmbeddingCache'] = None,
-                 log: Callable[[str], None] = lambda text: None):
+    def __init__(self, path: Union[str, Path, None], tokenizer_path: Union[str, Path, None],
+                 device: str = 'cpu', cache: Optional['EmbeddingCache'] = None,
+                 log: Callable[[str], None] = lambda text: None) -> None:
         """Note where everything is; see ``load_text_encoder``."""
         self._path, self._tokenizer_path = _path(path), _path(tokenizer_path)
         self._device, self._cache, self._log = device, cache, log
@@ -180,7 +183,7 @@ class TextEncoder:
         """Whether the network is in memory."""
         return self._network is not None
 
-    def encode(self, prompt: str):
+    def encode(self, prompt: str) -> 'Tensor':
         """
         Embed a prompt.
 
@@ -195,7 +198,7 @@ class TextEncoder:
             if entry is None:
                 entry = self._embed(text)
                 if self._cache:
-                    self._write(key, *entry)
+                    self._write(self._cache, key, *entry)
         embedding, num_tokens = entry
         if num_tokens > MAX_TOKENS:
             self._log(f'The prompt has {num_tokens} tokens; the network reads the first '
@@ -207,17 +210,18 @@ class TextEncoder:
         with self._lock:
             self._network = None
 
-    def _key(self, text) -> str:
+    def _key(self, text: str) -> str:
         if not self._cache:
             return ''
         prints = [self._cache.known_print(path, make) for path, make in (
             (self._path, encoder_print), (self._tokenizer_path, tokenizer_print))]
         return hashlib.sha256('\n'.join((*prints, text)).encode()).hexdigest()[:40]
 
-    def _embed(self, text):
+    def _embed(self, text: str) -> Tuple['Tensor', int]:
         self._check_there(text)
         tokens, num_tokens = self._tokenizer(text)
         if self._network is None:
+            assert self._path is not None, 'it is there'
             self._network = load_network(self._path, self._device)
         import torch
         vocab_size = self._network.config.vocab_size
@@ -232,10 +236,11 @@ class TextEncoder:
         return hidden[0].cpu().clone(), num_tokens  # n d
 
     @cached_property
-    def _tokenizer(self):
+    def _tokenizer(self) -> Tokenizer:
+        assert self._tokenizer_path is not None, 'it is there'
         return Tokenizer(self._tokenizer_path)
 
-    def _check_there(self, text):
+    def _check_there(self, text: str) -> None:
         for what, path, files in (
                 ('text encoder', self._path, ENCODER_FILE),
                 ('tokenizer', self._tokenizer_path, f'--include "{TOKENIZER_FOLDER}/*"')):
@@ -245,14 +250,16 @@ class TextEncoder:
                                 f'{DOWNLOAD} {files} --local-dir <folder of the checkpoint>, or '
                                 'use a prompt that was used before.')
 
-    def _write(self, key, embedding, num_tokens):
+    def _write(self, cache: 'EmbeddingCache', key: str, embedding: 'Tensor',
+               num_tokens: int) -> None:
         try:
-            self._cache.write(key, embedding, num_tokens)
+            cache.write(key, embedding, num_tokens)
         except OSError as error:  # a full disk must not stop a world
             self._log(f'The embedding of the prompt was not kept for later: {error}.')
 
 
-def load_text_encoder(path, tokenizer_path, device: str = 'cpu', cache_dir=None,
+def load_text_encoder(path: Union[str, Path, None], tokenizer_path: Union[str, Path, None],
+                      device: str = 'cpu', cache_dir: Union[str, Path, None] = None,
                       log: Callable[[str], None] = lambda text: None) -> TextEncoder:
     """
     Prepare the text encoder; nothing is read before a prompt needs it.
@@ -278,7 +285,7 @@ class EmbeddingCache:
     What cannot be read counts as not there.
     """
 
-    def __init__(self, folder: Path, max_entries: int = CACHE_ENTRIES):
+    def __init__(self, folder: Path, max_entries: int = CACHE_ENTRIES) -> None:
         """
         Note the folder; it is made with the first entry.
 
@@ -287,7 +294,7 @@ class EmbeddingCache:
         """
         self.folder, self.max_entries = folder, max_entries
 
-    def read(self, key: str):
+    def read(self, key: str) -> Optional[Tuple['Tensor', int]]:
         """
         Look up an entry.
 
@@ -308,7 +315,7 @@ class EmbeddingCache:
         except Exception:  # safetensors raises errors of its own; the entry is written again
             return None
 
-    def write(self, key: str, embedding, num_tokens: int) -> None:
+    def write(self, key: str, embedding: 'Tensor', num_tokens: int) -> None:
         """
         Keep an entry, and delete the oldest ones beyond the limit.
 
@@ -346,7 +353,7 @@ class EmbeddingCache:
             pass  # matters only once the file is gone
         return fingerprint
 
-    def _entry(self, key):
+    def _entry(self, key: str) -> Path:
         return self.folder / f'{key}.safetensors'
 
 
@@ -382,7 +389,7 @@ def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:40]
 
 
-def _used_at(path):
+def _used_at(path: Path) -> int:
     try:
         return path.stat().st_mtime_ns
     except OSError:  # another process deleted it
@@ -402,11 +409,11 @@ def _replace(path: Path, content: bytes) -> None:
         raise
 
 
-def _path(value) -> Optional[Path]:
+def _path(value: Union[str, Path, None]) -> Optional[Path]:
     return Path(value).expanduser() if value else None
 
 
-def _package(name: str):
+def _package(name: str) -> Any:
     """Import a package that only this engine needs."""
     import importlib
     try:
@@ -429,7 +436,7 @@ def _tokenizer_file(path: Path) -> Path:
                     f'{DOWNLOAD} --include "{TOKENIZER_FOLDER}/*".')
 
 
-def _read_tokenizer(path):
+def _read_tokenizer(path: Path) -> Tuple[Callable[[str], List[int]], int]:
     """Return a function from text to tokens, and the end mark."""
     tokenizer = _package('tokenizers').Tokenizer.from_file(str(path))
     tokenizer.no_truncation()
@@ -441,7 +448,7 @@ def _read_tokenizer(path):
     return lambda text: tokenizer.encode(text).ids, end
 
 
-def _read_pieces(path):
+def _read_pieces(path: Path) -> Tuple[Callable[[str], List[int]], int]:
     """As ``_read_tokenizer``."""
     pieces = _package('sentencepiece').SentencePieceProcessor(model_file=str(path))
     end = pieces.eos_id()
@@ -451,7 +458,7 @@ def _read_pieces(path):
 # Weights
 
 
-def _public_tensors(path: Path) -> dict:
+def _public_tensors(path: Path) -> Dict[str, 'Tensor']:
     """Return all tensors of an encoder, mapped, under their names in transformers."""
     tensors = {}
     for file in _weight_files(path):
@@ -508,7 +515,7 @@ def _shards(index: Path) -> List[str]:
     return sorted(set(names.values()))
 
 
-def _mapped(path: Path) -> dict:
+def _mapped(path: Path) -> Dict[str, 'Tensor']:
     """Return the tensors of a file as a map of it, not a copy."""
     check_file(path)
     if path.suffix in PICKLES:
@@ -518,7 +525,7 @@ def _mapped(path: Path) -> dict:
     return load_file(path)
 
 
-def _mapped_pickle(path):
+def _mapped_pickle(path: Path) -> Dict[str, 'Tensor']:
     import pickle
     import torch
     try:
@@ -534,7 +541,7 @@ def _mapped_pickle(path):
     return content
 
 
-def _spec_of(tensors: dict, path) -> UMT5Spec:
+def _spec_of(tensors: Dict[str, 'Tensor'], path: Path) -> UMT5Spec:
     """Read the sizes off the shapes, and check every tensor against them."""
     block = 'encoder.block.0.'
     need = {name: f'{block}{BLOCK_NAMES[name]}' for name in (
@@ -561,7 +568,7 @@ def _spec_of(tensors: dict, path) -> UMT5Spec:
     return spec
 
 
-def _settings(path: Path) -> dict:
+def _settings(path: Path) -> Dict[str, Any]:
     """Return config.json of a folder; shapes do not tell all of it."""
     file = path / 'config.json'
     if not path.is_dir() or not file.is_file():
@@ -573,7 +580,7 @@ def _settings(path: Path) -> dict:
     return settings
 
 
-def _json(path: Path) -> dict:
+def _json(path: Path) -> Dict[str, Any]:
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError):

@@ -13,9 +13,10 @@ Source: TAEHV (MIT), taehv.py@1f14a56: architecture and tensor names; no code ta
 """
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, List, Optional, Tuple
+from typing import Dict, List, Optional, Tuple, Union
 
 from lingbot_world_ros.errors import quoted, SpecError, unknown_name
+from lingbot_world_ros.models.wan.device import Device
 from lingbot_world_ros.models.wan.vae import FRAMES_PER_LATENT, LATENT_MEAN, LATENT_STD
 from lingbot_world_ros.models.wan.vae_file import check_tensors, read_tensors
 import torch
@@ -55,7 +56,7 @@ class Squash(nn.Module):
 class MemoryBlock(nn.Module):
     """Look at a frame and the one before it."""
 
-    def __init__(self, width: int):
+    def __init__(self, width: int) -> None:
         super().__init__()
         self.conv = nn.Sequential(conv(2 * width, width), nn.ReLU(inplace=True),
                                   conv(width, width), nn.ReLU(inplace=True), conv(width, width))
@@ -86,7 +87,7 @@ class Grow(nn.Module):
     The product comes before the repetition of pixels: the same numbers for a quarter of the work.
     """
 
-    def __init__(self, width: int, growth: int):
+    def __init__(self, width: int, growth: int) -> None:
         super().__init__()
         self.growth = growth
         self.conv = nn.Conv2d(width, growth * width, 1, bias=False)
@@ -113,7 +114,7 @@ class TinyVAE(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, spec: TinySpec = TinySpec(), normalised: bool = True):
+    def __init__(self, spec: TinySpec = TinySpec(), normalised: bool = True) -> None:
         """
         Build it with random weights.
 
@@ -128,7 +129,7 @@ class TinyVAE(nn.Module):
             self.register_buffer(name, torch.tensor(values, device='cpu').view(1, -1, 1, 1),
                                  persistent=False)
 
-    def set_decoder(self, dtype: torch.dtype):
+    def set_decoder(self, dtype: torch.dtype) -> 'TinyVAE':
         """
         Choose in which numbers it works; those of 16 bits in the order that GPUs want.
 
@@ -136,8 +137,9 @@ class TinyVAE(nn.Module):
         :return: itself
         """
         channels_last = dtype.itemsize == 2
-        self.decoder.to(dtype, memory_format=(
-            torch.channels_last if channels_last else torch.contiguous_format))
+        order = torch.channels_last if channels_last else torch.contiguous_format
+        # torch's types know no memory_format beside a dtype
+        self.decoder.to(dtype, memory_format=order)  # type: ignore[call-overload]
         return self
 
     @torch.no_grad()
@@ -156,6 +158,7 @@ class TinyVAE(nn.Module):
             x, cache = self._decode_one(latent, cache)
             frames.append(x)
         video = torch.cat(frames, 2)
+        assert cache is not None, 'there is a latent frame'
         # The first latent stands for one frame: what comes before it is run-up.
         return (video[:, :, FRAMES_PER_LATENT - 1:] if start else video), cache
 
@@ -186,8 +189,8 @@ class TinyVAE(nn.Module):
         return frames * 2.0 - 1.0, tuple(kept)
 
 
-def load_tiny_vae(path, device='cpu', dtype: torch.dtype = torch.float32,
-                  convention: str = 'auto') -> TinyVAE:
+def load_tiny_vae(path: Union[str, Path], device: Device = 'cpu',
+                  dtype: torch.dtype = torch.float32, convention: str = 'auto') -> TinyVAE:
     """
     Load a tiny decoder.
 
@@ -245,7 +248,7 @@ def spec_of(tensors: Dict[str, Tensor], path: Path) -> TinySpec:
     return TinySpec(tuple(len(tensors[name]) for name in convs[:-1]))
 
 
-def newest_rows(tensors: Dict[str, Tensor], expected: Dict[str, Tensor]):
+def newest_rows(tensors: Dict[str, Tensor], expected: Dict[str, Tensor]) -> None:
     """Keep the last frame of layers that could make more frames than are used (in place)."""
     for name, wanted in expected.items():
         rows = len(tensors[name]) if name in tensors and wanted.shape[2:] == (1, 1) else 0

@@ -62,6 +62,7 @@ def _attend_op(q: Tensor, k: Tensor, v: Tensor, key_mean: Tensor, value_scale: O
     k8, k_scale = _quantised_keys(k, key_mean, tile_keys)
     in_fp8 = value_dtype == FP8
     if in_fp8:
+        assert value_scale is not None, 'values in FP8 have a scale'
         v = _quantised_values(v, value_scale, tile_keys)  # b m h d, m fastest
     elif v.dtype != value_dtype:
         v = v.to(value_dtype)
@@ -74,7 +75,8 @@ def _attend_op(q: Tensor, k: Tensor, v: Tensor, key_mean: Tensor, value_scale: O
 
 
 @_attend_op.register_fake
-def _(q, k, v, key_mean, value_scale, value_dtype, *sizes):
+def _(q: Tensor, k: Tensor, v: Tensor, key_mean: Tensor, value_scale: Optional[Tensor],
+      value_dtype: torch.dtype, *sizes: int) -> Tensor:
     return torch.empty(q.shape, dtype=q.dtype, device=q.device)
 
 
@@ -100,13 +102,14 @@ def _quantised_values(v: Tensor, scale: Tensor, block: int) -> Tensor:
 
 
 @triton.jit
-def _to_int8(x):
+def _to_int8(x: tl.tensor) -> tl.tensor:
     return (x + tl.where(x >= 0, 0.5, -0.5)).to(tl.int8)  # conversion truncates
 
 
 @triton.jit
-def _quantise_keys(k, mean, k8, scale, h, m, stride_b, stride_m, stride_h, D: tl.constexpr,
-                   BLOCK: tl.constexpr):
+def _quantise_keys(k: tl.tensor, mean: tl.tensor, k8: tl.tensor, scale: tl.tensor, h: tl.tensor,
+                   m: tl.tensor, stride_b: tl.tensor, stride_m: tl.tensor, stride_h: tl.tensor,
+                   D: tl.constexpr, BLOCK: tl.constexpr) -> None:
     block, head = tl.program_id(0), tl.program_id(1).to(tl.int64)
     rows, columns = block * BLOCK + tl.arange(0, BLOCK), tl.arange(0, D)
     inside = (rows < m)[:, None]
@@ -122,8 +125,9 @@ def _quantise_keys(k, mean, k8, scale, h, m, stride_b, stride_m, stride_h, D: tl
 
 
 @triton.jit
-def _quantise_values(v, scale, v8, h, m, stride_b, stride_m, stride_h, D: tl.constexpr,
-                     BLOCK: tl.constexpr):
+def _quantise_values(v: tl.tensor, scale: tl.tensor, v8: tl.tensor, h: tl.tensor, m: tl.tensor,
+                     stride_b: tl.tensor, stride_m: tl.tensor, stride_h: tl.tensor,
+                     D: tl.constexpr, BLOCK: tl.constexpr) -> None:
     block, head = tl.program_id(0), tl.program_id(1).to(tl.int64)
     rows, columns = block * BLOCK + tl.arange(0, BLOCK), tl.arange(0, D)
     source = v + (head // h) * stride_b + (head % h) * stride_h
@@ -136,8 +140,10 @@ def _quantise_values(v, scale, v8, h, m, stride_b, stride_m, stride_h, D: tl.con
 
 
 @triton.jit
-def _attend_block(q8, q_scale, k8, by, v, v_mask, inside, largest, total, acc,
-                  MASKED: tl.constexpr, IN_FP8: tl.constexpr):
+def _attend_block(q8: tl.tensor, q_scale: tl.tensor, k8: tl.tensor, by: tl.tensor, v: tl.tensor,
+                  v_mask: tl.tensor, inside: tl.tensor, largest: tl.tensor, total: tl.tensor,
+                  acc: tl.tensor, MASKED: tl.constexpr,
+                  IN_FP8: tl.constexpr) -> 'Tuple[tl.tensor, tl.tensor, tl.tensor]':
     """Take one block of keys into the running softmax."""
     products = tl.dot(q8, tl.load(k8)).to(tl.float32)
     if MASKED:
@@ -162,9 +168,11 @@ def _attend_block(q8, q_scale, k8, by, v, v_mask, inside, largest, total, acc,
 
 
 @triton.jit
-def _attend(q, k8, k_scale, v, v_scale, out, h, n, m, score_scale, stride_qb, stride_qn, stride_qh,
-            stride_vb, stride_vm, stride_vh, stride_vd, D: tl.constexpr, IN_FP8: tl.constexpr,
-            BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr):
+def _attend(q: tl.tensor, k8: tl.tensor, k_scale: tl.tensor, v: tl.tensor, v_scale: tl.tensor,
+            out: tl.tensor, h: tl.tensor, n: tl.tensor, m: tl.tensor, score_scale: tl.tensor,
+            stride_qb: tl.tensor, stride_qn: tl.tensor, stride_qh: tl.tensor, stride_vb: tl.tensor,
+            stride_vm: tl.tensor, stride_vh: tl.tensor, stride_vd: tl.tensor, D: tl.constexpr,
+            IN_FP8: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr) -> None:
     head = tl.program_id(1).to(tl.int64)
     batch, in_batch = head // h, head % h
     rows, columns = tl.program_id(0) * BLOCK_Q + tl.arange(0, BLOCK_Q), tl.arange(0, D)
@@ -218,7 +226,8 @@ def _warps(block: int) -> int:
 
 
 @triton.jit
-def _quantise_rows(x, out, scale, d, BLOCK: tl.constexpr):
+def _quantise_rows(x: tl.tensor, out: tl.tensor, scale: tl.tensor, d: tl.tensor,
+                   BLOCK: tl.constexpr) -> None:
     row, columns = tl.program_id(0).to(tl.int64), tl.arange(0, BLOCK)
     y = tl.load(x + row * d + columns, mask=columns < d, other=0.0).to(tl.float32)
     by = tl.maximum(tl.max(tl.abs(y), 0), TINY) / FP8_MAX

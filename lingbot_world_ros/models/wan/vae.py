@@ -18,7 +18,7 @@ Source: Wan2.1 (Apache-2.0), architecture and numbers; diffusers' AutoencoderKLW
 from dataclasses import dataclass
 from functools import wraps
 from itertools import islice
-from typing import Iterator, List, Optional, Tuple
+from typing import Callable, Iterator, List, Optional, ParamSpec, Tuple, TypeVar
 
 from lingbot_world_ros.errors import SpecError
 import torch
@@ -37,6 +37,8 @@ REMEDY = ('give the Wan2.1_VAE.pth that comes with the checkpoint, or the folder
 
 Memory = Optional[Tuple[Tensor, ...]]  # of one layer
 Cache = Tuple[Tuple[Tensor, ...], ...]  # of all layers
+Args = ParamSpec('Args')
+Result = TypeVar('Result')
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class VaeSpec:
     res_blocks: int = 2
     temporal_down: Tuple[bool, ...] = (False, True, True)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Refuse what the rest of the system has no latents for."""
         if self.latent_channels != len(LATENT_MEAN):
             raise SpecError(f'this autoencoder has {self.latent_channels} latent channels, '
@@ -87,7 +89,7 @@ def last_frames(x: Tensor, num_frames: int = MEMORY) -> Tensor:
     return x[:, :, -num_frames:].clone(memory_format=order(x))  # b c t h w
 
 
-def in_full_float32(method):
+def in_full_float32(method: Callable[Args, Result]) -> Callable[Args, Result]:
     """
     Let a method's convolutions and products compute in float32 where GPUs would take TF32.
 
@@ -95,7 +97,7 @@ def in_full_float32(method):
     which PyTorch offers no others for, are put back afterwards.
     """
     @wraps(method)
-    def call(*args, **kwargs):
+    def call(*args: Args.args, **kwargs: Args.kwargs) -> Result:
         cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
         before = cudnn.allow_tf32, matmul.allow_tf32
         cudnn.allow_tf32 = matmul.allow_tf32 = False
@@ -111,7 +113,7 @@ def empty_memory(x: Tensor) -> Tensor:
     return torch.zeros_like(torch.cat([x[:, :, :1]] * MEMORY, 2))  # b c 2 h w
 
 
-def per_frame(operation, x: Tensor) -> Tensor:
+def per_frame(operation: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """Apply a 2-D operation to each frame of (b, c, t, h, w)."""
     # With the channels moved out of the way, views of a single frame keep the strides by which
     # torch recognises channels-last tensors; otherwise it copies them to another order.
@@ -122,7 +124,7 @@ def per_frame(operation, x: Tensor) -> Tensor:
 class RMSNorm(nn.Module):
     """Divide by the root mean square over the channels."""
 
-    def __init__(self, channels: int, axes: int = 3):
+    def __init__(self, channels: int, axes: int = 3) -> None:
         super().__init__()
         self.gamma = nn.Parameter(torch.ones(channels, *[1] * axes))
 
@@ -148,7 +150,7 @@ class Layer(nn.Module):
 class CausalConv3d(nn.Conv3d):
     """Convolve over this frame and the two before it."""
 
-    def __init__(self, c_in: int, c_out: int, plane: int = 3):
+    def __init__(self, c_in: int, c_out: int, plane: int = 3) -> None:
         super().__init__(c_in, c_out, (MEMORY + 1, plane, plane),
                          padding=(0, plane // 2, plane // 2))
 
@@ -174,7 +176,7 @@ class Stem(CausalConv3d, Layer):
 class Head(nn.Sequential, Layer):
     """The last convolution."""
 
-    def __init__(self, c_in: int, c_out: int):
+    def __init__(self, c_in: int, c_out: int) -> None:
         super().__init__(RMSNorm(c_in), nn.SiLU(inplace=True), CausalConv3d(c_in, c_out))
 
     def forward(self, x: Tensor,  # type: ignore[override]  # as every Layer
@@ -190,7 +192,7 @@ class Head(nn.Sequential, Layer):
 class Residual(Layer):
     """Two convolutions that are added to what came in."""
 
-    def __init__(self, c_in: int, c_out: int):
+    def __init__(self, c_in: int, c_out: int) -> None:
         super().__init__()
         self.residual = nn.Sequential(  # the names count a dropout that training had
             RMSNorm(c_in), nn.SiLU(inplace=True), CausalConv3d(c_in, c_out),
@@ -211,7 +213,7 @@ class Residual(Layer):
 class FrameAttention(Layer):
     """Each frame's pixels attend to each other, with one head."""
 
-    def __init__(self, channels: int):
+    def __init__(self, channels: int) -> None:
         super().__init__()
         self.norm = RMSNorm(channels, axes=2)
         self.to_qkv = nn.Conv2d(channels, 3 * channels, 1)
@@ -230,7 +232,7 @@ class FrameAttention(Layer):
 class Down2d(Layer):
     """Halve rows and columns."""
 
-    def __init__(self, channels: int):
+    def __init__(self, channels: int) -> None:
         super().__init__()
         self.resample = nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)),  # right and bottom only
                                       nn.Conv2d(channels, channels, 3, stride=2))
@@ -242,7 +244,7 @@ class Down2d(Layer):
 class Down3d(Down2d):
     """Halve rows, columns and frames; the first frame of a stream stays as it is."""
 
-    def __init__(self, channels: int):
+    def __init__(self, channels: int) -> None:
         super().__init__(channels)
         self.time_conv = nn.Conv3d(channels, channels, (3, 1, 1), stride=(2, 1, 1))
 
@@ -260,7 +262,7 @@ class Down3d(Down2d):
 class Up2d(Layer):
     """Double rows and columns, halve the channels."""
 
-    def __init__(self, channels: int):
+    def __init__(self, channels: int) -> None:
         super().__init__()
         self.resample = nn.Sequential(nn.Upsample(scale_factor=2.0, mode='nearest-exact'),
                                       nn.Conv2d(channels, channels // 2, 3, padding=1))
@@ -276,7 +278,7 @@ class Up3d(Up2d):
     That frame is not remembered either: the next one sees zeros before it.
     """
 
-    def __init__(self, channels: int):
+    def __init__(self, channels: int) -> None:
         super().__init__(channels)
         self.time_conv = CausalConv3d(channels, 2 * channels, plane=1)
 
@@ -315,7 +317,7 @@ def middle_layers(channels: int) -> nn.Sequential:
 class Encoder(Coder):
     """Frames -> mean and log variance of latents: one frame at first, then groups of four."""
 
-    def __init__(self, spec: VaeSpec):
+    def __init__(self, spec: VaeSpec) -> None:
         super().__init__()
         widths = spec.widths
         self.conv1 = Stem(3, widths[0])
@@ -365,7 +367,7 @@ class Encoder(Coder):
 class Decoder(Coder):
     """Latents -> frames, one latent per call."""
 
-    def __init__(self, spec: VaeSpec):
+    def __init__(self, spec: VaeSpec) -> None:
         super().__init__()
         widths = spec.widths[::-1]
         self.conv1 = Stem(spec.latent_channels, widths[0])
@@ -393,7 +395,7 @@ class WanVAE(nn.Module):
     decoder may work in 16 bits, see ``set_decoder``.
     """
 
-    def __init__(self, spec: VaeSpec = VaeSpec()):
+    def __init__(self, spec: VaeSpec = VaeSpec()) -> None:
         """
         Build it with random weights.
 
@@ -408,7 +410,7 @@ class WanVAE(nn.Module):
             self.register_buffer(name, torch.tensor(values, device='cpu').view(1, -1, 1, 1, 1),
                                  persistent=False)
 
-    def set_decoder(self, dtype: torch.dtype):
+    def set_decoder(self, dtype: torch.dtype) -> 'WanVAE':
         """
         Choose in which numbers the decoder works; those of 16 bits in the order that GPUs want.
 
@@ -447,6 +449,7 @@ class WanVAE(nn.Module):
         for group in filter(Tensor.numel, groups):
             x, cache = self.encoder(group, cache)
             latents.append(self._normalised(x))
+        assert cache is not None, 'there is a frame'
         return torch.cat(latents, 2), cache
 
     def encode(self, video: Tensor) -> Tensor:
@@ -501,6 +504,7 @@ class WanVAE(nn.Module):
             x = self.conv2(latent * self.std + self.mean)
             x, cache = self.decoder(x.to(weight.dtype, memory_format=order(weight)), cache)
             frames.append(x.float())
+        assert cache is not None, 'there is a latent frame'
         return torch.cat(frames, 2), cache
 
     def decode(self, latents: Tensor) -> Tensor:
@@ -513,7 +517,7 @@ class WanVAE(nn.Module):
         return self.decode_chunk(latents, None)[0]
 
 
-def check_video(video: Tensor, start: bool):
+def check_video(video: Tensor, start: bool) -> None:
     """Raise SpecError if these cannot be the next frames of a stream."""
     num_frames, *size = video.shape[2:]
     if num_frames < 1 or num_frames % FRAMES_PER_LATENT != int(start):

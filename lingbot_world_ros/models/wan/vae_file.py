@@ -8,9 +8,10 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 import re
-from typing import Dict, List
+from typing import Dict, List, Mapping, Union
 
 from lingbot_world_ros.errors import quoted, shown, SpecError
+from lingbot_world_ros.models.wan.device import Device
 from lingbot_world_ros.models.wan.tensor_files import open_tensors
 from lingbot_world_ros.models.wan.vae import REMEDY, VaeSpec, WanVAE
 import torch
@@ -19,7 +20,8 @@ from torch import Tensor
 NUM_TOLD = 3  # tensors that an error names
 
 
-def load_vae(path, device='cpu', decoder_dtype: torch.dtype = torch.float32) -> WanVAE:
+def load_vae(path: Union[str, Path], device: Device = 'cpu',
+             decoder_dtype: torch.dtype = torch.float32) -> WanVAE:
     """
     Load an autoencoder; its sizes are those of the tensors.
 
@@ -72,7 +74,8 @@ def read_tensors(path: Path, remedy: str) -> Dict[str, Tensor]:
     return tensors
 
 
-def check_tensors(path: Path, tensors, expected, remedy: str):
+def check_tensors(path: Path, tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor],
+                  remedy: str) -> None:
     """
     Compare what a file holds with what a network needs.
 
@@ -115,7 +118,7 @@ def spec_of(tensors: Dict[str, Tensor], path: Path) -> VaeSpec:
                         f' the first is {shown(next(iter(tensors)))}); {REMEDY}.') from error
 
 
-def _stages(tensors, dim: int) -> VaeSpec:
+def _stages(tensors: Mapping[str, Tensor], dim: int) -> VaeSpec:
     """Read widths and halvings off the encoder's stages."""
     widths: List[int] = []
     halvings: List[bool] = []
@@ -131,7 +134,7 @@ def _stages(tensors, dim: int) -> VaeSpec:
                    res_blocks=blocks.count(0), temporal_down=tuple(halvings))
 
 
-def _joined_block(match, per_stage: int) -> str:
+def _joined_block(match: 're.Match[str]', per_stage: int) -> str:
     """Return the public name of a layer of diffusers' decoder."""
     stage, kind = int(match[1]), match[2]
     place = per_stage - 1 if kind == 'upsamplers' else int(match[3])
