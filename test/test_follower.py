@@ -6,6 +6,8 @@ import threading
 from types import SimpleNamespace
 
 from fake_world import FakeChunkWorld, FakeClock, FakeWorld
+from lingbot_world_ros.engines.registry import TRUTH_ENGINE
+from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.recording.comparison import Comparison
 from lingbot_world_ros.recording.follow import Follower
 from lingbot_world_ros.session.observer import SessionObserver
@@ -331,6 +333,22 @@ def graph():
             graph.follower = graph.nodes[2]
             graph.wait_for(lambda: graph.follower.follower.is_following, 'the follower')
             yield graph
+
+
+def test_the_node_has_the_parameters_of_its_engine_alone():
+    pytest.importorskip('rclpy')
+    pytest.importorskip('lingbot_world_ros.msg')
+    from lingbot_world_ros.nodes.follower import FollowerNode
+    from lingbot_world_ros.nodes.parameters import as_overrides
+    from ros_graph import Domain, Graph
+    given = as_overrides({'lingbot.checkpoint': '/c', 'lingbot.height_px': 352})  # of the world
+    with Domain() as domain, Graph(lambda: [], domain):
+        for name, is_there in ((TRUTH_ENGINE, False), ('lingbot_world', True)):
+            node = FollowerNode(FakeWorld, name=name, parameter_overrides=given)
+            assert node.has_parameter('lingbot.height_px') == is_there
+            node.destroy_node()
+        with pytest.raises(SpecError, match='lingbot.checkpoint is empty'):
+            FollowerNode(name='lingbot_world')
 
 
 def by_stamp(messages):
