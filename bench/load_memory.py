@@ -17,7 +17,9 @@ import time
 from bench.machine import describe
 from lingbot_world_ros.models.wan.spec import DiTSpec, LINGBOT_1_3B
 
-SIZES = {'small': DiTSpec(dim=1024, ffn_dim=4096, num_heads=8, num_layers=2), '1.3b': LINGBOT_1_3B}
+SIZES = {'tiny': DiTSpec(dim=512, ffn_dim=2048, num_heads=4, num_layers=2),
+         'small': DiTSpec(dim=1024, ffn_dim=4096, num_heads=8, num_layers=2),
+         '1.3b': LINGBOT_1_3B}
 STORED = {'fp32': 'float32', 'bf16': 'bfloat16'}
 NUM_SHARDS = 6
 

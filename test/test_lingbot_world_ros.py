@@ -17,7 +17,12 @@ for needed in ('rclpy', 'lingbot_world_ros.msg', 'transformers', 'tokenizers', '
 from geometry_msgs.msg import Twist  # noqa: E402, I100
 from lingbot_world_ros.actions.camera_columns import camera_actions  # noqa: E402
 from lingbot_world_ros.actions.camera_path import read_camera_path  # noqa: E402
+from lingbot_world_ros.errors import SpecError  # noqa: E402
 from lingbot_world_ros.msg import WorldSpec, WorldStatus  # noqa: E402
+from lingbot_world_ros.nodes.pair import make_pair  # noqa: E402
+from lingbot_world_ros.nodes.parameters import as_overrides  # noqa: E402
+from lingbot_world_ros.nodes.ros_environment import node_args  # noqa: E402
+from lingbot_world_ros.settings.profiles import params_file  # noqa: E402
 from nav_msgs.msg import Odometry  # noqa: E402
 import numpy as np  # noqa: E402
 from ros_graph import Domain, Graph  # noqa: E402
@@ -45,14 +50,25 @@ def fast(tmp_path_factory):
     return write_companions(tiny.write_fast(tmp_path_factory.mktemp('tiny') / 'lingbot-fast'))
 
 
+def options(checkpoint, precision='fp32'):
+    """Return the parameters with which a tiny checkpoint runs on the CPU, with small images."""
+    values = {'device': 'cpu', 'precision': precision, 'height_px': 64, 'width_px': 96,
+              'cache_dir': str(checkpoint / 'cache') if checkpoint.is_dir() else ''}
+    return {f'lingbot.{name}': value for name, value in values.items()}
+
+
+def nodes(checkpoint, **params):
+    """Make both nodes in this process: torch is here already, which is what takes time."""
+    return make_pair(parameter_overrides=as_overrides(
+        {**options(checkpoint), 'lingbot.checkpoint': str(checkpoint), **params}))
+
+
 class Sim:
     """``lingbot-world sim`` in a process of its own, on the CPU, with small images."""
 
-    def __init__(self, domain, checkpoint, *args, profile='lingbot_world_fast', precision='fp32'):
-        options = {'device': 'cpu', 'precision': precision, 'height_px': 64, 'width_px': 96,
-                   'cache_dir': str(checkpoint / 'cache') if checkpoint.is_dir() else ''}
-        params = [part for name, value in options.items()
-                  for part in ('--param', f'lingbot.{name}:={value!r}')]
+    def __init__(self, domain, checkpoint, *args, profile='lingbot_world_fast'):
+        params = [part for name, value in options(checkpoint).items()
+                  for part in ('--param', f'{name}:={value!r}')]
         self.process = subprocess.Popen(
             [sys.executable, '-m', 'lingbot_world_ros.cli', 'sim', '--profile', profile,
              '--checkpoint', str(checkpoint), *params, *args], text=True,
@@ -86,8 +102,8 @@ class Sim:
 class Client:
     """What a robot stack has: subscriptions, nothing of this package but its messages."""
 
-    def __init__(self, domain):
-        self.graph = Graph(lambda: [], domain)
+    def __init__(self, domain, make_nodes=lambda: [], profile='lingbot_world_fast'):
+        self.graph = Graph(make_nodes, domain, node_args(params_file(profile))[1:])
         listen = self.graph.listen
         self.specs = listen(WorldSpec, '/world_spec', latched=True)
         self.statuses = listen(WorldStatus, '/world_status')
@@ -109,24 +125,24 @@ class Client:
 
 
 def layouts():
-    """Name -> what writes it, further arguments, what its model is called, frames per step."""
+    """Name -> what writes it, profile and precision, what its model is called, frames per step."""
     def base_with_fast(folder):
         return tiny.write_base(folder, fast=True)
 
+    fast = 'lingbot_world_fast', 'fp32'
     return {
-        'fast at the root': (tiny.write_fast, {}, 'v1 fast', 12),
-        'base with the fast model within': (base_with_fast, {}, 'v1', 12),
-        'diffusers folders': (tiny.write_fast_diffusers, {}, 'v1 fast', 12),
-        'v2': (tiny.write_v2, {}, 'v2 14B', 16),
-        'v2 1.3B without config': (tiny.write_v2_small,
-                                   {'profile': 'lingbot_world_1_3b'}, 'v2 1.3B', 16),
-        'NF4': (tiny.write_nf4_expert, {'profile': 'lingbot_world_nf4_24gb',
-                                        'precision': 'nf4'}, '', 12)}
+        'fast at the root': (tiny.write_fast, fast, 'v1 fast', 12),
+        'base with the fast model within': (base_with_fast, fast, 'v1', 12),
+        'diffusers folders': (tiny.write_fast_diffusers, fast, 'v1 fast', 12),
+        'v2': (tiny.write_v2, fast, 'v2 14B', 16),
+        'v2 1.3B without config': (tiny.write_v2_small, ('lingbot_world_1_3b', 'fp32'),
+                                   'v2 1.3B', 16),
+        'NF4': (tiny.write_nf4_expert, ('lingbot_world_nf4_24gb', 'nf4'), '', 12)}
 
 
 @pytest.mark.parametrize('layout', layouts())
 def test_every_public_layout_streams_over_ros(layout, domain, tmp_path):
-    write, arguments, model, frames_per_step = layouts()[layout]
+    write, (profile, precision), model, frames_per_step = layouts()[layout]
     if layout == 'NF4':
         pytest.importorskip('bitsandbytes')
     if '1.3B' in layout:  # without a config, sizes of text cannot be tiny
@@ -134,7 +150,8 @@ def test_every_public_layout_streams_over_ros(layout, domain, tmp_path):
     else:
         checkpoint = write(tmp_path / 'checkpoint')
     write_companions(checkpoint)
-    with Client(domain) as client, Sim(domain, checkpoint, **arguments):
+    with Client(domain, lambda: nodes(checkpoint, **{'lingbot.precision': precision}),
+                profile) as client:
         frames = client.frames(2 * frames_per_step)
         spec = client.specs[-1]
         assert spec.engine == 'lingbot_world' and model in spec.model
@@ -245,10 +262,10 @@ def test_prompt_that_is_cut_is_told_in_the_log_of_ros(fast, domain):
 def test_public_examples_play_through_ros(example, fast, domain):
     folder = EXAMPLES / example
     path = read_camera_path(str(folder))
-    with Client(domain) as client, Sim(
-            domain, fast, '--start-image', str(folder / 'image.jpg'), '--prompt',
-            (folder / 'prompt.txt').read_text().strip(), '--camera-path', str(folder),
-            '--param', 'camera_path_metres_per_unit:=0.01'):
+    with Client(domain, lambda: nodes(
+            fast, start_image=str(folder / 'image.jpg'), camera_path=str(folder),
+            prompt=(folder / 'prompt.txt').read_text().strip(),
+            camera_path_metres_per_unit=0.01)) as client:
         client.frames(36)
         client.graph.wait_for(lambda: any(len(s.actions) and s.step == 2
                                           for s in client.statuses), 'two steps')
@@ -284,8 +301,17 @@ def damaged():
 
 
 @pytest.mark.parametrize('damage', damaged())
-def test_damaged_checkpoints_end_in_one_line(damage, fast, domain, tmp_path):
+def test_damaged_checkpoints_are_refused_in_one_line(damage, fast, domain, tmp_path):
     spoil, told = damaged()[damage]
+    folder = shutil.copytree(fast, tmp_path / 'copy', ignore=shutil.ignore_patterns('cache'))
+    spoil(folder)
+    with pytest.raises(SpecError) as error:
+        Client(domain, lambda: nodes(folder))
+    assert told in str(error.value) and '\n' not in str(error.value)
+
+
+def test_a_damaged_checkpoint_ends_the_command_in_one_line(fast, domain, tmp_path):
+    spoil, told = damaged()['shard cut short']
     folder = shutil.copytree(fast, tmp_path / 'copy', ignore=shutil.ignore_patterns('cache'))
     spoil(folder)
     line = Sim(domain, folder).refused()
@@ -312,4 +338,5 @@ def test_loading_is_told_and_can_be_interrupted(number, fast, domain):
 
 def test_base_checkpoint_alone_is_told_to_need_the_causal_one(domain, tmp_path):
     folder = write_companions(tiny.write_base(tmp_path / 'base'))
-    assert 'cannot be streamed' in Sim(domain, folder).refused()
+    with pytest.raises(SpecError, match='cannot be streamed'):
+        Client(domain, lambda: nodes(folder))

@@ -88,6 +88,7 @@ def operator(open_page):
     operator = open_page()
     operator.page.keyboard.press('r')
     operator.until('s.sim_s < 1.5')
+    operator.until('s.sim_s > 0.3')  # pictures from before it have passed
     operator.see_frames(3)
     return operator
 

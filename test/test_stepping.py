@@ -25,7 +25,7 @@ from simulation_interfaces.srv import StepSimulation  # noqa: E402
 from tf2_msgs.msg import TFMessage  # noqa: E402
 
 PERIOD_NS = 66_666_667
-NUM_CALLS = 1000
+NUM_CALLS = 300  # bench.stepping makes more
 MOST_STEPS = 3  # per call
 OK = 1
 TOPICS = {'image': (Image, 'camera/image_raw'), 'camera_info': (CameraInfo, 'camera/camera_info'),
@@ -96,7 +96,7 @@ def domain():
 
 
 @pytest.mark.parametrize('use_sim_time', ['false', 'true'])
-def test_steps_are_exact_a_thousand_times_in_a_row(domain, use_sim_time):
+def test_steps_are_exact_hundreds_of_times_in_a_row(domain, use_sim_time):
     rng = random.Random(use_sim_time)
     with Stepped(domain, '-p', f'use_sim_time:={use_sim_time}') as world:
         before = world.graph.node.session.sim_ns

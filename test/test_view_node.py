@@ -163,6 +163,27 @@ def test_a_page_is_told_what_world_it_is_and_shown_its_pictures(make_graph):
     asyncio.run(look(graph.view))
 
 
+def test_a_picture_that_got_lost_while_time_stands_still_is_asked_for_again(make_graph):
+    view = make_graph('-p', 'mode:=stepped').view
+    subscribe, deaf = view.create_subscription, set()
+
+    def lose_the_first(kind, topic, callback, profile):
+        if topic != '/world_status' and topic not in deaf:
+            deaf.add(topic)
+            return subscribe(kind, topic, lambda msg: None, profile)
+        return subscribe(kind, topic, callback, profile)
+
+    async def look(view):
+        async with pages(view) as page:
+            await page.status(lambda s: s['link'] == 'stepping', 'stepped mode')
+            await page.status(lambda s: s['pose'] and s['joints'], 'a pose')
+            await page.until(lambda: page.pictures, 'a picture')
+
+    view.create_subscription = lose_the_first
+    asyncio.run(look(view))
+    assert {'/odom', '/joint_states', '/camera/image_raw/compressed'} <= deaf
+
+
 def test_nothing_is_subscribed_to_while_no_page_is_open(make_graph):
     graph = make_graph()
     topics = [f'/{topic}' for topic in ('camera/image_raw/compressed', 'odom', 'world_status')]

@@ -218,10 +218,11 @@ def test_without_bitsandbytes_the_error_names_it(tmp_path):
     assert 'line 5' in done.stderr
 
 
-@pytest.mark.parametrize('precision', ['bf16', 'nf4'])
-def test_loading_needs_little_more_memory_than_the_network(precision):
-    done = subprocess.run([sys.executable, '-m', 'bench.load_memory', '--size', 'small',
-                           '--precisions', precision], capture_output=True, text=True, cwd=ROOT)
+def test_loading_never_holds_the_whole_file_beside_the_network():
+    done = subprocess.run([sys.executable, '-m', 'bench.load_memory', '--size', 'tiny'],
+                          capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
-    result, = json.loads(done.stdout)['loads']
-    assert result['peak_over_model_bytes'] < 2.5 * result['largest_tensor_bytes'] + 60e6
+    results = json.loads(done.stdout)['loads']
+    assert [result['precision'] for result in results] == ['bf16', 'nf4']
+    for result in results:  # twice and more what was seen
+        assert result['peak_over_model_bytes'] < 0.75 * result['file_bytes']

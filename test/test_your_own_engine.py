@@ -150,7 +150,7 @@ ENTRY = 'from lingbot_world_ros.engines.registry import EngineEntry\n' \
     ({'broken': 'mine_5:ENTRY'}, f"{ENTRY}ENTRY = EngineEntry('broken', 'mine_5', 'x')",
      "'mine_5' is no text like"),
     ({'broken': 'mine_6:ENTRY'}, f"{ENTRY}ENTRY = EngineEntry('broken', 'mine_6:W', 'x', "
-     "takes=('robot',))", 'Unknown argument in takes'),
+     "takes=('wheels',))", 'Unknown argument in takes'),
     ({'broken': 'mine_7:ENTRY'}, f"{ENTRY}ENTRY = EngineEntry('broken', 'mine_7:W', 'x', "
      "parameters='mine_7:NO')", 'there is no NO in mine_7'),
     ({'broken': 'mine_8:ENTRY'}, f"{ENTRY}T = (Param('speed', float, 'x'),)\n"

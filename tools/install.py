@@ -8,6 +8,7 @@ running it again costs a fraction of a second. Only the standard library is used
 older Pythons can read, so that an unsupported one gets a sentence instead of a traceback.
 """
 import argparse
+from concurrent.futures import ThreadPoolExecutor
 import ctypes
 import hashlib
 import json
@@ -240,7 +241,7 @@ def install_requirements(names, record):
     start = time.monotonic()
     files = [argument for step in steps for argument in ('-r', ROOT / step)]  # solved together
     status, output = run([PYTHON, '-m', 'pip', 'install', '--disable-pip-version-check',
-                          '--no-input', *files])
+                          '--no-input', '--no-compile', *files])  # Python does it at first use
     if status:
         raise InstallError(f'pip failed: {explain_pip(output)}.', output)
     record.update({step: steps[step] for step in missing})
@@ -297,11 +298,6 @@ def build_interfaces(record):
     :raises InstallError: if the build fails
     """
     value = digest(*INTERFACES)
-    if record.get('interfaces') == value:
-        return
-    check_compiler()
-    rewrite_exports()
-    say('Building the messages (a minute or two)')
     start = time.monotonic()
     status, output = run([
         PYTHON, '-m', 'colcon', 'build', '--merge-install', '--symlink-install',
@@ -397,8 +393,17 @@ def install(extras):
     before = dict(record)
     make_venv()
     try:
-        install_requirements([*BASE, *extras], record)
-        build_interfaces(record)
+        install_requirements(BASE, record)
+        with ThreadPoolExecutor(1) as pool:  # the messages need a core, pip another one
+            building = None
+            if record.get('interfaces') != digest(*INTERFACES):
+                check_compiler()
+                rewrite_exports()
+                say('Building the messages (a minute or two)')
+                building = pool.submit(build_interfaces, record)
+            install_requirements([*BASE, *extras], record)
+            if building is not None:
+                building.result()
         link_checkout(record)
     finally:
         if record != before:

@@ -27,6 +27,7 @@ from lingbot_world_ros.nodes.world_client import WorldClient
 from lingbot_world_ros.robots.drive import steered
 from lingbot_world_ros.robots.load import load_robot
 from lingbot_world_ros.robots.urdf import JointLimits, RobotModel
+from lingbot_world_ros.session.states import State
 from lingbot_world_ros.settings.parameters import VIEW
 from lingbot_world_ros.view.link import link_of, LOST_S, Signs
 from lingbot_world_ros.view.messages import Do, Drive, MAX_JOINTS, MODES
@@ -42,9 +43,12 @@ POLL_S = 1.0  # between two questions for the state of a simulator that does not
 POLL_PATIENCE_S = 4.0  # an older answer says nothing
 WORLDS_S = 10.0  # the same, for the worlds of one that named none
 MAX_WORLDS = 200
+UNHEARD_S = 2.0  # a picture that was sent once and missed is asked for again after this
+AWAY_S = 0.6  # so long, or the world does not see that a subscription was gone
 STATE_NAMES = {number: name for name, number in STATES.items()}
 # Matches reliable and best-effort publishers alike; only the newest counts.
 WATCHING = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+OF_A_FRAME = {'image', 'compressed', 'depth', 'odom', 'joint_states'}  # once, while it stands
 # Of these several nodes tell a part each.
 SHARED, WATCHING_ALL = ('joint_states', 'diagnostics'), QoSProfile(
     depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -78,6 +82,8 @@ class ViewNode(Node):
         self._heard: Dict[str, Tuple[float, Any]] = {}
         self._wanted: Set[str] = set()  # keys
         self._followed: Dict[str, Subscription] = {}  # by key
+        self._followed_s: Dict[str, float] = {}  # key -> since when it is followed
+        self._away_s: Dict[str, float] = {}  # key -> until when it is not
         self._asks_moving: Set[str] = set()  # joints that were asked to move
         self._on_their_way: Set[str] = set()  # joints sent to a position since the last stop
         self._base_asked, self._world_node = False, ''
@@ -194,6 +200,7 @@ class ViewNode(Node):
         self._ticks += 1
         if self._ticks % LOOK_TICKS == 1:
             self._look()
+        self._miss()
         self._follow()
 
     def _look(self) -> None:
@@ -247,6 +254,23 @@ class ViewNode(Node):
         kind, topic = self._names['robot_description']
         qos.subscription(self, kind, topic, self.on_description, qos.LATCHED)
 
+    def _miss(self) -> None:
+        """
+        Leave topics of a standing world that nothing came from, to come back and be seen as new.
+
+        It sends its picture once to who joins, maybe before this side knows the publisher.
+        """
+        status = self._newest('status')
+        if status is None or status.state != STATES[State.PAUSED]:
+            return
+        now_s = time.monotonic()
+        for key in OF_A_FRAME & set(self._followed):
+            heard = 'image' if key == 'compressed' else key
+            is_late = now_s - self._followed_s[key] > UNHEARD_S and heard not in self._heard
+            if is_late and self.count_publishers(self._names[key][1]):
+                self.destroy_subscription(self._followed.pop(key))
+                self._away_s[key] = now_s + AWAY_S
+
     def _follow(self) -> None:
         """Subscribe to what is wanted and there, drop what is not."""
         wanted = set(self._wanted)
@@ -261,8 +285,12 @@ class ViewNode(Node):
             self._heard.pop('image' if key == 'compressed' else key, None)
             if key == 'joint_states':
                 self._joints = {}
+        now_s = time.monotonic()
         for key in wanted - set(self._followed):
+            if now_s < self._away_s.get(key, 0.0):
+                continue
             kind, topic = self._names[key]
+            self._followed_s[key] = now_s
             self._followed[key] = self.create_subscription(
                 kind, topic, lambda msg, key=key: self._hear(key, msg),
                 WATCHING_ALL if key in SHARED else WATCHING)
