@@ -6,8 +6,9 @@ import threading
 import time
 
 from fake_world import FakeClock, FakeWorld
-from lingbot_world_ros.actions.commands import CommandBuffer, CommandSpec
-from lingbot_world_ros.actions.embedding import CarriedCamera, CommandCounts, encode
+from lingbot_world_ros.actions.command_spec import CommandCounts, CommandSpec
+from lingbot_world_ros.actions.commands import CommandBuffer
+from lingbot_world_ros.actions.embedding import CarriedCamera, encode
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.geometry import se2
 from lingbot_world_ros.session.clock import ClockTicker, Sweep
