@@ -64,7 +64,8 @@ def run(world, *, stop_at=None, at=None, paused=False, clock=None, seed=0, make_
     """Start a session on a fake clock; it pauses itself after ``stop_at`` frames."""
     clock = clock or FakeClock()
     recorder = Recorder(clock, at, stop_at)
-    spec = SessionSpec(initial_state='paused' if paused else 'playing', **spec)
+    spec = SessionSpec(**{'initial_state': 'paused' if paused else 'playing',
+                          'clock_rate_hz': 0.0, **spec})
     session = Session(world, spec, observers=[recorder], log=LOG, clock=clock,
                       make_world=make_world)
     recorder.session = session
@@ -176,8 +177,8 @@ def test_newest_embedding_is_read_when_the_step_starts():
         session.set_embedding(embedding_of(world, 0.2, sequence=2))
     clock = FakeClock()
     recorder = Recorder(clock, {3: send_two}, stop_at=5)
-    session = recorder.session = Session(world, SessionSpec(), observers=[recorder], log=LOG,
-                                         clock=clock)
+    session = recorder.session = Session(world, SessionSpec(clock_rate_hz=0.0),
+                                         observers=[recorder], log=LOG, clock=clock)
     session.start(room()).result(10.0)
     assert recorder.done.wait(10.0)
     session.close()
