@@ -4,9 +4,10 @@ from dataclasses import replace
 
 from lingbot_world_ros.actions.camera_columns import (camera_action_dims, camera_actions,
                                                       camera_columns, camera_motion_of, NAMES)
-from lingbot_world_ros.actions.commands import CommandBuffer, CommandSpec
+from lingbot_world_ros.actions.command_spec import CommandCounts, CommandSpec
+from lingbot_world_ros.actions.commands import CommandBuffer
 from lingbot_world_ros.actions.embedding import (actions_at_latch, CarriedCamera, check_embedding,
-                                                 CommandCounts, encode)
+                                                 encode)
 from lingbot_world_ros.actions.layout import ActionLayout, robot_action_layout
 from lingbot_world_ros.geometry.rotation import rotation_from_vector, vector_from_rotation
 from lingbot_world_ros.robots.load import load_robot

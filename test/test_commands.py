@@ -2,7 +2,8 @@
 """Commands: what is taken over, limited, refused, timed out, and how they take turns."""
 from dataclasses import replace
 
-from lingbot_world_ros.actions.commands import CommandBuffer, CommandCounts, CommandSpec
+from lingbot_world_ros.actions.command_spec import CommandCounts, CommandSpec
+from lingbot_world_ros.actions.commands import CommandBuffer
 from lingbot_world_ros.actions.layout import ActionDim, ActionLayout, robot_action_layout
 from lingbot_world_ros.actions.limits import Limits
 from lingbot_world_ros.errors import SpecError

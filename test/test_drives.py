@@ -3,9 +3,10 @@
 from dataclasses import replace
 from math import cos, pi, sin
 
-from lingbot_world_ros.actions.commands import CommandBuffer, CommandSpec
+from lingbot_world_ros.actions.command_spec import CommandCounts, CommandSpec
+from lingbot_world_ros.actions.commands import CommandBuffer
 from lingbot_world_ros.actions.embedding import (actions_at_latch, CarriedCamera, check_embedding,
-                                                 CommandCounts, encode)
+                                                 encode)
 from lingbot_world_ros.actions.layout import robot_action_layout, twists_of
 from lingbot_world_ros.actions.limits import Limits
 from lingbot_world_ros.errors import SpecError

@@ -2,10 +2,10 @@
 """Action embeddings: geometry by hand, position tracking, the last gate."""
 from dataclasses import replace
 
-from lingbot_world_ros.actions.commands import CommandBuffer, CommandSpec
+from lingbot_world_ros.actions.command_spec import CommandCounts, CommandSpec
+from lingbot_world_ros.actions.commands import CommandBuffer
 from lingbot_world_ros.actions.embedding import (actions_at_latch, camera_motion, CarriedCamera,
-                                                 check_embedding, CommandCounts, encode,
-                                                 track_positions)
+                                                 check_embedding, encode, track_positions)
 from lingbot_world_ros.actions.layout import robot_action_layout
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.robots.load import load_robot

@@ -9,8 +9,7 @@ from fake_world import FakeChunkWorld, FakeClock, FakeWorld
 from lingbot_world_ros.engines.registry import TRUTH_ENGINE
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.recording.comparison import Comparison
-from lingbot_world_ros.recording.follow import Follower
-from lingbot_world_ros.session.observer import SessionObserver
+from lingbot_world_ros.recording.follow import Follower, FollowerObserver
 from lingbot_world_ros.session.session import Session, SessionSpec
 from lingbot_world_ros.worlds.definition import WorldDefinition
 import numpy as np
@@ -30,7 +29,7 @@ class World(FakeWorld):
         return seen if render else replace(seen, rgb=None, depth_m=None)
 
 
-class Seen(SessionObserver):
+class Seen(FollowerObserver):
     """Keeps frames and what world_spec and world_status would carry, and hands those on."""
 
     def __init__(self, spec=None):

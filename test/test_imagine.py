@@ -16,7 +16,7 @@ from lingbot_world_ros.models.wan.checkpoint import open_checkpoint  # noqa: E40
 from lingbot_world_ros.models.wan.offline import (choose_mode, parse_size,  # noqa: E402
                                                   VideoRequest)
 from lingbot_world_ros.models.wan.spec import VideoSize  # noqa: E402
-from lingbot_world_ros.models.wan.text import UMT5Spec  # noqa: E402
+from lingbot_world_ros.models.wan.umt5 import UMT5Spec  # noqa: E402
 from lingbot_world_ros.models.wan.vae import VaeSpec, WanVAE  # noqa: E402
 import numpy as np  # noqa: E402
 from wan_checkpoints import TINY, write_base, write_fast  # noqa: E402

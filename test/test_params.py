@@ -3,8 +3,10 @@
 from dataclasses import fields
 from types import SimpleNamespace
 
+from lingbot_world_ros.actions.limits import Limits
 from lingbot_world_ros.engines.registry import CAMERA_SCALE, KEYS, RESERVED, SHIPPED
 from lingbot_world_ros.errors import SpecError
+from lingbot_world_ros.messages.frames import FrameNames
 from lingbot_world_ros.paths import share_path
 from lingbot_world_ros.session.session import SessionSpec
 from lingbot_world_ros.settings import parameters as params
@@ -43,6 +45,23 @@ def test_parameters_of_engines_stay_apart_from_those_that_all_worlds_have():
 def test_every_field_of_the_session_is_a_parameter():
     names = {param.name for param in WORLD_MODEL}
     assert {field.name for field in fields(SessionSpec)} <= names
+
+
+def option_classes():
+    """Return dataclasses whose fields are parameters, and the prefix of these."""
+    found = [('', SessionSpec), ('limits.', Limits), ('frames.', FrameNames)]
+    try:
+        from lingbot_world_ros.engines.lingbot_world import engine
+    except ImportError:  # without torch
+        return found
+    return [*found, ('lingbot.', engine.ModelOptions), ('lingbot.', engine.StreamOptions)]
+
+
+@pytest.mark.parametrize('prefix, kind', option_classes())
+def test_defaults_in_code_are_those_of_the_default_profile(prefix, kind):
+    profile = load_profile('default')
+    defaults = {f'{prefix}{field.name}': field.default for field in fields(kind)}
+    assert defaults == {name: profile[name] for name in defaults}
 
 
 def test_every_parameter_is_described_and_numbers_have_a_range():

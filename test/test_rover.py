@@ -8,9 +8,10 @@ import pytest
 
 pytest.importorskip('urdf_parser_py')
 
-from lingbot_world_ros.actions.commands import CommandBuffer, CommandSpec  # noqa: E402, I100
+from lingbot_world_ros.actions.command_spec import CommandCounts, CommandSpec  # noqa: E402, I100
+from lingbot_world_ros.actions.commands import CommandBuffer  # noqa: E402
 from lingbot_world_ros.actions.embedding import (actions_at_latch, CarriedCamera,  # noqa: E402
-                                                 CommandCounts, encode)
+                                                 encode)
 from lingbot_world_ros.engines.interface import Start  # noqa: E402
 from lingbot_world_ros.engines.registry import make_world, SHIPPED  # noqa: E402
 from lingbot_world_ros.errors import SpecError  # noqa: E402

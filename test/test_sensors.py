@@ -8,8 +8,9 @@ import pytest
 pytest.importorskip('lingbot_world_ros.msg')
 
 from geometry_msgs.msg import Pose  # noqa: E402, I100
+from lingbot_world_ros.actions.command_spec import CommandCounts  # noqa: E402
 from lingbot_world_ros.actions.commands import CommandBuffer  # noqa: E402
-from lingbot_world_ros.actions.embedding import CommandCounts, encode  # noqa: E402
+from lingbot_world_ros.actions.embedding import encode  # noqa: E402
 from lingbot_world_ros.actions.layout import robot_action_layout  # noqa: E402
 from lingbot_world_ros.engines.interface import Capabilities, WorldSpec  # noqa: E402
 from lingbot_world_ros.errors import SpecError  # noqa: E402

@@ -6,8 +6,9 @@ import threading
 import time
 
 from fake_world import FakeClock, FakeWorld
-from lingbot_world_ros.actions.commands import CommandBuffer, CommandSpec
-from lingbot_world_ros.actions.embedding import CarriedCamera, CommandCounts, encode
+from lingbot_world_ros.actions.command_spec import CommandCounts, CommandSpec
+from lingbot_world_ros.actions.commands import CommandBuffer
+from lingbot_world_ros.actions.embedding import CarriedCamera, encode
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.geometry import se2
 from lingbot_world_ros.session.clock import ClockTicker, Sweep
@@ -63,7 +64,8 @@ def run(world, *, stop_at=None, at=None, paused=False, clock=None, seed=0, make_
     """Start a session on a fake clock; it pauses itself after ``stop_at`` frames."""
     clock = clock or FakeClock()
     recorder = Recorder(clock, at, stop_at)
-    spec = SessionSpec(initial_state='paused' if paused else 'playing', **spec)
+    spec = SessionSpec(**{'initial_state': 'paused' if paused else 'playing',
+                          'clock_rate_hz': 0.0, **spec})
     session = Session(world, spec, observers=[recorder], log=LOG, clock=clock,
                       make_world=make_world)
     recorder.session = session
@@ -175,8 +177,8 @@ def test_newest_embedding_is_read_when_the_step_starts():
         session.set_embedding(embedding_of(world, 0.2, sequence=2))
     clock = FakeClock()
     recorder = Recorder(clock, {3: send_two}, stop_at=5)
-    session = recorder.session = Session(world, SessionSpec(), observers=[recorder], log=LOG,
-                                         clock=clock)
+    session = recorder.session = Session(world, SessionSpec(clock_rate_hz=0.0),
+                                         observers=[recorder], log=LOG, clock=clock)
     session.start(room()).result(PATIENCE_S)
     assert recorder.done.wait(PATIENCE_S)
     session.close()

@@ -23,7 +23,8 @@ def ahead(world, *, at=None, stop_at=None, clock=None, source=None, paused=False
     """Start a session over fake time that its engine's thread shares."""
     world.clock = clock = clock or SharedClock()
     seen = Recorder(clock, stop_at=stop_at)
-    spec = SessionSpec(initial_state='paused' if paused else 'playing', **spec)
+    spec = SessionSpec(**{'initial_state': 'paused' if paused else 'playing',
+                          'clock_rate_hz': 0.0, **spec})
     session = seen.session = Session(world, spec, observers=[seen], log=LOG, clock=clock,
                                      make_world=make_world)
     seen.at = {n: (lambda do=do: do(session)) for n, do in (at or {}).items()}
@@ -116,8 +117,8 @@ def test_command_to_first_frame_takes_what_the_document_says(takes, before, late
     source = Source()
     clock.engine = None
     seen = Recorder(clock, stop_at=8 * NUM_FRAMES)
-    session = seen.session = Session(world, SessionSpec(), observers=[seen], log=LOG,
-                                     clock=clock)
+    session = seen.session = Session(world, SessionSpec(clock_rate_hz=0.0), observers=[seen],
+                                     log=LOG, clock=clock)
     world.clock, clock.engine = clock, session._engine
     session.link(source)
     session.start(room()).result(PATIENCE_S)
@@ -428,7 +429,8 @@ def test_what_an_engine_cannot_do_is_refused():
     session, _ = ahead(FakeChunkWorld(), paused=True)
     assert refusal(session.move('robot', pose=(0, 0, 0))) == 'unsupported'
     session.close()
-    plain = Session(FakeWorld(), SessionSpec(), observers=(), log=LOG, clock=FakeClock())
+    plain = Session(FakeWorld(), SessionSpec(clock_rate_hz=0.0), observers=(), log=LOG,
+                    clock=FakeClock())
     assert refusal(plain.set_prompt('snow')) == 'unsupported'
     assert refusal(plain.anchor_image(np.zeros((2, 2, 3), np.uint8))) == 'unsupported'
     plain.close()

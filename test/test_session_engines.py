@@ -3,8 +3,9 @@
 import hashlib
 import logging
 
-from lingbot_world_ros.actions.commands import CommandBuffer, CommandSpec
-from lingbot_world_ros.actions.embedding import CarriedCamera, CommandCounts, encode
+from lingbot_world_ros.actions.command_spec import CommandCounts, CommandSpec
+from lingbot_world_ros.actions.commands import CommandBuffer
+from lingbot_world_ros.actions.embedding import CarriedCamera, encode
 from lingbot_world_ros.engines.registry import make_world
 from lingbot_world_ros.robots.load import load_robot
 from lingbot_world_ros.session.observer import SessionObserver

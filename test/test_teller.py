@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a session tells: statuses, rates, late frames, messages that end. Time is handed in."""
-from lingbot_world_ros.actions.embedding import CommandCounts
+from lingbot_world_ros.actions.command_spec import CommandCounts
 from lingbot_world_ros.session.action_reader import Latched
 from lingbot_world_ros.session.conditioning import Conditioning
 from lingbot_world_ros.session.frame import Frame

@@ -13,11 +13,12 @@ pytest.importorskip('safetensors')
 
 from lingbot_world_ros.engines.interface import Start  # noqa: E402, I100
 from lingbot_world_ros.engines.lingbot_world.engine import LingBotWorld  # noqa: E402
-from lingbot_world_ros.errors import EngineLost, SpecError  # noqa: E402, I100
+from lingbot_world_ros.errors import EngineLost, SpecError  # noqa: E402
 from lingbot_world_ros.models.wan.kv_cache import WindowSpec  # noqa: E402
-from lingbot_world_ros.models.wan.parallel import (check_num_gpus, devices_for,  # noqa: E402
-                                                   OnDevice, ParallelStream, Ranks, Ulysses)
+from lingbot_world_ros.models.wan.parallel import OnDevice, ParallelStream  # noqa: E402
+from lingbot_world_ros.models.wan.ranks import Ranks  # noqa: E402
 from lingbot_world_ros.models.wan.stream import StreamSpec  # noqa: E402
+from lingbot_world_ros.models.wan.ulysses import check_num_gpus, devices_for, Ulysses  # noqa: E402
 import numpy as np  # noqa: E402
 from test_wan_stream import (CAMERA, clip, forward, make_stream, PlainVae, prompt,  # noqa: E402
                              SCHEDULE, SIZE)

@@ -11,10 +11,12 @@ transformers = pytest.importorskip('transformers')
 pytest.importorskip('ftfy')
 
 from lingbot_world_ros.errors import SpecError  # noqa: E402, I100
-from lingbot_world_ros.models.wan import text as text_module  # noqa: E402
-from lingbot_world_ros.models.wan.text import (clean_prompt, EmbeddingCache,  # noqa: E402
-                                               load_network, load_text_encoder, MAX_TOKENS,
-                                               Tokenizer, UMT5Spec)
+from lingbot_world_ros.models.wan import umt5  # noqa: E402
+from lingbot_world_ros.models.wan.embedding_cache import EmbeddingCache  # noqa: E402
+from lingbot_world_ros.models.wan.text import load_text_encoder  # noqa: E402
+from lingbot_world_ros.models.wan.tokenizer import (clean_prompt, MAX_TOKENS,  # noqa: E402
+                                                    Tokenizer)
+from lingbot_world_ros.models.wan.umt5 import load_network, UMT5Spec  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 
 GOLDEN = Path(__file__).resolve().parents[2] / 'shared' / 'golden' / 'umt5_tiny.safetensors'
@@ -22,7 +24,7 @@ needs_golden = pytest.mark.skipif(not GOLDEN.is_file(), reason='golden vectors a
 SPEC = UMT5Spec(vocab_size=40, dim=16, attention_dim=24, ffn_dim=20, num_heads=3, num_layers=2,
                 num_buckets=32)
 WORDS = ('<pad>', '</s>', '<unk>', 'a', 'robot', 'in', 'an', 'office', 'rain', 'warm', 'light')
-HF_BLOCK = {new: old for old, new in text_module.BLOCK_NAMES.items()}
+HF_BLOCK = {new: old for old, new in umt5.BLOCK_NAMES.items()}
 
 
 @pytest.fixture(autouse=True, scope='module')
@@ -35,7 +37,7 @@ def one_thread():
 
 def public_name(name):
     """Return the original name of a tensor of transformers."""
-    fixed = {new: old for old, new in text_module.NAMES.items()}
+    fixed = {new: old for old, new in umt5.NAMES.items()}
     if name in fixed:
         return fixed[name]
     _, _, number, rest = name.split('.', 3)
@@ -125,7 +127,7 @@ def test_a_folder_of_transformers_gives_the_same(folder, tmp_path, layout):
     hf.mkdir()
     plain = load_network(folder / 'encoder.pth')
     tensors = {name: tensor for name, tensor in plain.state_dict().items()
-               if name != text_module.TIED or layout == 'bin'}
+               if name != umt5.TIED or layout == 'bin'}
     (hf / 'config.json').write_text(json.dumps({'feed_forward_proj': 'gated-gelu', 'd_kv': 8}))
     if layout == 'safetensors':
         save_file(tensors, hf / 'model.safetensors')

@@ -2,7 +2,7 @@
 """Writers of a tiny autoencoder, text encoder and tokenizer, to lie beside a tiny checkpoint."""
 import json
 
-from lingbot_world_ros.models.wan.text import UMT5Spec
+from lingbot_world_ros.models.wan.umt5 import UMT5Spec
 from lingbot_world_ros.models.wan.vae import VaeSpec, WanVAE
 import torch
 

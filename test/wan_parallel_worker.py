@@ -5,7 +5,7 @@ import os
 
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.models.wan.kv_cache import KVCache, WindowSpec
-from lingbot_world_ros.models.wan.parallel import Ulysses
+from lingbot_world_ros.models.wan.ulysses import Ulysses
 from test_wan_stream import network, TINY
 import torch
 

@@ -10,7 +10,7 @@ from math import inf
 from typing import Callable, Optional, Tuple
 
 from lingbot_world_ros.actions.camera_columns import camera_actions
-from lingbot_world_ros.actions.commands import CommandCounts, CommandSpec, Targets
+from lingbot_world_ros.actions.command_spec import CommandCounts, CommandSpec, Targets
 from lingbot_world_ros.actions.layout import ActionLayout, ANGULAR, LINEAR, velocity_name
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.geometry import se2, se3

@@ -2,7 +2,8 @@
 """actions.ActionEmbedding <-> the message of the same name."""
 from array import array
 
-from lingbot_world_ros.actions.embedding import ActionEmbedding, CommandCounts
+from lingbot_world_ros.actions.command_spec import CommandCounts
+from lingbot_world_ros.actions.embedding import ActionEmbedding
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.geometry.camera import PinholeCamera
 from lingbot_world_ros.messages.frames import transform_from_msg, transform_to_msg

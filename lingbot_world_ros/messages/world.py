@@ -5,7 +5,7 @@ from math import isnan, nan
 from typing import Optional, Tuple
 
 from diagnostic_msgs.msg import DiagnosticArray
-from lingbot_world_ros.actions.commands import CommandSpec
+from lingbot_world_ros.actions.command_spec import CommandSpec
 from lingbot_world_ros.actions.embedding import CarriedCamera
 from lingbot_world_ros.actions.layout import ActionDim, ActionLayout
 from lingbot_world_ros.actions.limits import Limits

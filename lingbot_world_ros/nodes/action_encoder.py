@@ -14,7 +14,8 @@ from typing import Any, Callable, Dict, List, Optional, Set, Tuple, Type, Union
 
 from geometry_msgs.msg import Twist, TwistStamped
 from lingbot_world_ros.actions.camera_path import CameraPath
-from lingbot_world_ros.actions.commands import CommandBuffer, MESSAGE_LENGTH, Targets
+from lingbot_world_ros.actions.command_spec import Targets
+from lingbot_world_ros.actions.commands import CommandBuffer, MESSAGE_LENGTH
 from lingbot_world_ros.actions.embedding import ActionEmbedding, CarriedCamera, encode
 from lingbot_world_ros.actions.limits import Limits
 from lingbot_world_ros.actions.playback import CameraPlayback, open_path, require_free_camera

@@ -24,9 +24,8 @@ from lingbot_world_ros.nodes import qos
 from lingbot_world_ros.nodes.parameters import declare, flat
 from lingbot_world_ros.nodes.world_publishers import WorldPublishers
 from lingbot_world_ros.recording.comparison import Comparison
-from lingbot_world_ros.recording.follow import Follower
+from lingbot_world_ros.recording.follow import Follower, FollowerObserver
 from lingbot_world_ros.session.frame import Frame
-from lingbot_world_ros.session.observer import SessionObserver
 from lingbot_world_ros.settings.parameters import engine_options, WORLD_MODEL
 from nav_msgs.msg import Odometry
 import numpy as np
@@ -230,7 +229,7 @@ class FollowerNode(Node):
             values, follower.session.status.stamp_ns))
 
 
-class _Truth(SessionObserver):
+class _Truth(FollowerObserver):
     """Tells the node of frames, after they were published, and of anchors."""
 
     def __init__(self, node: FollowerNode):

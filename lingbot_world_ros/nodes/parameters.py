@@ -104,7 +104,5 @@ def _assign(values: SimpleNamespace, dotted: str, value: Any) -> None:
     """Set ``a.b`` in nested namespaces."""
     *groups, name = dotted.split('.')
     for group in groups:
-        if not hasattr(values, group):
-            setattr(values, group, SimpleNamespace())
-        values = getattr(values, group)
+        values = vars(values).setdefault(group, SimpleNamespace())
     setattr(values, name, value)

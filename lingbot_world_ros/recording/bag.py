@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, Dict, Iterator, Literal, Optional, Tuple
 
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.paths import pip_install
+from lingbot_world_ros.plain_yaml import load_plain_yaml, YamlError
 from lingbot_world_ros.recording.definitions import message_definition
 
 FORMAT: Literal[8] = 8  # of metadata.yaml; the newest that Humble reads, and everything after it
@@ -244,12 +245,11 @@ class BagReader:
     @property
     def notes(self) -> dict:
         """Texts about the recording by key, as ``BagWriter.note`` keeps them."""
-        import yaml
         try:
             text = (self.path / 'metadata.yaml').read_text()
-            notes = yaml.safe_load(text)['rosbag2_bagfile_information']['custom_data']
+            notes = load_plain_yaml(text)['rosbag2_bagfile_information']['custom_data']
             return {str(key): str(value) for key, value in notes.items()}
-        except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError):
+        except (OSError, YamlError, KeyError, TypeError, AttributeError):
             return {}  # an .mcap file, an old bag, or none of ours
 
     def messages(self, *topics: str) -> Iterator[Tuple[str, object]]:

@@ -37,6 +37,18 @@ class _Task:
     step: Optional[RecordedStep] = None
 
 
+class FollowerObserver(SessionObserver):
+    """What a follower tells of its frames, and of anchors besides."""
+
+    def on_anchor(self, pose: np.ndarray, stamp_ns: int) -> None:
+        """
+        Run when the robot is put somewhere, before the step that follows.
+
+        :param pose: (3,) x, y [m], yaw [rad], scene frame
+        :param stamp_ns: of the frame after which it happened
+        """
+
+
 class Follower(SessionObserver):
     """
     Does with its engine what a world tells in ``world_spec`` and ``world_status``.
@@ -52,8 +64,7 @@ class Follower(SessionObserver):
         Prepare; nothing happens before the messages come.
 
         :param engine: that shall follow, not yet reset
-        :param observers: told about its frames; an ``on_anchor(pose, stamp_ns)`` besides, where
-            the robot was put before the step that comes, after the frame of that stamp
+        :param observers: told about its frames; a ``FollowerObserver`` of anchors, too
         :param log: a ROS or a Python logger
         :param world_path: folders with start images, as in ``WorldLibrary``
         :param make_engine: makes another engine should this one hang
@@ -259,7 +270,7 @@ class Follower(SessionObserver):
 
     def _tell_anchor(self, pose: np.ndarray, stamp_ns: int) -> None:
         for observer in self._observers:
-            if hasattr(observer, 'on_anchor'):
+            if isinstance(observer, FollowerObserver):
                 observer.on_anchor(pose, stamp_ns)
 
     # What comes of it, in the thread of the session's worker.

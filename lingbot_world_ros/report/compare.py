@@ -28,6 +28,8 @@ from lingbot_world_ros.session.status import SessionStatus
 import numpy as np
 
 RAW, COMPRESSED = 'sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage'
+READERS: Dict[str, Callable[[Any], np.ndarray]] = {
+    RAW: rgb_from_msg, COMPRESSED: compressed_from_msg}
 ODOMETRY, JOINTS = 'nav_msgs/msg/Odometry', 'sensor_msgs/msg/JointState'
 MAX_WIDTH_PX = 320  # pictures are not shown any larger
 ENOUGH = 0.9  # recorded images that a segment needs, share of its frames
@@ -271,10 +273,10 @@ def recorded_frames(recording: Recording, chapter: Chapter, origin: np.ndarray) 
     with BagReader(recording.path) as bag:
         names = {kind: _beside(bag, kind, recording.namespace) for kind in
                  (RAW, COMPRESSED, ODOMETRY, JOINTS)}
-        wanted = [name for group in names.values() for name in group]
-        for topic, at_ns, msg in bag.received(*wanted, start_ns=slots.start_ns,
+        kinds = {name: kind for kind, group in names.items() for name in group}
+        for topic, at_ns, msg in bag.received(*kinds, start_ns=slots.start_ns,
                                               stop_ns=slots.stop_ns):
-            slots.take(topic, at_ns, msg)
+            slots.take(topic, kinds[topic], at_ns, msg)
     image = slots.fullest([*names[RAW], *names[COMPRESSED]])
     odom = np.array([_pose(m) for m in slots.column(slots.fullest(names[ODOMETRY]))])
     joints = [_positions(m, chapter.spec.joint_names)
@@ -311,7 +313,7 @@ class _Slots:
         self.start_ns = min(chapter.received_ns) - MARGIN_NS
         self.stop_ns = max(chapter.received_ns) + MARGIN_NS
 
-    def take(self, topic: str, at_ns: int, msg: Any) -> None:
+    def take(self, topic: str, kind: str, at_ns: int, msg: Any) -> None:
         stamp = msg.header.stamp
         places = self._places.get(stamp.sec * 1_000_000_000 + stamp.nanosec)
         if not places:
@@ -319,8 +321,8 @@ class _Slots:
         away_ns, frame = min((abs(at_ns - at), frame) for at, frame in places)
         if away_ns > MARGIN_NS or away_ns >= self._away[topic].get(frame, MARGIN_NS + 1):
             return
-        if hasattr(msg, 'data'):
-            msg = _rgb(msg)
+        if kind in READERS:
+            msg = _rgb(kind, msg)
         if msg is not None:
             self._found[topic][frame], self._away[topic][frame] = msg, away_ns
 
@@ -332,12 +334,10 @@ class _Slots:
         return self._found[topic] if topic else [None] * self._num
 
 
-def _rgb(msg: Any) -> Optional[np.ndarray]:
+def _rgb(kind: str, msg: Any) -> Optional[np.ndarray]:
     """Picture of an Image or CompressedImage, None if it is none (depth) or damaged."""
-    read: Callable[[Any], np.ndarray] = (
-        rgb_from_msg if hasattr(msg, 'encoding') else compressed_from_msg)
     try:
-        return small(read(msg))
+        return small(READERS[kind](msg))
     except SpecError:
         return None
 

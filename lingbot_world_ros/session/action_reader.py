@@ -3,8 +3,8 @@
 import threading
 from typing import Callable, NamedTuple, Optional
 
-from lingbot_world_ros.actions.embedding import (ActionEmbedding, actions_at_latch,
-                                                 check_embedding, CommandCounts)
+from lingbot_world_ros.actions.command_spec import CommandCounts
+from lingbot_world_ros.actions.embedding import ActionEmbedding, actions_at_latch, check_embedding
 from lingbot_world_ros.engines.interface import Observation, WorldSpec
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.session.clock import WallClock

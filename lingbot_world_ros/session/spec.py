@@ -22,7 +22,7 @@ class SessionSpec:
     initial_state: State = State.PLAYING
     reset_time_policy: TimePolicy = TimePolicy.ZERO
     speed: float = 1.0
-    clock_rate_hz: float = 0.0
+    clock_rate_hz: float = 100.0
     action_timeout_s: float = 0.5
     lockstep_commands: int = 1
     lockstep_timeout_s: float = 1.0

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Optional, Tuple
 
-from lingbot_world_ros.actions.embedding import CommandCounts
+from lingbot_world_ros.actions.command_spec import CommandCounts
 from lingbot_world_ros.session.states import Fault, Mode, State
 import numpy as np
 

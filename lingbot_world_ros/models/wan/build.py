@@ -135,7 +135,8 @@ def build_stream(checkpoint: Checkpoint, options: ModelOptions, models: Models, 
     """
     if options.num_gpus == 1:
         return CausalStream(models.dit, models.vae, spec, camera, decoder=models.decoder)
-    from lingbot_world_ros.models.wan.parallel import devices_for, ParallelStream
+    from lingbot_world_ros.models.wan.parallel import ParallelStream
+    from lingbot_world_ros.models.wan.ulysses import devices_for
     return ParallelStream(
         models.dit, models.vae, spec, camera, decoder=models.decoder,
         make_dit=partial(_network_on, options),
@@ -159,7 +160,7 @@ def check_memory(checkpoint: Checkpoint, options: ModelOptions, spec: StreamSpec
     """
     device = torch_device(options.device)
     if options.num_gpus != 1:
-        from lingbot_world_ros.models.wan.parallel import devices_for
+        from lingbot_world_ros.models.wan.ulysses import devices_for
         devices_for(options.num_gpus, device, checkpoint.expert(CAUSAL).spec.num_heads)
     preset = Preset(
         checkpoint.expert(CAUSAL).spec, spec.size, options.precision, spec.window.chunk_latents,
