@@ -27,7 +27,7 @@ STANDARD = ('SetSimulationState', 'GetSimulationState', 'StepSimulation', 'Reset
             'LoadWorld', 'GetAvailableWorlds')
 OWN = {'reset': Trigger, 'pause': SetBool, 'step': Trigger, 'set_parameters': SetParameters}
 OK, ALREADY = 1, 101  # of simulation_interfaces/Result
-STOPPED, PLAYING, PAUSED = 0, 1, 2  # of simulation_interfaces/SimulationState
+PLAYING, PAUSED = 1, 2  # of simulation_interfaces/SimulationState
 
 
 class Failed(Exception):

@@ -195,7 +195,7 @@ def _topics(known):
     blocks = [TOPICS]
     for node in ALL_NODES:
         for direction, verb in (('in', 'hears'), ('out', 'publishes')):
-            rows = [_topic(topic, *known[node, direction, topic], keys[topic],
+            rows = [_topic(*known[node, direction, topic], keys[topic],
                            parameter_of.get(topic), defaults)
                     for topic in sorted(keys, key=lambda topic: told.index(keys[topic]))
                     if (node, direction, topic) in known]
@@ -206,7 +206,7 @@ def _topics(known):
     return page('Topics', *blocks)
 
 
-def _topic(topic, types, qos, key, parameter, defaults):
+def _topic(types, qos, key, parameter, defaults):
     name = defaults[parameter] if parameter else key
     if _is_truth(key):
         meaning, when = f'as {code(key.removeprefix(BESIDE))}, of the engine that follows', TRUTH
