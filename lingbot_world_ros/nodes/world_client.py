@@ -109,7 +109,7 @@ class WorldClient:
         Do something and wait for it.
 
         :param what: pause, play, step, reset, load, mode, seed or prompt
-        :param value: what it takes, see ``view.messages.Do``
+        :param value: what it takes, see ``view.messages.WorldRequest``
         :param mode: of the world
         :return: whether it was done, and what came of it in words
         """
