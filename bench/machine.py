@@ -76,9 +76,9 @@ class CpuMeter:
         return {name: seconds / wall_s for name, seconds in used.items()}
 
 
-def age_s(pid='self') -> float:
-    """Return how long ago a process was started, seconds (to 10 ms)."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME) - int(_stat(pid)[19]) / TICKS_PER_S
+def age_s() -> float:
+    """Return how long ago this process was started, seconds (to 10 ms)."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - int(_stat('self')[19]) / TICKS_PER_S
 
 
 def memory_mib(pid='self') -> dict:

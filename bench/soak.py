@@ -73,11 +73,11 @@ class World:
                 return pid
         return None
 
-    def log_tail(self, num_chars=3000) -> str:
+    def log_tail(self) -> str:
         """Return the end of what it printed."""
         self._output.flush()
         self._output.seek(0)
-        return self._output.read()[-num_chars:]
+        return self._output.read()[-3000:]
 
     def close(self):
         """

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rooms keep their floors, files make no ring, and each name stays in its room."""
 from pathlib import Path
+import re
+import subprocess
 
 from house import check_house, HELPERS, PACKAGE, ROOMS
 import pytest
@@ -40,6 +42,23 @@ def test_every_folder_is_a_room_and_every_room_a_folder():
     folders = {path.parent.relative_to(ROOT / PACKAGE).parts[0]
                for path in (ROOT / PACKAGE).rglob('*.py') if path.parent != ROOT / PACKAGE}
     assert folders == set(ROOMS) - {HELPERS}
+
+
+def test_readme_lists_the_rooms_in_their_order_and_every_other_folder():
+    """Its tree is that of the repository; rooms without a module may be left out."""
+    asked = subprocess.run(['git', 'ls-files'], cwd=ROOT, capture_output=True, text=True)
+    if asked.returncode:
+        pytest.skip('not a checkout of git')
+    files = [Path(file) for file in asked.stdout.splitlines()]
+    readme = (ROOT / 'README.md').read_text()
+    tree = re.search(r'\n## What is where\n\n```text\n(.*?)```', readme, re.S)[1]
+    listed = [(line.startswith(' '), name) for line in tree.splitlines()
+              for name in re.match(r' *((\w+/ ?)+)', line)[1].replace('/', ' ').split()]
+    used = {file.parts[1] for file in files if file.parts[0] == PACKAGE
+            and len(file.parts) > 2 and file.name != '__init__.py'}
+    assert [name for is_room, name in listed if is_room] == [r for r in ROOMS if r in used]
+    assert {name for is_room, name in listed if not is_room} == {
+        file.parts[0] for file in files if len(file.parts) > 1 and file.parts[0][0] != '.'}
 
 
 def test_tidy_house_has_no_findings(tmp_path):

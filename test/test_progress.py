@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 from fake_world import FakeWorld
 from lingbot_world_ros import progress
-from lingbot_world_ros.cli.replay import verify_story
+from lingbot_world_ros.cli.replay import verify_segments
 from lingbot_world_ros.progress import Loading, Progress, progress_bar, show_until_end
 from lingbot_world_ros.recording.recorded import RecordedStep, RecordedWorld, Segment
 from lingbot_world_ros.recording.replay import open_session, verify
@@ -132,7 +132,7 @@ def test_comparing_a_recording_tells_each_frame(story):
 
 
 def test_the_verb_shows_it_on_stderr_and_verdicts_on_stdout(story, at_once, capsys):
-    assert verify_story(story, make_engine=lambda name: FakeWorld()) == 0
+    assert verify_segments(story, make_engine=lambda name: FakeWorld()) == 0
     said = capsys.readouterr()
     assert 'comparing: 100%' in said.err and '6/6' in said.err
     assert said.out.startswith('Segment 1') and 'comparing' not in said.out

@@ -18,7 +18,7 @@ pytest.importorskip('rosbags')
 from ament_index_python.packages import get_package_share_directory  # noqa: E402, I100
 from fake_world import FakeWorld  # noqa: E402
 from geometry_msgs.msg import Twist  # noqa: E402
-from lingbot_world_ros.cli.replay import verify_story  # noqa: E402
+from lingbot_world_ros.cli.replay import verify_segments  # noqa: E402
 from lingbot_world_ros.errors import SpecError  # noqa: E402
 from lingbot_world_ros.messages.commands import twist_to_msg  # noqa: E402
 from lingbot_world_ros.msg import WorldStatus  # noqa: E402
@@ -296,7 +296,7 @@ def test_a_recorded_session_repeats_byte_by_byte(eventful, capsys):
     assert len(story) == 2 and story[0].first_digest and len(story[0].steps) >= 18
     assert sum(bool(step.anchors) for step in story[0].steps) == 1
     assert len({step.actions.tobytes() for step in story[0].steps}) >= 3
-    assert verify_story(story, make_engine=fake) == 0
+    assert verify_segments(story, make_engine=fake) == 0
     assert capsys.readouterr().out.count(': same') == 2
 
 
@@ -306,7 +306,7 @@ def test_one_changed_byte_is_found_at_its_step(eventful, tmp_path, capsys):
     at = content.rfind(step.actions.tobytes(), 0, content.find(step.digest.encode()))
     content[at + 2] ^= 1
     (tmp_path / 'changed.mcap').write_bytes(content)
-    assert verify_story(read_recording(tmp_path / 'changed.mcap'), make_engine=fake) == 1
+    assert verify_segments(read_recording(tmp_path / 'changed.mcap'), make_engine=fake) == 1
     assert f'step {step.index} differs' in capsys.readouterr().out
 
 

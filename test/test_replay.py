@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 from fake_world import FakeChunkWorld, FakeClock, FakeWorld
 from lingbot_world_ros.actions.embedding import ActionEmbedding
-from lingbot_world_ros.cli.replay import verify_story
+from lingbot_world_ros.cli.replay import verify_segments
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.recording.recorded import segments
 from lingbot_world_ros.recording.replay import (blocks, definition_of, DIFFERS, RecordedActions,
@@ -121,7 +121,7 @@ def test_a_session_with_resets_teleports_and_loads_repeats(messages, capsys):
     assert [(s.world.scene, s.seed, s.problem) for s in story] == [
         ('a', 3, ''), ('a', 5, ''), ('b', 1, '')]
     assert [len(s.steps) for s in story][1:] == [3, 3]
-    assert verify_story(story, make_engine=fake) == 0
+    assert verify_segments(story, make_engine=fake) == 0
     said = capsys.readouterr().out
     assert said.count(': same') == 3
     assert f'\n{sum(s.num_frames for s in story)} frames' in said
@@ -146,7 +146,7 @@ def test_steps_of_several_frames_repeat():
 def test_another_action_is_found_at_its_step(messages, capsys):
     story = segments(messages)
     story[1].steps[1].actions.view(np.uint8)[0, 2] ^= 1
-    assert verify_story(story, make_engine=fake) == 1
+    assert verify_segments(story, make_engine=fake) == 1
     said = capsys.readouterr().out
     assert 'Segment 2' in said and 'step 2 differs, at 0.200 s' in said
     assert outcomes(story) == [(SAME, story[0].num_frames), (DIFFERS, 2), (SAME, 4)]
@@ -162,7 +162,7 @@ def test_another_start_or_teleport_is_found(messages):
 def test_a_missing_status_is_told_and_the_next_reset_goes_on(messages, capsys):
     gone = [m for m in messages if m[0] or not (m[1].seed == 3 and m[1].step in (2, 3))]
     story = segments(gone)
-    assert verify_story(story, make_engine=fake) == 2
+    assert verify_segments(story, make_engine=fake) == 2
     said = capsys.readouterr().out
     assert f'steps 2 to 3 is missing; steps 2 to {story[0].last_step} cannot be compared' in said
     assert [outcome for outcome, _ in outcomes(story)] == [UNVERIFIABLE, SAME, SAME]

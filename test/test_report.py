@@ -233,10 +233,10 @@ def test_a_run_becomes_one_file_that_loads_nothing(recorded, tmp_path, capsys):
 def test_numbers_are_those_of_the_recording(recorded):
     folder, recorder = recorded
     recording = gather(folder)
-    assert (recording.num_frames, len(recording.chapters)) == (21, 1)
+    assert (recording.num_frames, len(recording.episodes)) == (21, 1)
     assert recording.sim_s == pytest.approx(20 / 15)
     assert recording.latencies_s == pytest.approx(LATENCIES_S)
-    comparison = Comparer(recording).compare(recording.chapters[0])
+    comparison = Comparer(recording).compare(recording.episodes[0])
     assert comparison.imagined.num_images == 21 and not comparison.no_truth
     assert all(np.array_equal(a, b) for a, b in zip(comparison.imagined.rgb, recorder.frames))
     found = comparison.errors
@@ -253,7 +253,7 @@ def test_numbers_are_those_of_the_recording(recorded):
 def test_without_images_the_imagination_is_made_again(reference, tmp_path):
     recorder = make_recording(tmp_path / 'run', reference, 'workshop', 6, images=False)
     recording = gather(tmp_path / 'run')
-    comparison = Comparer(recording, '').compare(recording.chapters[0])
+    comparison = Comparer(recording, '').compare(recording.episodes[0])
     assert 'computed again' in comparison.imagined.source
     assert all(np.array_equal(a, b) for a, b in zip(comparison.imagined.rgb, recorder.frames))
     assert comparison.no_truth == 'it was not asked for.'
@@ -297,7 +297,7 @@ def test_a_truth_that_is_not_installed_is_told(recorded, tmp_path, monkeypatch):
 
 def test_a_recording_without_its_beginning_shows_what_it_has(reference, tmp_path):
     make_recording(tmp_path / 'run', reference, 'office', 12)
-    whole = gather(tmp_path / 'run').chapters[0]
+    whole = gather(tmp_path / 'run').episodes[0]
     bag = BagWriter(tmp_path / 'late')
     recorder = Recorder(reference.spec, bag)
     session = Session(reference, SessionSpec(mode='stepped', initial_state='paused'),
@@ -420,8 +420,8 @@ def test_the_path_is_drawn_without_words_from_matplotlib(caplog):
 
 
 def test_commands_integrate_to_an_arc(recorded):
-    chapter = gather(recorded[0]).chapters[0]
-    poses = integrate(chapter, np.zeros(3))
+    episode = gather(recorded[0]).episodes[0]
+    poses = integrate(episode, np.zeros(3))
     t = 20 / 15
     assert poses.shape == (21, 3) and poses[-1, 2] == pytest.approx(0.4 * t)
     assert poses[-1, :2] == pytest.approx([0.75 * np.sin(0.4 * t), 0.75 * (1 - np.cos(0.4 * t))],
@@ -430,10 +430,10 @@ def test_commands_integrate_to_an_arc(recorded):
 
 def test_state_errors_by_hand(recorded):
     recording = gather(recorded[0])
-    frames = Comparer(recording).compare(recording.chapters[0]).truth
+    frames = Comparer(recording).compare(recording.episodes[0]).truth
     moved = replace(frames, pose=frames.pose + [0.3, 0.4, np.radians(2) + 2 * np.pi],
                     joints=frames.joints + [0.1, -0.1, 0.1, 0.1, 9.0])
-    found = errors(moved, frames, recording.chapters[0].spec)
+    found = errors(moved, frames, recording.episodes[0].spec)
     assert found['position_m'] == pytest.approx(np.full(21, 0.5))
     assert found['yaw_deg'] == pytest.approx(np.full(21, 2.0))
     assert found['joint_rad'] == pytest.approx(np.full(21, 0.1))  # the gripper is in metres
@@ -452,10 +452,10 @@ def test_pictures_by_hand():
 def test_frames_of_long_steps_find_their_place(tmp_path):
     recorder = make_recording(tmp_path / 'run', FakeWorld(frames_per_step=4), 'a', 5, again=True)
     recording = gather(tmp_path / 'run')
-    assert [c.num_frames for c in recording.chapters] == [21, 21]
+    assert [c.num_frames for c in recording.episodes] == [21, 21]
     assert recording.num_frames == 42 and recording.sim_s == pytest.approx(
         40 / FakeWorld(frames_per_step=4).spec.frame_rate_hz)
-    frames = [Comparer(recording).compare(chapter).imagined.rgb for chapter in recording.chapters]
+    frames = [Comparer(recording).compare(episode).imagined.rgb for episode in recording.episodes]
     assert all(np.array_equal(a, b) for a, b in zip(frames[0] + frames[1], recorder.frames))
 
 
@@ -472,7 +472,7 @@ def test_a_teleport_moves_truth_and_imagination(reference, tmp_path):
     session.close()
     bag.close()
     recording = gather(tmp_path / 'run')
-    found = Comparer(recording).compare(recording.chapters[0])
+    found = Comparer(recording).compare(recording.episodes[0])
     assert found.truth.pose[5, :2] == pytest.approx([0.5, 0.4], abs=0.05)
     assert found.integrated[5, :2] == pytest.approx([0.5, 0.4], abs=0.05)
     assert found.errors['position_m'].max() == 0.0

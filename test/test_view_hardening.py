@@ -21,7 +21,7 @@ from lingbot_world_ros.nodes.command_publishers import CommandPublishers  # noqa
 from lingbot_world_ros.nodes.view import ViewNode  # noqa: E402
 from lingbot_world_ros.nodes.world_model import WorldModelNode  # noqa: E402
 from lingbot_world_ros.view import server as view_server  # noqa: E402
-from lingbot_world_ros.view.messages import Do, Drive  # noqa: E402
+from lingbot_world_ros.view.messages import Drive, WorldRequest  # noqa: E402
 from lingbot_world_ros.view.server import Server  # noqa: E402
 import rclpy  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
@@ -169,7 +169,7 @@ def test_requests_are_limited_and_one_that_fails_or_is_given_up_is_told(caplog):
         server = await started(robot)
         page = view_server._Page('a', None, None, asyncio.Event())
         for number in range(view_server.MAX_REQUESTS + 1):
-            server._act(page, Do(number, 'pause'))
+            server._act(page, WorldRequest(number, 'pause'))
         assert len(robot.answers) == view_server.MAX_REQUESTS
         told = json.loads(page.texts[-1])
         assert not told['ok'] and 'not answered' in told['text']
@@ -180,7 +180,7 @@ def test_requests_are_limited_and_one_that_fails_or_is_given_up_is_told(caplog):
         failed, done = (json.loads(text) for text in page.texts[-2:])
         assert (failed['id'], failed['ok']) == (0, False) and 'went away' in failed['text']
         assert (done['id'], done['ok']) == (1, True)
-        server._act(page, Do(99, 'pause'))
+        server._act(page, WorldRequest(99, 'pause'))
         assert len(robot.answers) == view_server.MAX_REQUESTS + 1
         await server.stop()
 

@@ -54,10 +54,10 @@ def run(args: argparse.Namespace) -> int:
     require_rosbags()
     from lingbot_world_ros.recording.recorded import read_recording
     make_engine = engine_maker(args.profile, args.param)
-    story = read_recording(args.recording, args.namespace)
+    segments = read_recording(args.recording, args.namespace)
     if args.verify:
-        return verify_story(story, make_engine=make_engine, world_path=args.world_path)
-    return watch(story, args, make_engine)
+        return verify_segments(segments, make_engine=make_engine, world_path=args.world_path)
+    return watch(segments, args, make_engine)
 
 
 def engine_maker(profile: str = 'default',
@@ -79,11 +79,11 @@ def engine_maker(profile: str = 'default',
     return lambda name: make_world(name, **engine_options({**values, 'engine': name}, Loading()))
 
 
-def verify_story(story: Sequence['Segment'], **options: Any) -> int:
+def verify_segments(segments: Sequence['Segment'], **options: Any) -> int:
     """
     Compare everything and print what came of it.
 
-    :param story: from ``read_recording``
+    :param segments: from ``read_recording``
     :param options: for ``recording.replay.verify``
     :return: exit code
     """
@@ -91,9 +91,9 @@ def verify_story(story: Sequence['Segment'], **options: Any) -> int:
     from lingbot_world_ros.recording.replay import DIFFERS, UNVERIFIABLE, verify
     started_s, num_frames = time.monotonic(), 0
     outcomes: Set[str] = set()
-    total = sum(segment.num_frames for segment in story)
+    total = sum(segment.num_frames for segment in segments)
     with Progress('frames', {'comparing': total}) as progress:
-        for verdict in verify(story, tell=partial(progress.add, 'comparing'), **options):
+        for verdict in verify(segments, tell=partial(progress.add, 'comparing'), **options):
             progress.clear()
             segment = verdict.segment
             print(f'Segment {segment.number} ({segment.world.scene}, seed {segment.seed}, '
@@ -109,12 +109,12 @@ def verify_story(story: Sequence['Segment'], **options: Any) -> int:
     return 1 if DIFFERS in outcomes else 2 if UNVERIFIABLE in outcomes else 0
 
 
-def watch(story: Sequence['Segment'], args: argparse.Namespace,
+def watch(segments: Sequence['Segment'], args: argparse.Namespace,
           make_engine: Optional[Callable[[str], 'WorldModel']] = None) -> int:
     """
     Publish everything on the topics of a world, at the speed asked for.
 
-    :param story: from ``read_recording``
+    :param segments: from ``read_recording``
     :param args: parsed arguments
     :param make_engine: makes an engine by its name, None for one without options
     :return: exit code
@@ -127,9 +127,10 @@ def watch(story: Sequence['Segment'], args: argparse.Namespace,
     from lingbot_world_ros.nodes.world_model import WorldModelNode
     from lingbot_world_ros.recording.replay import definition_of, RecordedActions
     from lingbot_world_ros.session.states import Mode, State, TimePolicy
-    playable = [segment for segment in story if segment.num_frames]
+    playable = [segment for segment in segments if segment.num_frames]
     if not playable:
-        print('Nothing can be replayed: ' + '; '.join(segment.problem for segment in story) + '.')
+        problems = '; '.join(segment.problem for segment in segments)
+        print(f'Nothing can be replayed: {problems}.')
         return 2
     first = playable[0]
     playable = [s for s in playable if s.world.engine == first.world.engine]

@@ -143,13 +143,6 @@ def check_state(state: State, batch_size: int, num_objects: int, spec: WorldSpec
         raise SpecError(f'a state of shapes {shapes}, expected {expected}: base, joints, objects.')
 
 
-def one_of(observation: Observation, row: int) -> Observation:
-    """Return one row of an observation, b = 1; views, nothing is copied."""
-    columns: Dict[str, Any] = {name: None if value is None else value[row:row + 1]
-                               for name, value in _columns(observation).items()}
-    return Observation(**columns, extra={k: v[row:row + 1] for k, v in observation.extra.items()})
-
-
 def side_by_side(observations: Sequence[Observation]) -> Observation:
     """Put observations of one row each (b = 1) into one of all rows."""
     first = observations[0]

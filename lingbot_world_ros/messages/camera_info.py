@@ -3,8 +3,7 @@
 from typing import Optional
 
 from lingbot_world_ros.messages.stamps import set_stamp
-from lingbot_world_ros.robots.calibration import Calibration, camera_from_k
-import numpy as np
+from lingbot_world_ros.robots.calibration import Calibration
 from sensor_msgs.msg import CameraInfo
 
 
@@ -28,15 +27,3 @@ def camera_info_to_msg(calibration: Calibration, stamp_ns: int, frame_id: str,
         out.header.frame_id = frame_id
     set_stamp(out.header.stamp, stamp_ns)
     return out
-
-
-def project(msg: CameraInfo, points_m: np.ndarray) -> np.ndarray:
-    """
-    Project points into the image a CameraInfo belongs to.
-
-    :param msg: calibration of a raw image, distorted or not
-    :param points_m: (n, 3) in the optical frame, z more than 0
-    :return: (n, 2) float64 u, v pixels, (0, 0) the centre of the upper left pixel
-    """
-    camera = camera_from_k(msg.width, msg.height, np.array(msg.k).reshape(3, 3))
-    return Calibration(camera, msg.distortion_model, tuple(msg.d)).project(points_m)

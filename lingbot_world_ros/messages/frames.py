@@ -43,15 +43,14 @@ class FrameNames:
         return FrameNames(*(prefix + getattr(self, f.name) for f in fields(self)))
 
 
-def transform_to_msg(T: np.ndarray, out: Optional[Transform] = None) -> Transform:
+def transform_to_msg(T: np.ndarray) -> Transform:
     """
     Write a pose.
 
     :param T: (4, 4) child in parent, metres
-    :param out: message to fill again; None makes one
     :return: the message
     """
-    out = out or Transform()
+    out = Transform()
     move, turn = out.translation, out.rotation
     move.x, move.y, move.z = T[:3, 3].tolist()
     turn.x, turn.y, turn.z, turn.w = quat_from_rotation(T[:3, :3]).tolist()

@@ -222,8 +222,8 @@ class FollowerNode(Node):
             'is too slow.')
         values = {'engine': follower.session.world.spec.engine,
                   'step': follower.session.status.step, 'steps behind': follower.num_behind,
-                  'image error': told(self.comparison.image_error),
-                  'position error [m]': told(self.comparison.position_error_m)}
+                  'image error': error_text(self.comparison.image_error),
+                  'position error [m]': error_text(self.comparison.position_error_m)}
         self._diagnostics.publish(entry_to_msg(
             f'{self.get_fully_qualified_name().lstrip("/")}: truth', OK if ok else WARN, text,
             values, follower.session.status.stamp_ns))
@@ -242,7 +242,7 @@ class _Truth(FollowerObserver):
         self._node.comparison.anchor(pose, stamp_ns)
 
 
-def told(error: Optional[float]) -> str:
+def error_text(error: Optional[float]) -> str:
     """Write an error with four digits, or that there is none."""
     return 'unknown' if error is None else f'{error:.4f}'
 

@@ -30,7 +30,7 @@ from lingbot_world_ros.robots.urdf import JointLimits, RobotModel
 from lingbot_world_ros.session.states import State
 from lingbot_world_ros.settings.parameters import VIEW
 from lingbot_world_ros.view.link import link_of, LOST_S, Signs
-from lingbot_world_ros.view.messages import Do, Drive, MAX_JOINTS, MODES
+from lingbot_world_ros.view.messages import Drive, MAX_JOINTS, MODES, WorldRequest
 from lingbot_world_ros.view.pictures import COLOUR, colour_jpeg, DEPTH, depth_jpeg, FAR_M, TRUTH
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
@@ -165,15 +165,15 @@ class ViewNode(Node):
             self._commands.joint_velocities(names, [0.0] * len(names))
         self._base_asked, self._asks_moving, self._on_their_way = False, set(), set()
 
-    def request(self, do: Do) -> 'asyncio.Future[Tuple[bool, str]]':
+    def request(self, asked: WorldRequest) -> 'asyncio.Future[Tuple[bool, str]]':
         """Ask the simulator; see ``view.server.Robot``."""
-        return asyncio.ensure_future(self._do(do))
+        return asyncio.ensure_future(self._do(asked))
 
-    async def _do(self, do: Do) -> Tuple[bool, str]:
+    async def _do(self, asked: WorldRequest) -> Tuple[bool, str]:
         world = self._world
-        if do.what == 'prompt' and not world['can']['prompt']:
+        if asked.what == 'prompt' and not world['can']['prompt']:
             return False, 'This world takes no prompt.'
-        return await self._client.do(do.what, do.value, world['mode'])
+        return await self._client.do(asked.what, asked.value, world['mode'])
 
     # What is heard; the executor's thread
 

@@ -27,7 +27,7 @@ STANDARD = ('SetSimulationState', 'GetSimulationState', 'StepSimulation', 'Reset
             'LoadWorld', 'GetAvailableWorlds')
 OWN = {'reset': Trigger, 'pause': SetBool, 'step': Trigger, 'set_parameters': SetParameters}
 OK, ALREADY = 1, 101  # of simulation_interfaces/Result
-STOPPED, PLAYING, PAUSED = 0, 1, 2  # of simulation_interfaces/SimulationState
+PLAYING, PAUSED = 1, 2  # of simulation_interfaces/SimulationState
 
 
 class Failed(Exception):
@@ -109,7 +109,7 @@ class WorldClient:
         Do something and wait for it.
 
         :param what: pause, play, step, reset, load, mode, seed or prompt
-        :param value: what it takes, see ``view.messages.Do``
+        :param value: what it takes, see ``view.messages.WorldRequest``
         :param mode: of the world
         :return: whether it was done, and what came of it in words
         """

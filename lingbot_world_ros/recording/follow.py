@@ -2,8 +2,8 @@
 """
 Let another engine do what a running world does, step by step, and compare the two.
 
-The same story as in a recording, read while it happens. ``Follower`` takes in messages, whoever
-received them, and drives its engine in a thread of its own. No ROS.
+The same segments as in a recording, read while they happen. ``Follower`` takes in messages,
+whoever received them, and drives its engine in a thread of its own. No ROS.
 """
 from collections import deque
 from dataclasses import dataclass, replace
@@ -12,7 +12,7 @@ from typing import Any, Callable, Deque, Optional, Sequence
 
 from lingbot_world_ros.engines.interface import WorldModel
 from lingbot_world_ros.errors import SpecError
-from lingbot_world_ros.recording.recorded import RecordedStep, Segment, Story
+from lingbot_world_ros.recording.recorded import RecordedStep, Segment, SegmentBuilder
 from lingbot_world_ros.recording.replay import (definition_of, RecordedActions, set_anchors,
                                                 set_prompt)
 from lingbot_world_ros.session.frame import Frame
@@ -73,7 +73,7 @@ class Follower(SessionObserver):
         """
         self._observers, self._log, self._world_path = observers, log, world_path
         self._is_watched, self._max_lag_s = is_watched, max_lag_s
-        self._story = Story()
+        self._builder = SegmentBuilder()
         self._spec: Any = None  # newest WorldSpec
         self._held: Deque[Any] = deque(maxlen=MAX_HELD)
         self._segment: Optional[Segment] = None
@@ -133,7 +133,7 @@ class Follower(SessionObserver):
     def on_spec(self, msg: Any) -> None:
         """Take in a WorldSpec."""
         self._spec = msg
-        self._story.on_spec(msg)
+        self._builder.on_spec(msg)
         held, self._held = self._held, deque(maxlen=MAX_HELD)
         for status in held:
             self.on_world_status(status)
@@ -144,8 +144,8 @@ class Follower(SessionObserver):
         if spec is None or msg.digest and (msg.scene, msg.seed) != (spec.scene, spec.seed):
             self._held.append(msg)
             return
-        segment, is_new = self._story.on_status(msg), False
-        self._story.segments.clear()
+        segment, is_new = self._builder.on_status(msg), False
+        self._builder.segments.clear()
         if segment is not self._segment:
             self._segment, is_new = segment, True
             self._begin(segment, msg)

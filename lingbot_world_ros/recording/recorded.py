@@ -70,7 +70,7 @@ class Segment:
 
 def read_recording(path: Path, namespace: str = '') -> List[Segment]:
     """
-    Read the story of one world out of a recording.
+    Read what one world did from a recording.
 
     :param path: rosbag2 folder or ``.mcap`` file
     :param namespace: of the world, needed where several were recorded
@@ -79,11 +79,11 @@ def read_recording(path: Path, namespace: str = '') -> List[Segment]:
     """
     with BagReader(path) as bag:
         spec, status = world_topics(bag, namespace)
-        story = segments((topic == spec, msg) for topic, msg in bag.messages(spec, status))
-    if not story:
+        found = segments((topic == spec, msg) for topic, msg in bag.messages(spec, status))
+    if not found:
         raise SpecError(f'{path}: no world was running while this was recorded; start one with '
                         '"lingbot-world sim" first.')
-    return story
+    return found
 
 
 def world_topics(bag: BagReader, namespace: str = '') -> Tuple[str, str]:
@@ -123,16 +123,16 @@ def segments(messages: Iterable[Tuple[bool, object]]) -> List[Segment]:
         WorldStatus
     :return: one segment per reset
     """
-    story = Story()
+    builder = SegmentBuilder()
     for is_spec, msg in messages:
         if is_spec:
-            story.on_spec(msg)
+            builder.on_spec(msg)
         else:
-            story.on_status(msg)
-    return story.segments
+            builder.on_status(msg)
+    return builder.segments
 
 
-class Story:
+class SegmentBuilder:
     """
     Reads one message after another; a status may come twice, or not at all.
 

@@ -166,7 +166,7 @@ class Verdict:
 def open_session(engine: WorldModel, observers: Sequence[SessionObserver] = ()
                  ) -> Tuple[Session, RecordedActions]:
     """
-    Prepare an engine for ``happen_again``.
+    Prepare an engine for ``replay_segment``.
 
     :param engine: not yet reset
     :param observers: told about frames and status
@@ -179,8 +179,8 @@ def open_session(engine: WorldModel, observers: Sequence[SessionObserver] = ()
     return session, source
 
 
-def happen_again(segment: Segment, session: Session, source: RecordedActions,
-                 world_path: str = '') -> Iterator[Optional[RecordedStep]]:
+def replay_segment(segment: Segment, session: Session, source: RecordedActions,
+                   world_path: str = '') -> Iterator[Optional[RecordedStep]]:
     """
     Start where a segment started and make its steps.
 
@@ -202,13 +202,13 @@ def happen_again(segment: Segment, session: Session, source: RecordedActions,
         yield step
 
 
-def verify(story: Sequence[Segment], make_engine: Callable[[str], WorldModel] = make_world,
+def verify(segments: Sequence[Segment], make_engine: Callable[[str], WorldModel] = make_world,
            world_path: str = '',
            tell: Callable[[int], None] = lambda num_frames: None) -> Iterator[Verdict]:
     """
     Let everything happen again, as fast as the engine goes, and compare.
 
-    :param story: from ``read_recording``
+    :param segments: from ``read_recording``
     :param make_engine: makes an engine by the name of ``WorldSpec.engine``
     :param world_path: folders with start images
     :param tell: called with the number of frames compared since the last call
@@ -218,7 +218,7 @@ def verify(story: Sequence[Segment], make_engine: Callable[[str], WorldModel] = 
     engine_name: Optional[str] = None
     opened: Optional[Tuple[Session, RecordedActions]] = None
     try:
-        for segment in story:
+        for segment in segments:
             if not segment.num_frames:
                 yield Verdict(segment, UNVERIFIABLE, 0, _incomplete(segment))
                 continue
@@ -240,7 +240,7 @@ def _verify_segment(segment: Segment, session: Session, source: RecordedActions,
         return Verdict(segment, UNVERIFIABLE, 0, f'it was made by {segment.world.model!r}, here '
                        f'is {spec.model!r}.')
     try:
-        for step in happen_again(segment, session, source, world_path):
+        for step in replay_segment(segment, session, source, world_path):
             same = session.status.digest == (segment.first_digest if step is None else
                                              step.digest)
             if step is None and not segment.first_digest:  # it was not recorded

@@ -20,8 +20,8 @@ from lingbot_world_ros.geometry import se2
 from lingbot_world_ros.messages.encodings import compressed_from_msg, rgb_from_msg
 from lingbot_world_ros.messages.frames import planar_pose_from_msg
 from lingbot_world_ros.recording.bag import BagReader
-from lingbot_world_ros.recording.replay import happen_again, open_session, POSE_SIZE
-from lingbot_world_ros.report.gather import Chapter, Recording
+from lingbot_world_ros.recording.replay import open_session, POSE_SIZE, replay_segment
+from lingbot_world_ros.report.gather import Episode, Recording
 from lingbot_world_ros.session.frame import Frame
 from lingbot_world_ros.session.observer import SessionObserver
 from lingbot_world_ros.session.status import SessionStatus
@@ -69,7 +69,7 @@ class Comparison:
     something is missing, '' if nothing is.
     """
 
-    chapter: Chapter
+    episode: Episode
     imagined: Optional[Frames] = None
     truth: Optional[Frames] = None
     no_images: str = ''
@@ -82,7 +82,7 @@ class Comparison:
     def seconds(self) -> np.ndarray:
         """Sim time since the reset's frame, (f,)."""
         num_frames = max([len(f.rgb) for f in (self.imagined, self.truth) if f] or [0])
-        return np.arange(num_frames) * self.chapter.period_s
+        return np.arange(num_frames) * self.episode.period_s
 
 
 @dataclass
@@ -103,20 +103,20 @@ class Comparer:
     tell: Callable[[str, int], None] = lambda what, num_frames: None
     _means: Dict[str, np.ndarray] = field(default_factory=dict)
 
-    def compare(self, chapter: Chapter) -> Comparison:
+    def compare(self, episode: Episode) -> Comparison:
         """
         Find or make the frames of a segment, and the truth.
 
-        :param chapter: of the recording
+        :param episode: of the recording
         :return: everything that could be had; the rest says why not
         """
-        found, limit = Comparison(chapter), round(self.limit_s / chapter.period_s)
-        found.num_left_out = max(0, chapter.num_frames - limit)
-        shorter = _shortened(chapter, limit)
+        found, limit = Comparison(episode), round(self.limit_s / episode.period_s)
+        found.num_left_out = max(0, episode.num_frames - limit)
+        shorter = _shortened(episode, limit)
         if not shorter.num_frames:
             recorded = self._recorded(shorter, np.zeros(3))
             found.imagined = recorded if recorded.num_images else None
-            found.no_truth = f'{chapter.segment.problem or "nothing was told"}.'
+            found.no_truth = f'{episode.segment.problem or "nothing was told"}.'
             found.no_images = '' if found.imagined else found.no_truth
             return found
         self._truth(found, shorter)
@@ -128,33 +128,33 @@ class Comparer:
             found.errors.update(self._baselines(found.truth, shorter))
         return found
 
-    def _truth(self, found: Comparison, chapter: Chapter) -> None:
+    def _truth(self, found: Comparison, episode: Episode) -> None:
         name = self.truth_engine
         found.no_truth = ('it was not asked for.' if not name else '')
         if found.no_truth:
             return
         try:
             engine = make_world(name)
-            found.no_truth = _unlike(engine.spec, chapter, name)
+            found.no_truth = _unlike(engine.spec, episode, name)
             if not found.no_truth:
-                found.truth = self._again(chapter, engine, 'truth')
+                found.truth = self._again(episode, engine, 'truth')
                 found.truth.source = (f'{engine.spec.model}, the recorded actions from the same '
                                       'start')
         except Exception as error:  # a renderer may fail in any way
             found.no_truth = _sentence(error)
 
-    def _imagination(self, found: Comparison, chapter: Chapter) -> None:
+    def _imagination(self, found: Comparison, episode: Episode) -> None:
         origin = found.truth.pose[0] if found.truth is not None else np.zeros(3)
-        recorded = self._recorded(chapter, origin)
+        recorded = self._recorded(episode, origin)
         if recorded.num_images >= ENOUGH * len(recorded.rgb):
             found.imagined = recorded
             return
         try:
-            engine = self.make_engine(chapter.segment.world.engine)
-            if engine.spec.model != chapter.segment.world.model:
-                raise SpecError(f'it was made by {chapter.segment.world.model!r}, here is '
+            engine = self.make_engine(episode.segment.world.engine)
+            if engine.spec.model != episode.segment.world.model:
+                raise SpecError(f'it was made by {episode.segment.world.model!r}, here is '
                                 f'{engine.spec.model!r}')
-            found.imagined = self._again(chapter, engine, 'imagination')
+            found.imagined = self._again(episode, engine, 'imagination')
             found.imagined.source = (f'computed again by {engine.spec.model} from the recorded '
                                      'actions: the recording holds no images')
         except Exception as error:  # an engine may fail in any way
@@ -162,24 +162,24 @@ class Comparer:
             found.no_images = ('the recording holds none, and they cannot be made again here: '
                                + _sentence(error))
 
-    def _recorded(self, chapter: Chapter, origin: np.ndarray) -> Frames:
-        recorded = recorded_frames(self.recording, chapter, origin)
+    def _recorded(self, episode: Episode, origin: np.ndarray) -> Frames:
+        recorded = recorded_frames(self.recording, episode, origin)
         self.tell('recorded frames', len(recorded.rgb))
         return recorded
 
-    def _again(self, chapter: Chapter, engine: WorldModel, what: str) -> Frames:
+    def _again(self, episode: Episode, engine: WorldModel, what: str) -> Frames:
         """Let a segment happen in an engine and keep what it shows."""
         collector = _Collector()
         session, source = open_session(engine, (collector,))
         try:
-            for step in happen_again(chapter.segment, session, source, self.world_path):
-                self.tell(what, 1 if step is None else chapter.spec.frames_per_step)
+            for step in replay_segment(episode.segment, session, source, self.world_path):
+                self.tell(what, 1 if step is None else episode.spec.frames_per_step)
         finally:
             session.close()
         return collector.frames()
 
-    def _baselines(self, truth: Frames, chapter: Chapter) -> Dict[str, np.ndarray]:
-        scene = chapter.segment.world.scene
+    def _baselines(self, truth: Frames, episode: Episode) -> Dict[str, np.ndarray]:
+        scene = episode.segment.world.scene
         if scene not in self._means:
             self.tell('mean image', 0)
             with tempfile.TemporaryDirectory() as folder:
@@ -190,32 +190,32 @@ class Comparer:
                 'psnr_mean_db': _psnr([self._means[scene]] * len(truth.rgb), truth.rgb)}
 
 
-def _shortened(chapter: Chapter, limit: int) -> Chapter:
+def _shortened(episode: Episode, limit: int) -> Episode:
     """Leave out what is beyond so many frames, or beyond the steps that can be made again."""
-    per_step = chapter.segment.world.frames_per_step
-    steps = chapter.segment.steps[:max(0, limit - 1) // per_step]
-    told = {step.index for step in steps} | ({0} if chapter.segment.first_digest else set())
-    rows = ([i for i, step in enumerate(chapter.step) if step in told] or
-            list(range(min(len(chapter.step), limit // per_step))))
+    per_step = episode.segment.world.frames_per_step
+    steps = episode.segment.steps[:max(0, limit - 1) // per_step]
+    told = {step.index for step in steps} | ({0} if episode.segment.first_digest else set())
+    rows = ([i for i, step in enumerate(episode.step) if step in told] or
+            list(range(min(len(episode.step), limit // per_step))))
     columns: Dict[str, Any] = {
-        name: [getattr(chapter, name)[i] for i in rows]
+        name: [getattr(episode, name)[i] for i in rows]
         for name in ('step', 'stamp_ns', 'received_ns', 'new_latency', 'told')}
-    return replace(chapter, segment=replace(chapter.segment, steps=steps), **columns, telemetry={
-        name: [values[i] for i in rows] for name, values in chapter.telemetry.items()})
+    return replace(episode, segment=replace(episode.segment, steps=steps), **columns, telemetry={
+        name: [values[i] for i in rows] for name, values in episode.telemetry.items()})
 
 
-def _unlike(spec: WorldSpec, chapter: Chapter, name: str) -> str:
+def _unlike(spec: WorldSpec, episode: Episode, name: str) -> str:
     """Say why an engine cannot tell the truth of a segment, '' if it can."""
-    world = chapter.segment.world
-    if not chapter.segment.first_digest:
+    world = episode.segment.world
+    if not episode.segment.first_digest:
         return 'the first frame of this segment was not recorded.'
     if world.scene not in spec.scenes:
         return (f'the scene {world.scene!r} is none of the {name} world '
                 f'({", ".join(spec.scenes)}).')
-    if tuple(chapter.spec.action_names) != spec.action.names:
+    if tuple(episode.spec.action_names) != spec.action.names:
         return f'the actions are not those of the {name} world.'
-    if abs(chapter.spec.frame_rate - spec.frame_rate_hz) > 1e-6:
-        return (f'{chapter.spec.frame_rate:g} frames per second are not the '
+    if abs(episode.spec.frame_rate - spec.frame_rate_hz) > 1e-6:
+        return (f'{episode.spec.frame_rate:g} frames per second are not the '
                 f'{spec.frame_rate_hz:g} of the {name} world.')
     if world.frames_per_step != spec.frames_per_step:
         return f'steps of {world.frames_per_step} frames are not those of the {name} world.'
@@ -260,16 +260,16 @@ def small(rgb: np.ndarray) -> np.ndarray:
     return cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
 
 
-def recorded_frames(recording: Recording, chapter: Chapter, origin: np.ndarray) -> Frames:
+def recorded_frames(recording: Recording, episode: Episode, origin: np.ndarray) -> Frames:
     """
     Read the frames of a segment out of a recording.
 
     :param recording: gathered
-    :param chapter: one of it
+    :param episode: one of it
     :param origin: (3,) where odometry counts from, scene frame
     :return: what was recorded of them; which topics that are is told by the stamps
     """
-    slots = _Slots(chapter)
+    slots = _Slots(episode)
     with BagReader(recording.path) as bag:
         names = {kind: _beside(bag, kind, recording.namespace) for kind in
                  (RAW, COMPRESSED, ODOMETRY, JOINTS)}
@@ -279,14 +279,14 @@ def recorded_frames(recording: Recording, chapter: Chapter, origin: np.ndarray) 
             slots.take(topic, kinds[topic], at_ns, msg)
     image = slots.fullest([*names[RAW], *names[COMPRESSED]])
     odom = np.array([_pose(m) for m in slots.column(slots.fullest(names[ODOMETRY]))])
-    joints = [_positions(m, chapter.spec.joint_names)
+    joints = [_positions(m, episode.spec.joint_names)
               for m in slots.column(slots.fullest(names[JOINTS]))]
     rgb = slots.column(image)
     source = 'as recorded' + (f' from {image}' if image else '')
     if image in names[COMPRESSED]:
         source += ' (JPEG, which costs some PSNR)'
-    return Frames(rgb, _in_scene(odom, origin, chapter), np.array(joints),
-                  _uncertainty(chapter, len(rgb)), source)
+    return Frames(rgb, _in_scene(odom, origin, episode), np.array(joints),
+                  _uncertainty(episode, len(rgb)), source)
 
 
 def _beside(bag: BagReader, kind: str, namespace: str) -> List[str]:
@@ -298,20 +298,20 @@ def _beside(bag: BagReader, kind: str, namespace: str) -> List[str]:
 class _Slots:
     """One slot per frame and topic; sim time may come twice, so reception decides as well."""
 
-    def __init__(self, chapter: Chapter):
-        per_step, period_ns = chapter.segment.world.frames_per_step, round(1e9 * chapter.period_s)
+    def __init__(self, episode: Episode):
+        per_step, period_ns = episode.segment.world.frames_per_step, round(1e9 * episode.period_s)
         # stamp -> (received, frame)
         self._places: DefaultDict[int, List[Tuple[int, int]]] = defaultdict(list)
         self._num = 0
-        for step, stamp_ns, at_ns in zip(chapter.step, chapter.stamp_ns, chapter.received_ns):
+        for step, stamp_ns, at_ns in zip(episode.step, episode.stamp_ns, episode.received_ns):
             for k in reversed(range(per_step if step else 1)):
                 self._places[stamp_ns - k * period_ns].append((at_ns, self._num))
                 self._num += 1
         self._found: DefaultDict[str, List[Any]] = defaultdict(lambda: [None] * self._num)
         # topic -> frame -> how far off the message came
         self._away: Dict[str, Dict[int, int]] = defaultdict(dict)
-        self.start_ns = min(chapter.received_ns) - MARGIN_NS
-        self.stop_ns = max(chapter.received_ns) + MARGIN_NS
+        self.start_ns = min(episode.received_ns) - MARGIN_NS
+        self.stop_ns = max(episode.received_ns) + MARGIN_NS
 
     def take(self, topic: str, kind: str, at_ns: int, msg: Any) -> None:
         stamp = msg.header.stamp
@@ -354,11 +354,11 @@ def _positions(msg: Any, names: Sequence[str]) -> np.ndarray:
     return np.array([known.get(name, np.nan) for name in names])
 
 
-def _in_scene(odom: np.ndarray, origin: np.ndarray, chapter: Chapter) -> np.ndarray:
+def _in_scene(odom: np.ndarray, origin: np.ndarray, episode: Episode) -> np.ndarray:
     """Poses from the start -> in the scene; a teleport moves the origin along."""
-    poses, per_step = np.empty_like(odom), chapter.segment.world.frames_per_step
+    poses, per_step = np.empty_like(odom), episode.segment.world.frames_per_step
     moved = {1 + number * per_step: np.array(step.anchors[-1][:POSE_SIZE])
-             for number, step in enumerate(chapter.segment.steps) if step.anchors}
+             for number, step in enumerate(episode.segment.steps) if step.anchors}
     for frame, pose in enumerate(odom):
         if frame in moved and np.isfinite(odom[frame - 1]).all():
             origin = se2.compose(moved[frame], se2.inverse(odom[frame - 1]))
@@ -366,31 +366,31 @@ def _in_scene(odom: np.ndarray, origin: np.ndarray, chapter: Chapter) -> np.ndar
     return poses
 
 
-def _uncertainty(chapter: Chapter, num_frames: int) -> np.ndarray:
+def _uncertainty(episode: Episode, num_frames: int) -> np.ndarray:
     """Of each frame; known of the last one of each step."""
-    found, per_step = np.full(num_frames, np.nan), chapter.segment.world.frames_per_step
-    last = np.cumsum([per_step if step else 1 for step in chapter.step]) - 1
-    found[last] = chapter.telemetry['uncertainty']
+    found, per_step = np.full(num_frames, np.nan), episode.segment.world.frames_per_step
+    last = np.cumsum([per_step if step else 1 for step in episode.step]) - 1
+    found[last] = episode.telemetry['uncertainty']
     return found
 
 
-def integrate(chapter: Chapter, start: np.ndarray) -> Optional[np.ndarray]:
+def integrate(episode: Episode, start: np.ndarray) -> Optional[np.ndarray]:
     """
     Where the base would be if it had done exactly what it was told.
 
-    :param chapter: its actions count
+    :param episode: its actions count
     :param start: (3,) x, y [m], yaw [rad]
     :return: (f, 3); None where the engine is not told a twist
     """
-    names = list(chapter.spec.action_names)
+    names = list(episode.spec.action_names)
     if not {LINEAR, ANGULAR} <= set(names) or not np.isfinite(start).all():
         return None
-    poses, per_step = [np.array(start, np.float64)], chapter.segment.world.frames_per_step
-    for step in chapter.segment.steps:
+    poses, per_step = [np.array(start, np.float64)], episode.segment.world.frames_per_step
+    for step in episode.segment.steps:
         if step.anchors:
             poses[-1] = np.array(step.anchors[-1][:POSE_SIZE])
         for twist in twists_of(step.actions[:per_step], names):
-            moved = se2.exponential(twist, chapter.period_s)
+            moved = se2.exponential(twist, episode.period_s)
             poses.append(se2.compose(poses[-1], moved))
     return np.array(poses)
 

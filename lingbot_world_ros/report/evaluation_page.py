@@ -9,8 +9,8 @@ from lingbot_world_ros.environment import environment
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.evaluation.tables import METHOD_ORDER, METHOD_TABLES, STATE_ROWS
 from lingbot_world_ros.report import figures, pictures
-from lingbot_world_ros.report.page import (Chart, Commands, environment_table, Page, Picture,
-                                           Section, Table, Tile, Words)
+from lingbot_world_ros.report.page import (Chart, Commands, environment_table, Page, Paragraph,
+                                           Picture, Section, Table, Tile)
 import numpy as np
 
 COLOURS = {'imagined': 'imagined', 'mean image': 'mean', 'copy last': 'first',
@@ -164,8 +164,8 @@ def _scene_section(results: Results) -> Section:
     section, horizons = Section('Scene by scene'), _horizons(results)
     found = results.get('by_scene')
     if not found:
-        section.blocks.append(Words('This evaluation holds no numbers by scene: it was written '
-                                    'by an older version.'))
+        section.blocks.append(Paragraph(
+            'This evaluation holds no numbers by scene: it was written by an older version.'))
         return section
     tables = []
     for title, metric, digits in SCENE_TABLES:
@@ -250,8 +250,8 @@ def _strip_section(results: Results, file: Path) -> Section:
     section = Section('Film strips')
     image = cv2.imread(str(file)) if file.is_file() else None
     if image is None:
-        section.blocks.append(Words(f'There is no {file.name} beside the evaluation, so there '
-                                    'are no pictures.'))
+        section.blocks.append(Paragraph(
+            f'There is no {file.name} beside the evaluation, so there are no pictures.'))
         return section
     scenes = results['scenes']
     height = (image.shape[0] + SEPARATOR_PX) // len(scenes)

@@ -11,10 +11,10 @@ from typing import Any, Dict, List, Tuple
 from lingbot_world_ros.environment import from_note, NOTE
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.recording.bag import BagReader
-from lingbot_world_ros.recording.recorded import Segment, Story, world_topics
+from lingbot_world_ros.recording.recorded import Segment, SegmentBuilder, world_topics
 import numpy as np
 
-# Columns of a chapter's telemetry: name here -> field of WorldStatus.
+# Columns of an episode's telemetry: name here -> field of WorldStatus.
 COLUMNS = {'real_time_factor': 'real_time_factor', 'frame_rate_hz': 'frame_rate',
            'step_duration_s': 'step_duration', 'latency_s': 'command_latency',
            'uncertainty': 'uncertainty', 'calibrated': 'uncertainty_calibrated',
@@ -41,7 +41,7 @@ class Event:
 
 
 @dataclass
-class Chapter:
+class Episode:
     """
     One segment and how it went.
 
@@ -81,7 +81,7 @@ class Recording:
 
     path: Path
     namespace: str
-    chapters: List[Chapter]
+    episodes: List[Episode]
     counts: Dict[str, int]
     events: List[Event]
     topics: List[Tuple[str, str, int]]  # name, type, messages
@@ -92,34 +92,34 @@ class Recording:
     @property
     def segments(self) -> List[Segment]:
         """What ``verify`` takes."""
-        return [chapter.segment for chapter in self.chapters]
+        return [episode.segment for episode in self.episodes]
 
     @property
     def sim_s(self) -> float:
         """Sim time that all frames cover."""
         return sum(max(0, len(c.step) - (c.step[:1] == [0])) * c.spec.frames_per_step * c.period_s
-                   for c in self.chapters)
+                   for c in self.episodes)
 
     @property
     def num_frames(self) -> int:
         """Frames the world made while it was recorded."""
         return sum((c.step[:1] == [0]) + (len(c.step) - (c.step[:1] == [0]))
-                   * c.spec.frames_per_step for c in self.chapters)
+                   * c.spec.frames_per_step for c in self.episodes)
 
     def column(self, name: str) -> np.ndarray:
-        """Return one column of the telemetry of all chapters, float64."""
-        return np.array([v for c in self.chapters for v in c.telemetry[name]], np.float64)
+        """Return one column of the telemetry of all episodes, float64."""
+        return np.array([v for c in self.episodes for v in c.telemetry[name]], np.float64)
 
     @property
     def wall_s(self) -> np.ndarray:
         """When each status was received, seconds since the first."""
-        return np.array([(at - self.start_ns) * 1e-9 for c in self.chapters
+        return np.array([(at - self.start_ns) * 1e-9 for c in self.episodes
                          for at in c.received_ns])
 
     @property
     def latencies_s(self) -> np.ndarray:
         """Command-to-frame times of the steps that acted on new commands, (n,) seconds."""
-        fresh = np.array([new for c in self.chapters for new in c.new_latency], bool)
+        fresh = np.array([new for c in self.episodes for new in c.new_latency], bool)
         return self.column('latency_s')[fresh]
 
 
@@ -142,11 +142,11 @@ def gather(path: Path, namespace: str = '') -> Recording:
                 notebook.on_status(at_ns, msg)
         topics = sorted((c.topic, c.msgtype, c.msgcount) for c in bag.reader.connections)
         made_by = from_note(bag.notes.get(NOTE, ''))
-    if not notebook.chapters:
+    if not notebook.episodes:
         raise SpecError(f'{path}: no world was running while this was recorded, so there is '
                         'nothing to report; start one with "lingbot-world sim" first.')
     return Recording(
-        Path(path), status.rpartition('/')[0] or '/', notebook.chapters, notebook.counts,
+        Path(path), status.rpartition('/')[0] or '/', notebook.episodes, notebook.counts,
         notebook.events, topics, made_by, notebook.start_ns,
         (notebook.end_ns - notebook.start_ns) * 1e-9)
 
@@ -155,49 +155,49 @@ class _Notebook:
     """Takes down message after message."""
 
     def __init__(self) -> None:
-        self.chapters: List[Chapter] = []
+        self.episodes: List[Episode] = []
         self.events: List[Event] = []
         self.counts = dict.fromkeys(COUNTERS, 0)
         self.start_ns = self.end_ns = 0
-        self._story = Story()
+        self._builder = SegmentBuilder()
         self._spec: Any = None  # WorldSpec
         self._last: Any = None  # WorldStatus
 
     def on_spec(self, msg: Any) -> None:
-        self._story.on_spec(msg)
+        self._builder.on_spec(msg)
         self._spec = msg
 
     def on_status(self, at_ns: int, msg: Any) -> None:
         self.start_ns = self.start_ns or at_ns
         self.end_ns = at_ns
-        segment = self._story.on_status(msg)
+        segment = self._builder.on_status(msg)
         if segment is not None and self._spec is not None:
-            self._note_step(at_ns, msg, self._chapter_of(segment, at_ns, msg))
+            self._note_step(at_ns, msg, self._episode_of(segment, at_ns, msg))
         self._note_events(at_ns, msg)
         self._last = msg
 
-    def _chapter_of(self, segment: Segment, at_ns: int, msg: Any) -> Chapter:
-        if not self.chapters or self.chapters[-1].segment is not segment:
-            chapter = Chapter(segment, self._spec, msg.mode)
-            chapter.telemetry = {name: [] for name in COLUMNS}
-            self.chapters.append(chapter)
-            self._tell(at_ns, 'start', f'{chapter.title} began' if int(msg.step) < 2 else
-                       f'{chapter.title} was at step {int(msg.step)} when the recording began')
-        return self.chapters[-1]
+    def _episode_of(self, segment: Segment, at_ns: int, msg: Any) -> Episode:
+        if not self.episodes or self.episodes[-1].segment is not segment:
+            episode = Episode(segment, self._spec, msg.mode)
+            episode.telemetry = {name: [] for name in COLUMNS}
+            self.episodes.append(episode)
+            self._tell(at_ns, 'start', f'{episode.title} began' if int(msg.step) < 2 else
+                       f'{episode.title} was at step {int(msg.step)} when the recording began')
+        return self.episodes[-1]
 
-    def _note_step(self, at_ns: int, msg: Any, chapter: Chapter) -> None:
+    def _note_step(self, at_ns: int, msg: Any, episode: Episode) -> None:
         step = int(msg.step)
-        if chapter.step and chapter.step[-1] == step:
+        if episode.step and episode.step[-1] == step:
             return
         latency_s = float(msg.command_latency)
         before_s = self._last.command_latency if self._last is not None else latency_s
-        chapter.step.append(step)
-        chapter.stamp_ns.append(msg.header.stamp.sec * 1_000_000_000 + msg.header.stamp.nanosec)
-        chapter.received_ns.append(at_ns)
-        chapter.new_latency.append(bool(step and latency_s > 0.0 and latency_s != before_s))
-        chapter.told.append(_actions(msg, len(chapter.spec.action_names)))
+        episode.step.append(step)
+        episode.stamp_ns.append(msg.header.stamp.sec * 1_000_000_000 + msg.header.stamp.nanosec)
+        episode.received_ns.append(at_ns)
+        episode.new_latency.append(bool(step and latency_s > 0.0 and latency_s != before_s))
+        episode.told.append(_actions(msg, len(episode.spec.action_names)))
         for name, source in COLUMNS.items():
-            chapter.telemetry[name].append(float(getattr(msg, source, np.nan)))
+            episode.telemetry[name].append(float(getattr(msg, source, np.nan)))
 
     def _note_events(self, at_ns: int, msg: Any) -> None:
         last = self._last

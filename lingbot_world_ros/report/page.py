@@ -72,14 +72,14 @@ class Strip(Block):
 
 
 @dataclass
-class Film(Block):
+class Animation(Block):
     """An animation (see ``pictures.Movie``) with labels over its halves."""
 
     movie: object
     labels: Sequence[str]
     title: str = ''
     caption: str = ''
-    kind = 'film'
+    kind = 'animation'
 
 
 @dataclass
@@ -93,12 +93,12 @@ class Picture(Block):
 
 
 @dataclass
-class Words(Block):
+class Paragraph(Block):
     """A paragraph; ``tone`` '' or 'warn'."""
 
     text: str
     tone: str = ''
-    kind = 'words'
+    kind = 'paragraph'
 
 
 @dataclass

@@ -7,9 +7,9 @@ from lingbot_world_ros.evaluation.metrics import spearman
 from lingbot_world_ros.recording.replay import Verdict
 from lingbot_world_ros.report import figures, pictures
 from lingbot_world_ros.report.compare import Comparer, Comparison
-from lingbot_world_ros.report.gather import Chapter, merged, Recording
-from lingbot_world_ros.report.page import (Block, Chart, Commands, environment_table, Film, Page,
-                                           Section, Strip, Table, Tile, Words)
+from lingbot_world_ros.report.gather import Episode, merged, Recording
+from lingbot_world_ros.report.page import (Animation, Block, Chart, Commands, environment_table,
+                                           Page, Paragraph, Section, Strip, Table, Tile)
 import numpy as np
 
 HORIZONS = (1, 5, 15, 30, 60, 150, 300, 900)  # frames
@@ -36,18 +36,18 @@ def run_page(recording: Recording, comparer: Optional[Comparer], *, title: str =
     :param verdicts: of ``replay.verify``, if that was asked for
     :return: the page
     """
-    pictured = pictured_chapters(recording)
+    pictured = pictured_episodes(recording)
     sections: List[Section] = []
     comparisons: List[Comparison] = []
-    for number, chapter in enumerate(recording.chapters, 1):
-        if chapter in pictured:
+    for number, episode in enumerate(recording.episodes, 1):
+        if episode in pictured:
             assert comparer is not None  # only a recording without pictures has none
-            comparison = comparer.compare(chapter)
-            sections.append(_segment_section(number, comparison, len(recording.chapters)))
+            comparison = comparer.compare(episode)
+            sections.append(_segment_section(number, comparison, len(recording.episodes)))
             comparisons.append(_without_pictures(comparison))
-    left_out = len(recording.chapters) - len(pictured)
+    left_out = len(recording.episodes) - len(pictured)
     if left_out:
-        sections[-1].blocks.append(Words(
+        sections[-1].blocks.append(Paragraph(
             f'{left_out} more segments are without pictures here: the {MAX_PICTURED} longest are '
             'shown.'))
     sections += [_run_section(recording), _events_section(recording)]
@@ -59,10 +59,10 @@ def run_page(recording: Recording, comparer: Optional[Comparer], *, title: str =
                 _tiles(recording, comparisons, verdicts), sections)
 
 
-def pictured_chapters(recording: Recording) -> List[Chapter]:
+def pictured_episodes(recording: Recording) -> List[Episode]:
     """Return the segments that get pictures: the longest ones."""
-    longest = sorted(recording.chapters, key=lambda c: -len(c.step))[:MAX_PICTURED]
-    return [c for c in recording.chapters if c in longest]
+    longest = sorted(recording.episodes, key=lambda c: -len(c.step))[:MAX_PICTURED]
+    return [c for c in recording.episodes if c in longest]
 
 
 def _without_pictures(comparison: Comparison) -> Comparison:
@@ -77,11 +77,11 @@ def _count(number: int, noun: str) -> str:
 
 
 def _lead(recording: Recording, comparisons: Sequence[Comparison]) -> List[str]:
-    first = recording.chapters[0]
+    first = recording.episodes[0]
     wall_s, sim_s = recording.duration_s, recording.sim_s
     lead = [f'The engine {first.segment.world.engine} made {recording.num_frames} frames, '
             f'{sim_s:.1f} s of sim time, in {wall_s:.1f} s of wall time, in '
-            f'{_count(len(recording.chapters), "segment")} (from one reset to the next).']
+            f'{_count(len(recording.episodes), "segment")} (from one reset to the next).']
     compared = [c for c in comparisons if c.errors]
     if compared:
         lead.append(_verdict(max(compared, key=lambda c: len(c.seconds))))
@@ -108,15 +108,15 @@ def _verdict(comparison: Comparison) -> str:
 
 
 def _facts(recording: Recording) -> List[Tuple[str, str]]:
-    first = recording.chapters[0]
+    first = recording.episodes[0]
     spec = first.spec
-    scenes = list(dict.fromkeys(c.segment.world.scene for c in recording.chapters))
-    seeds = list(dict.fromkeys(str(c.segment.seed) for c in recording.chapters))
-    prompts = list(dict.fromkeys(step.prompt for c in recording.chapters
+    scenes = list(dict.fromkeys(c.segment.world.scene for c in recording.episodes))
+    seeds = list(dict.fromkeys(str(c.segment.seed) for c in recording.episodes))
+    prompts = list(dict.fromkeys(step.prompt for c in recording.episodes
                                  for step in c.segment.steps if step.prompt))
     facts = [('engine', first.segment.world.engine), ('model', first.segment.world.model),
              ('scene', ', '.join(scenes)), ('seed', ', '.join(seeds[:8])),
-             ('mode', ', '.join(dict.fromkeys(c.mode for c in recording.chapters))),
+             ('mode', ', '.join(dict.fromkeys(c.mode for c in recording.episodes))),
              ('picture', f'{spec.width} x {spec.height} at {spec.frame_rate:g} Hz'),
              ('frames per step', str(spec.frames_per_step)),
              ('namespace', recording.namespace),
@@ -177,16 +177,16 @@ def _psnr_tile(comparison: Comparison) -> Tile:
 
 
 def _segment_section(number: int, comparison: Comparison, count: int) -> Section:
-    chapter = comparison.chapter
+    episode = comparison.episode
     name = f'Segment {number}: ' if count > 1 else ''
-    section = Section(f'{name}{chapter.title}: truth beside imagination'
-                      if comparison.truth else f'{name}{chapter.title}')
+    section = Section(f'{name}{episode.title}: truth beside imagination'
+                      if comparison.truth else f'{name}{episode.title}')
     section.text = _segment_text(comparison)
     section.blocks += _pictures(comparison)
     if comparison.no_truth:
-        section.blocks.append(Words(f'No truth: {comparison.no_truth}', 'warn'))
+        section.blocks.append(Paragraph(f'No truth: {comparison.no_truth}', 'warn'))
     if comparison.no_images:
-        section.blocks.append(Words(f'No imagined pictures: {comparison.no_images}', 'warn'))
+        section.blocks.append(Paragraph(f'No imagined pictures: {comparison.no_images}', 'warn'))
     if comparison.errors:
         section.blocks += _error_blocks(comparison)
     elif comparison.imagined is not None and np.isfinite(comparison.imagined.pose).any():
@@ -195,20 +195,20 @@ def _segment_section(number: int, comparison: Comparison, count: int) -> Section
 
 
 def _segment_text(comparison: Comparison) -> str:
-    chapter, parts = comparison.chapter, []
-    steps = len(chapter.step) - (chapter.step[:1] == [0])
+    episode, parts = comparison.episode, []
+    steps = len(episode.step) - (episode.step[:1] == [0])
     parts.append(f'{_count(steps, "step")} were recorded, '
-                 f'{steps * chapter.spec.frames_per_step * chapter.period_s:.1f} s of sim time.')
+                 f'{steps * episode.spec.frames_per_step * episode.period_s:.1f} s of sim time.')
     if comparison.truth is not None:
         parts.append(f'Truth: {comparison.truth.source}.')
     if comparison.imagined is not None:
         parts.append(f'Imagination: {comparison.imagined.source}.')
-    if chapter.segment.problem and chapter.num_frames:
-        parts.append(f'Only the beginning can be made again: {chapter.segment.problem}.')
+    if episode.segment.problem and episode.num_frames:
+        parts.append(f'Only the beginning can be made again: {episode.segment.problem}.')
     if comparison.num_left_out:
         parts.append(f'{comparison.num_left_out} frames beyond the limit of this report are not '
                      'compared; --seconds takes more.')
-    if any(step.anchors for step in chapter.segment.steps):
+    if any(step.anchors for step in episode.segment.steps):
         parts.append('Robot or objects were put elsewhere on the way; truth and imagination both '
                      'go on from there.')
     return ' '.join(parts)
@@ -220,14 +220,15 @@ def _pictures(comparison: Comparison) -> List[Block]:
               if frames is not None and frames.num_images}
     if not worlds:
         return []
-    count, period_s = max(map(len, worlds.values())), comparison.chapter.period_s
+    count, period_s = max(map(len, worlds.values())), comparison.episode.period_s
     rows = list(zip(*worlds.values()))
     movie = pictures.movie(rows, period_s)
     speed = ('In real time.' if abs(movie.speed - 1) < 0.02 else
              f'{movie.speed:.1f} times as fast as real time.')
-    film = Film(movie, list(worlds), 'The run', f'{speed} {count} frames, {count * period_s:.1f} '
-                's; the bar below shows how far it is.')
-    return [film, _strip(worlds, count, period_s)]
+    animation = Animation(
+        movie, list(worlds), 'The run',
+        f'{speed} {count} frames, {count * period_s:.1f} s; the bar below shows how far it is.')
+    return [animation, _strip(worlds, count, period_s)]
 
 
 def _strip(worlds: Dict[str, List[Optional[np.ndarray]]], count: int, period_s: float) -> Strip:
@@ -245,7 +246,7 @@ def _strip(worlds: Dict[str, List[Optional[np.ndarray]]], count: int, period_s: 
 
 
 def _error_blocks(comparison: Comparison) -> List[Block]:
-    errors, seconds, spec = comparison.errors, comparison.seconds, comparison.chapter.spec
+    errors, seconds, spec = comparison.errors, comparison.seconds, comparison.episode.spec
     blocks: List[Block] = [
         _horizon_table(comparison),
         Chart(figures.psnr(seconds, errors), 'Picture error over the horizon',
@@ -327,25 +328,25 @@ def _run_section(recording: Recording) -> Section:
             'Command-to-frame latency', f'{LATENCY_TEXT} {_count(len(latency_ms), "step")}, '
             f'longest {latency_ms.max():.0f} ms.'))
     else:
-        section.blocks.append(Words('No new command came in while this was recorded, so there is '
-                                    'no latency to tell.'))
+        section.blocks.append(Paragraph(
+            'No new command came in while this was recorded, so there is no latency to tell.'))
     return section
 
 
 def _layout(recording: Recording) -> Tuple[List[str], List[str]]:
-    spec = recording.chapters[0].spec
+    spec = recording.episodes[0].spec
     return list(spec.action_names), list(spec.action_units)
 
 
 def _actions(recording: Recording, num_columns: int) -> Tuple[np.ndarray, np.ndarray]:
     """Return when each frame's action was in effect, wall time [s], and the actions."""
     times, actions = [], []
-    for chapter in recording.chapters:
-        if len(chapter.spec.action_names) != num_columns:
+    for episode in recording.episodes:
+        if len(episode.spec.action_names) != num_columns:
             continue
-        for at_ns, told in zip(chapter.received_ns, chapter.told):
+        for at_ns, told in zip(episode.received_ns, episode.told):
             end_s = (at_ns - recording.start_ns) * 1e-9
-            times += [end_s - chapter.period_s * k for k in reversed(range(len(told)))]
+            times += [end_s - episode.period_s * k for k in reversed(range(len(told)))]
             actions += list(told)
     if not times:
         return np.zeros(0), np.zeros((0, num_columns))
@@ -370,7 +371,7 @@ def _events_section(recording: Recording) -> Section:
     section.blocks.append(Table(
         ('wall time [s]', 'what', ''), rows, caption=f'{more} more are left out.' if more else ''))
     counts = ', '.join(f'{name} {number}' for name, number in recording.counts.items())
-    section.blocks.append(Words(
+    section.blocks.append(Paragraph(
         f'Counted while recording: {counts}. Refused commands change nothing; clipped ones are '
         'brought to the limits; a source that falls silent is timed out, and its speeds become '
         'zero. A late frame left more than one frame period after its time.'))
@@ -409,6 +410,6 @@ def totals(recording: Recording, limit_s: float) -> dict:
     :return: kind of work -> frames
     """
     frames = sum(min(c.num_frames or len(c.step), round(limit_s / c.period_s))
-                 for c in pictured_chapters(recording))
+                 for c in pictured_episodes(recording))
     return {'recorded frames': frames, 'truth': frames, 'imagination': frames,
-            'replay': sum(c.num_frames for c in recording.chapters)}
+            'replay': sum(c.num_frames for c in recording.episodes)}

@@ -11,7 +11,7 @@ from lingbot_world_ros.errors import shown, SpecError, unknown_name
 from lingbot_world_ros.geometry.camera import edge_scaling, PinholeCamera
 from lingbot_world_ros.paths import read_text
 from lingbot_world_ros.plain_yaml import load_plain_yaml
-from lingbot_world_ros.robots.lens import bend, EQUIDISTANT, NUM_COEFFICIENTS, unbend
+from lingbot_world_ros.robots.lens import distort, EQUIDISTANT, NUM_COEFFICIENTS, undistort
 import numpy as np
 
 MAX_FILE_BYTES = 65536  # a calibration has about 1 KB
@@ -88,7 +88,7 @@ class Calibration:
         rays = self.camera.rays(pixels)
         if not self.is_distorted:
             return rays
-        rays[..., :2] = unbend(self.distortion_model, self.d, rays[..., :2])
+        rays[..., :2] = undistort(self.distortion_model, self.d, rays[..., :2])
         wrong = np.isnan(rays).any(-1)
         if wrong.any():
             u, v = np.asarray(pixels)[wrong][0]
@@ -105,7 +105,7 @@ class Calibration:
         """
         points = np.asarray(points, np.float64)
         if self.is_distorted:
-            slopes = bend(self.distortion_model, self.d, points[..., :2] / points[..., 2:])
+            slopes = distort(self.distortion_model, self.d, points[..., :2] / points[..., 2:])
             points = np.concatenate([slopes, np.ones_like(points[..., 2:])], -1)
         return self.camera.project(points)
 

@@ -18,7 +18,7 @@ NO_CAMERA = np.eye(3)  # slopes in, slopes out
 NO_MOTION = np.zeros(3)
 
 
-def bend(model: str, coefficients: Sequence[float], slopes: np.ndarray) -> np.ndarray:
+def distort(model: str, coefficients: Sequence[float], slopes: np.ndarray) -> np.ndarray:
     """
     Return where a lens sends rays.
 
@@ -42,9 +42,9 @@ def bend(model: str, coefficients: Sequence[float], slopes: np.ndarray) -> np.nd
     return bent.reshape(slopes.shape)
 
 
-def unbend(model: str, coefficients: Sequence[float], bent: np.ndarray) -> np.ndarray:
+def undistort(model: str, coefficients: Sequence[float], bent: np.ndarray) -> np.ndarray:
     """
-    Return which rays a lens sends somewhere; the inverse of ``bend``.
+    Return which rays a lens sends somewhere; the inverse of ``distort``.
 
     :param model: one of ``NUM_COEFFICIENTS``
     :param coefficients: as many as it says
@@ -56,7 +56,7 @@ def unbend(model: str, coefficients: Sequence[float], bent: np.ndarray) -> np.nd
     slopes = (_unbend_equidistant if model == EQUIDISTANT else _unbend)(flat, d)
     slopes = slopes.reshape(bent.shape)
     with np.errstate(all='ignore'):
-        error = np.abs(bend(model, coefficients, slopes) - bent).max(-1)
+        error = np.abs(distort(model, coefficients, slopes) - bent).max(-1)
     slopes[~(error < TOLERANCE)] = np.nan  # what OpenCV returns there is a guess
     return slopes
 

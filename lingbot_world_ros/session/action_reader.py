@@ -8,7 +8,7 @@ from lingbot_world_ros.actions.embedding import ActionEmbedding, actions_at_latc
 from lingbot_world_ros.engines.interface import Observation, WorldSpec
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.session.clock import WallClock
-from lingbot_world_ros.session.latch import EmbeddingLatch, EmbeddingSource, Taken
+from lingbot_world_ros.session.latch import EmbeddingLatch, EmbeddingSource, LatchedEmbedding
 import numpy as np
 
 LATENCY_WINDOW_NS = 5_000_000_000
@@ -137,11 +137,11 @@ class ActionReader:
         check_embedding(embedding, self._spec.action, self._spec.robot.joint_names)
 
     def _pull(self, source: EmbeddingSource, start_ns: int, resting: np.ndarray,
-              by_step: bool) -> Taken:
+              by_step: bool) -> LatchedEmbedding:
         pulled = source.pull(start_ns, resting, by_step)
         if pulled is not None:
             self._check(pulled)
-        return Taken(pulled, 0, self.latch.take(self._clock.now_ns()).since_ns)
+        return LatchedEmbedding(pulled, 0, self.latch.take(self._clock.now_ns()).since_ns)
 
     def _wait_for_valid_embedding(self, start_ns: int, timeout_s: float) -> None:
         """

@@ -29,7 +29,7 @@ class EmbeddingSource(Protocol):
         ...
 
 
-class Taken(NamedTuple):
+class LatchedEmbedding(NamedTuple):
     """
     What a step acts on: the newest embedding, its age in nanoseconds.
 
@@ -99,12 +99,12 @@ class EmbeddingLatch:
         """The newest embedding, without acting on it."""
         return self._embedding
 
-    def take(self, now_ns: int) -> Taken:
+    def take(self, now_ns: int) -> LatchedEmbedding:
         """Return the newest embedding; the step that asks acts on it."""
         with self._lock:
             since_ns, self._waiting_since_ns = self._waiting_since_ns, None
             self._pending = 0
-            return Taken(self._embedding, now_ns - self._received_ns, since_ns)
+            return LatchedEmbedding(self._embedding, now_ns - self._received_ns, since_ns)
 
     def give_back(self, since_ns: Optional[int]) -> None:
         """Take note that a step was taken back: its commands wait as they did before."""

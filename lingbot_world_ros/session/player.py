@@ -11,7 +11,7 @@ from lingbot_world_ros.session.pacing import ChunkPacer, Due, Turn
 from lingbot_world_ros.session.prompts import Prompts
 from lingbot_world_ros.session.spec import SessionSpec
 from lingbot_world_ros.session.states import Mode
-from lingbot_world_ros.session.supervisor import Made, Supervisor
+from lingbot_world_ros.session.supervisor import MadeStep, Supervisor
 from lingbot_world_ros.session.teller import Teller
 import numpy as np
 
@@ -21,7 +21,7 @@ class _Chunk:
     """The frames of a step, and how many of them have left."""
 
     latched: Latched
-    made: Made
+    made: MadeStep
     num_shown: int = 0
 
     @property

@@ -9,7 +9,7 @@ from enum import Enum, IntEnum
 from typing import Iterable, Tuple
 
 
-class Word(str, Enum):
+class TextEnum(str, Enum):
     """A choice that is one word of text outside of the package, and equal to that text."""
 
     def __str__(self) -> str:
@@ -17,7 +17,7 @@ class Word(str, Enum):
         return self.value
 
 
-class State(Word):
+class State(TextEnum):
     """How a world is."""
 
     STOPPED = 'stopped'  # everything reset, time stands still
@@ -28,7 +28,7 @@ class State(Word):
     ERROR = 'error'  # the engine failed twice in one step
 
 
-class Mode(Word):
+class Mode(TextEnum):
     """When sim time advances."""
 
     REALTIME = 'realtime'  # paced to the wall
@@ -36,14 +36,14 @@ class Mode(Word):
     LOCKSTEP = 'lockstep'  # a step per command
 
 
-class TimePolicy(Word):
+class TimePolicy(TextEnum):
     """What a reset does to sim time."""
 
     ZERO = 'zero'  # it starts again at zero
     MONOTONIC = 'monotonic'  # it goes on
 
 
-class Request(Word):
+class Request(TextEnum):
     """What can be asked of a session."""
 
     LOAD = 'load'
@@ -60,7 +60,7 @@ class Request(Word):
     ANCHOR_IMAGE = 'anchor_image'
 
 
-class Reason(Word):
+class Reason(TextEnum):
     """Why a request was refused."""
 
     NOT_PAUSED = 'not_paused'
@@ -84,6 +84,6 @@ class Fault(IntEnum):
     OUT_OF_MEMORY = 5
 
 
-def texts(words: Iterable[Word]) -> Tuple[str, ...]:
+def texts(words: Iterable[TextEnum]) -> Tuple[str, ...]:
     """Return the texts of words, in their order; for those who offer a choice."""
     return tuple(word.value for word in words)

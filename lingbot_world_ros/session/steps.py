@@ -18,7 +18,7 @@ LOADING_FACTOR = 12  # what loads a world may take this many times as long as a 
 
 
 @dataclass(frozen=True)
-class Good:
+class GoodState:
     """A state to go back to."""
 
     observation: Observation
@@ -42,10 +42,10 @@ class Steps:
         :param clock: steady wall clock
         """
         self._get_world, self._calls, self._clock = get_world, calls, clock
-        self.good: Optional[Good] = None  # newest
+        self.good: Optional[GoodState] = None  # newest
         self.broken_by: Optional[Exception] = None  # a step could not be taken back
         self.finish_ns: Optional[int] = None  # that the newest finish_step took
-        self._before: Optional[Good] = None  # the newest step, to take it back
+        self._before: Optional[GoodState] = None  # the newest step, to take it back
         self._is_unfinished = False
         self._finish_error: Optional[Exception] = None
 
@@ -62,8 +62,8 @@ class Steps:
         """
         world = self._get_world()
         self._before = self.good
-        self.good = Good(observation, world.snapshot() if world.spec.cheap_snapshots else None,
-                         is_step)
+        self.good = GoodState(
+            observation, world.snapshot() if world.spec.cheap_snapshots else None, is_step)
 
     def make(self, actions: np.ndarray, render: bool) -> Observation:
         """

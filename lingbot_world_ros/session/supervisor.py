@@ -27,7 +27,7 @@ import numpy as np
 
 
 @dataclass(frozen=True)
-class Made:
+class MadeStep:
     """
     A step that was made: what it shows and how that came.
 
@@ -145,7 +145,7 @@ class Supervisor:
         """
         return self._calls.wait_for(lambda: self._look(seen))
 
-    def step(self, actions: np.ndarray) -> Made:
+    def step(self, actions: np.ndarray) -> MadeStep:
         """
         Make a step, with a second try if need be.
 
@@ -188,7 +188,7 @@ class Supervisor:
         self._calls.begin(call)
         self._calls.later(lambda: self._finish_wanted(call))
 
-    def take(self) -> Made:
+    def take(self) -> MadeStep:
         """Return the step that was made ahead; from now on it cannot be dropped."""
         call, self._ahead = self._ahead, None
         assert call is not None  # has_made said so
@@ -323,7 +323,7 @@ class Supervisor:
         if call.error is None and not self.is_gone:
             self._steps.take_back()
 
-    def _step(self, actions: np.ndarray, is_wanted: Callable[[], bool]) -> Made:
+    def _step(self, actions: np.ndarray, is_wanted: Callable[[], bool]) -> MadeStep:
         """Step the engine; what fails once is tried again."""
         if self._steps.broken_by is not None:
             raise self._steps.broken_by
@@ -337,7 +337,7 @@ class Supervisor:
             self._log.warning(f'The engine failed; it goes back and tries once more. {text}')
             note = f'Recovered {self._recover()}. {text}'
             observation = self._steps.make(actions, render=self._is_watched())
-        return Made(observation, self._clock.now_ns() - started_ns, note, self.conditioning)
+        return MadeStep(observation, self._clock.now_ns() - started_ns, note, self.conditioning)
 
     def _recover(self) -> str:
         """Go back to the state before the step that failed, and say how."""

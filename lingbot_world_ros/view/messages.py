@@ -48,7 +48,7 @@ class Show:
 
 
 @dataclass(frozen=True)
-class Do:
+class WorldRequest:
     """Something shall happen to the world; ``value`` is what it takes, None for nothing."""
 
     id: int
@@ -57,14 +57,14 @@ class Do:
 
 
 @dataclass(frozen=True)
-class Word:
+class Signal:
     """One of stop, take, release, ping; ``t`` comes back with the answer to a ping."""
 
     kind: str
     t: Optional[float] = None
 
 
-Message = Union[Drive, Joint, Show, Do, Word]
+Message = Union[Drive, Joint, Show, WorldRequest, Signal]
 Content = Mapping[str, Any]  # a JSON object
 
 
@@ -107,15 +107,15 @@ def _show(content: Content) -> Show:
     return Show(content.get('depth') is True, content.get('truth') is True)
 
 
-def _word(content: Content) -> Word:
-    return Word(content['type'], _number(content, 't', 1e15) if 't' in content else None)
+def _signal(content: Content) -> Signal:
+    return Signal(content['type'], _number(content, 't', 1e15) if 't' in content else None)
 
 
-def _do(content: Content) -> Do:
+def _do(content: Content) -> WorldRequest:
     what = content.get('what')
     if not isinstance(what, str) or what not in VALUES:
         raise unknown_name('what', str(what), VALUES)
-    return Do(_whole(content, 'id', 0, 2 ** 53), what, VALUES[what](content))
+    return WorldRequest(_whole(content, 'id', 0, 2 ** 53), what, VALUES[what](content))
 
 
 def _number(content: Content, name: str, highest: float) -> float:
@@ -162,5 +162,5 @@ VALUES: Dict[str, Callable[[Content], Any]] = {
     'prompt': lambda content: _text(content, 'text'),
     'seed': lambda content: _whole(content, 'seed', 0, MAX_SEED)}
 READERS: Dict[str, Callable[[Content], Message]] = {
-    'drive': _drive, 'joint': _joint, 'show': _show, 'do': _do, 'stop': _word, 'take': _word,
-    'release': _word, 'ping': _word}
+    'drive': _drive, 'joint': _joint, 'show': _show, 'do': _do, 'stop': _signal, 'take': _signal,
+    'release': _signal, 'ping': _signal}

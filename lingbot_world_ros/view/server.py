@@ -25,7 +25,8 @@ from urllib.parse import quote, urlsplit
 from aiohttp import web, WSCloseCode, WSMsgType
 from lingbot_world_ros.errors import quoted, SpecError
 from lingbot_world_ros.view.controls import Controls
-from lingbot_world_ros.view.messages import Do, Drive, Joint, MAX_BYTES, Message, parse, Show
+from lingbot_world_ros.view.messages import (Drive, Joint, MAX_BYTES, Message, parse, Show,
+                                             WorldRequest)
 from lingbot_world_ros.view.pictures import COLOUR, DEPTH, packed, TRUTH
 
 PAGE = Path(__file__).resolve().parent / 'page'
@@ -75,7 +76,7 @@ class Robot(Protocol):
         :param everything: for the base too when somebody else drives it
         """
 
-    def request(self, do: Do) -> 'asyncio.Future[Tuple[bool, str]]':
+    def request(self, asked: WorldRequest) -> 'asyncio.Future[Tuple[bool, str]]':
         """Ask for something; the future tells whether it was done, and what came of it."""
 
 
@@ -331,7 +332,7 @@ class Server:
         elif isinstance(message, Joint):
             if self._controls.use(page.id, now_s):
                 self._robot.move_joint(message.name, message.position)
-        elif isinstance(message, Do):
+        elif isinstance(message, WorldRequest):
             self._do(page, message, now_s)
         elif message.kind == 'ping':
             page.tell('pong', t=message.t)
@@ -356,14 +357,14 @@ class Server:
         if self._controls.use(page.id, now_s, moves=not drive.is_stop):
             self._robot.drive(drive)
 
-    def _do(self, page: _Page, do: Do, now_s: float) -> None:
+    def _do(self, page: _Page, asked: WorldRequest, now_s: float) -> None:
         if not self._controls.use(page.id, now_s):
-            page.tell('done', id=do.id, ok=False, text='Another page drives; take the controls '
+            page.tell('done', id=asked.id, ok=False, text='Another page drives; take the controls '
                       'first.')
             return
         if self._num_requests >= MAX_REQUESTS:
-            page.tell('done', id=do.id, ok=False, text=f'{MAX_REQUESTS} requests are not answered '
-                      'yet; wait for them.')
+            page.tell('done', id=asked.id, ok=False, text=f'{MAX_REQUESTS} requests are not '
+                      'answered yet; wait for them.')
             return
 
         def done(future: 'asyncio.Future[Tuple[bool, str]]') -> None:
@@ -371,10 +372,10 @@ class Server:
             if not future.cancelled():
                 error = future.exception()
                 ok, text = future.result() if error is None else (False, f'It failed: {error}')
-                page.tell('done', id=do.id, ok=ok, text=text)
+                page.tell('done', id=asked.id, ok=ok, text=text)
 
         self._num_requests += 1
-        self._robot.request(do).add_done_callback(done)
+        self._robot.request(asked).add_done_callback(done)
 
     def _stop_if_silent(self, now_s: float) -> None:
         """Stop a robot whose driver went silent; before controls change hands, too."""

@@ -9,21 +9,20 @@ from lingbot_world_ros.worlds.definition import (EngineTraits, expected_text, MA
 from lingbot_world_ros.worlds.start_images import begins_as_image
 
 
-def check_prompt(spec: EngineTraits, text: str, source: str = 'prompt') -> None:
+def check_prompt(spec: EngineTraits, text: str) -> None:
     """
     Look whether a text can be the prompt of a world.
 
     :param spec: of the engine
     :param text: the prompt; '' is none
-    :param source: where it came from, for the message
     :raises SpecError: the engine takes none, it is too long or holds control characters
     """
     if not spec.takes_text:
-        raise SpecError(f'{source}: refused, engine {spec.engine!r} takes no text; choose one of '
+        raise SpecError(f'prompt: refused, engine {spec.engine!r} takes no text; choose one of '
                         f'its scenes ({", ".join(spec.scenes)}) by parameter.')
     expected = expected_text(text, MAX_PROMPT)
     if expected:
-        raise SpecError(f'{source}: refused, {quoted(text)} is not {expected}.')
+        raise SpecError(f'prompt: refused, {quoted(text)} is not {expected}.')
 
 
 def started_from(definition: WorldDefinition, spec: EngineTraits, *, start_image: str = '',

@@ -62,7 +62,6 @@ TOPICS = {
     'image': (Image, 'camera/image_raw', False)}
 FRAME = ('odom', 'joint_states', 'tf', 'camera_info', 'scan', 'depth_camera_info', 'depth',
          'compressed', 'image')
-OF_DEPTH = ('scan', 'depth_camera_info', 'depth')
 COMMANDS = {
     'cmd_vel': (Twist, 'cmd_vel'),
     'joint_command': (JointState, 'joint_command'),
@@ -190,7 +189,7 @@ class World:
     """One world as a client sees it, and the record of what it told."""
 
     def __init__(self, domain, *, folders=(), namespace='', prefix='', names=None, without=(),
-                 cmd_vel_type=Twist, left_out=(), node_name='world_model'):
+                 cmd_vel_type=Twist, left_out=()):
         """
         Subscribe to everything.
 
@@ -207,7 +206,7 @@ class World:
         rclpy.init(args=[], context=self._context, domain_id=domain)
         self._namespace = f'/{namespace}' if namespace else ''
         self._prefix = prefix or self._namespace
-        self._model = f'{self._namespace}/{node_name}'
+        self._model = f'{self._namespace}/world_model'
         self._encoder = f'{self._namespace}/action_encoder'
         self.node = rclpy.create_node('net', context=self._context, namespace=self._namespace
                                       or None, use_global_arguments=False)
@@ -426,11 +425,11 @@ class World:
         self.new_frame(lambda: self.sim('LoadWorld', world_resource=resource, **fields))
         self.sim('SetSimulationState', state={'state': STATE_PAUSED})
 
-    def simulate(self, steps, cancel_after=None):
+    def simulate(self, steps):
         """Make steps by the action; record its feedback and result."""
         kind = simulation_interfaces.action.SimulateSteps
-        client, feedback, canceling = ActionClient(
-            self.node, kind, f'{self._prefix}/simulate_steps'), [], []
+        client, feedback = ActionClient(
+            self.node, kind, f'{self._prefix}/simulate_steps'), []
         self.wait(client.server_is_ready, 'the action')
         accepted = client.send_goal_async(
             kind.Goal(steps=steps),
@@ -442,7 +441,7 @@ class World:
         client.destroy()
         self.note(f'simulate_steps {steps}', {
             'status': outcome.result().status, 'feedback': feedback,
-            **self._flattener.table(outcome.result().result), 'canceled': len(canceling)})
+            **self._flattener.table(outcome.result().result), 'canceled': 0})
         self.wait_for_frame(self.sim_ns + steps * self.frames_per_step * self.period_ns)
 
     # Commanding.

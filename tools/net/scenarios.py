@@ -116,9 +116,9 @@ def finished(world, program, act) -> dict:
     return record
 
 
-def sim_command(*arguments, deep=True, mode='stepped') -> list:
+def sim_command(*arguments, deep=True) -> list:
     """Return the command of ``lingbot-world sim``; dictionaries are parameters."""
-    command = verb_command('sim', *(['--mode', mode] if mode else []))
+    command = verb_command('sim', '--mode', 'stepped')
     for argument in arguments:
         if isinstance(argument, dict):
             for name, value in argument.items():

@@ -22,9 +22,10 @@ from parameters import tables
 TOPICS = """
 Names and types of the default profile; relative names move into the namespace of the node. The
 [profiles](profiles.md) rename them to what a stack expects, and each name with a parameter can be
-any other. Quality of service can be overridden too: [Simulator profiles](../simulators.md#quality-of-service). Nothing is drawn, encoded or sent for a topic
-that nobody subscribes to. Who joins while time stands still gets the newest frame; `view` follows
-pictures and states while a page is open."""
+any other. Quality of service can be overridden too:
+[Simulator profiles](../simulators.md#quality-of-service). Nothing is drawn, encoded or sent for a
+topic that nobody subscribes to. Who joins while time stands still gets the newest frame; `view`
+follows pictures and states while a page is open."""
 SERVICES = """
 Of the node `world_model`, relative to its namespace; `service_prefix` is put before the names of
 `simulation_interfaces`. Which of its services answers what in which state:
@@ -194,7 +195,7 @@ def _topics(known):
     blocks = [TOPICS]
     for node in ALL_NODES:
         for direction, verb in (('in', 'hears'), ('out', 'publishes')):
-            rows = [_topic(topic, *known[node, direction, topic], keys[topic],
+            rows = [_topic(*known[node, direction, topic], keys[topic],
                            parameter_of.get(topic), defaults)
                     for topic in sorted(keys, key=lambda topic: told.index(keys[topic]))
                     if (node, direction, topic) in known]
@@ -205,7 +206,7 @@ def _topics(known):
     return page('Topics', *blocks)
 
 
-def _topic(topic, types, qos, key, parameter, defaults):
+def _topic(types, qos, key, parameter, defaults):
     name = defaults[parameter] if parameter else key
     if _is_truth(key):
         meaning, when = f'as {code(key.removeprefix(BESIDE))}, of the engine that follows', TRUTH

@@ -19,7 +19,8 @@ name that does not exist, a wrong type and a value outside the range are refused
 starts."""
 PROFILES = """
 What each parameter file in `config/` changes of
-[`config/default.yaml`](../../config/default.yaml). What the names stand for: [Simulator profiles](../simulators.md)."""
+[`config/default.yaml`](../../config/default.yaml). What the names stand for:
+[Simulator profiles](../simulators.md)."""
 
 
 def tables() -> dict:

@@ -147,7 +147,7 @@ class LingBotWorld(WorldModel):
         check_memory(checkpoint, model_options, spec)
         self._models = models = load_models(checkpoint, model_options,
                                             on_progress=on_progress)
-        self._stream = build_stream(checkpoint, model_options, models, spec, camera)
+        self._stream = build_stream(model_options, models, spec, camera)
         self._scenes = {f'{name}_view': start for name, start in start_images().items()}
         layout = ActionLayout((*robot_action_layout(robot).dims, *camera_action_dims()))
         self.spec = WorldSpec(

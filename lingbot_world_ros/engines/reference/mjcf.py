@@ -30,7 +30,7 @@ def scene_mjcf(scene: Scene, robot: Robot, frame_rate_hz: float) -> Tuple[str, D
     :param frame_rate_hz: camera rate; the physics runs 8 steps per frame
     :return: (MJCF text, dict of PNG files by name)
     """
-    body = [_geom(i, part, scene) for i, part in enumerate(scene.parts)]
+    body = [_geom(i, part) for i, part in enumerate(scene.parts)]
     body += _collision_walls(scene)
     body += [_movable_body(m) for m in scene.movables]
     body.append(_robot_body(robot))
@@ -79,7 +79,7 @@ def _material(name: str, planar: bool, scene: Scene) -> str:
             f'<material name="{name}" texture="{name}" specular="0" shininess="0"{repeat}/>\n')
 
 
-def _geom(index: int, part: Part, scene: Scene) -> str:
+def _geom(index: int, part: Part) -> str:
     size = part.size + (0.1,) if part.shape == 'plane' else part.size
     contact = '' if part.solid else ' contype="0" conaffinity="0"'
     return (f'<geom name="static_{index}" type="{part.shape}" size="{_numbers(size)}" '

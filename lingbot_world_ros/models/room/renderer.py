@@ -395,12 +395,11 @@ def _pixel_rays(camera: MountedCamera, step: int) -> np.ndarray:
     return (rays @ camera.T_base_optical[:3, :3].T).T
 
 
-def make_maps(scenes: Sequence[str], spec: RendererSpec = RendererSpec()) -> nn.ModuleDict:
+def make_maps(scenes: Sequence[str]) -> nn.ModuleDict:
     """
     Build empty maps.
 
     :param scenes: names of shipped scenes
-    :param spec: sizes
     :return: scene name -> SceneMap
     """
-    return nn.ModuleDict({name: SceneMap(get_scene(name), spec) for name in scenes})
+    return nn.ModuleDict({name: SceneMap(get_scene(name), RendererSpec()) for name in scenes})

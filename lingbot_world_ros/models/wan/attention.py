@@ -7,7 +7,7 @@ as slices of a cache are. Nothing here waits for the device, and all of it can b
 """
 from functools import lru_cache
 import importlib
-from typing import Any, Callable, Dict, Iterable, List, NamedTuple
+from typing import Any, Callable, Dict, Iterable, NamedTuple
 
 from lingbot_world_ros.errors import shown, SpecError, unknown_name
 from lingbot_world_ros.models.wan.device import Device
@@ -60,19 +60,6 @@ def resolve(name: str, device: Device = 'cpu', dtype: torch.dtype = torch.bfloat
     :raises SpecError: if it is unknown, or cannot be used here; says what to do
     """
     return _resolve(name, str(device), dtype, head_dim)
-
-
-class Finding(NamedTuple):
-    """One back end on one device; ``problem`` is '' where it works."""
-
-    name: str
-    problem: str
-
-
-def survey(device: Device = 'cpu', dtype: torch.dtype = torch.bfloat16,
-           head_dim: int = PROBE_HEAD_DIM) -> List[Finding]:
-    """Try every back end on a device."""
-    return [Finding(name, _problem(name, torch.device(device), dtype, head_dim)) for name in CALLS]
 
 
 def _sdpa(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -121,12 +121,11 @@ def load_codec(checkpoint: Checkpoint, options: ModelOptions) -> Tuple[VideoCode
     return OnDevice(vae, place), OnDevice(decoder, place)
 
 
-def build_stream(checkpoint: Checkpoint, options: ModelOptions, models: Models, spec: StreamSpec,
+def build_stream(options: ModelOptions, models: Models, spec: StreamSpec,
                  camera: PinholeCamera) -> Union[CausalStream, 'ParallelStream']:
     """
     Make the stream, on one GPU or on several.
 
-    :param checkpoint: opened
     :param options: says on how many
     :param models: loaded
     :param spec: what is streamed

@@ -12,7 +12,7 @@ CODEC = 'mp4v'
 PICTURE = '{:06d}.png'
 
 
-class Written(NamedTuple):
+class WrittenClip(NamedTuple):
     """Where a video is; ``is_folder`` when it is pictures."""
 
     path: Path
@@ -49,7 +49,7 @@ def check_target(out: Union[str, Path]) -> Path:
     return path
 
 
-def write_clip(out: Path, parts: Iterable[np.ndarray], frame_rate_hz: float) -> Written:
+def write_clip(out: Path, parts: Iterable[np.ndarray], frame_rate_hz: float) -> WrittenClip:
     """
     Write a video while it is imagined.
 
@@ -74,7 +74,7 @@ def write_clip(out: Path, parts: Iterable[np.ndarray], frame_rate_hz: float) -> 
         raise
     if sink is None:
         raise SpecError('the video has no frames; ask for at least 1.')
-    return Written(sink.finish(), count, isinstance(sink, _Pictures))
+    return WrittenClip(sink.finish(), count, isinstance(sink, _Pictures))
 
 
 def _sink(out: Path, size: Tuple[int, int], frame_rate_hz: float) -> Union['_Video', '_Pictures']:

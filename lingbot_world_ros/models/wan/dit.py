@@ -265,19 +265,18 @@ class WanDiT(nn.Module):
         blocks = cast(Sequence[Block], self.blocks)
         return CameraContext(rays + hidden, blocks, self.keep_films)
 
-    def time_context(self, timestep: float, batch_size: int = 1) -> TimeContext:
+    def time_context(self, timestep: float) -> TimeContext:
         """
         Turn a noise level into modulations; once per step of a schedule.
 
         :param timestep: 0 (clean) to 1000
-        :param batch_size: b
         :return: to be handed to ``forward``
         """
         half = self.spec.freq_dim // 2
         steps = torch.arange(half, dtype=torch.float64)
         angles = timestep * torch.pow(10000.0, -steps / half)
         waves = torch.cat([angles.cos(), angles.sin()]).float().to(self.device)
-        hidden = F.silu(linear32(self.time_embedding[0], waves.expand(batch_size, -1)))
+        hidden = F.silu(linear32(self.time_embedding[0], waves[None]))
         embedding = linear32(self.time_embedding[2], hidden)
         modulation = linear32(self.time_projection[1], F.silu(embedding))
         return TimeContext(embedding[:, None], modulation.unflatten(-1, (6, -1)))

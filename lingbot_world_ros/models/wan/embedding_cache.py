@@ -73,7 +73,7 @@ class EmbeddingCache:
         for path in entries[self.max_entries:]:
             path.unlink(missing_ok=True)
 
-    def known_print(self, path: Optional[Path], make: Callable[[Path], str]) -> str:
+    def known_fingerprint(self, path: Optional[Path], make: Callable[[Path], str]) -> str:
         """
         Return what identifies a file, also when it has been deleted since.
 

@@ -42,7 +42,7 @@ class StreamSpec:
     cache_in_8_bits: bool = False
 
 
-class Written(NamedTuple):
+class CleanChunk(NamedTuple):
     """A chunk whose clean latents are known: what it takes to write its keys and values."""
 
     first_latent: int
@@ -65,8 +65,8 @@ class StreamState:
     text: TextContext
     next_latent: int = 0
     decoder: Any = None
-    pending: Optional[Tuple[Written, CameraContext]] = None
-    seen: Tuple[Written, ...] = ()
+    pending: Optional[Tuple[CleanChunk, CameraContext]] = None
+    seen: Tuple[CleanChunk, ...] = ()
 
 
 # States, the newest prompt, and a copy of the cache.
@@ -170,7 +170,7 @@ class CausalStream:
         video, decoder = self._decoder.decode_chunk(clean, state.decoder)
         frames = to_frames(video)
         self._check_finite(clean)
-        written = Written(state.next_latent, clean, np.array(poses))
+        written = CleanChunk(state.next_latent, clean, np.array(poses))
         self._state = replace(state, next_latent=state.next_latent + len(poses), decoder=decoder,
                               pending=(written, camera), seen=self._in_window(state, written))
         self._before, self._text = before, None
@@ -228,7 +228,7 @@ class CausalStream:
         if not bool(torch.isfinite(clean).all()):
             raise FloatingPointError('the imagined latents are not finite')
 
-    def _pass(self, state: StreamState, written: Written, camera: CameraContext,
+    def _pass(self, state: StreamState, written: CleanChunk, camera: CameraContext,
               place: Place) -> None:
         """Run the clean latents of a chunk through the network for its keys and values."""
         first, latents, poses = written
@@ -251,7 +251,7 @@ class CausalStream:
                            self.cache.place_among(first, fresh, visible))
         return state
 
-    def _in_window(self, state: StreamState, newest: Written) -> Tuple[Written, ...]:
+    def _in_window(self, state: StreamState, newest: CleanChunk) -> Tuple[CleanChunk, ...]:
         """Return the chunks that the one after ``newest`` will see."""
         visible = set(self.spec.window.visible(newest.first_latent + len(newest.poses)))
         return tuple(w for w in (*state.seen, newest) if visible & set(

@@ -17,8 +17,8 @@ from typing import Any, Callable, Optional, Tuple, TYPE_CHECKING, Union
 from lingbot_world_ros.errors import quoted, shown, SpecError
 from lingbot_world_ros.models.wan.embedding_cache import EmbeddingCache
 from lingbot_world_ros.models.wan.tokenizer import (clean_prompt, DOWNLOAD, MAX_TOKENS, Tokenizer,
-                                                    TOKENIZER_FOLDER, tokenizer_print)
-from lingbot_world_ros.models.wan.umt5 import ENCODER_FILE, encoder_print, load_network
+                                                    tokenizer_fingerprint, TOKENIZER_FOLDER)
+from lingbot_world_ros.models.wan.umt5 import ENCODER_FILE, encoder_fingerprint, load_network
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -77,9 +77,9 @@ class TextEncoder:
     def _key(self, text: str) -> str:
         if not self._cache:
             return ''
-        prints = [self._cache.known_print(path, make) for path, make in (
-            (self._path, encoder_print), (self._tokenizer_path, tokenizer_print))]
-        return hashlib.sha256('\n'.join((*prints, text)).encode()).hexdigest()[:40]
+        fingerprints = [self._cache.known_fingerprint(path, make) for path, make in (
+            (self._path, encoder_fingerprint), (self._tokenizer_path, tokenizer_fingerprint))]
+        return hashlib.sha256('\n'.join((*fingerprints, text)).encode()).hexdigest()[:40]
 
     def _embed(self, text: str) -> Tuple['Tensor', int]:
         self._check_there(text)

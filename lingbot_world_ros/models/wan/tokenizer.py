@@ -71,7 +71,7 @@ class Tokenizer:
         return tokens[:MAX_TOKENS - 1] + [self._end], len(tokens) + 1
 
 
-def tokenizer_print(path: Path) -> str:
+def tokenizer_fingerprint(path: Path) -> str:
     """Identify a tokenizer by its content; raises as ``Tokenizer`` does."""
     return hashlib.sha256(_tokenizer_file(path).read_bytes()).hexdigest()[:40]
 

@@ -96,7 +96,7 @@ def load_network(path: Path, device: str = 'cpu') -> Any:
     return network.eval().requires_grad_(False)
 
 
-def encoder_print(path: Path) -> str:
+def encoder_fingerprint(path: Path) -> str:
     """
     Identify an encoder without reading it: size, time and both ends of its files.
 
