@@ -4,6 +4,7 @@ from pathlib import Path
 
 from lingbot_world_ros.actions.camera_path import (CameraPath, interpolate, keys_to_path,
                                                    MAX_FILE_BYTES, read_camera_path, video_camera)
+from lingbot_world_ros.actions.playback import CameraPlayback, open_path
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.geometry.rotation import rotation_from_vector
 import numpy as np
@@ -62,6 +63,11 @@ def test_camera_turns_and_then_moves_level():
     np.testing.assert_allclose(up.poses[21, :3, 3], [0, 0, 0.05], atol=1e-12)
 
 
+def test_sideways_is_across_the_new_direction():
+    step = keys_to_path('l-10,d-1').poses[11, :3, 3]
+    np.testing.assert_allclose(step, [0.05 * 0.9396926208, 0.0, -0.05 * 0.3420201433])
+
+
 def test_diagonals_add_up_and_opposites_cancel():
     assert np.linalg.norm(keys_to_path('wd-1').poses[1, :3, 3]) == pytest.approx(0.05 * np.sqrt(2))
     np.testing.assert_allclose(keys_to_path('wsjl-5').poses[-1], np.eye(4), atol=1e-12)
@@ -87,8 +93,8 @@ def test_keys_of_each_frame_are_kept_for_networks_with_keys():
 
 
 @pytest.mark.parametrize('text', ('', 'w', 'w-', 'w-0', 'x-5', 'w-5;a-5', 'w--5', 'w-1e3', 'W-5',
-                                  'w-9999999', 'w-99999,w-99999', 'nonew-5', 'w-٣', 'w-5,',
-                                  'w-1,' * 9999))
+                                  'w-9999999', 'w-99997', 'w-99999,w-99999', 'nonew-5', 'w-٣',
+                                  'w-5,', 'w-1,' * 9999))
 def test_texts_in_another_language_are_refused(text):
     with pytest.raises(SpecError):
         keys_to_path(text)
@@ -123,6 +129,14 @@ def test_interpolation_goes_through_the_poses_at_constant_speed_between():
     np.testing.assert_allclose(first[:3, :3], second[:3, :3], atol=1e-12)
 
 
+def test_interpolation_stays_between_the_first_and_the_last_pose():
+    poses = wave(3)
+    np.testing.assert_allclose(interpolate(poses, [-1.0, 0.25, 1.75, 9.0])[:, :3, 3],
+                               np.outer([0.0, 0.25, 1.75, 2.0], [0.1, 0.2, -0.3]), atol=1e-15)
+    np.testing.assert_allclose(interpolate(poses[1:2], [0.0, 3.0]), poses[[1, 1]], atol=1e-15)
+    assert len(CameraPath(poses[:1]).at_rate(7.0)) == 1
+
+
 def test_path_at_another_rate_takes_as_long():
     path = CameraPath(wave(17), frame_rate_hz=16.0)
     slow, fast = path.at_rate(8.0), path.at_rate(32.0)
@@ -130,6 +144,8 @@ def test_path_at_another_rate_takes_as_long():
     np.testing.assert_allclose(slow.poses, path.poses[::2], atol=1e-12)
     np.testing.assert_allclose(fast.poses[::2], path.poses, atol=1e-12)
     assert path.at_rate(16.0) is path
+    assert len(path.at_rate(0.5)) == 1  # the next frame would be one of the second after it
+    assert len(path.at_rate(5.0)) == 6  # in the first second, at 0, 0.2 ... 1
     for rate in (0.0, -1.0, float('nan'), float('inf'), 1e9):
         with pytest.raises(SpecError):
             path.at_rate(rate)
@@ -196,7 +212,8 @@ def test_poses_that_are_none_are_refused(tmp_path, poses):
 
 
 @pytest.mark.parametrize('intrinsics', (np.zeros((9, 4)), np.ones((9, 3)), np.ones((0, 4)),
-                                        np.full((1, 4), np.inf), np.ones((2, 2, 4))))
+                                        np.full((1, 4), np.inf), np.ones((2, 2, 4)),
+                                        [[1.0, -1.0, 1.0, 1.0]], [[1.0, 1.0, 1.0, -1.1e6]]))
 def test_intrinsics_that_are_none_are_refused(tmp_path, intrinsics):
     with pytest.raises(SpecError, match='intrinsics.npy'):
         read_camera_path(write(tmp_path, poses=wave(), intrinsics=intrinsics))
@@ -264,3 +281,41 @@ def test_public_examples_are_read(name):
     assert 400 < path.intrinsics[0] < 600
     stored = np.load(EXAMPLES / name / 'poses.npy')
     np.testing.assert_allclose(path.poses, stored, atol=1e-5)
+
+
+def straight(steps):
+    """Return poses that go these ways along x."""
+    poses = np.tile(np.eye(4), (len(steps) + 1, 1, 1))
+    poses[1:, 0, 3] = np.cumsum(steps)
+    return poses
+
+
+def test_scale_is_chosen_by_the_largest_step_over_four_frames(tmp_path):
+    """From every fourth pose to the next it is 1.2, 4.4 and 0.4 metres: 0.5 becomes of 4.4."""
+    write(tmp_path, poses=straight([0.3] * 4 + [1.1] * 4 + [0.1] * 4))
+    chosen = open_path(str(tmp_path), 0.0, 0.5)
+    assert chosen.poses[[0, 4, 8], 0, 3] == pytest.approx([0.0, 1.2 * 0.5 / 4.4, 5.6 * 0.5 / 4.4])
+    assert open_path(str(tmp_path), 2.0, 0.5).poses[4, 0, 3] == pytest.approx(2.4)
+    assert open_path('keys:w-3', 0.0, 0.7).poses[4, 2, 3] == pytest.approx(0.7)
+    assert open_path('keys:w-3', 3.0, 0.7).poses[3, 2, 3] == pytest.approx(0.45)
+    assert not open_path('keys:l-3', 0.0, 0.7).poses[:, :3, 3].any()  # turns, and goes nowhere
+
+
+def test_a_small_largest_step_is_scaled_too(tmp_path):
+    write(tmp_path, poses=straight([0.1] * 4))
+    assert open_path(str(tmp_path), 0.0, 0.5).poses[4, 0, 3] == pytest.approx(0.5)
+
+
+def test_a_path_is_played_by_sim_time_since_the_reset():
+    """At 20 Hz frames come 50 ms apart, the first one period after the reset at 3 s."""
+    playback = CameraPlayback.begin(CameraPath(straight([1.0, 2.0, 4.0]), frame_rate_hz=20.0),
+                                    20.0, 3_000_000_000)
+    assert playback.period_ns == 50_000_000
+
+    def steps(sim_ns):
+        return playback.motion(sim_ns, 2)[:, 0, 3].tolist()
+    assert steps(3_050_000_000) == [1.0, 2.0] == steps(3_000_000_000) == steps(0)
+    assert steps(3_100_000_000) == [2.0, 4.0] == steps(3_110_000_000)
+    assert steps(3_150_000_000) == [4.0, 0.0] and steps(3_200_000_000) == [0.0, 0.0]
+    assert not playback.has_ended(3_150_000_000)
+    assert playback.has_ended(3_200_000_000) and playback.has_ended(9_000_000_000)

@@ -538,3 +538,33 @@ def test_spec_refuses_what_cannot_be_commanded(changes, words):
 def test_negative_limits_are_refused():
     with pytest.raises(SpecError, match='joint_acceleration=-1'):
         Limits(joint_acceleration=-1.0)
+
+
+def test_a_problem_is_told_as_long_late_in_a_run(buffer):
+    with pytest.raises(SpecError):
+        buffer.twist([NAN, 0, 0], [0, 0, 0], 100 * SECOND_NS)
+    for seconds, told in ((100, True), (101, True), (104, True), (106, False)):
+        targets(buffer, seconds * SECOND_NS)
+        assert bool(buffer.message) is told, seconds
+
+
+def test_a_trajectory_may_start_soon_late_in_a_run(buffer):
+    """How long it waits is what counts, not the time of day."""
+    now_ns = 100 * 24 * 3600 * SECOND_NS
+    follow(buffer, [PAN], [1.0], [[0.5]], start_ns=now_ns + SECOND_NS, sim_ns=now_ns)
+    assert buffer.accepted == 1
+
+
+@pytest.mark.parametrize('asked', [-99.0, 99.0])
+def test_a_limited_joint_velocity_tells_its_range(buffer, asked):
+    speed = SPEC.joint_speed[1]
+    buffer.joints([LIFT], [], [asked], 0)
+    assert f'limited to {-speed:g} to {speed:g}' in buffer.message
+
+
+def test_a_joint_on_its_way_to_a_position_is_not_told_a_velocity(buffer):
+    buffer.joints([PAN], [0.5], [0.3], 0)
+    out = targets(buffer, num_frames=2)
+    assert out.joint_velocity[:, 0].tolist() == [0.0, 0.0]
+    assert out.joint_position[:, 0] == pytest.approx([HOME[0] + 0.3 * PERIOD_S * n
+                                                      for n in (1, 2)])

@@ -21,6 +21,15 @@ def test_base_keys(drive, key, base):
     assert drive.velocities(0.1)[0] == pytest.approx(base)
 
 
+@pytest.mark.parametrize('keys, base', [
+    (('w', 'up'), (0.4, 0.0, 0.0)), (('s', 'down'), (-0.4, 0.0, 0.0)),
+    (('right', 'd'), (0.0, 0.0, -0.75)), (('w', 's'), (0.0, 0.0, 0.0))])
+def test_two_keys_for_one_way_are_no_faster(drive, keys, base):
+    for key in keys:
+        drive.press(key, 0.0)
+    assert drive.velocities(0.1)[0] == pytest.approx(base)
+
+
 def test_joint_keys_move_one_joint_each_way(drive):
     drive.press('u', 0.0)
     drive.press('k', 0.0)

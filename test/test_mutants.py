@@ -51,10 +51,14 @@ def test_one_wanted_change_is_made_and_no_other():
                     'def f(a, b):\n    return a + b * 3'}
 
 
-def test_a_change_is_noticed_by_the_tests_of_its_file():
-    """End to end for one sign: the tests beside it fail with it and pass without."""
-    tests = [name for name in mutants.unit_tests()['session/pacing.py'] if 'pacing' in name]
+def test_a_change_is_noticed_by_the_tests_of_its_function(tmp_path, monkeypatch):
+    """End to end for one sign: the tests that run it fail with it and pass without."""
+    names = [name for name in mutants.unit_tests()['session/pacing.py'] if 'pacing' in name]
+    monkeypatch.setattr(mutants, 'NOTES', tmp_path / 'mutants.json')
+    notes = mutants.notes_of(names)
     sign = next(m for m in mutants.mutants_of('session/pacing.py')
                 if m.where == 'ChunkPacer._due_ns' and '+' in m.before)
+    tests = mutants.tests_of(sign, notes)
     assert tests and not mutants.run(None, tests)
     assert mutants.run(sign, tests)
+    assert notes == mutants.notes_of(names)  # from the file

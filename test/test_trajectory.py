@@ -102,6 +102,27 @@ def test_spline_slopes_by_hand():
     assert spline_slopes(second, [0.0, 1.0, 2.0], 2.0) == pytest.approx([2.0, 1.0, 0.0])
 
 
+def test_spline_of_two_points_keeps_the_first_slope():
+    assert spline_slopes([SECOND_NS, 3 * SECOND_NS], [0.0, 1.0], 0.3) == [0.3, 0.0]
+    assert spline_slopes([SECOND_NS], [0.4], 0.3) == [0.0]
+
+
+def test_what_is_not_given_is_zero_in_the_plan():
+    plan = splice(None, points([1.0, 2.0], [0.5, 0.7]), 0, 0.1)
+    assert plan.states == [(0.1, 0.0, 0.0), (0.5, 0.0, 0.0), (0.7, 0.0, 0.0)]
+
+
+def test_part_of_a_plan_has_the_knots_around_it():
+    times_ns = [SECOND_NS * s for s in (0, 1, 2, 3, 4)]
+    plan = Plan(times_ns, [(0.1 * s, 0.0, 0.0) for s in range(5)], [LINEAR, CUBIC, LINEAR, CUBIC])
+    part = plan.between(1_500_000_000, 2_500_000_000)
+    assert part.times_ns == [SECOND_NS, 2 * SECOND_NS, 2_500_000_000]
+    assert part.orders == [CUBIC, LINEAR]
+    assert part.states[-1] == pytest.approx((0.25, 0.1, 0.0))
+    late = plan.between(5 * SECOND_NS, 6 * SECOND_NS)
+    assert late.times_ns == [4 * SECOND_NS, 6 * SECOND_NS] and late.orders == [LINEAR]
+
+
 def test_a_chunk_is_one_smooth_curve_through_its_points():
     """Velocity and acceleration have no step at the points, which lines would have."""
     rng = np.random.default_rng(1)

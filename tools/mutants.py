@@ -4,8 +4,9 @@
 Change the code in small ways and count which changes the unit tests notice: ``make mutants``.
 
 A change is a sign, an operator, a comparison, a condition, a number or a bound, in one place of
-one file. For each, the tests that import the file run until one fails, in a process forked for it;
-nothing on disk is touched. Changes that cannot be seen from outside are listed with a reason in
+one file. For each, the tests that run the changed function run until one fails, in a process
+forked for it; nothing in the package is touched. Which test runs which function is noted once, in
+``build/mutants.json``. Changes that cannot be seen from outside are listed with a reason in
 ``tools/equivalent_mutants.json``. Texts of messages are not changed: tests of words would have to
 repeat them.
 
@@ -15,7 +16,11 @@ which the finder of a checkout does not know, and change every text and argument
 import argparse
 import ast
 from collections import defaultdict
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
+import functools
+import hashlib
+import importlib
 import importlib.abc
 import importlib.util
 import json
@@ -24,7 +29,12 @@ from pathlib import Path
 import random
 import signal
 import sys
+import threading
 import time
+from types import CodeType, FrameType
+from typing import Any, Collection, Dict, Iterator, List, Optional
+
+import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = 'lingbot_world_ros'
@@ -32,6 +42,9 @@ EQUIVALENT = ROOT / 'tools' / 'equivalent_mutants.json'
 CORE = ('geometry', 'robots', 'actions', 'session', 'worlds/library.py', 'worlds/definition.py',
         'worlds/world_file.py', 'messages/scan.py')
 HANGS_S = 120.0  # a change that makes the tests run this long was noticed
+NOTES = ROOT / 'build' / 'mutants.json'  # which test runs which functions
+LEFT_OUT = ('test_engine_contract.py',)  # drives every engine: minutes, and no unit test
+LIBRARIES = ('cv2', 'numpy', 'triton', 'yaml')  # loaded once, not in every child
 BINARY = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult,
           ast.FloorDiv: ast.Mult, ast.Mod: ast.Mult, ast.Pow: ast.Mult}
 COMPARE = {ast.Lt: ast.GtE, ast.GtE: ast.Lt, ast.Gt: ast.LtE, ast.LtE: ast.Gt, ast.Eq: ast.NotEq,
@@ -50,12 +63,15 @@ class Mutant:
     before: str
     after: str
     line: int
+    function: str  # file and first line of the function or class, as ``Notes`` has it
     index: int  # of all changes of the file
+    nth: int  # of those in the function that read the same
 
     @property
     def key(self) -> str:
         """Name that survives edits elsewhere in the file."""
-        return f'{self.file}:{self.where}: {self.before} -> {self.after}'
+        nth = f' ({self.nth})' if self.nth > 1 else ''
+        return f'{self.file}:{self.where}: {self.before} -> {self.after}{nth}'
 
 
 class Mutator(ast.NodeTransformer):
@@ -69,7 +85,7 @@ class Mutator(ast.NodeTransformer):
         :param wanted: index of the place to change; -1 changes nothing
         """
         self.file, self.wanted = file, wanted
-        self.found, self._scope = [], []
+        self.found, self._scope, self._lines = [], [], []
 
     def visit_module(self, tree: ast.Module) -> ast.Module:
         """Go through a file."""
@@ -87,16 +103,20 @@ class Mutator(ast.NodeTransformer):
         node = self.generic_visit(node)
         for changed in self._changes(node):
             index = len(self.found)
-            self.found.append(Mutant(self.file, '.'.join(self._scope), ast.unparse(node),
-                                     ast.unparse(changed), node.lineno, index))
+            what = '.'.join(self._scope), ast.unparse(node), ast.unparse(changed)
+            nth = 1 + sum((m.where, m.before, m.after) == what for m in self.found)
+            self.found.append(Mutant(self.file, *what, node.lineno,
+                                     f'{self.file}:{self._lines[-1]}', index, nth))
             if index == self.wanted:
                 return ast.copy_location(changed, node)
         return node
 
     def _visit_scope(self, node: ast.AST) -> ast.AST:
         self._scope.append(node.name)
+        self._lines.append(min([node.lineno, *(d.lineno for d in node.decorator_list)]))
         node.body = [self.visit(child) for child in node.body]
         self._scope.pop()
+        self._lines.pop()
         return node
 
     def _visit_annotated(self, node: ast.AST) -> ast.AST:
@@ -192,7 +212,7 @@ def unit_tests() -> dict:
     direct, rooms = defaultdict(list), defaultdict(list)
     for path in sorted((ROOT / 'test').glob('test_*.py')):
         text = path.read_text()
-        if 'rclpy' in text or 'torch' in text or 'ros_graph' in text:
+        if 'rclpy' in text or 'torch' in text or 'ros_graph' in text or path.name in LEFT_OUT:
             continue
         modules = imported_modules(path)
         for module in modules:
@@ -206,39 +226,176 @@ def unit_tests() -> dict:
         for file in files}
 
 
-def run(mutant: Mutant, tests: list) -> bool:
-    """
-    Run tests against a change in a forked process.
+class Notes:
+    """Plugin of pytest that notes which functions each test runs, and for how long."""
 
-    :param mutant: the change; None for the code as it is
-    :param tests: names of test files
-    :return: whether a test failed, or hung
-    """
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            os.setpgid(0, 0)
-            null = os.open(os.devnull, os.O_RDWR)
-            for stream in (0, 1, 2):
-                os.dup2(null, stream)
-            if mutant is not None:
-                sys.meta_path.insert(0, MutantLoader(mutant))
-            import pytest
-            os.chdir(ROOT)
-            code = int(pytest.main(['-x', '-q', '-p', 'no:cacheprovider', '--tb=no',
-                                    *(f'test/{name}' for name in tests)]))
-        finally:
-            os._exit(code)
+    def __init__(self) -> None:
+        """Prepare; ``tests`` fills while they run."""
+        self.tests: Dict[str, Dict[str, Any]] = {}  # node id -> seconds, functions
+        self._codes: Dict[int, CodeType] = {}  # run since the test began
+        self._shared: Dict[int, CodeType] = {}  # run for all tests of a file
+
+    def profile(self, frame: FrameType, event: str, _: Any) -> None:
+        """Take note of a call; see ``sys.setprofile``."""
+        if event == 'call':
+            self._codes[id(frame.f_code)] = frame.f_code
+
+    def pytest_collection_finish(self) -> None:
+        """What ran up to here was imported, for all tests."""
+        self._shared.update(self._codes)
+
+    @pytest.hookimpl(hookwrapper=True)
+    def pytest_fixture_setup(self, fixturedef: Any) -> Iterator[None]:
+        """What makes a fixture of several tests runs for all of them."""
+        before, self._codes = self._codes, {}
+        yield
+        if fixturedef.scope != 'function':
+            self._shared.update(self._codes)
+        self._codes.update(before)
+
+    @pytest.hookimpl(hookwrapper=True)
+    def pytest_runtest_protocol(self, item: Any) -> Iterator[None]:
+        """Note one test, as if it were the first."""
+        for name in [name for name in sys.modules if name.startswith(PACKAGE)]:
+            for value in list(vars(sys.modules[name]).values()):
+                if isinstance(value, functools._lru_cache_wrapper):
+                    value.cache_clear()
+        self._codes, started_s = {}, time.monotonic()
+        yield
+        self.tests[item.nodeid] = {'took_s': time.monotonic() - started_s,
+                                   'functions': self._functions(self._codes)}
+
+    def pytest_sessionfinish(self) -> None:
+        """Add to each test what ran for all of them."""
+        shared = self._functions(self._shared)
+        for noted in self.tests.values():
+            noted['functions'] = sorted({*noted['functions'], *shared})
+
+    @staticmethod
+    def _functions(codes: Dict[int, CodeType]) -> List[str]:
+        within = f'{ROOT / PACKAGE}/'
+        return [f'{code.co_filename[len(within):]}:{code.co_firstlineno}'
+                for code in list(codes.values()) if code.co_filename.startswith(within)]
+
+
+class Chosen:
+    """Plugin of pytest that runs some tests of a file, the quick ones first."""
+
+    def __init__(self, tests: Dict[str, float]) -> None:
+        """
+        Choose.
+
+        :param tests: node id -> seconds
+        """
+        self._tests = tests
+
+    def pytest_collection_modifyitems(self, items: List[Any]) -> None:
+        """Drop the others; a change may even rename a test, which is for others to see."""
+        items[:] = sorted((item for item in items if item.nodeid in self._tests),
+                          key=lambda item: self._tests[item.nodeid])
+
+
+@contextmanager
+def _child() -> Iterator[None]:
+    """Silence this process, put it into a group of its own, and end it with ``os._exit``."""
+    try:
+        os.setpgid(0, 0)
+        null = os.open(os.devnull, os.O_RDWR)
+        for stream in (0, 1, 2):
+            os.dup2(null, stream)
+        os.chdir(ROOT)
+        yield
+    finally:
+        os._exit(1)
+
+
+def _pytest(name: str, plugin: object) -> int:
+    return int(pytest.main(['-x', '-q', '-p', 'no:cacheprovider', '--tb=no', f'test/{name}'],
+                           plugins=[plugin]))
+
+
+def _is_noticed(child: int) -> bool:
+    """Wait for a forked process; whether it failed, or hung."""
     until_s = time.monotonic() + HANGS_S
     while time.monotonic() < until_s:
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
             return status != 0
-        time.sleep(0.01)
+        time.sleep(0.005)
     os.killpg(child, signal.SIGKILL)
     os.waitpid(child, 0)
     return True
+
+
+def notes_of(names: Collection[str]) -> Dict[str, Dict[str, Any]]:
+    """
+    Note what the tests of some files run, or read it from where it was noted before.
+
+    :param names: of test files
+    :return: for each, node id -> seconds and functions
+    :raises SystemExit: tests fail with the code as it is
+    """
+    shared = hashlib.sha256()
+    for path in sorted([*(ROOT / PACKAGE).rglob('*.py'), *(
+            path for path in (ROOT / 'test').glob('*.py') if not path.name.startswith('test_'))]):
+        shared.update(path.read_bytes())
+    noted = json.loads(NOTES.read_text()) if NOTES.is_file() else {}
+    NOTES.parent.mkdir(exist_ok=True)
+    for name in names:
+        digest = shared.copy()
+        digest.update((ROOT / 'test' / name).read_bytes())
+        if noted.get(name, {}).get('digest') == digest.hexdigest():
+            continue
+        child = os.fork()
+        if child == 0:
+            with _child():
+                notes = Notes()
+                threading.setprofile(notes.profile)
+                sys.setprofile(notes.profile)
+                code = _pytest(name, notes)
+                sys.setprofile(None)
+                noted[name] = {'digest': digest.hexdigest(), 'tests': notes.tests}
+                NOTES.write_text(json.dumps(noted))
+                os._exit(code)
+        if _is_noticed(child):
+            raise SystemExit(f'error: {name} fails without a change; mend it first.')
+        noted = json.loads(NOTES.read_text())
+    return {name: noted[name]['tests'] for name in names}
+
+
+def tests_of(mutant: Mutant, notes: Dict[str, Dict[str, Any]]) -> Dict[str, Dict[str, float]]:
+    """
+    Choose the tests that run a function.
+
+    :param mutant: a change in it
+    :param notes: of the tests to choose from
+    :return: test file -> node id -> seconds; first those that import the file, quick ones first
+    """
+    chosen = {name: {test: noted['took_s'] for test, noted in tests.items()
+                     if mutant.function in noted['functions']} for name, tests in notes.items()}
+    return {name: chosen[name] for name in sorted(filter(chosen.get, chosen), key=lambda name: (
+        mutant.file not in imported_modules(ROOT / 'test' / name), sum(chosen[name].values())))}
+
+
+def run(mutant: Optional[Mutant], tests: Dict[str, Dict[str, float]]) -> bool:
+    """
+    Run tests against a change in a forked process.
+
+    :param mutant: the change; None for the code as it is
+    :param tests: test file -> node id -> seconds
+    :return: whether a test failed, or hung
+    """
+    child = os.fork()
+    if child == 0:
+        with _child():
+            if mutant is not None:
+                sys.meta_path.insert(0, MutantLoader(mutant))
+            for name, chosen in tests.items():
+                code = _pytest(name, Chosen(chosen))
+                if code not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+                    os._exit(code)
+            os._exit(0)
+    return _is_noticed(child)
 
 
 def main() -> int:
@@ -252,28 +409,27 @@ def main() -> int:
     parser.add_argument('--least', type=float, default=95.0, help='percent to be noticed')
     parser.add_argument('--out', type=Path, help='JSON file for the result')
     args = parser.parse_args()
-    import numpy  # noqa: F401  here once, not in every child
-    import pytest  # noqa: F401
+    for library in LIBRARIES:
+        with suppress(ImportError):
+            importlib.import_module(library)
     files = sorted({path.relative_to(ROOT / PACKAGE).as_posix() for name in args.files or CORE
                     for path in ([ROOT / PACKAGE / name] if name.endswith('.py') else
                                  (ROOT / PACKAGE / name).rglob('*.py')) if path.is_file()})
     tests = unit_tests()
-    for file in [file for file in files if mutants_of(file) and file not in tests]:
-        print(f'{file}: no unit test imports it', flush=True)
     equivalent = set(json.loads(EQUIVALENT.read_text())) if EQUIVALENT.is_file() else set()
     mutants = [m for file in files for m in mutants_of(file) if m.key not in equivalent]
     if args.count and args.count < len(mutants):
         mutants = random.Random(args.seed).sample(mutants, args.count)
-    for names in {tuple(tests.get(m.file, ())) for m in mutants}:
-        if names and run(None, names):
-            print(f'error: {" ".join(names)} fail without a change; mend them first.')
-            return 2
+    notes = notes_of(sorted({name for m in mutants for name in tests[m.file]}))
+    with open(os.devnull, 'w') as null, redirect_stdout(null):  # load pytest's plugins here, once
+        pytest.main(['--collect-only', str(ROOT / 'test' / 'conftest.py')])
     survivors, started_s = [], time.monotonic()
     for number, mutant in enumerate(mutants, 1):
-        if not tests.get(mutant.file) or not run(mutant, tests[mutant.file]):
+        chosen = tests_of(mutant, {name: notes[name] for name in tests[mutant.file]})
+        if not run(mutant, chosen):
             survivors.append(mutant)
-            print(f'unnoticed {PACKAGE}/{mutant.file}:{mutant.line} in {mutant.where}: '
-                  f'{mutant.before} -> {mutant.after}', flush=True)
+            print(f'unnoticed by {sum(map(len, chosen.values()))} tests: '
+                  f'line {mutant.line} of {mutant.key}', flush=True)
         if number % 50 == 0:
             print(f'{number} of {len(mutants)} in {time.monotonic() - started_s:.0f} s, '
                   f'{len(survivors)} unnoticed', flush=True)
