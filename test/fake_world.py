@@ -13,6 +13,7 @@ from lingbot_world_ros.geometry import se2
 from lingbot_world_ros.geometry.camera import PinholeCamera
 from lingbot_world_ros.robots.load import load_robot
 import numpy as np
+from waiting import PATIENCE_S
 
 CAMERA = load_robot().camera
 # Its servos follow at once, so that motion can be worked out by hand.
@@ -142,7 +143,7 @@ class SharedClock(FakeClock):
         if duration_ns:
             done = threading.Event()
             self._work = self.time_ns + duration_ns, done
-            assert done.wait(10.0)
+            assert done.wait(PATIENCE_S)
 
     def wait(self, condition, until_ns):
         if self._work is not None and (until_ns is None or self._work[0] <= until_ns):

@@ -30,6 +30,7 @@ from ros_graph import Graph  # noqa: E402
 from sensor_msgs.msg import JointState  # noqa: E402
 from std_msgs.msg import Float64MultiArray  # noqa: E402
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint  # noqa: E402
+from waiting import PATIENCE_S  # noqa: E402
 
 ROBOT = load_robot()
 
@@ -162,7 +163,7 @@ def test_the_session_may_pull_while_it_is_told_of_a_command(make_encoder):
     def on_command(accepted):
         thread = threading.Thread(target=lambda: pulled.append(encoder.pull(0, HOME)))
         thread.start()
-        thread.join(10.0)
+        thread.join(PATIENCE_S)
     encoder.link(lambda: 0, on_command)
     encoder.begin(spec_msg())
     encoder.on_cmd_vel(twist_to_msg(0.3, 0.0))

@@ -17,6 +17,7 @@ from ros_domain import Domain  # noqa: E402
 from ros_graph import Graph  # noqa: E402
 from sensor_msgs.msg import CameraInfo, Image, JointState  # noqa: E402
 from tf2_msgs.msg import TFMessage  # noqa: E402
+from waiting import PATIENCE_S  # noqa: E402
 
 ROBOT = load_robot()
 
@@ -38,7 +39,7 @@ def seen():
         graph.wait_for(lambda: static, 'transforms')
 
         def arrived():
-            node.session.advance(1).result(30.0)
+            node.session.advance(1).result(PATIENCE_S)
             return info and depth and joints
         graph.wait_for(arrived, 'a frame')
         graph.wait_for(lambda: stamp_to_ns(joints[-1].header.stamp)

@@ -16,7 +16,7 @@ from lingbot_world_ros.worlds.definition import WorldDefinition
 import numpy as np
 import pytest
 from test_replay import eventful, leading, Wander
-from waiting import START_PATIENCE_S, wait_for
+from waiting import PATIENCE_S, START_PATIENCE_S, wait_for
 
 LOG = logging.getLogger('test')
 FRAME_BYTES = 'rgb', 'base_pose', 'joint_position'
@@ -70,7 +70,7 @@ def happened(act, world=None, **spec):
                       log=LOG, clock=FakeClock())
     session.link(Wander(world.spec))
     scene = world.spec.scenes[0]
-    session.start(WorldDefinition(scene, scene, seed=3)).result(60)  # loads, on a busy machine
+    session.start(WorldDefinition(scene, scene, seed=3)).result(PATIENCE_S)  # loads
     act(session)
     session.close()
     return seen
@@ -110,9 +110,9 @@ def cut(messages):
 
 def steps(count, seed=5):
     def act(session):
-        session.advance(count).result(10)
-        session.reset(seed=seed).result(10)
-        session.advance(count).result(10)
+        session.advance(count).result(PATIENCE_S)
+        session.reset(seed=seed).result(PATIENCE_S)
+        session.advance(count).result(PATIENCE_S)
     return act
 
 
@@ -176,8 +176,9 @@ def test_a_missed_step_is_told_and_nothing_is_guessed():
 
 
 def test_a_reset_that_was_missed_with_all_its_steps_is_noticed_by_the_time():
-    world = happened(lambda session: (session.advance(3).result(10), session.reset().result(10),
-                                      session.advance(4).result(10)),
+    world = happened(lambda session: (session.advance(3).result(PATIENCE_S),
+                                      session.reset().result(PATIENCE_S),
+                                      session.advance(4).result(PATIENCE_S)),
                      reset_time_policy='monotonic')
     first, second = cut(world.messages)
     follower, truth = following()
@@ -189,9 +190,9 @@ def test_a_reset_that_was_missed_with_all_its_steps_is_noticed_by_the_time():
 
 def test_a_move_before_a_reset_at_step_zero_is_forgotten():
     def act(session):
-        session.move('robot', pose=(3.0, 3.0, 0.0)).result(10)
-        session.reset().result(10)
-        session.advance(2).result(10)
+        session.move('robot', pose=(3.0, 3.0, 0.0)).result(PATIENCE_S)
+        session.reset().result(PATIENCE_S)
+        session.advance(2).result(PATIENCE_S)
 
     world = happened(act)
     follower, truth = following()
@@ -254,19 +255,19 @@ def test_nothing_is_drawn_while_nobody_looks():
 
 
 def test_a_slow_engine_leaves_out_pictures_but_no_steps():
-    world = happened(lambda session: session.advance(20).result(10))
+    world = happened(lambda session: session.advance(20).result(PATIENCE_S))
     begun, go_on = threading.Event(), threading.Event()
 
     class Slow(World):
         def step(self, actions, render=True):
             begun.set()
-            assert go_on.wait(10.0)
+            assert go_on.wait(PATIENCE_S)
             return super().step(actions, render)
 
     follower, truth = following(Slow(), max_lag_s=0.25)
     for is_spec, msg in world.messages[:-1]:
         (follower.on_spec if is_spec else follower.on_world_status)(msg)
-    assert begun.wait(10.0)
+    assert begun.wait(PATIENCE_S)
     assert follower.num_behind >= 19 and follower.lag_s > 1.0
     go_on.set()
     wait_for(lambda: not follower.num_behind)
@@ -430,10 +431,10 @@ def test_the_reference_world_follows_the_embedded_one():
     room = make_world('room')
 
     def act(session):
-        session.advance(8).result(30)
+        session.advance(8).result(PATIENCE_S)
         pose = session.entities()['robot'].pose
-        session.move('robot', pose=pose + (0.02, 0.01, 0.3)).result(30)
-        session.advance(4).result(30)
+        session.move('robot', pose=pose + (0.02, 0.01, 0.3)).result(PATIENCE_S)
+        session.advance(4).result(PATIENCE_S)
 
     world = happened(act, room)
     follower, truth = following(make_world('reference'))
@@ -467,7 +468,7 @@ def test_an_engine_that_is_not_installed_is_one_sentence(monkeypatch, capsys):
 
 
 def test_who_begins_to_look_at_a_world_that_stands_still_sees_it():
-    world = happened(lambda session: session.advance(3).result(10))
+    world = happened(lambda session: session.advance(3).result(PATIENCE_S))
     watchers = []
     follower, truth = following(is_watched=lambda: bool(watchers))
     truth.on_drawn = lambda frame: watchers.append(frame)
@@ -493,12 +494,12 @@ def test_to_look_changes_nothing_of_the_reference_world():
         session = Session(make_world('reference'), SessionSpec('stepped', 'paused'),
                           observers=[seen], log=LOG, is_watched=lambda: watched[0])
         session.link(source)
-        session.start(WorldDefinition('office', 'office', 3)).result(60)
-        session.advance(5).result(30)
-        session.look().result(30)
+        session.start(WorldDefinition('office', 'office', 3)).result(PATIENCE_S)
+        session.advance(5).result(PATIENCE_S)
+        session.look().result(PATIENCE_S)
         if not looks:
             pictures.append(seen.frames[-1].rgb)
-        session.advance(5).result(30)
+        session.advance(5).result(PATIENCE_S)
         digests.append((seen.frames[-1].base_pose.tobytes(),
                         seen.frames[-1].joint_position.tobytes()))
         session.close()

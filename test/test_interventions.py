@@ -12,6 +12,7 @@ from lingbot_world_ros.session.spec import SessionSpec
 import numpy as np
 import pytest
 from test_session import embedding_of, PERIOD_NS, Recorder, refusal, room, wait_for
+from waiting import PATIENCE_S
 
 LOG = logging.getLogger('test')
 
@@ -69,7 +70,7 @@ def paused(world, is_watched=lambda: True, state='paused', **spec):
     seen = Seen(FakeClock())
     session = Session(world, SessionSpec(initial_state=state, **spec), observers=[seen], log=LOG,
                       clock=seen.clock, is_watched=is_watched)
-    session.start(room()).result(10.0)
+    session.start(room()).result(PATIENCE_S)
     wait_for(lambda: session.status.state == state)
     return session, seen
 
@@ -78,11 +79,11 @@ def test_a_frame_without_a_picture_is_drawn_when_somebody_looks():
     world, watched = Drawing(), [False]
     session, seen = paused(world, lambda: watched[0])
     session.set_embedding(embedding_of(world, 0.3))
-    session.advance(2).result(10.0)
+    session.advance(2).result(PATIENCE_S)
     newest = seen.frames[-1]
     assert newest.rgb is None and newest.depth_m is None
     before, digest = world.snapshot()[0], session.status.digest
-    status = session.look().result(10.0)
+    status = session.look().result(PATIENCE_S)
     assert (status.frame, status.digest, status.state) == (3, digest, 'paused')
     (drawn,) = seen.drawn
     assert (drawn.index, drawn.stamp_ns) == (newest.index, newest.stamp_ns) == (3, 3 * PERIOD_NS)
@@ -91,9 +92,9 @@ def test_a_frame_without_a_picture_is_drawn_when_somebody_looks():
     assert drawn.start_pose.tolist() == newest.start_pose.tolist()
     after = world.snapshot()[0]
     assert after[1] == before[1] and np.array_equal(after[2], before[2])  # its state is as it was
-    session.look().result(10.0)  # it has its picture now
+    session.look().result(PATIENCE_S)  # it has its picture now
     assert len(seen.drawn) == 1 and len(seen.frames) == 3
-    session.advance(1).result(10.0)
+    session.advance(1).result(PATIENCE_S)
     assert seen.frames[-1].base_pose[0] > newest.base_pose[0]
     session.close()
 
@@ -101,9 +102,9 @@ def test_a_frame_without_a_picture_is_drawn_when_somebody_looks():
 def test_a_frame_that_has_its_picture_is_not_drawn_again():
     world = Drawing()
     session, seen = paused(world)
-    session.advance(1).result(10.0)
+    session.advance(1).result(PATIENCE_S)
     num_drawn = world.num_drawn
-    session.look().result(10.0)
+    session.look().result(PATIENCE_S)
     assert (seen.drawn, world.num_drawn) == ([], num_drawn)
     session.close()
 
@@ -111,9 +112,9 @@ def test_a_frame_that_has_its_picture_is_not_drawn_again():
 def test_an_engine_that_cannot_render_draws_nothing_after_all():
     world = Drawing(render=False)
     session, seen = paused(world, lambda: False)
-    session.advance(1).result(10.0)
+    session.advance(1).result(PATIENCE_S)
     num_drawn = world.num_drawn
-    assert session.look().result(10.0).frame == 2
+    assert session.look().result(PATIENCE_S).frame == 2
     assert (seen.drawn, world.num_drawn) == ([], num_drawn)
     session.close()
 
@@ -121,7 +122,7 @@ def test_an_engine_that_cannot_render_draws_nothing_after_all():
 def test_frames_have_pictures_while_somebody_looks():
     watched = []
     session, seen = paused(Drawing(), lambda: len(watched) % 2 == 0)
-    session.advance(4, on_step=lambda done, left: watched.append(done)).result(10.0)
+    session.advance(4, on_step=lambda done, left: watched.append(done)).result(PATIENCE_S)
     session.close()
     assert [frame.rgb is not None for frame in seen.frames] == [True, True, False, True, False]
 
@@ -130,7 +131,7 @@ def test_the_robot_is_put_elsewhere_while_the_world_plays_and_the_pace_stays():
     world = Drawing()
     session, seen = paused(world, state='playing')
     for _ in range(3):
-        session.move('robot', pose=(5.0, 6.0, 0.5)).result(10.0)
+        session.move('robot', pose=(5.0, 6.0, 0.5)).result(PATIENCE_S)
     wait_for(lambda: len(seen.frames) > 20)
     session.close()
     assert set(np.diff(seen.frame_ns)) == {PERIOD_NS}
@@ -140,7 +141,7 @@ def test_entities_are_the_robot_and_the_objects_of_the_scene():
     world = Drawing()
     session, seen = paused(world, entity_name='arm')
     session.set_embedding(embedding_of(world, 0.3))
-    session.advance(1).result(10.0)
+    session.advance(1).result(PATIENCE_S)
     entities = session.entities()
     assert {name: entity.category for name, entity in entities.items()} == {
         'arm': 'robot', 'ball': 'object', 'box': 'object'}
@@ -155,14 +156,14 @@ def test_entities_are_the_robot_and_the_objects_of_the_scene():
 def test_an_object_is_put_elsewhere_and_all_else_stays():
     world = Drawing()
     session, seen = paused(world)
-    status = session.move('box', pose=(7.0, 8.0, -0.5)).result(10.0)
+    status = session.move('box', pose=(7.0, 8.0, -0.5)).result(PATIENCE_S)
     entities = session.entities()
     assert entities['box'].pose.tolist() == [7.0, 8.0, -0.5]
     assert entities['ball'].pose.tolist() == [1.0, 2.0, 0.25]
     assert entities['robot'].pose.tolist() == [1.0, 2.0, 0.0]
     assert status.anchor == (1.0, 2.0, 0.0, 0.0, 0.0, 0.0, 1.0, 2.0, 0.25, 7.0, 8.0, -0.5)
     assert session.origin.tolist() == pytest.approx([1.0, 2.0, 0.0])
-    session.move('ball').result(10.0)  # without a pose it stays
+    session.move('ball').result(PATIENCE_S)  # without a pose it stays
     assert session.entities()['ball'].pose.tolist() == [1.0, 2.0, 0.25]
     session.close()
 
@@ -170,11 +171,11 @@ def test_an_object_is_put_elsewhere_and_all_else_stays():
 def test_odometry_does_not_notice_that_the_robot_was_put_elsewhere():
     world = Drawing()
     session, _ = paused(world)
-    session.load(room('b', 5)).result(10.0)  # starts at 1, 2 and looks to 0.5 rad
-    session.pause().result(10.0)
+    session.load(room('b', 5)).result(PATIENCE_S)  # starts at 1, 2 and looks to 0.5 rad
+    session.pause().result(PATIENCE_S)
     session.set_embedding(embedding_of(world, 0.3))
-    session.advance(50).result(10.0)  # one metre ahead
-    session.move('robot', pose=(10.0, 20.0, 0.5 + np.pi / 2)).result(10.0)
+    session.advance(50).result(PATIENCE_S)  # one metre ahead
+    session.move('robot', pose=(10.0, 20.0, 0.5 + np.pi / 2)).result(PATIENCE_S)
     x, y, yaw = session.origin
     # One metre behind the robot, which looks to 0.5 rad + 90 degrees now.
     assert (x, y) == pytest.approx((10.0 + np.sin(0.5), 20.0 - np.cos(0.5)), abs=1e-6)
@@ -210,8 +211,8 @@ def test_an_image_is_taken_as_it_is_when_it_is_handed_over():
     image = np.full((4, 4, 3), 50, np.uint8)
     asked = session.anchor_image(image)
     image[:] = 99
-    assert asked.result(10.0).images_anchored == 1
-    session.advance(1).result(10.0)
+    assert asked.result(PATIENCE_S).images_anchored == 1
+    session.advance(1).result(PATIENCE_S)
     assert seen.frames[-1].rgb[0, 0, 2] == 50
     session.close()
 

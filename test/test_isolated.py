@@ -142,12 +142,12 @@ def test_session_survives_kills_of_its_engine_without_a_changed_frame():
         seen = Digests()
         session = Session(world, SessionSpec(mode='stepped'), observers=[seen],
                           log=logging.getLogger('test'))
-        session.start(WorldDefinition('a', 'a')).result(30.0)
+        session.start(WorldDefinition('a', 'a')).result(PATIENCE_S)
         wait_for(lambda: session.status.state == 'paused', 'the pause')
         for step in range(6):
             if kill and step in (2, 5):
                 os.kill(world.pid, signal.SIGKILL)
-            status = session.advance(1).result(30.0)
+            status = session.advance(1).result(PATIENCE_S)
         session.close()
         return status, seen.digests
     killed, digests = run(IsolatedWorld(FakeWorld), True)
@@ -183,7 +183,7 @@ def chunks_hanging(path):
 def start_chunks(world, **spec):
     seen = Frames()
     session = Session(world, SessionSpec(**spec), observers=[seen], log=logging.getLogger('test'))
-    session.start(WorldDefinition('a', 'a', prompt='a room')).result(30.0)
+    session.start(WorldDefinition('a', 'a', prompt='a room')).result(PATIENCE_S)
     return session, seen
 
 
@@ -214,10 +214,10 @@ def test_session_over_a_killed_engine_goes_on_from_the_last_image_and_says_so():
     world = IsolatedWorld(chunks)
     session, seen = start_chunks(world, mode='stepped')
     wait_for(lambda: session.status.state == 'paused', 'the pause')
-    session.set_prompt('snow').result(30.0)
-    session.advance(2).result(30.0)
+    session.set_prompt('snow').result(PATIENCE_S)
+    session.advance(2).result(PATIENCE_S)
     os.kill(world.pid, signal.SIGKILL)
-    status = session.advance(1).result(30.0)
+    status = session.advance(1).result(PATIENCE_S)
     session.close()
     assert (status.recoveries, status.fault, status.images_anchored) == (1, Fault.NONE, 1)
     assert 'new process' in status.message and 'last image shown' in status.message
@@ -243,7 +243,7 @@ def test_process_of_a_step_ahead_that_hangs_is_killed_and_started_again(tmp_path
     world = IsolatedWorld(partial(chunks_hanging, tmp_path / 'hung'))
     session, seen = start_chunks(world, speed=0.0, step_timeout_s=4.0)  # a start must fit
     wait_for(lambda: session.check_engine() or session.status.step >= 6, 'six steps')
-    session.pause().result(30.0)
+    session.pause().result(PATIENCE_S)
     assert session.status.recoveries == 1 and 'EngineHung' in session.status.message
     session.close()
     assert [f.index for f in seen.frames] == list(range(1, len(seen.frames) + 1))

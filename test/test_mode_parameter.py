@@ -15,6 +15,7 @@ from rcl_interfaces.srv import SetParameters  # noqa: E402
 from ros_domain import Domain  # noqa: E402
 from ros_graph import Graph  # noqa: E402
 from std_srvs.srv import SetBool, Trigger  # noqa: E402
+from waiting import PATIENCE_S  # noqa: E402
 
 
 @pytest.fixture
@@ -56,10 +57,10 @@ def test_a_camera_path_goes_on_where_it_was():
             session = graph.nodes[0].session
             assert graph.call(Trigger, '/world_model/step').success
             for mode in modes:
-                session.set_mode(mode).result(10.0)
+                session.set_mode(mode).result(PATIENCE_S)
             assert graph.call(Trigger, '/world_model/step').success
             shown.append(session.world.poses())
-            assert session.reset().result(10.0).step == 0
+            assert session.reset().result(PATIENCE_S).step == 0
             assert graph.call(Trigger, '/world_model/step').success
             np.testing.assert_array_equal(session.world.poses(), shown[-1][:5])
     np.testing.assert_array_equal(shown[0], shown[1])

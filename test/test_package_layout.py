@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The package is laid out as it says: manifests agree, rooms keep their import rules."""
+"""The package is laid out as its manifests say, and imports no more than it says."""
 import ast
 from pathlib import Path
 import re
@@ -18,7 +18,7 @@ SOURCES = sorted(path for folder in FOLDERS
                  for path in (ROOT / folder).rglob('*') if path.suffix == '.py' or
                  path.parent.name == 'scripts')
 MODULES = [path for path in SOURCES if PACKAGE in path.parents and path.name != '__init__.py']
-ROS_ROOMS = ('nodes', 'messages')  # messages knows message types, nodes knows rclpy
+NEED_ROS = ('nodes', 'messages')  # messages knows message types, nodes knows rclpy
 ROS = ('rclpy', 'rosidl_runtime_py', 'launch', 'launch_ros', 'std_msgs', 'sensor_msgs',
        'geometry_msgs', 'nav_msgs', 'rcl_interfaces', 'std_srvs', 'simulation_interfaces')
 # Extras that a light install lacks.
@@ -74,7 +74,7 @@ def import_all(modules, blocked):
 
 def test_rooms_import_without_rclpy():
     """Nothing outside nodes/ needs ROS to be imported; messages/ needs message types only."""
-    rooms = [path for path in MODULES if path.relative_to(PACKAGE).parts[0] not in ROS_ROOMS]
+    rooms = [path for path in MODULES if path.relative_to(PACKAGE).parts[0] not in NEED_ROS]
     assert rooms
     result = import_all(rooms, ['rclpy', 'rosidl_runtime_py', 'launch', 'launch_ros'])
     assert result.returncode == 0, result.stderr

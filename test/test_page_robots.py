@@ -57,6 +57,9 @@ def test_a_robot_that_strafes_has_keys_buttons_and_triggers_for_it_and_no_joints
         page = operator.page
         assert page.locator('#strafe').is_visible() and page.locator('#asked-lateral').is_visible()
         assert not page.locator('.joints-box').is_visible()
+        page.set_viewport_size({'width': 360, 'height': 640})
+        assert page.evaluate('document.documentElement.scrollWidth') <= 360
+        page.set_viewport_size({'width': 1280, 'height': 720})
         page.keyboard.press('?')
         assert 'strafe left, right' in page.inner_text('#help')
         assert 'choose a joint' not in page.inner_text('#help')

@@ -20,6 +20,7 @@ from lingbot_world_ros.recording.replay import open_session, verify
 from lingbot_world_ros.worlds.definition import WorldDefinition
 import numpy as np
 import pytest
+from waiting import PATIENCE_S
 
 
 @pytest.fixture
@@ -111,14 +112,14 @@ def story():
     world = FakeWorld()
     action = np.zeros((1, len(world.spec.action.names)), np.float32)
     session, source = open_session(world)
-    session.load(WorldDefinition('a', 'a', seed=3)).result(10)
-    session.pause().result(10)
+    session.load(WorldDefinition('a', 'a', seed=3)).result(PATIENCE_S)
+    session.pause().result(PATIENCE_S)
     segment = Segment(1, RecordedWorld('fake', world.spec.model, '', 'a', 1, action.shape[1]), 3,
                       session.status.digest)
     for index in range(1, 6):
         step = RecordedStep(index, index, action, (), '')
         source.put([step])
-        session.advance(1).result(10)
+        session.advance(1).result(PATIENCE_S)
         segment.steps.append(RecordedStep(index, index, action, (), session.status.digest))
     session.close()
     return [segment]

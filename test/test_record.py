@@ -276,7 +276,7 @@ def eventful(domain, tmp_path_factory):
             for speed in (0.3, -0.2, 0.5):
                 cmd_vel.publish(twist_to_msg(speed, speed * 2))
                 steps(graph, 4)
-            graph.world.session.move('robot', pose=(0.5, 0.5, 1.0)).result(10)
+            graph.world.session.move('robot', pose=(0.5, 0.5, 1.0)).result(PATIENCE_S)
             steps(graph, 3)
             assert graph.call(SetBool, '/world_model/pause', SetBool.Request(data=True)).success
             assert graph.call(Trigger, '/world_model/step').success

@@ -19,6 +19,7 @@ from lingbot_world_ros.session.status import SessionStatus
 from lingbot_world_ros.worlds.definition import WorldDefinition
 import numpy as np
 import pytest
+from waiting import PATIENCE_S
 
 LOG = logging.getLogger('test')
 
@@ -74,7 +75,7 @@ def recorded(world, act, definition=None, **spec):
                       log=LOG, clock=FakeClock())
     session.link(Wander(world.spec))
     scene = world.spec.scenes[0]
-    session.start(definition or WorldDefinition(scene, scene, seed=3)).result(10)
+    session.start(definition or WorldDefinition(scene, scene, seed=3)).result(PATIENCE_S)
     act(session)
     session.close()
     return messages.all
@@ -82,23 +83,24 @@ def recorded(world, act, definition=None, **spec):
 
 def eventful(session):
     """Steps, teleports, a pause in between, a reset, another world."""
-    session.advance(4).result(10)
-    session.move('robot', pose=(0.5, -0.5, 1.0)).result(10)
-    session.advance(2).result(10)
-    session.move('robot', pose=(0.1, 0.2, 0.3), twist=(0.1, 0.0, 0.2)).result(10)
-    session.move('robot', pose=(0.2, 0.2, 0.3)).result(10)
-    session.play().result(10)
-    session.pause().result(10)
-    session.advance(3).result(10)
-    session.reset(time=True, state=False).result(10)  # of time only: the world goes on
-    session.advance(2).result(10)
-    session.reset(seed=5).result(10)
-    session.advance(3).result(10)
+    session.advance(4).result(PATIENCE_S)
+    session.move('robot', pose=(0.5, -0.5, 1.0)).result(PATIENCE_S)
+    session.advance(2).result(PATIENCE_S)
+    session.move('robot', pose=(0.1, 0.2, 0.3), twist=(0.1, 0.0, 0.2)).result(PATIENCE_S)
+    session.move('robot', pose=(0.2, 0.2, 0.3)).result(PATIENCE_S)
+    session.play().result(PATIENCE_S)
+    session.pause().result(PATIENCE_S)
+    session.advance(3).result(PATIENCE_S)
+    session.reset(time=True, state=False).result(PATIENCE_S)  # of time only: the world goes on
+    session.advance(2).result(PATIENCE_S)
+    session.reset(seed=5).result(PATIENCE_S)
+    session.advance(3).result(PATIENCE_S)
+    joints = {session.world.spec.joints[0].name: 0.4}
     session.load(WorldDefinition('elsewhere', 'b', seed=1, start_pose=(1.0, 0.0, 0.5),
-                                 joints={session.world.spec.joints[0].name: 0.4})).result(10)
-    session.pause().result(10)
-    session.advance(3).result(10)
-    session.unload().result(10)
+                                 joints=joints)).result(PATIENCE_S)
+    session.pause().result(PATIENCE_S)
+    session.advance(3).result(PATIENCE_S)
+    session.unload().result(PATIENCE_S)
 
 
 def fake(name):
@@ -250,12 +252,12 @@ def test_the_last_recorded_step_is_told_once_it_was_made():
 
 def leading(session):
     """Change the prompt twice, once before the first step."""
-    session.set_prompt('fog').result(10)
-    session.advance(2).result(10)
-    session.set_prompt('a long line of snow').result(10)
-    session.advance(2).result(10)
-    session.reset().result(10)
-    session.advance(2).result(10)
+    session.set_prompt('fog').result(PATIENCE_S)
+    session.advance(2).result(PATIENCE_S)
+    session.set_prompt('a long line of snow').result(PATIENCE_S)
+    session.advance(2).result(PATIENCE_S)
+    session.reset().result(PATIENCE_S)
+    session.advance(2).result(PATIENCE_S)
 
 
 def test_prompts_repeat_and_another_one_is_found():
@@ -271,11 +273,11 @@ def test_prompts_repeat_and_another_one_is_found():
 
 def test_images_put_in_end_what_can_be_repeated():
     def act(session):
-        session.advance(2).result(10)
-        session.anchor_image(np.full((4, 4, 3), 9, np.uint8)).result(10)
-        session.advance(3).result(10)
-        session.reset().result(10)
-        session.advance(1).result(10)
+        session.advance(2).result(PATIENCE_S)
+        session.anchor_image(np.full((4, 4, 3), 9, np.uint8)).result(PATIENCE_S)
+        session.advance(3).result(PATIENCE_S)
+        session.reset().result(PATIENCE_S)
+        session.advance(1).result(PATIENCE_S)
 
     story = segments(recorded(FakeChunkWorld(), act))
     verdicts = list(verify(story, lambda _: FakeChunkWorld()))
@@ -289,7 +291,8 @@ def test_start_images_are_read_only_where_that_is_allowed(tmp_path):
     image.write_bytes(b'\x89PNG\r\n\x1a\n' + bytes(20))
     world = FakeChunkWorld()
     definition = WorldDefinition('a', 'a', seed=3, prompt='rain', images=(str(image),))
-    story = segments(recorded(world, lambda session: session.advance(1).result(10), definition))
+    story = segments(recorded(world, lambda session: session.advance(1).result(PATIENCE_S),
+                              definition))
     assert world.starts[0].images == (str(image),)
     verdict = next(verify(story, lambda _: FakeChunkWorld()))
     assert verdict.outcome == UNVERIFIABLE and 'folders that may be read' in verdict.text
@@ -301,15 +304,15 @@ def test_the_learned_world_repeats_with_moved_objects():
     from lingbot_world_ros.engines.room.engine import RoomWorld
 
     def act(session):
-        session.advance(5).result(20)
+        session.advance(5).result(PATIENCE_S)
         thing = next(e for e in session.entities().values() if e.category == 'object')
-        session.move(thing.name, pose=thing.pose + (0.3, 0.1, 0.5)).result(20)
-        session.advance(3).result(20)
+        session.move(thing.name, pose=thing.pose + (0.3, 0.1, 0.5)).result(PATIENCE_S)
+        session.advance(3).result(PATIENCE_S)
         session.move('robot', pose=session.entities()['robot'].pose + (0.1, 0.0, 0.4),
-                     twist=(0.2, 0.0, 0.1)).result(20)
-        session.advance(3).result(20)
-        session.reset(seed=8).result(20)
-        session.advance(3).result(20)
+                     twist=(0.2, 0.0, 0.1)).result(PATIENCE_S)
+        session.advance(3).result(PATIENCE_S)
+        session.reset(seed=8).result(PATIENCE_S)
+        session.advance(3).result(PATIENCE_S)
 
     world = RoomWorld()
     story = segments(recorded(world, act))

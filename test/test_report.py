@@ -43,6 +43,7 @@ from lingbot_world_ros.worlds.definition import WorldDefinition  # noqa: E402
 import numpy as np  # noqa: E402
 from PIL import Image as PillowImage  # noqa: E402
 from rclpy.serialization import serialize_message  # noqa: E402
+from waiting import PATIENCE_S  # noqa: E402
 
 HOSTILE = '<script>alert(1)</script><img src="http://evil.example/x.png"> "\'&{{ 7*7 }}'
 LATENCIES_S = (0.05, 0.07, 0.11)
@@ -128,11 +129,11 @@ def make_recording(folder, world, scene, num_steps=20, *, spec=None, note=None, 
     session = Session(world, SessionSpec(mode='stepped', initial_state='paused'),
                       observers=[recorder], log=logging.getLogger('test'), clock=FakeClock())
     session.link(Driver(world.spec))
-    session.start(WorldDefinition(scene, scene, seed=3)).result(20)
-    session.advance(num_steps).result(60)
+    session.start(WorldDefinition(scene, scene, seed=3)).result(PATIENCE_S)
+    session.advance(num_steps).result(PATIENCE_S)
     if again:
-        session.reset(seed=4).result(20)
-        session.advance(5).result(20)
+        session.reset(seed=4).result(PATIENCE_S)
+        session.advance(5).result(PATIENCE_S)
     session.close()
     bag.close()
     return recorder
@@ -305,8 +306,8 @@ def test_a_recording_without_its_beginning_shows_what_it_has(reference, tmp_path
     session.link(Driver(reference.spec))
     write_message, recorder.write = recorder.write, lambda topic, msg: (
         write_message(topic, msg) if topic == '/world_spec' or session.status.step >= 5 else None)
-    session.start(WorldDefinition('office', 'office', seed=3)).result(20)
-    session.advance(12).result(20)
+    session.start(WorldDefinition('office', 'office', seed=3)).result(PATIENCE_S)
+    session.advance(12).result(PATIENCE_S)
     session.close()
     bag.close()
     assert report(tmp_path / 'late', '-o', tmp_path / 'x.html') == 0
@@ -465,10 +466,10 @@ def test_a_teleport_moves_truth_and_imagination(reference, tmp_path):
     session = Session(reference, SessionSpec(mode='stepped', initial_state='paused'),
                       observers=[recorder], log=logging.getLogger('test'), clock=FakeClock())
     session.link(Driver(reference.spec))
-    session.start(WorldDefinition('office', 'office', seed=3)).result(20)
-    session.advance(4).result(20)
-    session.move('robot', pose=(0.5, 0.4, 1.0)).result(20)
-    session.advance(4).result(20)
+    session.start(WorldDefinition('office', 'office', seed=3)).result(PATIENCE_S)
+    session.advance(4).result(PATIENCE_S)
+    session.move('robot', pose=(0.5, 0.4, 1.0)).result(PATIENCE_S)
+    session.advance(4).result(PATIENCE_S)
     session.close()
     bag.close()
     recording = gather(tmp_path / 'run')

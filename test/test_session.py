@@ -20,7 +20,7 @@ from lingbot_world_ros.session.states import Fault
 from lingbot_world_ros.worlds.definition import WorldDefinition
 import numpy as np
 import pytest
-from waiting import wait_for
+from waiting import PATIENCE_S, wait_for
 
 PERIOD_NS = 66_666_667
 LOG = logging.getLogger('test')
@@ -70,11 +70,11 @@ def run(world, *, stop_at=None, at=None, paused=False, clock=None, seed=0, make_
     session = Session(world, spec, observers=[recorder], log=LOG, clock=clock,
                       make_world=make_world)
     recorder.session = session
-    session.start(room(seed=seed)).result(10.0)
+    session.start(room(seed=seed)).result(PATIENCE_S)
     if paused:
         wait_for(lambda: session.status.state in ('paused', 'stopped'))
     if stop_at:
-        assert recorder.done.wait(10.0)
+        assert recorder.done.wait(PATIENCE_S)
         session.pause().exception(10.0)
     return session, recorder
 
@@ -162,10 +162,10 @@ def test_commands_of_before_a_reset_are_no_new_ones_after_it():
     world = FakeWorld()
     session, _ = run(world, paused=True)
     session.set_embedding(embedding_of(world, 0.1, accepted=3))
-    session.advance(1).result(10.0)
-    session.reset().result(10.0)
+    session.advance(1).result(PATIENCE_S)
+    session.reset().result(PATIENCE_S)
     session.set_embedding(embedding_of(world, 0.1, accepted=3))
-    session.advance(1).result(10.0)
+    session.advance(1).result(PATIENCE_S)
     session.close()
     assert len(session.latencies_s()) == 0
 
@@ -180,8 +180,8 @@ def test_newest_embedding_is_read_when_the_step_starts():
     recorder = Recorder(clock, {3: send_two}, stop_at=5)
     session = recorder.session = Session(world, SessionSpec(clock_rate_hz=0.0),
                                          observers=[recorder], log=LOG, clock=clock)
-    session.start(room()).result(10.0)
-    assert recorder.done.wait(10.0)
+    session.start(room()).result(PATIENCE_S)
+    assert recorder.done.wait(PATIENCE_S)
     session.close()
     assert [a[0, 0, 0] for a in world.actions[:4]] == pytest.approx([0, 0, 0.2, 0.2])
     assert session.status.embedding_sequence == 2
@@ -196,7 +196,7 @@ def test_silent_encoder_stops_the_robot():
     seen.clock.time_ns += 400_000_000
     seen.stop_at = 6
     session.play()
-    assert seen.done.wait(10.0)
+    assert seen.done.wait(PATIENCE_S)
     session.close()
     moved = [a[0, 0, 0] for a in world.actions]
     assert moved == pytest.approx([0.3, 0.3, 0.0, 0.0, 0.0])
@@ -207,7 +207,7 @@ def test_paused_world_advances_by_steps_and_holds_its_embedding():
     session, seen = run(world, paused=True)
     session.set_embedding(embedding_of(world, 0.3))
     seen.clock.time_ns += 60_000_000_000
-    status = session.advance(3).result(10.0)
+    status = session.advance(3).result(PATIENCE_S)
     assert (status.step, status.frame, status.state) == (3, 4, 'paused')
     assert status.stamp_ns == 4 * PERIOD_NS
     assert [a[0, 0, 0] for a in world.actions] == pytest.approx([0.3] * 3)
@@ -219,16 +219,16 @@ def test_position_target_is_exact_within_one_frame_at_any_delay():
     joint = world.spec.robot.joint_names[0]
     session, seen = run(world, paused=True)
     session.set_embedding(embedding_of(world, joint=joint, position=0.15))
-    session.advance(4).result(10.0)
+    session.advance(4).result(PATIENCE_S)
     session.close()
     assert [f.joint_position[0] for f in seen.frames] == pytest.approx([0, 0.1, 0.15, 0.15, 0.15])
 
 
 def test_advance_is_refused_while_playing_and_the_world_goes_on():
     session, seen = run(FakeWorld(), paused=True)
-    assert session.play().result(10.0).state == 'playing'
+    assert session.play().result(PATIENCE_S).state == 'playing'
     with pytest.raises(SpecError, match='pause'):
-        session.advance(1).result(10.0)
+        session.advance(1).result(PATIENCE_S)
     assert session.status.state == 'playing'
     session.close()
 
@@ -236,8 +236,8 @@ def test_advance_is_refused_while_playing_and_the_world_goes_on():
 def test_reset_restarts_time_and_gives_the_first_frame_again():
     world = FakeWorld()
     session, seen = run(world, paused=True, seed=3)
-    session.advance(5).result(10.0)
-    status = session.reset().result(10.0)
+    session.advance(5).result(PATIENCE_S)
+    status = session.reset().result(PATIENCE_S)
     session.close()
     assert seen.frames[-1].rgb.tobytes() == seen.frames[0].rgb.tobytes()
     assert (status.frame, status.step, status.stamp_ns) == (1, 0, PERIOD_NS)
@@ -246,12 +246,12 @@ def test_reset_restarts_time_and_gives_the_first_frame_again():
 
 def test_reset_can_keep_time_and_change_the_seed():
     session, seen = run(FakeWorld(), paused=True)
-    session.advance(2).result(10.0)
-    status = session.reset(seed=5, time=False).result(10.0)
+    session.advance(2).result(PATIENCE_S)
+    status = session.reset(seed=5, time=False).result(PATIENCE_S)
     assert (status.seed, status.stamp_ns, status.frame) == (5, 4 * PERIOD_NS, 1)
     session.set_seed(7)
     assert session.status.seed == 5
-    assert session.reset().result(10.0).seed == 7
+    assert session.reset().result(PATIENCE_S).seed == 7
     session.close()
 
 
@@ -259,22 +259,22 @@ def test_reset_of_time_alone_leaves_the_state_and_shows_it_at_the_new_time():
     world = FakeWorld()
     session, seen = run(world, paused=True)
     session.set_embedding(embedding_of(world, 0.3))
-    session.advance(3).result(10.0)
-    status = session.reset(state=False).result(10.0)
+    session.advance(3).result(PATIENCE_S)
+    status = session.reset(state=False).result(PATIENCE_S)
     assert (status.stamp_ns, status.frame, status.step) == (PERIOD_NS, 4, 3)
     assert seen.frames[-1].stamp_ns == PERIOD_NS == seen.clocks[-1]
     assert np.array_equal(seen.frames[-1].base_pose, seen.frames[-2].base_pose)
-    assert session.advance(1).result(10.0).stamp_ns == 2 * PERIOD_NS
+    assert session.advance(1).result(PATIENCE_S).stamp_ns == 2 * PERIOD_NS
     session.close()
 
 
 def test_monotonic_time_goes_on_over_every_kind_of_reset():
     session, seen = run(FakeWorld(), paused=True, reset_time_policy='monotonic')
-    session.advance(2).result(10.0)
-    session.reset().result(10.0)
-    session.reset(state=False).result(10.0)
-    session.stop().result(10.0)
-    session.load(room('b')).result(10.0)
+    session.advance(2).result(PATIENCE_S)
+    session.reset().result(PATIENCE_S)
+    session.reset(state=False).result(PATIENCE_S)
+    session.stop().result(PATIENCE_S)
+    session.load(room('b')).result(PATIENCE_S)
     session.close()
     stamps = [f.stamp_ns for f in seen.frames]
     assert stamps == [PERIOD_NS * n for n in range(1, 7)] and seen.clocks == stamps
@@ -282,34 +282,34 @@ def test_monotonic_time_goes_on_over_every_kind_of_reset():
 
 def test_unknown_scene_is_refused_with_the_known_ones_and_nothing_changes():
     session, seen = run(FakeWorld(), paused=True)
-    session.advance(2).result(10.0)
+    session.advance(2).result(PATIENCE_S)
     with pytest.raises(SpecError, match="'kitchn'.*Known: a, b"):
         session.load(room('kitchn'))
-    assert session.advance(1).result(10.0).frame == 4
+    assert session.advance(1).result(PATIENCE_S).frame == 4
     session.close()
 
 
 def test_load_leaves_another_world_stopped_and_unload_none():
     session, seen = run(FakeWorld(), paused=True)
-    session.play().result(10.0)
-    status = session.load(room('b', 5, start_pose=(3.0, 4.0, 0.5))).result(10.0)
+    session.play().result(PATIENCE_S)
+    status = session.load(room('b', 5, start_pose=(3.0, 4.0, 0.5))).result(PATIENCE_S)
     assert (status.state, status.scene, status.seed, status.frame) == ('stopped', 'b', 5, 1)
     assert [s.state for s in seen.statuses].count('loading_world') == 2
     assert seen.frames[-1].base_pose.tolist() == [3.0, 4.0, 0.5]
     assert refusal(session.stop()) == 'already' and refusal(session.advance()) == 'not_paused'
-    assert session.pause().result(10.0).frame == 1  # only the label changes
-    assert session.unload().result(10.0).state == 'no_world' and session.entities() == {}
+    assert session.pause().result(PATIENCE_S).frame == 1  # only the label changes
+    assert session.unload().result(PATIENCE_S).state == 'no_world' and session.entities() == {}
     for request in (session.play, session.pause, session.stop, session.reset, session.unload,
                     session.advance):
         assert refusal(request()) == 'no_world'
-    assert session.load(room()).result(10.0).state == 'stopped'
-    assert session.play().result(10.0).state == 'playing'
+    assert session.load(room()).result(PATIENCE_S).state == 'stopped'
+    assert session.play().result(PATIENCE_S).state == 'playing'
     session.close()
 
 
 def refusal(future):
     with pytest.raises(Refused) as refused:
-        future.result(10.0)
+        future.result(PATIENCE_S)
     return refused.value.reason
 
 
@@ -323,9 +323,9 @@ def test_world_that_cannot_be_loaded_leaves_the_old_one_as_it_was():
     world = Picky()
     session, seen = run(world, paused=True)
     session.set_embedding(embedding_of(world, 0.3))
-    before = session.advance(2).result(10.0)
+    before = session.advance(2).result(PATIENCE_S)
     with pytest.raises(Refused, match='no such b'):
-        session.load(room('b')).result(10.0)
+        session.load(room('b')).result(PATIENCE_S)
     after = session.status
     assert (after.state, after.scene, after.stamp_ns, after.digest) == (
         'paused', 'a', before.stamp_ns, before.digest)
@@ -334,8 +334,8 @@ def test_world_that_cannot_be_loaded_leaves_the_old_one_as_it_was():
 
 def test_stop_is_paused_and_reset():
     session, seen = run(FakeWorld(), paused=True)
-    session.advance(4).result(10.0)
-    status = session.stop().result(10.0)
+    session.advance(4).result(PATIENCE_S)
+    status = session.stop().result(PATIENCE_S)
     assert (status.state, status.stamp_ns, status.step) == ('stopped', PERIOD_NS, 0)
     session.close()
 
@@ -351,15 +351,15 @@ def test_newer_request_interrupts_steps_and_they_say_how_many_were_done():
             wait_for(lambda: session._worker.num_waiting)
 
     steps = session.advance(10 ** 18, on_step)
-    assert ten.wait(10.0) and session.status.state == 'playing'
+    assert ten.wait(PATIENCE_S) and session.status.state == 'playing'
     assert refusal(session.advance(1)) == 'not_paused'
-    assert session.reset().result(10.0).state == 'paused'
+    assert session.reset().result(PATIENCE_S).state == 'paused'
     with pytest.raises(Refused) as refused:
-        steps.result(10.0)
+        steps.result(PATIENCE_S)
     assert refused.value.reason == 'interrupted' and refused.value.num_done == 10
     assert asked[-1] == (10, 10 ** 18 - 10)
     assert refusal(session.advance(5, should_stop=lambda: True)) == 'interrupted'
-    assert session.advance(1).result(10.0).state == 'paused'
+    assert session.advance(1).result(PATIENCE_S).state == 'paused'
     session.close()
 
 
@@ -367,7 +367,7 @@ def test_stepped_mode_moves_by_steps_only():
     session, seen = run(FakeWorld(), mode='stepped')
     wait_for(lambda: session.status.state == 'paused')
     assert refusal(session.play()) == 'mode'
-    assert session.advance(3).result(10.0).stamp_ns == 4 * PERIOD_NS == seen.clocks[-1]
+    assert session.advance(3).result(PATIENCE_S).stamp_ns == 4 * PERIOD_NS == seen.clocks[-1]
     session.close()
 
 
@@ -435,9 +435,9 @@ def test_linked_encoder_is_asked_right_before_each_step():
     session = Session(world, SessionSpec(mode='stepped'), observers=[recorder], log=LOG,
                       clock=recorder.clock)
     session.link(encoder)
-    session.start(room()).result(10.0)
+    session.start(room()).result(PATIENCE_S)
     wait_for(lambda: session.status.state == 'paused')
-    session.advance(3).result(10.0)
+    session.advance(3).result(PATIENCE_S)
     session.close()
     assert [sim_ns for sim_ns, _ in encoder.asked] == [PERIOD_NS * n for n in (1, 2, 3)]
     assert [a[0, 0, 0] for a in world.actions] == pytest.approx([0.1, 0.2, 0.3])
@@ -449,12 +449,12 @@ def test_step_waits_for_an_encoder_elsewhere_only_where_its_word_does_not_hold()
     session, seen = run(world, mode='stepped', clock=clock, action_timeout_s=5.0)
     wait_for(lambda: session.status.state == 'paused')
     session.set_embedding(embedding_of(world, 0.1))
-    session.advance(2).result(10.0)  # holds for ever
+    session.advance(2).result(PATIENCE_S)  # holds for ever
     session.set_embedding(replace(embedding_of(world, 0.2), valid_until_ns=session.sim_ns + 1))
     step = session.advance(1)
     session.set_embedding(replace(embedding_of(world, 0.3),
                                   valid_until_ns=session.sim_ns + PERIOD_NS))
-    step.result(10.0)
+    step.result(PATIENCE_S)
     session.close()
     assert world.actions[-1][0, 0, 0] == pytest.approx(0.3)
 
@@ -465,7 +465,7 @@ def test_encoder_that_is_gone_costs_one_timeout_and_not_one_per_step():
     wait_for(lambda: session.status.state == 'paused')
     session.set_embedding(replace(embedding_of(world, 0.2), valid_until_ns=1))
     before_ns = clock.now_ns()
-    session.advance(4).result(10.0)
+    session.advance(4).result(PATIENCE_S)
     session.close()
     assert clock.now_ns() - before_ns == 5_000_000_000
     assert [a[0, 0, 0] for a in world.actions] == pytest.approx([0.2] * 4)
@@ -475,16 +475,16 @@ def test_teleport_moves_the_robot_but_not_its_odometry():
     world = FakeWorld()
     session, seen = run(world, paused=True)
     session.set_embedding(embedding_of(world, 0.3))
-    session.advance(3).result(10.0)
+    session.advance(3).result(PATIENCE_S)
     assert refusal(session.move('dragon')) == 'unknown'
-    status = session.move('robot', pose=(5.0, 6.0, 1.0), twist=(0.1, 0.0, 0.2)).result(10.0)
+    status = session.move('robot', pose=(5.0, 6.0, 1.0), twist=(0.1, 0.0, 0.2)).result(PATIENCE_S)
     assert status.anchor == (5.0, 6.0, 1.0, 0.1, 0.0, 0.2) and status.frame == 4
     robot = session.entities()['robot']
     assert robot.pose.tolist() == [5.0, 6.0, 1.0] and robot.category == 'robot'
     assert robot.twist == pytest.approx([0.1 * np.cos(1.0), 0.1 * np.sin(1.0), 0.2])
-    stepped = session.advance(1).result(10.0)
+    stepped = session.advance(1).result(PATIENCE_S)
     assert stepped.anchor == status.anchor
-    assert session.advance(1).result(10.0).anchor == ()
+    assert session.advance(1).result(PATIENCE_S).anchor == ()
     session.close()
     in_odom = [se2.relative(f.start_pose, f.base_pose) for f in seen.frames]
     assert np.diff(in_odom, axis=0)[:, 0] == pytest.approx([0.02] * 5, abs=1e-6)
@@ -497,8 +497,8 @@ def test_digest_depends_on_everything_shown_and_starts_over_with_the_world():
         world = FakeWorld()
         session, seen = run(world, paused=True, seed=seed)
         session.set_embedding(embedding_of(world, v))
-        session.advance(5).result(10.0)
-        session.reset().result(10.0)
+        session.advance(5).result(PATIENCE_S)
+        session.reset().result(PATIENCE_S)
         session.close()
         return [s.digest for s in seen.statuses]
     first = digests(0.3)
@@ -513,7 +513,7 @@ def test_engine_that_fails_once_goes_on_from_the_last_good_state(fault):
         world = FakeWorld(script=script)
         session, seen = run(world, paused=True)
         session.set_embedding(embedding_of(world, 0.3))
-        status = session.advance(6).result(10.0)
+        status = session.advance(6).result(PATIENCE_S)
         session.close()
         return status, [f.base_pose.tolist() for f in seen.frames]
     status, poses = frames(Once(3, fault))
@@ -534,7 +534,7 @@ class Once(dict):
 
 def test_hanging_engine_is_given_up_by_name_and_a_new_one_comes_with_the_reset():
     clock, release = RealWait(), threading.Event()
-    world = FakeWorld(script={3: lambda: release.wait(30.0)})
+    world = FakeWorld(script={3: lambda: release.wait(PATIENCE_S)})
     session, seen = run(world, clock=clock, make_world=FakeWorld, speed=0.0)
     wait_for(lambda: world._step == 3)
     session.check_engine()
@@ -543,7 +543,7 @@ def test_hanging_engine_is_given_up_by_name_and_a_new_one_comes_with_the_reset()
     session.check_engine()
     assert (session.status.state, session.status.fault) == ('error', Fault.HUNG)
     assert refusal(session.play()) == refusal(session.advance()) == 'engine'
-    status = session.reset().result(10.0)
+    status = session.reset().result(PATIENCE_S)
     assert status.state == 'playing' and status.fault == Fault.NONE
     shown = len(seen.frames)
     release.set()  # what comes back late is not shown
@@ -555,7 +555,7 @@ def test_hanging_engine_is_given_up_by_name_and_a_new_one_comes_with_the_reset()
 
 def test_request_under_way_when_the_engine_hangs_gets_its_answer():
     clock, release = RealWait(), threading.Event()
-    world = FakeWorld(script={2: lambda: release.wait(30.0)})
+    world = FakeWorld(script={2: lambda: release.wait(PATIENCE_S)})
     session, seen = run(world, clock=clock, paused=True)
     steps = session.advance(5)
     wait_for(lambda: world._step == 2)
@@ -563,7 +563,7 @@ def test_request_under_way_when_the_engine_hangs_gets_its_answer():
     clock.offset_ns += 11_000_000_000
     session.check_engine()
     with pytest.raises(TimeoutError, match='step_timeout_s'):
-        steps.result(10.0)
+        steps.result(PATIENCE_S)
     assert refusal(later) == 'engine'
     release.set()
     session.close()
@@ -608,10 +608,10 @@ def test_failing_engine_stops_time_and_reset_recovers(fault):
     frames = len(seen.frames)
     assert frames == 3  # the reset's and two steps; none repeated
     with pytest.raises(SpecError, match='Reset it first'):
-        session.play().result(10.0)
+        session.play().result(PATIENCE_S)
     assert session.status.fault == (Fault.DIVERGED if fault == 'nan' else Fault.FAILED)
     world.script.clear()
-    status = session.reset().result(10.0)
+    status = session.reset().result(PATIENCE_S)
     assert status.state == 'playing' and status.message == '' and len(seen.frames) >= 4
     session.close()
 
@@ -629,7 +629,7 @@ def test_embedding_of_another_layout_is_refused_and_counted():
     alien = embedding_of(FakeWorld(robot=world.spec.robot))
     with pytest.raises(SpecError, match='layout'):
         session.set_embedding(replace(alien, layout=('x',)))
-    assert session.advance(1).result(10.0).rejected_embeddings == 1
+    assert session.advance(1).result(PATIENCE_S).rejected_embeddings == 1
     session.close()
 
 
@@ -647,7 +647,7 @@ def test_same_seed_scene_and_actions_give_the_same_bytes():
         world = FakeWorld()
         session, seen = run(world, paused=True, seed=4)
         session.set_embedding(embedding_of(world, 0.3))
-        session.advance(8).result(10.0)
+        session.advance(8).result(PATIENCE_S)
         session.close()
         return b''.join(f.rgb.tobytes() for f in seen.frames)
     assert digest() == digest()

@@ -12,7 +12,7 @@ from lingbot_world_ros.session.states import Fault
 import numpy as np
 import pytest
 from test_session import embedding_of, PERIOD_NS, RealWait, Recorder, refusal, room
-from waiting import wait_for
+from waiting import PATIENCE_S, wait_for
 
 LOG = logging.getLogger('test')
 NUM_FRAMES = 12
@@ -32,11 +32,11 @@ def ahead(world, *, at=None, stop_at=None, clock=None, source=None, paused=False
     clock.engine = session._engine
     if source is not None:
         session.link(source)
-    session.start(room()).result(10.0)
+    session.start(room()).result(PATIENCE_S)
     if paused:
         wait_for(lambda: session.status.state == 'paused')
     if stop_at is not None:
-        assert seen.done.wait(10.0)
+        assert seen.done.wait(PATIENCE_S)
     return session, seen
 
 
@@ -122,8 +122,8 @@ def test_command_to_first_frame_takes_what_the_document_says(takes, before, late
                                      log=LOG, clock=clock)
     world.clock, clock.engine = clock, session._engine
     session.link(source)
-    session.start(room()).result(10.0)
-    assert seen.done.wait(10.0)
+    session.start(room()).result(PATIENCE_S)
+    assert seen.done.wait(PATIENCE_S)
     session.close()
     assert np.diff(source.latched_ns)[3:7] == pytest.approx(cycle * PLAY_NS, rel=1e-3)
     assert session.status.command_latency_s == pytest.approx(latency * PLAY_NS * 1e-9, rel=0.02)
@@ -193,7 +193,7 @@ def test_pause_answers_at_once_at_the_end_of_a_step_and_the_next_step_obeys(take
     assert status.step == (shown - 1) // NUM_FRAMES == session.status.step
     assert seen.clocks[-1] == status.stamp_ns
     source.speed = 0.25
-    step = session.advance(1).result(10.0)
+    step = session.advance(1).result(PATIENCE_S)
     session.close()
     assert step.step == status.step + 1 and step.actions[:, 0] == pytest.approx(0.25)
     assert source.asked[-1] == status.stamp_ns
@@ -210,7 +210,7 @@ def test_command_whose_step_was_taken_back_counts_from_when_it_came():
         13: lambda session: session.set_embedding(embedding_of(world, 0.1, accepted=1)),
         27: lambda session: session.pause()})
     wait_for(lambda: session.status.state == 'paused')
-    session.advance(1).result(10.0)
+    session.advance(1).result(PATIENCE_S)
     session.close()
     # It came right before step 2 was latched, so it is answered there, once.
     assert len(session.latencies_s()) == 1
@@ -235,7 +235,7 @@ def test_other_requests_end_the_step_and_drop_the_next_too(request_, frame):
     session, seen = ahead(world, at={frame: ask})
     wait_for(lambda: answers)
     if request_ != 'close':
-        answers[0].result(10.0)
+        answers[0].result(PATIENCE_S)
     session.close()
     told = [s for s in seen.statuses if s.step == 2]
     assert told and told[0].frame == 1 + 2 * NUM_FRAMES
@@ -274,13 +274,13 @@ def test_step_ahead_that_fails_twice_stops_time_after_the_frames_before_it():
     assert len(seen.frames) == 1 + 2 * NUM_FRAMES and 'again' in session.status.message
     assert gaps(seen) == pytest.approx(1.0, abs=1e-3)
     assert refusal(session.play()) == 'engine'
-    assert session.reset().result(10.0).state == 'playing'
+    assert session.reset().result(PATIENCE_S).state == 'playing'
     session.close()
 
 
 def test_step_ahead_that_hangs_is_given_up_and_a_new_engine_comes_with_the_reset():
     clock, release = RealWait(), threading.Event()
-    world = FakeChunkWorld(script={3: lambda: release.wait(30.0)})
+    world = FakeChunkWorld(script={3: lambda: release.wait(PATIENCE_S)})
     clock.work = lambda duration_ns: None
     session, seen = ahead(world, clock=clock, speed=0.0, make_world=FakeChunkWorld)
     wait_for(lambda: world._num_made == 3)
@@ -290,7 +290,7 @@ def test_step_ahead_that_hangs_is_given_up_and_a_new_engine_comes_with_the_reset
     session.check_engine()
     wait_for(lambda: session.status.state == 'error')
     assert session.status.fault == Fault.HUNG and refusal(session.advance()) == 'engine'
-    assert session.reset().result(10.0).state == 'playing'
+    assert session.reset().result(PATIENCE_S).state == 'playing'
     release.set()
     wait_for(lambda: session.status.step > 3)
     session.close()
@@ -300,30 +300,30 @@ def test_step_ahead_that_hangs_is_given_up_and_a_new_engine_comes_with_the_reset
 @pytest.mark.parametrize('request_', ['pause', 'advance', 'reset'])
 def test_requests_to_a_hanging_engine_get_their_answers(request_):
     clock, release = RealWait(), threading.Event()
-    world = FakeChunkWorld(script={2: lambda: release.wait(30.0)})
+    world = FakeChunkWorld(script={2: lambda: release.wait(PATIENCE_S)})
     clock.work = lambda duration_ns: None
     session, seen = ahead(world, clock=clock, speed=0.0)
     wait_for(lambda: world._num_made == 2)
     pause = session.pause()
-    assert pause.result(10.0).state == 'paused'
+    assert pause.result(PATIENCE_S).state == 'paused'
     asked = {'pause': session.play, 'advance': session.advance, 'reset': session.reset}[
         request_]()
     if request_ == 'pause':
-        asked.result(10.0)
+        asked.result(PATIENCE_S)
     wait_for(lambda: not session._worker.num_waiting)
     clock.offset_ns += 11_000_000_000
     session.check_engine()
     wait_for(lambda: session.status.state == 'error')
     if request_ != 'pause':
         with pytest.raises(TimeoutError):
-            asked.result(10.0)
+            asked.result(PATIENCE_S)
     release.set()
     session.close()
 
 
 def test_close_waits_for_the_step_ahead_and_closes_the_engine():
     clock, release = RealWait(), threading.Event()
-    world = FakeChunkWorld(script={2: lambda: release.wait(30.0)})
+    world = FakeChunkWorld(script={2: lambda: release.wait(PATIENCE_S)})
     clock.work = lambda duration_ns: None
     session, seen = ahead(world, clock=clock, speed=0.0)
     wait_for(lambda: world._num_made == 2)
@@ -339,7 +339,7 @@ def test_answer_of_a_step_does_not_wait_for_what_only_the_next_needs():
     start_ns = seen.clock.now_ns()
     times = []
     for _ in range(2):
-        session.advance(1, lambda done, left: times.append(seen.clock.now_ns())).result(10.0)
+        session.advance(1, lambda done, left: times.append(seen.clock.now_ns())).result(PATIENCE_S)
     session.close()
     check_frames(seen)
     assert times[0] - start_ns == PLAY_NS
@@ -353,7 +353,7 @@ def test_same_actions_give_the_same_bytes_played_or_stepped():
         session, seen = ahead(world, **how)
         if how.get('mode') == 'stepped':
             wait_for(lambda: session.status.state == 'paused')
-            session.advance(3).result(10.0)
+            session.advance(3).result(PATIENCE_S)
         session.close()
         return {s.step: s.digest for s in seen.statuses if s.step < 4}
     assert digests(stop_at=4 * NUM_FRAMES)[3] == digests(mode='stepped')[3]
@@ -363,11 +363,11 @@ def test_prompt_holds_from_the_next_step_and_until_the_reset():
     world = FakeChunkWorld()
     session, seen = ahead(world, paused=True)
     assert session.status.prompt == ''
-    assert session.set_prompt('snow').result(10.0).prompt == 'snow'
-    session.advance(1).result(10.0)
+    assert session.set_prompt('snow').result(PATIENCE_S).prompt == 'snow'
+    session.advance(1).result(PATIENCE_S)
     assert seen.frames[-1].rgb[0, 0, 1] == 4 and session.status.prompt == 'snow'
-    assert session.reset().result(10.0).prompt == '' == world._prompt
-    status = session.load(room(prompt='a kitchen')).result(10.0)
+    assert session.reset().result(PATIENCE_S).prompt == '' == world._prompt
+    status = session.load(room(prompt='a kitchen')).result(PATIENCE_S)
     session.close()
     assert status.prompt == 'a kitchen' and world.starts[-1].prompt == 'a kitchen'
 
@@ -378,7 +378,7 @@ def test_prompt_while_playing_interrupts_nothing_and_steps_tell_theirs(takes):
     session, seen = ahead(world, at={30: lambda session: asked.extend(
         (session.set_prompt('dusk'), session.set_prompt('snow')))}, stop_at=80)
     assert refusal(asked[0]) == 'interrupted'
-    asked[1].result(10.0)
+    asked[1].result(PATIENCE_S)
     session.close()
     check_frames(seen)
     assert gaps(seen, 2 * NUM_FRAMES)[:50] == pytest.approx(max(1.0, takes), abs=1e-3)
@@ -395,7 +395,7 @@ def test_prompt_is_prepared_ahead_where_the_engine_can():
     world.spec = replace(world.spec, can=replace(world.spec.can, prepare_prompt=True))
     world.prepare_prompt = prepared.append
     session, seen = ahead(world, paused=True)
-    assert session.set_prompt('snow').result(10.0).prompt == 'snow'
+    assert session.set_prompt('snow').result(PATIENCE_S).prompt == 'snow'
     world.prepare_prompt = lambda text: 1 / 0
     assert refusal(session.set_prompt('rain')) == 'engine'
     assert session.status.state == 'paused' and session.status.prompt == 'snow'
@@ -406,20 +406,20 @@ def test_image_is_gone_on_from_and_counted_until_the_reset():
     world = FakeChunkWorld()
     session, seen = ahead(world, paused=True)
     image = np.full((5, 9, 3), 200, np.uint8)
-    status = session.anchor_image(image).result(10.0)
+    status = session.anchor_image(image).result(PATIENCE_S)
     assert status.images_anchored == 1 and status.frame == 1
-    assert session.advance(1).result(10.0).images_anchored == 1
+    assert session.advance(1).result(PATIENCE_S).images_anchored == 1
     assert seen.frames[-1].rgb[0, 0, 2] == 200
     with pytest.raises(SpecError, match='uint8'):
         session.anchor_image(image.astype(float))
-    assert session.reset().result(10.0).images_anchored == 0
+    assert session.reset().result(PATIENCE_S).images_anchored == 0
     session.close()
 
 
 def test_start_pose_does_not_put_an_image_in():
     world = FakeChunkWorld()
     session, seen = ahead(world, paused=True)
-    session.load(room('b', start_pose=(3.0, 4.0, 0.5))).result(10.0)
+    session.load(room('b', start_pose=(3.0, 4.0, 0.5))).result(PATIENCE_S)
     session.close()
     assert seen.frames[-1].base_pose.tolist() == [3.0, 4.0, 0.5]
     assert session.status.images_anchored == 0
@@ -452,18 +452,18 @@ def test_load_that_fails_goes_back_if_nothing_changed_and_is_an_error_if_not():
             return observation
 
     session, seen = ahead(Picky(), paused=True)
-    before = session.advance(1).result(10.0)
+    before = session.advance(1).result(PATIENCE_S)
     assert refusal(session.load(room('b', images=('missing.png',)))) == 'engine'
     error = session.load(room('b', images=('missing.png',))).exception(10.0)
     assert str(error).endswith('the one before goes on: missing.png is not there')
     assert (session.status.state, session.status.digest) == ('paused', before.digest)
-    session.advance(1).result(10.0)
+    session.advance(1).result(PATIENCE_S)
     check_frames(seen)
     with pytest.raises(RuntimeError):
-        session.load(room('b', prompt='impossible')).result(10.0)
+        session.load(room('b', prompt='impossible')).result(PATIENCE_S)
     wait_for(lambda: session.status.state == 'error')
     assert session.status.scene == 'a'
-    assert session.reset().result(10.0).state == 'paused'
+    assert session.reset().result(PATIENCE_S).state == 'paused'
     session.close()
 
 
@@ -476,10 +476,10 @@ def test_step_that_cannot_be_taken_back_is_an_error_of_the_next_one_until_a_rese
     session, seen = ahead(world, at={20: lambda session: session.pause()})
     wait_for(lambda: session.status.state == 'paused')
     with pytest.raises(RuntimeError, match='too late'):
-        session.advance(1).result(10.0)
+        session.advance(1).result(PATIENCE_S)
     assert session.status.state == 'error'
-    assert session.reset().result(10.0).state == 'paused'
-    assert session.advance(1).result(10.0).frame == 1 + NUM_FRAMES
+    assert session.reset().result(PATIENCE_S).state == 'paused'
+    assert session.advance(1).result(PATIENCE_S).frame == 1 + NUM_FRAMES
     session.close()
 
 

@@ -14,7 +14,7 @@ from lingbot_world_ros.session.spec import SessionSpec
 from lingbot_world_ros.worlds.definition import WorldDefinition
 import numpy as np
 import pytest
-from waiting import wait_for
+from waiting import PATIENCE_S, wait_for
 
 ROBOT = load_robot()
 
@@ -44,13 +44,13 @@ def play(engine, commands, num_steps, seed=1):
     seen = Frames()
     session = Session(world, SessionSpec(mode='stepped'), observers=[seen],
                       log=logging.getLogger('test'))
-    session.start(WorldDefinition(spec.scenes[0], spec.scenes[0], seed)).result(60.0)
+    session.start(WorldDefinition(spec.scenes[0], spec.scenes[0], seed)).result(PATIENCE_S)
     wait_for(lambda: session.status.state == 'paused', 'the pause')
     session.set_embedding(encode(
         buffer.targets(0, 0, 1, spec.frame_period_ns), command_spec, camera,
         seen.frames[0].joint_position, sequence=1, stamp_ns=0, period_s=1 / spec.frame_rate_hz,
         counts=CommandCounts(accepted=1)))
-    session.advance(num_steps).result(60.0)
+    session.advance(num_steps).result(PATIENCE_S)
     session.close()
     return seen.frames
 

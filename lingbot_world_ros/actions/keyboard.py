@@ -99,4 +99,5 @@ class KeyDrive:
         base = np.clip(base, -1.0, 1.0) * self._speeds * self.scale
         joints = np.clip(joints, -1.0, 1.0) * self._joint_speeds * self.scale
         base[2] = steered(base[0], base[2], self._max_curvature)
-        return tuple(base.tolist()), joints
+        v_x, v_y, w_z = base.tolist()
+        return (v_x, v_y, w_z), joints

@@ -94,7 +94,8 @@ class WorldModelNode(LifecycleNode):
         SafeParameterService(self)
         self._made_s = time.monotonic()
         self.params = declare(self, WORLD_MODEL, self.on_parameter)
-        declare(self, engine_entry(self.params.engine).table(), values=self.params)
+        if world is None:
+            declare(self, engine_entry(self.params.engine).table(), values=self.params)
         options = {} if world else engine_options({**given_values(self), **flat(self.params)},
                                                   Loading())
         self._make_engine: Callable[[], WorldModel] = world or partial(

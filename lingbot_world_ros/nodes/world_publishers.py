@@ -56,8 +56,8 @@ class WorldPublishers(SessionObserver):
 
         :param node: rclpy node that owns them
         :param spec: of the engine
-        :param params: values of ``params.WORLD_MODEL``
-        :param only: keys of the topics to publish, as in ``params.topics``; none is all
+        :param params: values of ``settings.parameters.WORLD_MODEL``
+        :param only: keys of topics, as in ``settings.parameters.TOPICS``; none is all
         :raises SpecError: a name, file or number among the parameters cannot be used
         """
         self._node, self._spec, self._params = node, spec, params

@@ -42,7 +42,7 @@ def picture(rgb: Optional[np.ndarray], quality: int = 82) -> str:
     if rgb is None:
         return ''
     file = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(rgb)).save(file, 'WEBP', quality=MOVIE_QUALITY, method=4)
+    Image.fromarray(np.ascontiguousarray(rgb)).save(file, 'WEBP', quality=quality, method=4)
     return data_uri(file.getvalue())
 
 

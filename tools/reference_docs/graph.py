@@ -22,8 +22,7 @@ from parameters import tables
 TOPICS = """
 Names and types of the default profile; relative names move into the namespace of the node. The
 [profiles](profiles.md) rename them to what a stack expects, and each name with a parameter can be
-any other. Quality of service can be overridden too: [Standing in for a
-simulator](../simulators.md#quality-of-service). Nothing is drawn, encoded or sent for a topic
+any other. Quality of service can be overridden too: [Simulator profiles](../simulators.md#quality-of-service). Nothing is drawn, encoded or sent for a topic
 that nobody subscribes to. Who joins while time stands still gets the newest frame; `view` follows
 pictures and states while a page is open."""
 SERVICES = """

@@ -19,8 +19,7 @@ name that does not exist, a wrong type and a value outside the range are refused
 starts."""
 PROFILES = """
 What each parameter file in `config/` changes of
-[`config/default.yaml`](../../config/default.yaml). What the names stand for: [Standing in for a
-simulator](../simulators.md)."""
+[`config/default.yaml`](../../config/default.yaml). What the names stand for: [Simulator profiles](../simulators.md)."""
 
 
 def tables() -> dict:
