@@ -10,13 +10,13 @@ from dataclasses import dataclass
 import time
 from typing import Dict, List, Tuple
 
+from lingbot_world_ros.actions.camera_path import FRAMES_PER_LATENT
 from lingbot_world_ros.geometry.camera import PinholeCamera
 from lingbot_world_ros.models.wan.dit import WanDiT
 from lingbot_world_ros.models.wan.kv_cache import WindowSpec
 from lingbot_world_ros.models.wan.schedule import (FAST_V1_INDICES, FAST_V1_SHIFT, FAST_V2_INDICES,
                                                    FAST_V2_SMALL_SHIFT, FewStepSchedule)
-from lingbot_world_ros.models.wan.spec import (DiTSpec, FRAMES_PER_LATENT, LINGBOT_14B,
-                                               LINGBOT_1_3B, VideoSize)
+from lingbot_world_ros.models.wan.spec import DiTSpec, LINGBOT_14B, LINGBOT_1_3B, VideoSize
 from lingbot_world_ros.models.wan.vae import VaeSpec, WanVAE
 import numpy as np
 import torch

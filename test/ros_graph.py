@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A real ROS graph for tests: a domain of its own, nodes in a thread, a probe that waits."""
-import fcntl
-from pathlib import Path
-import tempfile
+"""A real ROS graph for tests: nodes in a thread, a probe that waits."""
 import time
 
 from lingbot_world_ros.nodes.spinner import Spinner
@@ -10,24 +7,6 @@ import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from waiting import PATIENCE_S
-
-
-class Domain:
-    """Claim a ROS domain that no other test run on the machine uses."""
-
-    def __enter__(self):
-        for number in range(20, 100):
-            path = Path(tempfile.gettempdir()) / f'lingbot_world_ros_test_domain_{number}'
-            self._file = path.open('w')
-            try:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return number
-            except OSError:
-                self._file.close()
-        raise RuntimeError('no free ROS domain for tests')
-
-    def __exit__(self, *_):
-        self._file.close()
 
 
 class Graph:

@@ -122,7 +122,7 @@ def test_end_to_end_measures_a_running_simulator(tmp_path):
     pytest.importorskip('rclpy')
     pytest.importorskip('lingbot_world_ros.msg')
     pytest.importorskip('openvino')
-    from ros_graph import Domain
+    from ros_domain import Domain
     path = os.pathsep.join(filter(None, (os.environ.get('PYTHONPATH'), str(ROOT))))
     with Domain() as domain:
         done = subprocess.run(
@@ -142,7 +142,7 @@ def test_parts_of_a_node_are_measured(tmp_path):
     """The parts get done, and their times into the report."""
     pytest.importorskip('rclpy')
     pytest.importorskip('lingbot_world_ros.msg')
-    from ros_graph import Domain
+    from ros_domain import Domain
     path = os.pathsep.join(filter(None, (os.environ.get('PYTHONPATH'), str(ROOT))))
     with Domain() as domain:
         done = subprocess.run(

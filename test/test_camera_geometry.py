@@ -6,14 +6,15 @@ pytest.importorskip('rclpy')
 pytest.importorskip('lingbot_world_ros.msg')
 pytest.importorskip('lingbot_world_ros.engines.reference.engine')
 
-from lingbot_world_ros.messages.camera_info import project  # noqa: E402, I100
-from lingbot_world_ros.messages.encodings import depth_from_msg  # noqa: E402
+from lingbot_world_ros.messages.encodings import depth_from_msg  # noqa: E402, I100
 from lingbot_world_ros.messages.frames import transform_from_msg  # noqa: E402
 from lingbot_world_ros.messages.stamps import stamp_to_ns  # noqa: E402
 from lingbot_world_ros.nodes.world_model import WorldModelNode  # noqa: E402, I100
 from lingbot_world_ros.robots.load import load_robot  # noqa: E402
 import numpy as np  # noqa: E402
-from ros_graph import Domain, Graph  # noqa: E402
+from projection import project  # noqa: E402
+from ros_domain import Domain  # noqa: E402
+from ros_graph import Graph  # noqa: E402
 from sensor_msgs.msg import CameraInfo, Image, JointState  # noqa: E402
 from tf2_msgs.msg import TFMessage  # noqa: E402
 from waiting import PATIENCE_S  # noqa: E402

@@ -23,7 +23,8 @@ from lingbot_world_ros.nodes.pair import make_pair  # noqa: E402
 from lingbot_world_ros.nodes.world_model import WorldModelNode  # noqa: E402
 from lingbot_world_ros.processes import run_together  # noqa: E402
 from nav_msgs.msg import Odometry  # noqa: E402
-from ros_graph import Domain, Graph  # noqa: E402
+from ros_domain import Domain  # noqa: E402
+from ros_graph import Graph  # noqa: E402
 from rosgraph_msgs.msg import Clock  # noqa: E402
 from sensor_msgs.msg import JointState  # noqa: E402
 from waiting import PATIENCE_S  # noqa: E402

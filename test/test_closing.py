@@ -92,7 +92,8 @@ def test_what_was_asked_and_not_done_is_cancelled_and_nothing_is_taken_on(held):
 
 
 def test_a_session_that_never_began_ends_at_once():
-    from lingbot_world_ros.session.session import Session, SessionSpec
+    from lingbot_world_ros.session.session import Session
+    from lingbot_world_ros.session.spec import SessionSpec
     world, seen = FakeWorld(), Recorder(FakeClock())
     session = Session(world, SessionSpec(), observers=[seen], log=None, clock=seen.clock)
     assert has_ended(closing(session))

@@ -19,7 +19,8 @@ pytest.importorskip('rclpy')
 pytest.importorskip('simulation_interfaces')
 
 from moody_world import simulator  # noqa: E402, I100
-from ros_graph import Domain, Graph  # noqa: E402
+from ros_domain import Domain  # noqa: E402
+from ros_graph import Graph  # noqa: E402
 
 CLIENT = Path(__file__).with_name('conformance_client.py')
 PATIENCE_S = 30.0

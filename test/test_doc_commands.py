@@ -270,7 +270,7 @@ class Shell:
 
 def type_page(path, folder):
     """Type all commands of a page, as a reader does."""
-    from ros_graph import Domain
+    from ros_domain import Domain
     with Domain() as domain, Shell(folder, domain) as shell:
         for number, block in enumerate(filter(is_run, read(path).blocks)):
             shell.give(block.marks.get('given', ''))

@@ -9,7 +9,7 @@ pytest.importorskip('lingbot_world_ros.msg')
 
 from lingbot_world_ros.cli import doctor  # noqa: E402, I100
 from lingbot_world_ros.cli.main import main  # noqa: E402, I100
-from ros_graph import Domain  # noqa: E402
+from ros_domain import Domain  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -60,9 +60,9 @@ def test_little_shared_memory_is_a_warning(monkeypatch):
 
 
 def test_simulation_services_that_are_not_installed_are_a_warning(monkeypatch):
-    from lingbot_world_ros.nodes import simulation_services
+    from lingbot_world_ros.nodes import simulation_answers
     assert doctor.check_services().level == 'OK'
-    monkeypatch.setattr(simulation_services, 'installed', lambda kind, name: (
+    monkeypatch.setattr(simulation_answers, 'installed', lambda kind, name: (
         None if name == 'LoadWorld' else name))
     finding = doctor.check_services()
     assert finding.level == 'WARN' and 'LoadWorld' in finding.text and 'apt' in finding.remedy

@@ -36,7 +36,8 @@ from lingbot_world_ros.msg import WorldStatus  # noqa: E402
 from lingbot_world_ros.nodes.pair import make_pair  # noqa: E402
 import numpy as np  # noqa: E402
 from rclpy.serialization import serialize_message  # noqa: E402
-from ros_graph import Domain, Graph  # noqa: E402
+from ros_domain import Domain  # noqa: E402
+from ros_graph import Graph  # noqa: E402
 from sensor_msgs.msg import Image  # noqa: E402
 from simulation_interfaces.msg import SimulationState  # noqa: E402
 from simulation_interfaces.srv import (GetSimulationState, ResetSimulation,  # noqa: E402

@@ -10,7 +10,8 @@ from lingbot_world_ros.engines.registry import TRUTH_ENGINE
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.recording.comparison import Comparison
 from lingbot_world_ros.recording.follow import Follower, FollowerObserver
-from lingbot_world_ros.session.session import Session, SessionSpec
+from lingbot_world_ros.session.session import Session
+from lingbot_world_ros.session.spec import SessionSpec
 from lingbot_world_ros.worlds.definition import WorldDefinition
 import numpy as np
 import pytest
@@ -325,7 +326,8 @@ def graph():
     pytest.importorskip('lingbot_world_ros.msg')
     from lingbot_world_ros.nodes.follower import FollowerNode
     from lingbot_world_ros.nodes.pair import make_pair
-    from ros_graph import Domain, Graph
+    from ros_domain import Domain
+    from ros_graph import Graph
     with Domain() as domain:
         with Graph(lambda: (*make_pair(World), FollowerNode(Drawn, reset=True)), domain,
                    ['-p', 'scene:=a', '-p', 'cmd_vel_type:=twist', '-p', 'speed:=3.0',
@@ -340,7 +342,8 @@ def test_the_node_has_the_parameters_of_its_engine_alone():
     pytest.importorskip('lingbot_world_ros.msg')
     from lingbot_world_ros.nodes.follower import FollowerNode
     from lingbot_world_ros.nodes.parameters import as_overrides
-    from ros_graph import Domain, Graph
+    from ros_domain import Domain
+    from ros_graph import Graph
     given = as_overrides({'lingbot.checkpoint': '/c', 'lingbot.height_px': 352})  # of the world
     with Domain() as domain, Graph(lambda: [], domain):
         for name, is_there in ((TRUTH_ENGINE, False), ('lingbot_world', True)):
@@ -450,7 +453,7 @@ def test_an_engine_that_is_not_installed_is_one_sentence(monkeypatch, capsys):
     pytest.importorskip('rclpy')
     pytest.importorskip('lingbot_world_ros.msg')
     from lingbot_world_ros.cli.main import main
-    from ros_graph import Domain
+    from ros_domain import Domain
     import sys
     monkeypatch.setitem(sys.modules, 'mujoco', None)
     for name in [n for n in sys.modules if n.startswith('lingbot_world_ros.engines.reference.')]:

@@ -62,7 +62,7 @@ def test_a_short_run_measures_and_is_written_down(tmp_path):
         pytest.importorskip(name)
     if find_browser() is None:
         pytest.skip('no Chromium on this machine')
-    from ros_graph import Domain
+    from ros_domain import Domain
     with Domain() as domain:
         subprocess.run([sys.executable, '-m', 'bench.glass', '--only', 'native', '--trials', '2',
                         '--seconds', '1', '--out', str(tmp_path)], cwd=ROOT, check=True,

@@ -7,7 +7,8 @@ from fake_world import FakeChunkWorld, FakeClock, FakeWorld
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.session.entities import (anchor_of, entities_of, with_object_at,
                                                 with_robot_at)
-from lingbot_world_ros.session.session import Session, SessionSpec
+from lingbot_world_ros.session.session import Session
+from lingbot_world_ros.session.spec import SessionSpec
 import numpy as np
 import pytest
 from test_session import embedding_of, PERIOD_NS, Recorder, refusal, room, wait_for

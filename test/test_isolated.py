@@ -13,7 +13,8 @@ from lingbot_world_ros.engines.interface import Start
 from lingbot_world_ros.engines.isolated import IsolatedWorld
 from lingbot_world_ros.errors import EngineHung, EngineLost, SpecError
 from lingbot_world_ros.session.observer import SessionObserver
-from lingbot_world_ros.session.session import Session, SessionSpec
+from lingbot_world_ros.session.session import Session
+from lingbot_world_ros.session.spec import SessionSpec
 from lingbot_world_ros.session.states import Fault
 from lingbot_world_ros.worlds.definition import WorldDefinition
 import numpy as np

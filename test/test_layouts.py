@@ -103,7 +103,8 @@ def graph_of():
     from fake_world import FakeWorld
     from lingbot_world_ros.nodes.action_encoder import ActionEncoderNode
     from lingbot_world_ros.nodes.world_model import WorldModelNode
-    from ros_graph import Domain, Graph
+    from ros_domain import Domain
+    from ros_graph import Graph
     world = FakeWorld(robot=ROBOT)
 
     def nodes():

@@ -25,7 +25,8 @@ from lingbot_world_ros.nodes.ros_environment import node_args  # noqa: E402
 from lingbot_world_ros.settings.profiles import params_file  # noqa: E402
 from nav_msgs.msg import Odometry  # noqa: E402
 import numpy as np  # noqa: E402
-from ros_graph import Domain, Graph  # noqa: E402
+from ros_domain import Domain  # noqa: E402
+from ros_graph import Graph  # noqa: E402
 from sensor_msgs.msg import CameraInfo, Image, JointState  # noqa: E402
 from std_msgs.msg import String  # noqa: E402
 from tf2_msgs.msg import TFMessage  # noqa: E402

@@ -4,7 +4,8 @@ import threading
 
 from fake_world import FakeChunkWorld, FakeWorld
 from lingbot_world_ros.errors import SpecError
-from lingbot_world_ros.session.session import Session, SessionSpec
+from lingbot_world_ros.session.session import Session
+from lingbot_world_ros.session.spec import SessionSpec
 import numpy as np
 import pytest
 from test_session import embedding_of, LOG, PERIOD_NS, RealWait, Recorder, refusal, room, run

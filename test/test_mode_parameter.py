@@ -12,7 +12,8 @@ from lingbot_world_ros.nodes.pair import make_pair  # noqa: E402
 import numpy as np  # noqa: E402
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue  # noqa: E402
 from rcl_interfaces.srv import SetParameters  # noqa: E402
-from ros_graph import Domain, Graph  # noqa: E402
+from ros_domain import Domain  # noqa: E402
+from ros_graph import Graph  # noqa: E402
 from std_srvs.srv import SetBool, Trigger  # noqa: E402
 from waiting import PATIENCE_S  # noqa: E402
 

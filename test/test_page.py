@@ -13,7 +13,7 @@ pytest.importorskip('aiohttp')
 
 from browser import (ARM, chromium, find_browser, free_port, Operator, Program,  # noqa: E402, I100
                      WHOLE)
-from ros_graph import Domain  # noqa: E402
+from ros_domain import Domain  # noqa: E402
 from waiting import PATIENCE_S  # noqa: E402
 
 if find_browser() is None:

@@ -12,7 +12,7 @@ for needed in ('playwright', 'aiohttp', 'mujoco'):
     pytest.importorskip(needed)
 
 from browser import chromium, find_browser, free_port, Operator, Program  # noqa: E402, I100
-from ros_graph import Domain  # noqa: E402
+from ros_domain import Domain  # noqa: E402
 from test_page import PAD  # noqa: E402
 
 if find_browser() is None:

@@ -8,7 +8,7 @@ from lingbot_world_ros.engines.registry import CAMERA_SCALE, KEYS, RESERVED, SHI
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.messages.frames import FrameNames
 from lingbot_world_ros.paths import share_path
-from lingbot_world_ros.session.session import SessionSpec
+from lingbot_world_ros.session.spec import SessionSpec
 from lingbot_world_ros.settings import parameters as params
 from lingbot_world_ros.settings.parameters import (ACTION_ENCODER, ENGINES, PARAMS, SHARED, VIEW,
                                                    WORLD_MODEL)

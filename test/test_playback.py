@@ -25,7 +25,8 @@ from lingbot_world_ros.robots.load import load_robot  # noqa: E402
 from lingbot_world_ros.session.states import Mode, State  # noqa: E402
 from lingbot_world_ros.session.status import SessionStatus  # noqa: E402
 import numpy as np  # noqa: E402
-from ros_graph import Domain, Graph  # noqa: E402
+from ros_domain import Domain  # noqa: E402
+from ros_graph import Graph  # noqa: E402
 from std_msgs.msg import String  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402
 

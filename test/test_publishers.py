@@ -28,7 +28,8 @@ from lingbot_world_ros.settings.parameters import WORLD_MODEL  # noqa: E402
 from nav_msgs.msg import Path  # noqa: E402
 import numpy as np  # noqa: E402
 import rclpy  # noqa: E402
-from ros_graph import Domain, Graph  # noqa: E402
+from ros_domain import Domain  # noqa: E402
+from ros_graph import Graph  # noqa: E402
 from rosgraph_msgs.msg import Clock  # noqa: E402
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState, LaserScan  # noqa: E402
 from std_msgs.msg import Float32, String  # noqa: E402

@@ -31,7 +31,8 @@ from lingbot_world_ros.recording.replay import SAME, UNVERIFIABLE, verify  # noq
 from rclpy.parameter import Parameter  # noqa: E402
 from rclpy.qos import QoSProfile, ReliabilityPolicy  # noqa: E402
 from rclpy.serialization import serialize_message  # noqa: E402
-from ros_graph import Domain, Graph  # noqa: E402
+from ros_domain import Domain  # noqa: E402
+from ros_graph import Graph  # noqa: E402
 from sensor_msgs.msg import Image  # noqa: E402
 from std_msgs.msg import String  # noqa: E402
 from std_srvs.srv import SetBool, Trigger  # noqa: E402

@@ -12,7 +12,8 @@ from lingbot_world_ros.recording.recorded import segments
 from lingbot_world_ros.recording.replay import (blocks, definition_of, DIFFERS, RecordedActions,
                                                 SAME, UNVERIFIABLE, verify)
 from lingbot_world_ros.session.observer import SessionObserver
-from lingbot_world_ros.session.session import Session, SessionSpec
+from lingbot_world_ros.session.session import Session
+from lingbot_world_ros.session.spec import SessionSpec
 from lingbot_world_ros.session.states import Mode
 from lingbot_world_ros.session.status import SessionStatus
 from lingbot_world_ros.worlds.definition import WorldDefinition

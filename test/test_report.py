@@ -37,7 +37,8 @@ from lingbot_world_ros.report.page import check_target, render, write  # noqa: E
 from lingbot_world_ros.report.pictures import difference, evenly, movie  # noqa: E402
 from lingbot_world_ros.report.run_page import run_page  # noqa: E402
 from lingbot_world_ros.session.observer import SessionObserver  # noqa: E402
-from lingbot_world_ros.session.session import Session, SessionSpec  # noqa: E402
+from lingbot_world_ros.session.session import Session  # noqa: E402
+from lingbot_world_ros.session.spec import SessionSpec  # noqa: E402
 from lingbot_world_ros.worlds.definition import WorldDefinition  # noqa: E402
 import numpy as np  # noqa: E402
 from PIL import Image as PillowImage  # noqa: E402

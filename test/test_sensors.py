@@ -20,11 +20,12 @@ from lingbot_world_ros.messages import (action_embedding, camera_info, commands,
                                         encodings, frames, image, state, world)
 from lingbot_world_ros.messages.stamps import set_stamp, stamp_to_ns  # noqa: E402
 from lingbot_world_ros.msg import WorldStatus  # noqa: E402
-from lingbot_world_ros.robots.calibration import Calibration, camera_from_k  # noqa: E402
+from lingbot_world_ros.robots.calibration import Calibration  # noqa: E402
 from lingbot_world_ros.robots.load import load_robot  # noqa: E402
 from lingbot_world_ros.session.states import Fault, Mode, State  # noqa: E402
 from lingbot_world_ros.session.status import SessionStatus  # noqa: E402
 import numpy as np  # noqa: E402
+from projection import project  # noqa: E402
 
 ROBOT = load_robot()
 
@@ -107,12 +108,6 @@ def test_image_takes_the_fast_path():
         return time.process_time() - start_s
     fast_s = min(cost_s(lambda: image.image_to_msg(rgb, 0, 'eye', out=msg)) for _ in range(9))
     assert fast_s < cost_s(lambda: setattr(msg, 'data', rgb.ravel())) / 5
-
-
-def project(msg, points_m):
-    """Project (n, 3) points in the optical frame as a CameraInfo says."""
-    camera = camera_from_k(msg.width, msg.height, np.array(msg.k).reshape(3, 3))
-    return Calibration(camera, msg.distortion_model, tuple(msg.d)).project(points_m)
 
 
 def test_camera_info_projects_a_point_on_the_axis_to_the_middle():

@@ -14,7 +14,8 @@ from lingbot_world_ros.geometry import se2
 from lingbot_world_ros.session.clock import ClockTicker, Sweep
 from lingbot_world_ros.session.observer import SessionObserver
 from lingbot_world_ros.session.requests import Refused
-from lingbot_world_ros.session.session import Session, SessionSpec
+from lingbot_world_ros.session.session import Session
+from lingbot_world_ros.session.spec import SessionSpec
 from lingbot_world_ros.session.states import Fault
 from lingbot_world_ros.worlds.definition import WorldDefinition
 import numpy as np

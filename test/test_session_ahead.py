@@ -6,7 +6,8 @@ import threading
 
 from fake_world import FakeChunkWorld, FakeClock, SharedClock
 from lingbot_world_ros.errors import SpecError
-from lingbot_world_ros.session.session import Session, SessionSpec
+from lingbot_world_ros.session.session import Session
+from lingbot_world_ros.session.spec import SessionSpec
 from lingbot_world_ros.session.states import Fault
 import numpy as np
 import pytest

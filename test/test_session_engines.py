@@ -9,7 +9,8 @@ from lingbot_world_ros.actions.embedding import CarriedCamera, encode
 from lingbot_world_ros.engines.registry import make_world
 from lingbot_world_ros.robots.load import load_robot
 from lingbot_world_ros.session.observer import SessionObserver
-from lingbot_world_ros.session.session import Session, SessionSpec
+from lingbot_world_ros.session.session import Session
+from lingbot_world_ros.session.spec import SessionSpec
 from lingbot_world_ros.worlds.definition import WorldDefinition
 import numpy as np
 import pytest

@@ -19,7 +19,8 @@ from lingbot_world_ros.nodes import simulation_services  # noqa: E402
 from moody_world import MoodyWorld, POUF, simulator  # noqa: E402
 from rclpy.action import ActionClient  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
-from ros_graph import Domain, Graph  # noqa: E402
+from ros_domain import Domain  # noqa: E402
+from ros_graph import Graph  # noqa: E402
 from simulation_interfaces import msg, srv  # noqa: E402
 from simulation_interfaces.action import SimulateSteps  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402

@@ -18,7 +18,8 @@ from lingbot_world_ros.nodes.pair import make_pair  # noqa: E402
 from nav_msgs.msg import Odometry  # noqa: E402
 import numpy as np  # noqa: E402
 from rclpy.qos import QoSProfile  # noqa: E402
-from ros_graph import Domain, Graph, PATIENCE_S  # noqa: E402
+from ros_domain import Domain  # noqa: E402
+from ros_graph import Graph, PATIENCE_S  # noqa: E402
 from rosgraph_msgs.msg import Clock  # noqa: E402
 from sensor_msgs.msg import CameraInfo, Image, JointState  # noqa: E402
 from simulation_interfaces.srv import StepSimulation  # noqa: E402

@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip('rclpy')
 pytest.importorskip('simulation_interfaces.srv')
 
-from ros_graph import Domain  # noqa: E402, I100
+from ros_domain import Domain  # noqa: E402
 from waiting import PATIENCE_S  # noqa: E402
 
 ENGINES = {'reference': 'lingbot_world_ros.engines.reference.engine', 'room': 'openvino'}

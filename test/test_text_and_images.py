@@ -15,7 +15,8 @@ from lingbot_world_ros.msg import WorldSpec, WorldStatus  # noqa: E402
 from lingbot_world_ros.nodes.action_encoder import ActionEncoderNode  # noqa: E402
 from lingbot_world_ros.nodes.world_model import WorldModelNode  # noqa: E402
 import numpy as np  # noqa: E402
-from ros_graph import Domain, Graph  # noqa: E402
+from ros_domain import Domain  # noqa: E402
+from ros_graph import Graph  # noqa: E402
 from sensor_msgs.msg import Image  # noqa: E402
 from std_msgs.msg import String  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402

@@ -20,7 +20,8 @@ from lingbot_world_ros.messages.stamps import stamp_to_ns  # noqa: E402
 from lingbot_world_ros.msg import WorldStatus  # noqa: E402, I100
 from nav_msgs.msg import Odometry  # noqa: E402
 import numpy as np  # noqa: E402
-from ros_graph import Domain, Graph  # noqa: E402
+from ros_domain import Domain  # noqa: E402
+from ros_graph import Graph  # noqa: E402
 from rosgraph_msgs.msg import Clock  # noqa: E402
 from sensor_msgs.msg import Image  # noqa: E402
 from std_srvs.srv import SetBool  # noqa: E402

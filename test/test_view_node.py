@@ -29,7 +29,8 @@ from lingbot_world_ros.robots.load import load_robot  # noqa: E402
 from lingbot_world_ros.view.pictures import COLOUR, DEPTH, HEADER  # noqa: E402
 from lingbot_world_ros.view.server import Server  # noqa: E402
 import numpy as np  # noqa: E402
-from ros_graph import Domain, Graph  # noqa: E402
+from ros_domain import Domain  # noqa: E402
+from ros_graph import Graph  # noqa: E402
 from sensor_msgs.msg import Image, JointState  # noqa: E402
 from simulation_interfaces.srv import GetSimulationState  # noqa: E402
 from waiting import PATIENCE_S  # noqa: E402

@@ -8,11 +8,11 @@ torch = pytest.importorskip('torch')
 
 from lingbot_world_ros.actions.camera_path import keys_to_path, video_camera  # noqa: E402, I100
 from lingbot_world_ros.geometry.camera import PinholeCamera  # noqa: E402
-from lingbot_world_ros.models.wan.base import (BaseClips, ClipRequest, Experts,  # noqa: E402, I100
-                                               HIGH, LOW)
+from lingbot_world_ros.models.wan.base import BaseClips, ClipRequest, Experts  # noqa: E402
 from lingbot_world_ros.models.wan.camera import clip_steps, RayGrid  # noqa: E402
 from lingbot_world_ros.models.wan.condition import condition  # noqa: E402
 from lingbot_world_ros.models.wan.dit import WanDiT  # noqa: E402
+from lingbot_world_ros.models.wan.releases_and_licences import HIGH, LOW  # noqa: E402
 from lingbot_world_ros.models.wan.schedule import BaseRecipe, FlowUniPC  # noqa: E402
 from lingbot_world_ros.models.wan.spec import DiTSpec, VideoSize  # noqa: E402
 import numpy as np  # noqa: E402

@@ -89,7 +89,8 @@ def test_a_node_declares_the_parameters_of_the_engine_that_runs(folder):
     pytest.importorskip('lingbot_world_ros.msg')
     from lingbot_world_ros.nodes.parameters import as_overrides
     from lingbot_world_ros.nodes.world_model import WorldModelNode
-    from ros_graph import Domain, Graph
+    from ros_domain import Domain
+    from ros_graph import Graph
     given = as_overrides({'engine': 'example', 'example.tile_m': 0.25,
                           'lingbot.precision': 'fp8'})  # as a profile for several engines has it
     with Domain() as domain, Graph(
@@ -104,7 +105,8 @@ def test_a_node_declares_the_parameters_of_the_engine_that_runs(folder):
 def test_it_runs_by_its_name(folder):
     pytest.importorskip('rclpy')
     pytest.importorskip('lingbot_world_ros.msg')
-    from ros_graph import Domain, Graph
+    from ros_domain import Domain
+    from ros_graph import Graph
     from sensor_msgs.msg import Image
     path = os.pathsep.join(filter(None, (str(folder), os.environ.get('PYTHONPATH'))))
     with Domain() as domain, Graph(lambda: [], domain) as graph:

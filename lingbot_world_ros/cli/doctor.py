@@ -133,7 +133,8 @@ def check_messages() -> Finding:
 
 def check_services() -> Finding:
     """The standard services to control a simulator are installed."""
-    from lingbot_world_ros.nodes.simulation_services import ACTION, installed, SERVICES
+    from lingbot_world_ros.nodes.simulation_answers import installed
+    from lingbot_world_ros.nodes.simulation_services import ACTION, SERVICES
     missing = [name for name in SERVICES if installed('srv', name) is None]
     missing += [ACTION] if installed('action', ACTION) is None else []
     if missing:

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """``lingbot-world follow``: let a simulator do what a running world does, beside it."""
 import argparse
-import os
 from typing import TYPE_CHECKING
 
 from lingbot_world_ros.engines.registry import SHIPPED, TRUTH_ENGINE
@@ -78,9 +77,10 @@ def run(args: argparse.Namespace) -> int:
 
 def _introduce(node: 'FollowerNode') -> None:
     """Say what it does."""
+    from lingbot_world_ros.nodes.ros_environment import domain_id
     spec = node.follower.session.world.spec
     print(f'Follows    {node.resolve_topic_name("world_status")} with engine {spec.engine} '
-          f'({spec.model}), ROS domain {os.environ.get("ROS_DOMAIN_ID") or "0"}\n'
+          f'({spec.model}), ROS domain {domain_id()}\n'
           f'Publishes  {" ".join(node.topics)}\n'
           'Ctrl-C ends.', flush=True)
 

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """``lingbot-world record``: a running world from outside, into a bag that can be replayed."""
 import argparse
-import os
 from pathlib import Path
 import time
 from typing import Optional, TYPE_CHECKING
@@ -13,7 +12,6 @@ if TYPE_CHECKING:
 
 NAME = 'record'
 HELP = 'record a running world into a rosbag2 folder (MCAP)'
-PATIENCE_S = 5.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     from lingbot_world_ros.nodes.recorder import RecorderNode
     from lingbot_world_ros.nodes.ros_environment import node_args
     from lingbot_world_ros.nodes.spinner import Spinner, stop_on_signals
-    from lingbot_world_ros.nodes.start import end_ros, start_ros
+    from lingbot_world_ros.nodes.start import end_ros, start_ros, wait_for_world
     bag = BagWriter(args.output or Path(time.strftime('world_%Y_%m_%d-%H_%M_%S')))
     try:
         bag.note(NOTE, to_note(environment()))
@@ -58,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
             stop_on_signals(spinner)
             node = spinner.add(RecorderNode(bag, images=args.images, topics=args.topics,
                                             hold=args.reset))
-            _find_world(node)
+            wait_for_world(node.found, node.resolve_topic_name('world_spec'))
             if args.reset:
                 node.start_over()
             _report_until_end(node, bag, spinner, args.duration)
@@ -69,15 +67,6 @@ def run(args: argparse.Namespace) -> int:
         raise node.problem
     _conclude(node, bag)
     return 0
-
-
-def _find_world(node: 'RecorderNode') -> None:
-    from lingbot_world_ros.errors import SpecError
-    if not node.found.wait(PATIENCE_S):
-        raise SpecError(
-            f'No world in ROS domain {os.environ.get("ROS_DOMAIN_ID") or "0"} under '
-            f'{node.resolve_topic_name("world_spec")}; start one with "lingbot-world sim", with '
-            'the same ROS_DOMAIN_ID and namespace.')
 
 
 def _report_until_end(node: 'RecorderNode', bag: 'BagWriter', spinner: 'Spinner',

@@ -184,13 +184,10 @@ def _world_file(given: str, world_path: str) -> Dict[str, str]:
             'world_path': ':'.join(filter(None, (world_path, str(path.parent))))}
 
 
-def _domain() -> str:
-    return os.environ.get('ROS_DOMAIN_ID') or '0'
-
-
 def _tell_how_to_activate(world: 'WorldModelNode') -> None:
+    from lingbot_world_ros.nodes.ros_environment import domain_id
     name = world.get_fully_qualified_name()
-    print(f'World      not configured (autostart is false), ROS domain {_domain()}\n'
+    print(f'World      not configured (autostart is false), ROS domain {domain_id()}\n'
           f'Start it   ros2 lifecycle set {name} configure    (loads the engine)\n'
           f'           ros2 lifecycle set {name} activate')
 
@@ -199,6 +196,7 @@ def _introduce(world: 'WorldModelNode', encoder: 'ActionEncoderNode',
                first_image_s: float) -> None:
     """Say what runs and how to drive it."""
     from lingbot_world_ros.nodes.probe import answered_names
+    from lingbot_world_ros.nodes.ros_environment import domain_id
     session, sensors = world.session, world.sensors
     assert session is not None and sensors is not None  # the node is active
     spec, status = session.world.spec, session.status
@@ -214,7 +212,7 @@ def _introduce(world: 'WorldModelNode', encoder: 'ActionEncoderNode',
     print(f'First image after {first_image_s:.1f} s.\n'
           f'World      {spec.engine} ({spec.model}), scene {status.scene}, seed {status.seed}, '
           f'{spec.camera.width_px}x{spec.camera.height_px} at {spec.frame_rate_hz:g} Hz, '
-          f'ROS domain {_domain()}\n'
+          f'ROS domain {domain_id()}\n'
           f'Publishes  {" ".join(sensors.topics)}\n'
           f'Listens    {" ".join(_heard(spec, world, encoder))} ({topic} takes {twist})\n'
           f'Answers    {" ".join(answered_names(world))}\n'

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 NAME = 'teleop'
 HELP = 'drive a running world from the keyboard, base and arm'
 PERIOD_S = 1.0 / 20.0
-PATIENCE_S = 5.0
 QUIT_KEYS = ('x', 'escape', '\x03', '\x04')
 
 
@@ -45,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
                         'or publish cmd_vel and joint_command from a program.')
     from lingbot_world_ros.nodes.ros_environment import node_args
     from lingbot_world_ros.nodes.spinner import Spinner
-    from lingbot_world_ros.nodes.start import end_ros, start_ros
+    from lingbot_world_ros.nodes.start import end_ros, start_ros, wait_for_world
     from lingbot_world_ros.nodes.teleop import TeleopNode
     from lingbot_world_ros.robots.load import load_robot
     max_curvature = load_robot(args.robot).drive.max_curvature if args.robot else inf
@@ -53,11 +52,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         with Spinner() as spinner:
             node = spinner.add(TeleopNode())
-            if not node.ready.wait(PATIENCE_S):
-                raise SpecError(
-                    f'No world in ROS domain {os.environ.get("ROS_DOMAIN_ID") or "0"} under '
-                    f'{node.resolve_topic_name("world_spec")}; start one with "lingbot-world '
-                    'sim", with the same ROS_DOMAIN_ID and namespace.')
+            wait_for_world(node.ready, node.resolve_topic_name('world_spec'))
             print(_help(node.joint_names, strafes=node.lateral_mps > 0.0,
                         steers=isfinite(max_curvature)))
             _drive(node, max_curvature)

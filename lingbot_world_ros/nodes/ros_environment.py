@@ -23,6 +23,11 @@ def check_domain_id() -> None:
                         f'{MAX_DOMAIN_ID}; set another one, for example ROS_DOMAIN_ID=7.')
 
 
+def domain_id() -> str:
+    """Return the ROS domain of this process."""
+    return os.environ.get('ROS_DOMAIN_ID') or '0'
+
+
 def namespace_args(namespace: str) -> List[str]:
     """
     Return the ROS arguments that put nodes into a namespace.

@@ -7,7 +7,8 @@ import threading
 from typing import Callable, List, Optional
 
 from lingbot_world_ros.errors import SpecError
-from lingbot_world_ros.nodes.ros_environment import check_domain_id, prepare_environment
+from lingbot_world_ros.nodes.ros_environment import (check_domain_id, domain_id,
+                                                     prepare_environment)
 from lingbot_world_ros.nodes.spinner import (interrupt_on_signals, NodeT, Spinner,
                                              stop_on_signals)
 from lingbot_world_ros.paths import PACKAGE
@@ -17,6 +18,7 @@ from rclpy.logging import get_logger
 from rclpy.signals import SignalHandlerOptions
 
 INTERRUPTED = 130  # exit code, as shells tell Ctrl-C
+PATIENCE_S = 5.0
 
 
 def start_ros(args: Optional[List[str]] = None) -> None:
@@ -48,6 +50,19 @@ class RosLogHandler(logging.Handler):
             logger.error(text)
         elif record.levelno >= logging.WARNING:
             logger.warning(text)
+
+
+def wait_for_world(heard: threading.Event, topic: str) -> None:
+    """
+    Wait until a world was heard of.
+
+    :param heard: set when it was
+    :param topic: full name of its ``world_spec``
+    :raises SpecError: nothing was heard
+    """
+    if not heard.wait(PATIENCE_S):
+        raise SpecError(f'No world in ROS domain {domain_id()} under {topic}; start one with '
+                        '"lingbot-world sim", with the same ROS_DOMAIN_ID and namespace.')
 
 
 def end_ros() -> None:

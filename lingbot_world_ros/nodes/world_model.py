@@ -33,7 +33,8 @@ from lingbot_world_ros.progress import Loading
 from lingbot_world_ros.robots.drive import Drive
 from lingbot_world_ros.session.latch import EmbeddingSource
 from lingbot_world_ros.session.observer import SessionObserver
-from lingbot_world_ros.session.session import Session, SessionSpec
+from lingbot_world_ros.session.session import Session
+from lingbot_world_ros.session.spec import SessionSpec
 from lingbot_world_ros.session.states import Mode, State
 from lingbot_world_ros.session.status import SessionStatus
 from lingbot_world_ros.settings.parameters import engine_options, WORLD_MODEL

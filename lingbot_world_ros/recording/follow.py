@@ -18,7 +18,8 @@ from lingbot_world_ros.recording.replay import (definition_of, RecordedActions, 
 from lingbot_world_ros.session.frame import Frame
 from lingbot_world_ros.session.log import Log
 from lingbot_world_ros.session.observer import SessionObserver
-from lingbot_world_ros.session.session import Session, SessionSpec
+from lingbot_world_ros.session.session import Session
+from lingbot_world_ros.session.spec import SessionSpec
 from lingbot_world_ros.session.states import Mode, State
 from lingbot_world_ros.session.status import SessionStatus
 import numpy as np

@@ -15,7 +15,8 @@ from lingbot_world_ros.engines.registry import make_world
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.recording.recorded import RecordedStep, Segment
 from lingbot_world_ros.session.observer import SessionObserver
-from lingbot_world_ros.session.session import Session, SessionSpec
+from lingbot_world_ros.session.session import Session
+from lingbot_world_ros.session.spec import SessionSpec
 from lingbot_world_ros.session.states import Mode, State
 from lingbot_world_ros.session.status import SessionStatus
 from lingbot_world_ros.worlds.definition import WorldDefinition

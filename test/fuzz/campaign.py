@@ -11,7 +11,7 @@ from fuzz.system import Died, Finding, System
 from fuzz.targets import DYNAMIC, SIM, TARGETS
 from fuzz.values import heavy, INF, LongList, LongText, MAX_WEIGHT, NAN, weight
 from hypothesis import given, HealthCheck, Phase, seed, settings
-from ros_graph import Domain
+from ros_domain import Domain
 
 SERVICE_TIMEOUT_S = 0.3  # of the attacked nodes
 SLOW_S = 2.0  # for one request on a quiet machine; a thousand times what it takes

@@ -26,6 +26,7 @@ from sim import environment, run
 ROOT = Path(__file__).resolve().parent.parent.parent
 FORMAT = 1
 SCENARIO_PATIENCE_S = 600.0
+sys.path.append(str(ROOT / 'test'))  # ros_domain is there
 
 
 def main() -> int:

@@ -7,8 +7,9 @@ from urllib.error import HTTPError
 from urllib.request import urlopen
 
 from client import parameter_table, TOPICS, World
+from ros_domain import Domain
 from scenarios import lingbot, scenario, sim_command
-from sim import Domain, run, verb_command
+from sim import run, verb_command
 
 VERBS = ('doctor', 'evaluate', 'follow', 'imagine', 'inspect', 'layout', 'quantise', 'record',
          'replay', 'report', 'sim', 'teleop', 'view')

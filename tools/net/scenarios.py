@@ -15,7 +15,8 @@ from client import STATE_PAUSED, STATE_PLAYING, World
 from geometry_msgs.msg import TwistStamped
 import networks
 import numpy as np
-from sim import Domain, environment, Program, verb_command
+from ros_domain import Domain
+from sim import environment, Program, verb_command
 
 JOINTS = ('shoulder_pan_joint', 'shoulder_lift_joint', 'elbow_joint', 'wrist_joint',
           'gripper_joint')

@@ -1,35 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Programs under test: started from a given source tree, each in a ROS domain of its own."""
-import fcntl
+"""Programs under test: started from a given source tree."""
 import os
 from pathlib import Path
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 
 SOURCE_VARIABLE = 'LINGBOT_WORLD_ROS_SOURCE'  # tools/lingbot_world_ros_checkout.py reads it
 END_PATIENCE_S = 20.0
-
-
-class Domain:
-    """Claim a ROS domain that no other test run on the machine uses; a context manager."""
-
-    def __enter__(self):
-        for number in range(20, 100):
-            path = Path(tempfile.gettempdir()) / f'lingbot_world_ros_test_domain_{number}'
-            self._file = path.open('w')
-            try:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return number
-            except OSError:
-                self._file.close()
-        raise RuntimeError('no free ROS domain')
-
-    def __exit__(self, *_):
-        self._file.close()
 
 
 def environment(tree: Path, work: Path, domain: int = None) -> dict:

@@ -8,8 +8,9 @@ from client import World
 from interface import texts
 import numpy as np
 from record_of import digest_of
+from ros_domain import Domain
 from scenarios import base_commands, picture, scenario, sim_command
-from sim import Domain, verb_command
+from sim import verb_command
 
 SIZE = '64x96'
 IMAGINE = {'--prompt': 'a quiet street', '--size': SIZE, '--device': 'cpu', '--precision': 'fp32'}

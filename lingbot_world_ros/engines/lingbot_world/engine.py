@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Type, Union
 
 from lingbot_world_ros.actions.camera_columns import camera_action_dims, camera_motion_of
-from lingbot_world_ros.actions.camera_path import FRAME_RATE_HZ
+from lingbot_world_ros.actions.camera_path import FRAME_RATE_HZ, FRAMES_PER_LATENT
 from lingbot_world_ros.actions.layout import (ActionLayout, joint_velocities_of,
                                               robot_action_layout, twists_of)
 from lingbot_world_ros.engines.interface import (Capabilities, Observation, Rows, Scenes, Seeds,
@@ -27,7 +27,7 @@ from lingbot_world_ros.models.wan.condition import resize_image
 from lingbot_world_ros.models.wan.kv_cache import WindowSpec
 from lingbot_world_ros.models.wan.releases_and_licences import StreamDefaults
 from lingbot_world_ros.models.wan.schedule import FewStepSchedule
-from lingbot_world_ros.models.wan.spec import FRAMES_PER_LATENT, VideoSize
+from lingbot_world_ros.models.wan.spec import VideoSize
 from lingbot_world_ros.models.wan.start import read_image, seen_by, stream_camera
 from lingbot_world_ros.models.wan.stream import StreamSpec
 from lingbot_world_ros.robots.load import joint_from_urdf, load_robot

@@ -12,13 +12,12 @@ Source: LingBot-World v1 (camera conditioning).
 """
 from typing import Optional
 
-from lingbot_world_ros.actions.camera_path import CameraPath
+from lingbot_world_ros.actions.camera_path import CameraPath, FRAMES_PER_LATENT
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.geometry.camera import PinholeCamera
 from lingbot_world_ros.geometry.rotation import vector_from_rotation
 from lingbot_world_ros.models.wan.device import Device
-from lingbot_world_ros.models.wan.spec import (FRAMES_PER_LATENT, num_latents, PATCH,
-                                               PIXELS_PER_TOKEN, VAE_STRIDE)
+from lingbot_world_ros.models.wan.spec import num_latents, PATCH, PIXELS_PER_TOKEN, VAE_STRIDE
 import numpy as np
 import torch
 from torch import Tensor

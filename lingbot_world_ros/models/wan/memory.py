@@ -10,8 +10,9 @@ import math
 from pathlib import Path
 from typing import Dict, List, TYPE_CHECKING
 
+from lingbot_world_ros.actions.camera_path import FRAMES_PER_LATENT
 from lingbot_world_ros.errors import SpecError, unknown_name
-from lingbot_world_ros.models.wan.spec import DiTSpec, FRAMES_PER_LATENT, VideoSize
+from lingbot_world_ros.models.wan.spec import DiTSpec, VideoSize
 
 if TYPE_CHECKING:
     import torch

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import re
 from typing import Callable, Iterator, Optional
 
-from lingbot_world_ros.actions.camera_path import CameraPath, MAX_FRAMES, video_camera
+from lingbot_world_ros.actions.camera_path import (CameraPath, FRAMES_PER_LATENT, MAX_FRAMES,
+                                                   video_camera)
 from lingbot_world_ros.errors import quoted, SpecError, unknown_name
 from lingbot_world_ros.geometry.camera import PinholeCamera
 from lingbot_world_ros.models.wan.attention import resolve
@@ -25,8 +26,7 @@ from lingbot_world_ros.models.wan.kv_cache import WindowSpec
 from lingbot_world_ros.models.wan.memory import check_room, dit_bytes, estimate, free_bytes, Preset
 from lingbot_world_ros.models.wan.releases_and_licences import CAUSAL, HIGH, LOW
 from lingbot_world_ros.models.wan.schedule import BaseRecipe, FewStepSchedule
-from lingbot_world_ros.models.wan.spec import (FRAMES_PER_LATENT, num_latents, size_for_image,
-                                               VideoSize)
+from lingbot_world_ros.models.wan.spec import num_latents, size_for_image, VideoSize
 from lingbot_world_ros.models.wan.stream import CausalStream, StreamSpec
 from lingbot_world_ros.models.wan.tiny_vae import load_tiny_vae
 from lingbot_world_ros.models.wan.vae_file import load_vae
