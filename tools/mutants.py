@@ -41,7 +41,7 @@ PACKAGE = 'lingbot_world_ros'
 EQUIVALENT = ROOT / 'tools' / 'equivalent_mutants.json'
 CORE = ('geometry', 'robots', 'actions', 'session', 'worlds/library.py', 'worlds/definition.py',
         'worlds/world_file.py', 'messages/scan.py')
-HANGS_S = 120.0  # a change that makes the tests run this long was noticed
+HANGS_S, HANGS_TIMES = 10, 10  # a test hangs after this, and that many times what it takes
 NOTES = ROOT / 'build' / 'mutants.json'  # which test runs which functions
 LEFT_OUT = ('test_engine_contract.py',)  # drives every engine: minutes, and no unit test
 LIBRARIES = ('cv2', 'numpy', 'triton', 'yaml')  # loaded once, not in every child
@@ -294,6 +294,10 @@ class Chosen:
         items[:] = sorted((item for item in items if item.nodeid in self._tests),
                           key=lambda item: self._tests[item.nodeid])
 
+    def pytest_runtest_protocol(self, item: Any) -> None:
+        """Let a test that hangs end the process."""
+        signal.alarm(HANGS_S + round(HANGS_TIMES * self._tests[item.nodeid]))
+
 
 @contextmanager
 def _child() -> Iterator[None]:
@@ -314,17 +318,12 @@ def _pytest(name: str, plugin: object) -> int:
                            plugins=[plugin]))
 
 
-def _is_noticed(child: int) -> bool:
-    """Wait for a forked process; whether it failed, or hung."""
-    until_s = time.monotonic() + HANGS_S
-    while time.monotonic() < until_s:
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
-            return status != 0
-        time.sleep(0.005)
-    os.killpg(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    return True
+def _failed(child: int) -> bool:
+    """Wait for a forked process, and end what it leaves."""
+    _, status = os.waitpid(child, 0)
+    with suppress(ProcessLookupError):
+        os.killpg(child, signal.SIGKILL)
+    return status != 0
 
 
 def notes_of(names: Collection[str]) -> Dict[str, Dict[str, Any]]:
@@ -357,7 +356,7 @@ def notes_of(names: Collection[str]) -> Dict[str, Dict[str, Any]]:
                 noted[name] = {'digest': digest.hexdigest(), 'tests': notes.tests}
                 NOTES.write_text(json.dumps(noted))
                 os._exit(code)
-        if _is_noticed(child):
+        if _failed(child):
             raise SystemExit(f'error: {name} fails without a change; mend it first.')
         noted = json.loads(NOTES.read_text())
     return {name: noted[name]['tests'] for name in names}
@@ -395,7 +394,7 @@ def run(mutant: Optional[Mutant], tests: Dict[str, Dict[str, float]]) -> bool:
                 if code not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
                     os._exit(code)
             os._exit(0)
-    return _is_noticed(child)
+    return _failed(child)
 
 
 def main() -> int:
