@@ -329,6 +329,20 @@ def test_world_that_cannot_be_loaded_leaves_the_old_one_as_it_was():
     session.close()
 
 
+@pytest.mark.parametrize('can', [{'take_prompts': True}, {'take_images': True}, {}])
+def test_an_engine_that_takes_prompts_or_images_is_told_how_a_world_starts(can):
+    world, starts = FakeWorld(), []
+    world.spec = replace(world.spec, can=replace(world.spec.can, **can))
+    make = world.reset
+    world.reset = lambda *args, **more: (starts.append(more), make(*args, **more))[1]
+    session, _ = run(world, paused=True)
+    session.load(room('b', prompt='snow')).result(10.0)
+    session.close()
+    assert session.status.prompt == ('snow' if 'take_prompts' in can else '')
+    assert [bool(more) for more in starts] == [bool(can)] * 2
+    assert not can or starts[-1]['start'].prompt == 'snow'
+
+
 def test_stop_is_paused_and_reset():
     session, seen = run(FakeWorld(), paused=True)
     session.advance(4).result(10.0)
