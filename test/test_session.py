@@ -8,7 +8,7 @@ import time
 from fake_world import FakeClock, FakeWorld
 from lingbot_world_ros.actions.commands import CommandBuffer, CommandSpec
 from lingbot_world_ros.actions.embedding import CarriedCamera, CommandCounts, encode
-from lingbot_world_ros.errors import SpecError
+from lingbot_world_ros.errors import EngineDiverged, SpecError
 from lingbot_world_ros.geometry import se2
 from lingbot_world_ros.session.clock import ClockTicker, Sweep
 from lingbot_world_ros.session.observer import SessionObserver
@@ -341,6 +341,19 @@ def test_an_engine_that_takes_prompts_or_images_is_told_how_a_world_starts(can):
     assert session.status.prompt == ('snow' if 'take_prompts' in can else '')
     assert [bool(more) for more in starts] == [bool(can)] * 2
     assert not can or starts[-1]['start'].prompt == 'snow'
+
+
+def test_a_world_that_began_and_is_no_number_is_not_gone_back_from_without_a_snapshot():
+    world = FakeWorld()
+    world.spec = replace(world.spec, can=replace(world.spec.can, snapshot_cheaply=False))
+    session, _ = run(world, paused=True)
+    observe = world._observe
+    world._observe = lambda states: observe([{**s, 'base_pose': s['base_pose'] * np.nan}
+                                             for s in states])
+    with pytest.raises(EngineDiverged):
+        session.load(room('b')).result(10.0)
+    assert session.status.state == 'error'
+    session.close()
 
 
 def test_stop_is_paused_and_reset():

@@ -44,6 +44,7 @@ CORE = ('geometry', 'robots', 'actions', 'session', 'worlds/library.py', 'worlds
 HANGS_S, HANGS_TIMES = 10, 10  # a test hangs after this, and that many times what it takes
 NOTES = ROOT / 'build' / 'mutants.json'  # which test runs which functions
 LEFT_OUT = ('test_engine_contract.py',)  # drives every engine: minutes, and no unit test
+SLOW_S = 0.5  # a test that takes longer is no unit test, and is left out
 LIBRARIES = ('cv2', 'numpy', 'triton', 'yaml')  # loaded once, not in every child
 BINARY = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult,
           ast.FloorDiv: ast.Mult, ast.Mod: ast.Mult, ast.Pow: ast.Mult}
@@ -371,7 +372,8 @@ def tests_of(mutant: Mutant, notes: Dict[str, Dict[str, Any]]) -> Dict[str, Dict
     :return: test file -> node id -> seconds; first those that import the file, quick ones first
     """
     chosen = {name: {test: noted['took_s'] for test, noted in tests.items()
-                     if mutant.function in noted['functions']} for name, tests in notes.items()}
+                     if mutant.function in noted['functions'] and noted['took_s'] < SLOW_S}
+              for name, tests in notes.items()}
     return {name: chosen[name] for name in sorted(filter(chosen.get, chosen), key=lambda name: (
         mutant.file not in imported_modules(ROOT / 'test' / name), sum(chosen[name].values())))}
 
