@@ -356,6 +356,24 @@ def test_a_world_that_began_and_is_no_number_is_not_gone_back_from_without_a_sna
     session.close()
 
 
+@pytest.mark.parametrize('error, traced', [(SpecError('Bad actions.'), False),
+                                           (RuntimeError('no memory'), True)])
+def test_only_an_error_that_the_user_cannot_mend_is_logged_with_where_it_came_from(
+        error, traced, caplog):
+    session, _ = run(FakeWorld(script={n: error for n in (1, 2, 3)}), paused=True)
+    with pytest.raises(type(error)):
+        session.advance(1).result(10.0)
+    session.close()
+    assert ('Traceback' in caplog.text) is traced and str(error).rstrip('.') in caplog.text
+
+
+def test_a_spec_runs_in_real_time_with_patience_and_takes_fractions():
+    spec = SessionSpec()
+    assert (spec.speed, spec.clock_rate_hz, spec.lockstep_commands) == (1.0, 0.0, 1)
+    assert (spec.action_timeout_s, spec.lockstep_timeout_s, spec.step_timeout_s) == (0.5, 1, 10)
+    SessionSpec(speed=0.5, action_timeout_s=0.1, lockstep_timeout_s=0.2, step_timeout_s=0.3)
+
+
 def test_stop_is_paused_and_reset():
     session, seen = run(FakeWorld(), paused=True)
     session.advance(4).result(10.0)

@@ -145,7 +145,8 @@ class Mutator(ast.NodeTransformer):
             fields = {name: getattr(node, name) for name in node._fields}
             yield type(node)(**{**fields, 'test': ast.UnaryOp(ast.Not(), node.test)})
         elif isinstance(node, ast.Constant) and type(node.value) in (int, float):
-            yield ast.Constant(node.value + 1)
+            # One more is nothing to a billion.
+            yield ast.Constant(node.value + 1 if abs(node.value) < 1000 else 2 * node.value)
         elif isinstance(node, ast.Constant) and type(node.value) is bool:
             yield ast.Constant(not node.value)
         elif isinstance(node, ast.Call):
