@@ -374,6 +374,58 @@ def test_a_spec_runs_in_real_time_with_patience_and_takes_fractions():
     SessionSpec(speed=0.5, action_timeout_s=0.1, lockstep_timeout_s=0.2, step_timeout_s=0.3)
 
 
+def test_a_world_that_was_stepped_before_it_played_plays_on_after_an_error():
+    world = FakeWorld(script={3: RuntimeError('out of ideas')})
+    session, seen = run(world, paused=True)
+    session.advance(1).result(10.0)
+    session.play().result(10.0)
+    assert seen.done.wait(10.0)
+    world.script.clear()
+    assert session.reset().result(10.0).state == 'playing'
+    session.close()
+
+
+@pytest.mark.parametrize('takes_images', [True, False])
+def test_a_start_pose_is_given_with_an_image_only_where_that_is_no_anchor(takes_images):
+    world, given = FakeWorld(), []
+    world.spec = replace(world.spec, can=replace(world.spec.can, take_images=takes_images))
+    observe = world.observe
+    world.observe = lambda seen: (given.append(seen.rgb is None), observe(seen))[1]
+    session, _ = run(world, paused=True)
+    session.load(room('b', start_pose=(3.0, 4.0, 0.5))).result(10.0)
+    session.close()
+    assert given == [takes_images]
+
+
+@pytest.mark.parametrize('takes_images, words, anchored', [
+    (True, 'in a new process, which goes on from the last image', 1),
+    (False, 'in a new process, which started the world over', 0)])
+def test_a_process_that_is_gone_is_told_by_what_the_new_one_goes_on_from(takes_images, words,
+                                                                         anchored):
+    class Lost(FakeWorld):
+        is_lost = False
+
+        def reset(self, *args, **more):
+            self.is_lost = False
+            return super().reset(*args, **more)
+
+    def lose():
+        if not given:
+            world.is_lost = True
+            raise RuntimeError('gone')
+    given = []
+    world = Lost(script={2: lose})
+    world.spec = replace(world.spec, can=replace(world.spec.can, take_images=takes_images,
+                                                 snapshot_cheaply=False))
+    observe = world.observe
+    world.observe = lambda seen: (given.append(seen.rgb is None), observe(seen))[1]
+    session, _ = run(world, paused=True)
+    status = session.advance(2).result(10.0)
+    session.close()
+    assert status.message.startswith(f'Recovered {words}') and status.recoveries == 1
+    assert given == [not takes_images] and status.images_anchored == anchored
+
+
 def test_stop_is_paused_and_reset():
     session, seen = run(FakeWorld(), paused=True)
     session.advance(4).result(10.0)
