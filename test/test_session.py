@@ -426,6 +426,26 @@ def test_a_process_that_is_gone_is_told_by_what_the_new_one_goes_on_from(takes_i
     assert given == [not takes_images] and status.images_anchored == anchored
 
 
+def test_a_world_that_failed_at_a_step_that_was_asked_for_is_paused_by_a_reset():
+    world = FakeWorld(script={1: RuntimeError('out of ideas')})
+    session, _ = run(world, paused=True)
+    with pytest.raises(RuntimeError):
+        session.advance(1).result(10.0)
+    world.script.clear()
+    assert session.reset().result(10.0).state == 'paused'
+    session.close()
+
+
+def test_clock_has_a_period_for_a_frame_that_is_paced_and_none_for_others(monkeypatch):
+    told = []
+    monkeypatch.setattr(ClockTicker, 'follow', lambda self, *told_ns: told.append(told_ns))
+    session, _ = run(FakeWorld(), stop_at=3)
+    session.advance(1).result(10.0)
+    session.close()
+    assert told == [(PERIOD_NS, 0), (2 * PERIOD_NS, PERIOD_NS), (3 * PERIOD_NS, PERIOD_NS),
+                    (4 * PERIOD_NS, 0)]
+
+
 def test_stop_is_paused_and_reset():
     session, seen = run(FakeWorld(), paused=True)
     session.advance(4).result(10.0)
