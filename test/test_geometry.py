@@ -6,7 +6,8 @@ Sines and cosines of the angles used: 0.3: 0.2955202067, 0.9553364891; 0.5: 0.47
 0.8775825619; 1.1: 0.8912073601, 0.4535961214; 2.0: 0.9092974268, -0.4161468365.
 """
 from lingbot_world_ros.geometry import se2, se3
-from lingbot_world_ros.geometry.camera import edge_scaling, PinholeCamera, T_LINK_OPTICAL
+from lingbot_world_ros.geometry.camera import (edge_scaling, MountedCamera, PinholeCamera,
+                                               T_LINK_OPTICAL)
 from lingbot_world_ros.geometry.rotation import (quat_from_rotation, quat_from_yaw,
                                                  rotation_from_quat, rotation_from_rpy,
                                                  rotation_from_vector, rotation_from_yaw,
@@ -336,3 +337,9 @@ def test_a_mounted_camera_is_turned_as_urdf_says():
     assert camera.T_base_camera_link == close(se3.pose_from_rpy([1, 2, 3], [0.3, 0.5, 1.1]))
     assert (camera.k == SKEWED.k).all() and camera == SKEWED.mounted((1.0, 2.0, 3.0),
                                                                      (0.3, 0.5, 1.1))
+
+
+def test_a_camera_is_mounted_straight_at_the_base_unless_told_otherwise():
+    camera = MountedCamera(4, 3, 2.0, 2.0, 1.5, 1.0)
+    assert camera.T_base_camera_link == close(np.eye(4))
+    assert camera == PinholeCamera(4, 3, 2.0, 2.0, 1.5, 1.0).mounted([0.0, 0.0, 0.0])

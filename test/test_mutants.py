@@ -26,7 +26,8 @@ def changes(code):
     ('return a and b', 'a and b', 'a or b'), ('return not a', 'not a', 'a'),
     ('return min(a, b)', 'min(a, b)', 'max(a, b)'), ('return np.sin(a)', 'np.sin(a)', 'np.cos(a)'),
     ('return a if b else 1', 'a if b else 1', 'a if not b else 1'), ('a += b', 'a += b', 'a -= b'),
-    ('return 2.5', '2.5', '3.5'), ('return True', 'True', 'False')])
+    ('return 2.5', '2.5', '3.5'), ('return 1e3', '1000.0', '2000.0'),
+    ('return True', 'True', 'False')])
 def test_a_change_of_each_kind_is_made(code, before, after):
     """Signs, operators, comparisons, conditions, bounds and numbers."""
     assert (before, after) in changes(code)

@@ -5,6 +5,7 @@ import pytest
 pytest.importorskip('sensor_msgs')
 
 from lingbot_world_ros.errors import SpecError  # noqa: E402, I100
+from lingbot_world_ros.geometry.camera import PinholeCamera  # noqa: E402
 from lingbot_world_ros.messages.scan import DepthScan, scan_to_msg  # noqa: E402
 from lingbot_world_ros.messages.stamps import stamp_to_ns  # noqa: E402
 from lingbot_world_ros.robots.load import load_robot  # noqa: E402
@@ -158,3 +159,77 @@ def test_readings_end_at_walls_and_furniture_of_the_reference_world():
     assert len(off_m) > 300
     assert np.median(off_m) < 0.015 and np.percentile(off_m, 95) < 0.05
     world.close()
+
+
+SMALL = PinholeCamera(32, 24, 20.0, 20.0, 15.5, 11.5).mounted((0.1, 0.05, 0.5))
+FAR_M = 100.0
+
+
+def small_scan(**limits):
+    return DepthScan(SMALL, **{**LIMITS, **limits})
+
+
+def small_depth(row, column, depths, is_down=False):
+    """Return depth that is far but for some pixels, to the right or down from one."""
+    image = np.full((24, 32), FAR_M, np.float32)
+    if is_down:
+        image[row:row + len(depths), column] = depths
+    else:
+        image[row, column:column + len(depths)] = depths
+    return image
+
+
+def readings(ranges):
+    """Return index -> metres of what is seen."""
+    return {int(i): float(ranges[i]) for i in np.flatnonzero(np.isfinite(ranges))}
+
+
+def test_one_pixel_by_hand():
+    """
+    Pixel 20, 11 at 2 m: 0.45 m right of the camera and 0.05 m above it.
+
+    In base_link that is (2.1, -0.4, 0.55), at 2.1377 m and -0.18822 rad: 9.24 steps from the
+    first direction. arctan(16 / 20) is 13.49 steps of 1 / 20.
+    """
+    scan = small_scan()
+    assert (scan.num_angles, scan.angle_increment) == (27, 0.05)
+    assert (scan.angle_min, scan.angle_max) == pytest.approx((-0.65, 0.65))
+    ranges = scan.ranges(small_depth(11, 20, [2.0]))
+    assert readings(ranges) == pytest.approx({9: 2.13776, 10: 2.13776}, abs=1e-4)
+    assert ranges.dtype == np.float32
+
+
+@pytest.mark.parametrize('limits, is_seen', [
+    (dict(min_height_m=0.54), True), (dict(min_height_m=0.56), False),
+    (dict(max_height_m=0.56), True), (dict(max_height_m=0.54), False),
+    (dict(min_range_m=2.13), True), (dict(min_range_m=2.15), False),
+    (dict(max_range_m=2.15), True), (dict(max_range_m=2.13), False)])
+def test_one_pixel_counts_within_heights_and_ranges(limits, is_seen):
+    assert bool(readings(small_scan(**limits).ranges(small_depth(11, 20, [2.0])))) is is_seen
+
+
+@pytest.mark.parametrize('start, end, is_own', [
+    ((1.0, -0.4, 0.55), (2.1, -0.4, 0.55), True), ((2.1, -0.4, 0.55), (1.0, -0.4, 0.55), True),
+    ((1.0, -0.4, 0.55), (2.02, -0.4, 0.55), True), ((1.0, -0.4, 0.55), (2.0, -0.4, 0.55), False),
+    ((1.6, -0.32, 0.55), (2.6, -0.32, 0.55), True), ((1.6, -0.3, 0.55), (2.6, -0.3, 0.55), False),
+    ((1.6, -0.4, 0.63), (2.6, -0.4, 0.63), True), ((1.6, -0.4, 0.65), (2.6, -0.4, 0.65), False),
+    ((2.1, -0.2, 0.35), (2.1, -0.6, 0.75), True), ((2.1, -0.45, 0.6), (2.1, -0.45, 0.6), True),
+    ((2.2, -0.4, 0.55), (3.0, -0.4, 0.55), False), ((0.1, 0.0, 0.5), (0.3, 0.0, 0.5), False)])
+def test_one_pixel_is_the_robots_own_within_nine_centimetres(start, end, is_own):
+    """The point is at (2.1, -0.4, 0.55); of several links one is enough."""
+    depth, links = small_depth(11, 20, [2.0]), np.array([[start, end]])
+    assert bool(readings(small_scan().ranges(depth, links))) is not is_own
+    links = np.array([[(0.1, 0.0, 0.5), (0.2, 0.0, 0.5)], [start, end]])
+    assert bool(readings(small_scan().ranges(depth, links))) is not is_own
+
+
+@pytest.mark.parametrize('is_down', [False, True])
+@pytest.mark.parametrize('depths, is_seen', [
+    ([1.88, 2.0, 2.12], False), ([2.12, 2.0, 1.88], False),  # 0.12 of 2 m on both sides
+    ([1.95, 2.0, 2.05], True), ([2.05, 2.0, 1.95], True), ([1.88, 2.0, 2.02], True),
+    ([2.02, 2.0, 1.88], True), ([1.88, 2.0, 1.9], True)])
+def test_a_pixel_hangs_that_is_a_twentieth_from_both_neighbours(depths, is_seen, is_down):
+    """The nearest of them never hangs: readings begin behind it."""
+    scan = small_scan(min_range_m=min(depths) + 0.13)
+    row, column = (10, 16) if is_down else (11, 14)
+    assert bool(readings(scan.ranges(small_depth(row, column, depths, is_down)))) is is_seen

@@ -9,7 +9,7 @@ from fake_world import FakeClock, FakeWorld
 from lingbot_world_ros.actions.command_spec import CommandCounts, CommandSpec
 from lingbot_world_ros.actions.commands import CommandBuffer
 from lingbot_world_ros.actions.embedding import CarriedCamera, encode
-from lingbot_world_ros.errors import SpecError
+from lingbot_world_ros.errors import EngineDiverged, SpecError
 from lingbot_world_ros.geometry import se2
 from lingbot_world_ros.session.clock import ClockTicker, Sweep
 from lingbot_world_ros.session.observer import SessionObserver
@@ -330,6 +330,123 @@ def test_world_that_cannot_be_loaded_leaves_the_old_one_as_it_was():
     assert (after.state, after.scene, after.stamp_ns, after.digest) == (
         'paused', 'a', before.stamp_ns, before.digest)
     session.close()
+
+
+@pytest.mark.parametrize('can', [{'take_prompts': True}, {'take_images': True}, {}])
+def test_an_engine_that_takes_prompts_or_images_is_told_how_a_world_starts(can):
+    world, starts = FakeWorld(), []
+    world.spec = replace(world.spec, can=replace(world.spec.can, **can))
+    make = world.reset
+    world.reset = lambda *args, **more: (starts.append(more), make(*args, **more))[1]
+    session, _ = run(world, paused=True)
+    session.load(room('b', prompt='snow')).result(PATIENCE_S)
+    session.close()
+    assert session.status.prompt == ('snow' if 'take_prompts' in can else '')
+    assert [bool(more) for more in starts] == [bool(can)] * 2
+    assert not can or starts[-1]['start'].prompt == 'snow'
+
+
+def test_a_world_that_began_and_is_no_number_is_not_gone_back_from_without_a_snapshot():
+    world = FakeWorld()
+    world.spec = replace(world.spec, can=replace(world.spec.can, snapshot_cheaply=False))
+    session, _ = run(world, paused=True)
+    observe = world._observe
+    world._observe = lambda states: observe([{**s, 'base_pose': s['base_pose'] * np.nan}
+                                             for s in states])
+    with pytest.raises(EngineDiverged):
+        session.load(room('b')).result(PATIENCE_S)
+    assert session.status.state == 'error'
+    session.close()
+
+
+@pytest.mark.parametrize('error, traced', [(SpecError('Bad actions.'), False),
+                                           (RuntimeError('no memory'), True)])
+def test_only_an_error_that_the_user_cannot_mend_is_logged_with_where_it_came_from(
+        error, traced, caplog):
+    session, _ = run(FakeWorld(script={n: error for n in (1, 2, 3)}), paused=True)
+    with pytest.raises(type(error)):
+        session.advance(1).result(PATIENCE_S)
+    session.close()
+    assert ('Traceback' in caplog.text) is traced and str(error).rstrip('.') in caplog.text
+
+
+def test_a_spec_runs_in_real_time_with_patience_and_takes_fractions():
+    spec = SessionSpec()
+    assert (spec.speed, spec.clock_rate_hz, spec.lockstep_commands) == (1.0, 100.0, 1)
+    assert (spec.action_timeout_s, spec.lockstep_timeout_s, spec.step_timeout_s) == (0.5, 1, 10)
+    SessionSpec(speed=0.5, action_timeout_s=0.1, lockstep_timeout_s=0.2, step_timeout_s=0.3)
+
+
+def test_a_world_that_was_stepped_before_it_played_plays_on_after_an_error():
+    world = FakeWorld(script={3: RuntimeError('out of ideas')})
+    session, seen = run(world, paused=True)
+    session.advance(1).result(PATIENCE_S)
+    session.play().result(PATIENCE_S)
+    assert seen.done.wait(PATIENCE_S)
+    world.script.clear()
+    assert session.reset().result(PATIENCE_S).state == 'playing'
+    session.close()
+
+
+@pytest.mark.parametrize('takes_images', [True, False])
+def test_a_start_pose_is_given_with_an_image_only_where_that_is_no_anchor(takes_images):
+    world, given = FakeWorld(), []
+    world.spec = replace(world.spec, can=replace(world.spec.can, take_images=takes_images))
+    observe = world.observe
+    world.observe = lambda seen: (given.append(seen.rgb is None), observe(seen))[1]
+    session, _ = run(world, paused=True)
+    session.load(room('b', start_pose=(3.0, 4.0, 0.5))).result(PATIENCE_S)
+    session.close()
+    assert given == [takes_images]
+
+
+@pytest.mark.parametrize('takes_images, words, anchored', [
+    (True, 'in a new process, which goes on from the last image', 1),
+    (False, 'in a new process, which started the world over', 0)])
+def test_a_process_that_is_gone_is_told_by_what_the_new_one_goes_on_from(takes_images, words,
+                                                                         anchored):
+    class Lost(FakeWorld):
+        is_lost = False
+
+        def reset(self, *args, **more):
+            self.is_lost = False
+            return super().reset(*args, **more)
+
+    def lose():
+        if not given:
+            world.is_lost = True
+            raise RuntimeError('gone')
+    given = []
+    world = Lost(script={2: lose})
+    world.spec = replace(world.spec, can=replace(world.spec.can, take_images=takes_images,
+                                                 snapshot_cheaply=False))
+    observe = world.observe
+    world.observe = lambda seen: (given.append(seen.rgb is None), observe(seen))[1]
+    session, _ = run(world, paused=True)
+    status = session.advance(2).result(PATIENCE_S)
+    session.close()
+    assert status.message.startswith(f'Recovered {words}') and status.recoveries == 1
+    assert given == [not takes_images] and status.images_anchored == anchored
+
+
+def test_a_world_that_failed_at_a_step_that_was_asked_for_is_paused_by_a_reset():
+    world = FakeWorld(script={1: RuntimeError('out of ideas')})
+    session, _ = run(world, paused=True)
+    with pytest.raises(RuntimeError):
+        session.advance(1).result(PATIENCE_S)
+    world.script.clear()
+    assert session.reset().result(PATIENCE_S).state == 'paused'
+    session.close()
+
+
+def test_clock_has_a_period_for_a_frame_that_is_paced_and_none_for_others(monkeypatch):
+    told = []
+    monkeypatch.setattr(ClockTicker, 'follow', lambda self, *told_ns: told.append(told_ns))
+    session, _ = run(FakeWorld(), stop_at=3)
+    session.advance(1).result(PATIENCE_S)
+    session.close()
+    assert told == [(PERIOD_NS, 0), (2 * PERIOD_NS, PERIOD_NS), (3 * PERIOD_NS, PERIOD_NS),
+                    (4 * PERIOD_NS, 0)]
 
 
 def test_stop_is_paused_and_reset():

@@ -6,9 +6,11 @@ import threading
 
 from fake_world import FakeChunkWorld, FakeClock, SharedClock
 from lingbot_world_ros.errors import SpecError
+from lingbot_world_ros.session.clock import WallClock
 from lingbot_world_ros.session.session import Session
 from lingbot_world_ros.session.spec import SessionSpec
 from lingbot_world_ros.session.states import Fault
+from lingbot_world_ros.session.supervisor import Supervisor
 import numpy as np
 import pytest
 from test_session import embedding_of, PERIOD_NS, RealWait, Recorder, refusal, room
@@ -465,6 +467,46 @@ def test_load_that_fails_goes_back_if_nothing_changed_and_is_an_error_if_not():
     assert session.status.scene == 'a'
     assert session.reset().result(PATIENCE_S).state == 'paused'
     session.close()
+
+
+def test_prompt_that_the_engine_fails_at_leaves_the_world_as_it_was():
+    world = FakeChunkWorld()
+    session, _ = ahead(world, paused=True)
+    world.set_prompt = lambda text: (_ for _ in ()).throw(RuntimeError('no words'))
+    assert 'no words' in str(session.set_prompt('snow').exception(10.0))
+    assert session.advance(1).result(PATIENCE_S).step == 1
+    session.close()
+
+
+def test_first_step_that_fails_goes_back_to_where_nothing_is_unfinished():
+    world = FakeChunkWorld(script={1: RuntimeError('hiccup')}, cheap_snapshots=True)
+    session, _ = ahead(world, paused=True)
+    status = session.advance(1).result(PATIENCE_S)
+    session.close()
+    assert (status.step, status.recoveries) == (1, 1)
+    assert [call for call in world.calls if call != 'finish'] == ['reset', 'step', 'step']
+
+
+@pytest.mark.parametrize('fault, calls', [(None, ['reset', 'step', 'undo']),
+                                          (RuntimeError('no'), ['reset', 'step'])])
+def test_dropped_step_is_neither_finished_nor_tried_again(fault, calls):
+    def hold():
+        begun.set()
+        assert release.wait(10.0)
+        if fault is not None:
+            raise fault
+    begun, release = threading.Event(), threading.Event()
+    world = FakeChunkWorld(script={1: hold})
+    engine = Supervisor(world, wake=threading.Condition(), clock=WallClock(), log=LOG,
+                        timeout_s=lambda: 60.0, make_world=None, is_watched=lambda: True)
+    engine.reset(room(), 0)
+    assert not engine.drop()
+    engine.begin_step(np.zeros((1, NUM_FRAMES, len(world.spec.action.dims)), np.float32))
+    assert begun.wait(PATIENCE_S) and engine.has_begun and not engine.has_made
+    assert engine.drop() and not engine.has_begun
+    release.set()
+    engine.close()
+    assert world.calls == calls and world.closed
 
 
 def test_step_that_cannot_be_taken_back_is_an_error_of_the_next_one_until_a_reset():

@@ -5,7 +5,8 @@ from lingbot_world_ros.session.action_reader import Latched
 from lingbot_world_ros.session.conditioning import Conditioning
 from lingbot_world_ros.session.frame import Frame
 from lingbot_world_ros.session.observer import SessionObserver
-from lingbot_world_ros.session.states import Mode, State
+from lingbot_world_ros.session.states import Fault, Mode, State
+from lingbot_world_ros.session.status import SessionStatus
 from lingbot_world_ros.session.teller import FrameMeter, Teller
 from lingbot_world_ros.worlds.definition import WorldDefinition
 import numpy as np
@@ -250,3 +251,11 @@ def test_frames_pictures_and_ticks_go_to_the_observers(teller, told):
     teller.draw(frame(4))
     teller.tick(17)
     assert told.all[-3:] == [('frame', 3), ('drawn', 4), ('clock', 17)]
+
+
+def test_a_status_begins_with_nothing():
+    status = vars(SessionStatus(State.PAUSED, Mode.STEPPED))
+    assert status.pop('state') == State.PAUSED and status.pop('mode') == Mode.STEPPED
+    assert status.pop('counts') == CommandCounts() and status.pop('fault') == Fault.NONE
+    assert status.pop('calibrated') is True
+    assert all(value in (None, '', 0, ()) for value in status.values()), status

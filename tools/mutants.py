@@ -41,9 +41,10 @@ PACKAGE = 'lingbot_world_ros'
 EQUIVALENT = ROOT / 'tools' / 'equivalent_mutants.json'
 CORE = ('geometry', 'robots', 'actions', 'session', 'worlds/library.py', 'worlds/definition.py',
         'worlds/world_file.py', 'messages/scan.py')
-HANGS_S = 120.0  # a change that makes the tests run this long was noticed
+HANGS_S, HANGS_TIMES = 10, 10  # a test hangs after this, and that many times what it takes
 NOTES = ROOT / 'build' / 'mutants.json'  # which test runs which functions
 LEFT_OUT = ('test_engine_contract.py',)  # drives every engine: minutes, and no unit test
+SLOW_S = 0.5  # a test that takes longer is no unit test, and is left out
 LIBRARIES = ('cv2', 'numpy', 'triton', 'yaml')  # loaded once, not in every child
 BINARY = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult,
           ast.FloorDiv: ast.Mult, ast.Mod: ast.Mult, ast.Pow: ast.Mult}
@@ -144,7 +145,8 @@ class Mutator(ast.NodeTransformer):
             fields = {name: getattr(node, name) for name in node._fields}
             yield type(node)(**{**fields, 'test': ast.UnaryOp(ast.Not(), node.test)})
         elif isinstance(node, ast.Constant) and type(node.value) in (int, float):
-            yield ast.Constant(node.value + 1)
+            # One more is nothing to a billion.
+            yield ast.Constant(node.value + 1 if abs(node.value) < 1000 else 2 * node.value)
         elif isinstance(node, ast.Constant) and type(node.value) is bool:
             yield ast.Constant(not node.value)
         elif isinstance(node, ast.Call):
@@ -294,6 +296,10 @@ class Chosen:
         items[:] = sorted((item for item in items if item.nodeid in self._tests),
                           key=lambda item: self._tests[item.nodeid])
 
+    def pytest_runtest_protocol(self, item: Any) -> None:
+        """Let a test that hangs end the process."""
+        signal.alarm(HANGS_S + round(HANGS_TIMES * self._tests[item.nodeid]))
+
 
 @contextmanager
 def _child() -> Iterator[None]:
@@ -314,17 +320,12 @@ def _pytest(name: str, plugin: object) -> int:
                            plugins=[plugin]))
 
 
-def _is_noticed(child: int) -> bool:
-    """Wait for a forked process; whether it failed, or hung."""
-    until_s = time.monotonic() + HANGS_S
-    while time.monotonic() < until_s:
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
-            return status != 0
-        time.sleep(0.005)
-    os.killpg(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    return True
+def _failed(child: int) -> bool:
+    """Wait for a forked process, and end what it leaves."""
+    _, status = os.waitpid(child, 0)
+    with suppress(ProcessLookupError):
+        os.killpg(child, signal.SIGKILL)
+    return status != 0
 
 
 def notes_of(names: Collection[str]) -> Dict[str, Dict[str, Any]]:
@@ -357,7 +358,7 @@ def notes_of(names: Collection[str]) -> Dict[str, Dict[str, Any]]:
                 noted[name] = {'digest': digest.hexdigest(), 'tests': notes.tests}
                 NOTES.write_text(json.dumps(noted))
                 os._exit(code)
-        if _is_noticed(child):
+        if _failed(child):
             raise SystemExit(f'error: {name} fails without a change; mend it first.')
         noted = json.loads(NOTES.read_text())
     return {name: noted[name]['tests'] for name in names}
@@ -372,7 +373,8 @@ def tests_of(mutant: Mutant, notes: Dict[str, Dict[str, Any]]) -> Dict[str, Dict
     :return: test file -> node id -> seconds; first those that import the file, quick ones first
     """
     chosen = {name: {test: noted['took_s'] for test, noted in tests.items()
-                     if mutant.function in noted['functions']} for name, tests in notes.items()}
+                     if mutant.function in noted['functions'] and noted['took_s'] < SLOW_S}
+              for name, tests in notes.items()}
     return {name: chosen[name] for name in sorted(filter(chosen.get, chosen), key=lambda name: (
         mutant.file not in imported_modules(ROOT / 'test' / name), sum(chosen[name].values())))}
 
@@ -395,7 +397,7 @@ def run(mutant: Optional[Mutant], tests: Dict[str, Dict[str, float]]) -> bool:
                 if code not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
                     os._exit(code)
             os._exit(0)
-    return _is_noticed(child)
+    return _failed(child)
 
 
 def main() -> int:
