@@ -390,6 +390,7 @@ def run(mutant: Optional[Mutant], tests: Dict[str, Dict[str, float]]) -> bool:
     child = os.fork()
     if child == 0:
         with _child():
+            _forget()
             if mutant is not None:
                 sys.meta_path.insert(0, MutantLoader(mutant))
             for name, chosen in tests.items():
@@ -398,6 +399,14 @@ def run(mutant: Optional[Mutant], tests: Dict[str, Dict[str, float]]) -> bool:
                     os._exit(code)
             os._exit(0)
     return _failed(child)
+
+
+def _forget() -> None:
+    """Let package and tests be imported anew, should this process have imported some."""
+    folders = ROOT / PACKAGE, ROOT / 'test'
+    for name, module in list(sys.modules.items()):
+        if set(folders) & set(Path(getattr(module, '__file__', None) or '/').parents):
+            del sys.modules[name]
 
 
 def main() -> int:
