@@ -26,7 +26,7 @@ doctor: venv  ## check the installation
 
 test:  ## install what tests need and run them; EXTRAS="train lingbot" adds those that need torch
 	@$(INSTALL) reference test $(EXTRAS)
-	@.venv/bin/python -m pytest -n $(JOBS) --dist loadfile --durations 15 $(ARGS)
+	@.venv/bin/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations 15 $(ARGS)
 
 bench:  ## measure frame rate, latency, CPU; writes bench/out/
 	@$(INSTALL) bench
