@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from fake_world import FakeChunkWorld, FakeClock, FakeWorld
 from lingbot_world_ros.engines.registry import TRUTH_ENGINE
 from lingbot_world_ros.errors import SpecError
-from lingbot_world_ros.recording.comparison import Comparison
+from lingbot_world_ros.recording.distance_to_truth import Comparison
 from lingbot_world_ros.recording.follow import Follower, FollowerObserver
 from lingbot_world_ros.session.session import Session
 from lingbot_world_ros.session.spec import SessionSpec

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from xml.etree import ElementTree
 
-from house import ROOMS
+from import_rules import ROOMS
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -19,9 +19,9 @@ from lingbot_world_ros.geometry import se2, se3  # noqa: E402
 from lingbot_world_ros.robots.drive import Drive  # noqa: E402
 from lingbot_world_ros.robots.load import load_robot  # noqa: E402
 from lingbot_world_ros.settings.description import link_publisher_parameters  # noqa: E402
-from lingbot_world_ros.settings.own_robot import with_robot  # noqa: E402
 from lingbot_world_ros.settings.parameters import engine_options  # noqa: E402
 from lingbot_world_ros.settings.profiles import DEFAULT_PROFILE, load_profile  # noqa: E402
+from lingbot_world_ros.settings.robot_parameters import with_robot  # noqa: E402
 import numpy as np  # noqa: E402
 
 ROVER = str(Path(__file__).parent / 'robots' / 'rover.yaml')

@@ -7,7 +7,7 @@ from lingbot_world_ros.engines.registry import SHIPPED, TRUTH_ENGINE
 
 if TYPE_CHECKING:
     from lingbot_world_ros.nodes.follower import FollowerNode
-    from lingbot_world_ros.recording.comparison import Comparison
+    from lingbot_world_ros.recording.distance_to_truth import Comparison
     from lingbot_world_ros.recording.follow import Follower
 
 NAME = 'follow'

@@ -23,7 +23,7 @@ from lingbot_world_ros.msg import WorldSpec as WorldSpecMsg, WorldStatus as Worl
 from lingbot_world_ros.nodes import qos
 from lingbot_world_ros.nodes.parameters import declare, flat
 from lingbot_world_ros.nodes.world_publishers import WorldPublishers
-from lingbot_world_ros.recording.comparison import Comparison
+from lingbot_world_ros.recording.distance_to_truth import Comparison
 from lingbot_world_ros.recording.follow import Follower, FollowerObserver
 from lingbot_world_ros.session.frame import Frame
 from lingbot_world_ros.settings.parameters import engine_options, WORLD_MODEL

@@ -6,9 +6,9 @@ from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.messages.parameters import descriptor_to_msg, set_result_to_msg
 from lingbot_world_ros.parameter import Param
-from lingbot_world_ros.settings.own_robot import with_robot
 from lingbot_world_ros.settings.parameters import find_parameter
 from lingbot_world_ros.settings.profiles import DEFAULT_PROFILE, is_ros_parameter, load_profile
+from lingbot_world_ros.settings.robot_parameters import with_robot
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.node import Node
 from rclpy.parameter import Parameter

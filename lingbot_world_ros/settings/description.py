@@ -13,7 +13,7 @@ from lingbot_world_ros.engines.registry import engine_entry
 from lingbot_world_ros.errors import quoted, shown, SpecError
 from lingbot_world_ros.robots.load import load_robot
 from lingbot_world_ros.robots.urdf import read_description
-from lingbot_world_ros.settings.own_robot import with_robot
+from lingbot_world_ros.settings.robot_parameters import with_robot
 
 
 def description_of(values: dict) -> str:

@@ -20,8 +20,8 @@ from lingbot_world_ros.paths import share_path
 from lingbot_world_ros.plain_yaml import load_plain_yaml
 from lingbot_world_ros.robots.load import load_robot
 from lingbot_world_ros.robots.robot import Robot
-from lingbot_world_ros.settings.own_robot import with_robot
 from lingbot_world_ros.settings.profiles import DEFAULT_PROFILE, load_profile
+from lingbot_world_ros.settings.robot_parameters import with_robot
 import yaml
 
 SHIPPED = {'rviz': ('config', 'rviz', 'sim.rviz'), 'foxglove': ('config', 'foxglove', 'sim.json')}

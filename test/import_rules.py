@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-The rules of the house: which room may import what, told from the sources alone.
+Which folder of the package ("room") may import what, told from the sources alone.
 
 A room is a folder of the package. It imports only from rooms above it, no two files import each
 other in a ring, and some names stay in their rooms: rclpy, message types, engines. Imports inside
@@ -50,7 +50,7 @@ class Import:
     name: str = ''
 
 
-def check_house(folder: Path, package: str = PACKAGE) -> List[Finding]:
+def check_imports(folder: Path, package: str = PACKAGE) -> List[Finding]:
     """
     Find what breaks the rules.
 
@@ -131,7 +131,7 @@ def _docstrings(tree: ast.AST) -> Set[ast.AST]:
 def _arrows(file: str, arrows: List[Tuple[str, int]]) -> Iterator[Finding]:
     room = room_of(file)
     if room not in ROOMS:
-        yield Finding('room', file, 1, f'{room}/ is no room of the house')
+        yield Finding('room', file, 1, f'{room}/ is not in the list of folders (ROOMS)')
         return
     for other, line in arrows:
         if ROOMS.index(room_of(other) if room_of(other) in ROOMS else room) > ROOMS.index(room):

@@ -4,7 +4,7 @@ from pathlib import Path
 import re
 import subprocess
 
-from house import check_house, HELPERS, PACKAGE, ROOMS
+from import_rules import check_imports, HELPERS, PACKAGE, ROOMS
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -29,12 +29,12 @@ def planted(folder, files):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(files.get(name, ''))
-    return [(found.rule, found.file, found.line, found.what) for found in check_house(folder)]
+    return [(found.rule, found.file, found.line, found.what) for found in check_imports(folder)]
 
 
-def test_house_keeps_its_rules():
+def test_package_keeps_its_rules():
     """No ring, no arrow up, no name outside its room."""
-    assert [str(found) for found in check_house(ROOT / PACKAGE)] == []
+    assert [str(found) for found in check_imports(ROOT / PACKAGE)] == []
 
 
 def test_every_folder_is_a_room_and_every_room_a_folder():
@@ -61,7 +61,7 @@ def test_readme_lists_the_rooms_in_their_order_and_every_other_folder():
         file.parts[0] for file in files if len(file.parts) > 1 and file.parts[0][0] != '.'}
 
 
-def test_tidy_house_has_no_findings(tmp_path):
+def test_tidy_package_has_no_findings(tmp_path):
     """What the rules allow is not told."""
     assert planted(tmp_path, {}) == []
 
@@ -105,10 +105,10 @@ def test_planted_upward_arrow_is_found(tmp_path, text):
 
 
 def test_planted_room_without_a_floor_is_found(tmp_path):
-    """A folder that the house does not know."""
+    """A folder that is not in the list."""
     assert planted(tmp_path, {'attic/box.py': ''}) == [
-        ('room', 'attic/__init__.py', 1, 'attic/ is no room of the house'),
-        ('room', 'attic/box.py', 1, 'attic/ is no room of the house')]
+        ('room', 'attic/__init__.py', 1, 'attic/ is not in the list of folders (ROOMS)'),
+        ('room', 'attic/box.py', 1, 'attic/ is not in the list of folders (ROOMS)')]
 
 
 @pytest.mark.parametrize('text', [
