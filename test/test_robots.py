@@ -151,8 +151,8 @@ def test_steering_turns_no_faster_than_the_wheels_go_round(v, w, wanted):
 
 
 def test_a_box_is_enclosed_by_the_circle_through_its_corners(read):
-    robot = read(YAML.replace('radius_m: 0.2', 'length_m: 0.6, width_m: 0.8'))
-    assert robot.footprint.radius_m == pytest.approx(0.5)
+    robot = read(YAML.replace('radius_m: 0.2', 'length_m: 1.2, width_m: 1.6'))
+    assert robot.footprint.radius_m == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize('change, words', [
