@@ -295,6 +295,7 @@ def test_scale_is_chosen_by_the_largest_step_over_four_frames(tmp_path):
     write(tmp_path, poses=straight([0.3] * 4 + [1.1] * 4 + [0.1] * 4))
     chosen = open_path(str(tmp_path), 0.0, 0.5)
     assert chosen.poses[[0, 4, 8], 0, 3] == pytest.approx([0.0, 1.2 * 0.5 / 4.4, 5.6 * 0.5 / 4.4])
+    assert chosen.poses[:, 3].tolist() == [[0.0, 0.0, 0.0, 1.0]] * 13
     assert open_path(str(tmp_path), 2.0, 0.5).poses[4, 0, 3] == pytest.approx(2.4)
     assert open_path('keys:w-3', 0.0, 0.7).poses[4, 2, 3] == pytest.approx(0.7)
     assert open_path('keys:w-3', 3.0, 0.7).poses[3, 2, 3] == pytest.approx(0.45)
