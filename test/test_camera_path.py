@@ -213,7 +213,8 @@ def test_poses_that_are_none_are_refused(tmp_path, poses):
 
 @pytest.mark.parametrize('intrinsics', (np.zeros((9, 4)), np.ones((9, 3)), np.ones((0, 4)),
                                         np.full((1, 4), np.inf), np.ones((2, 2, 4)),
-                                        [[1.0, -1.0, 1.0, 1.0]], [[1.0, 1.0, 1.0, -1.1e6]]))
+                                        [[1.0, -1.0, 1.0, 1.0]], [[1.0, 1.0, np.nan, 1.0]],
+                                        [[1.0, 1.0, 1.0, -1.1e6]]))
 def test_intrinsics_that_are_none_are_refused(tmp_path, intrinsics):
     with pytest.raises(SpecError, match='intrinsics.npy'):
         read_camera_path(write(tmp_path, poses=wave(), intrinsics=intrinsics))

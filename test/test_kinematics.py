@@ -106,6 +106,7 @@ def test_a_joint_is_at_its_parent_and_turns_about_x_unless_told_otherwise():
     assert arm.chain('b') == (
         UrdfJoint('j', 'revolute', (0.0, 0.0, 0.0), (0.0, 0.0, 0.0), (1.0, 0.0, 0.0)),
         UrdfJoint('k', 'prismatic', (1.0, 2.0, 3.0), (0.1, 0.2, 0.3), (0.0, -1.0, 0.0)))
+    assert arm.link_pose('b', {})[:3, 3].tolist() == [1.0, 2.0, 3.0]
     T = arm.link_pose('a', {'j': 0.5})
     np.testing.assert_allclose(T[:3, :3], [[1, 0, 0], [0, 0.8775825619, -0.4794255386],
                                            [0, 0.4794255386, 0.8775825619]], atol=1e-9)

@@ -461,6 +461,15 @@ def test_clock_has_a_period_for_a_frame_that_is_paced_and_none_for_others(monkey
     assert told == [(PERIOD_NS * n, 0) for n in (1, 2, 3)]
 
 
+def test_a_step_tells_how_long_it_took_to_make():
+    def work():
+        clock.time_ns += 500_000_000
+    clock = FakeClock()
+    session, _ = run(FakeWorld(script={1: work}), paused=True, clock=clock)
+    assert session.advance(1).result(10.0).step_duration_s == pytest.approx(0.5)
+    session.close()
+
+
 def test_a_call_that_may_take_several_steps_hangs_so_much_later():
     clock = FakeClock()
     calls = Calls(wake=threading.Condition(), clock=clock, timeout_s=lambda: 2.0,
