@@ -213,7 +213,8 @@ def test_poses_that_are_none_are_refused(tmp_path, poses):
 
 @pytest.mark.parametrize('intrinsics', (np.zeros((9, 4)), np.ones((9, 3)), np.ones((0, 4)),
                                         np.full((1, 4), np.inf), np.ones((2, 2, 4)),
-                                        [[1.0, -1.0, 1.0, 1.0]], [[1.0, 1.0, 1.0, -1.1e6]]))
+                                        [[1.0, -1.0, 1.0, 1.0]], [[1.0, 1.0, np.nan, 1.0]],
+                                        [[1.0, 1.0, 1.0, -1.1e6]]))
 def test_intrinsics_that_are_none_are_refused(tmp_path, intrinsics):
     with pytest.raises(SpecError, match='intrinsics.npy'):
         read_camera_path(write(tmp_path, poses=wave(), intrinsics=intrinsics))
@@ -295,6 +296,7 @@ def test_scale_is_chosen_by_the_largest_step_over_four_frames(tmp_path):
     write(tmp_path, poses=straight([0.3] * 4 + [1.1] * 4 + [0.1] * 4))
     chosen = open_path(str(tmp_path), 0.0, 0.5)
     assert chosen.poses[[0, 4, 8], 0, 3] == pytest.approx([0.0, 1.2 * 0.5 / 4.4, 5.6 * 0.5 / 4.4])
+    assert chosen.poses[:, 3].tolist() == [[0.0, 0.0, 0.0, 1.0]] * 13
     assert open_path(str(tmp_path), 2.0, 0.5).poses[4, 0, 3] == pytest.approx(2.4)
     assert open_path('keys:w-3', 0.0, 0.7).poses[4, 2, 3] == pytest.approx(0.7)
     assert open_path('keys:w-3', 3.0, 0.7).poses[3, 2, 3] == pytest.approx(0.45)

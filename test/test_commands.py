@@ -4,7 +4,8 @@ from dataclasses import replace
 
 from lingbot_world_ros.actions.command_spec import CommandCounts, CommandSpec
 from lingbot_world_ros.actions.commands import CommandBuffer
-from lingbot_world_ros.actions.layout import ActionDim, ActionLayout, robot_action_layout
+from lingbot_world_ros.actions.layout import (ActionDim, ActionLayout, robot_action_layout,
+                                              twists_of)
 from lingbot_world_ros.actions.limits import Limits
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.robots.load import load_robot
@@ -568,3 +569,11 @@ def test_a_joint_on_its_way_to_a_position_is_not_told_a_velocity(buffer):
     assert out.joint_velocity[:, 0].tolist() == [0.0, 0.0]
     assert out.joint_position[:, 0] == pytest.approx([HOME[0] + 0.3 * PERIOD_S * n
                                                       for n in (1, 2)])
+
+
+def test_a_base_that_does_not_strafe_has_no_speed_sideways(buffer):
+    assert SPEC.twist_range[1] == (0.0, 0.0)
+    actions = np.arange(56.0).reshape(2, 4, 7)
+    twists = twists_of(actions, SPEC.action.names)
+    assert twists.shape == (2, 4, 3) and not twists[..., 1].any()
+    np.testing.assert_array_equal(twists[..., [0, 2]], actions[..., :2])

@@ -55,6 +55,9 @@ def test_space_stops_at_once_and_scale_stays_in_its_range(drive):
     drive.press('w', 0.0)
     drive.press(' ', 0.1)
     assert drive.velocities(0.1)[0] == (0.0, 0.0, 0.0)
+    for key, scale in (('+', 0.75), ('-', 0.5), ('-', 0.25), ('_', 0.1), ('=', 0.25)):
+        drive.press(key, 0.0)
+        assert drive.scale == scale
     for _ in range(9):
         drive.press('+', 0.0)
     assert drive.scale == 1.0

@@ -4,7 +4,8 @@ import sys
 
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.robots.load import load_robot
-from lingbot_world_ros.robots.urdf import JointLimits, read_description, RobotModel
+from lingbot_world_ros.robots.urdf import (JointLimits, read_description, RobotModel,
+                                           UrdfJoint)
 import numpy as np
 import pytest
 
@@ -96,6 +97,25 @@ def test_a_base_that_hangs_below_the_root_is_still_where_poses_are_given():
     expected = [[0.8775825619, 0.4794255386, 0, 0.4794255386],
                 [-0.4794255386, 0.8775825619, 0, 0.8775825619], [0, 0, 1, 0], [0, 0, 0, 1]]
     np.testing.assert_allclose(arm.link_pose('a', {}), expected, atol=1e-9)
+
+
+def test_a_joint_is_at_its_parent_and_turns_about_x_unless_told_otherwise():
+    arm = model(links('base_link', 'a', 'b'), joint('j', 'base_link', 'a'),
+                joint('k', 'a', 'b', 'prismatic',
+                      '<origin xyz="1 2 3" rpy="0.1 0.2 0.3"/><axis xyz="0 -1 0"/>'))
+    assert arm.chain('b') == (
+        UrdfJoint('j', 'revolute', (0.0, 0.0, 0.0), (0.0, 0.0, 0.0), (1.0, 0.0, 0.0)),
+        UrdfJoint('k', 'prismatic', (1.0, 2.0, 3.0), (0.1, 0.2, 0.3), (0.0, -1.0, 0.0)))
+    assert arm.link_pose('b', {})[:3, 3].tolist() == [1.0, 2.0, 3.0]
+    T = arm.link_pose('a', {'j': 0.5})
+    np.testing.assert_allclose(T[:3, :3], [[1, 0, 0], [0, 0.8775825619, -0.4794255386],
+                                           [0, 0.4794255386, 0.8775825619]], atol=1e-9)
+
+
+def test_without_a_base_link_the_root_is_the_base():
+    arm = model(links('torso', 'a'), joint('j', 'torso', 'a', 'fixed', '<origin xyz="1 2 3"/>'))
+    assert arm.base == 'torso'
+    np.testing.assert_allclose(arm.link_pose('a', {})[:3, 3], [1, 2, 3])
 
 
 def test_mimic_joints_follow():

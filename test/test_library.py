@@ -12,9 +12,10 @@ from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.geometry.camera import PinholeCamera
 from lingbot_world_ros.paths import share_path
 from lingbot_world_ros.robots.load import load_robot
-from lingbot_world_ros.worlds.definition import NamedPose, WorldDefinition, WorldError
+from lingbot_world_ros.worlds.definition import (MAX_PROMPT, MAX_SEED, NamedPose, WorldDefinition,
+                                                 WorldError)
 from lingbot_world_ros.worlds.library import WorldLibrary
-from lingbot_world_ros.worlds.placement import misplaced
+from lingbot_world_ros.worlds.placement import MAX_COORDINATE, misplaced
 from lingbot_world_ros.worlds.scenes import get_scene, SCENES
 from lingbot_world_ros.worlds.start import started_from
 from lingbot_world_ros.worlds.start_images import start_images
@@ -264,6 +265,66 @@ def test_what_is_no_world_does_not_parse(library, text):
     """Bad YAML, wrong types, numbers out of range; none keeps the reader busy for ever."""
     with no_hang():
         assert code_of(library, text=text) == 'RESOURCE_PARSE_ERROR'
+
+
+CAMERA = {'width_px': 64, 'height_px': 48, 'fx_px': 50, 'fy_px': 50, 'cx_px': 32, 'cy_px': 24}
+POSE = '{x_m: 1, y_m: 2, yaw_rad: 0}'
+
+
+def camera_text(**changes):
+    """Write a camera of a world."""
+    entries = ', '.join(f'{key}: {value}' for key, value in {**CAMERA, **changes}.items())
+    return f'camera: {{{entries}}}'
+
+
+def pose_text(name='a', **entries):
+    """Write a named pose."""
+    more = ''.join(f', {key}: {value}' for key, value in entries.items())
+    return f'named_poses: [{{name: {name}, pose: {POSE}{more}}}]'
+
+
+@pytest.mark.parametrize('taken, refused', [
+    (f'name: {"a" * 100}', f'name: {"a" * 101}'),
+    (f'description: {"a" * 2000}', f'description: {"a" * 2001}'),
+    (f'prompt: {"a" * MAX_PROMPT}', f'prompt: {"a" * (MAX_PROMPT + 1)}'),
+    (f'tags: [{"a, " * 64}]', f'tags: [{"a, " * 65}]'),
+    (f'tags: [{"a" * 100}]', f'tags: [{"a" * 101}]'),
+    (f'images: [{"first.png, " * 64}]', f'images: [{"first.png, " * 65}]'),
+    (pose_text('a' * 100), pose_text('a' * 101)),
+    (pose_text(description='a' * 2000), pose_text(description='a' * 2001)),
+    (pose_text(tags=f'[{"a" * 100}]'), pose_text(tags=f'[{"a" * 101}]')),
+    (pose_text().replace('y_m: 2', f'y_m: {-MAX_COORDINATE}'),
+     pose_text().replace('y_m: 2', f'y_m: {-1.001 * MAX_COORDINATE}')),
+    (pose_text().replace('x_m: 1', f'x_m: 1.{"0" * 37}'),
+     pose_text().replace('x_m: 1', f'x_m: 1.{"0" * 38}')),
+    ('seed: 0', 'seed: 00000000000'), (f'seed: {MAX_SEED}', f'seed: {MAX_SEED + 1}'),
+    (camera_text(width_px=1), camera_text(width_px=0)),
+    (camera_text(height_px=16384), camera_text(height_px=16385)),
+    (camera_text(fx_px=0.001), camera_text(fx_px=0.0009)),
+    (camera_text(cx_px=0), camera_text(cy_px=-0.001)),
+    (camera_text(fy_px=100000), camera_text(fy_px=100001))])
+def test_what_a_world_may_say_has_bounds(folder, taken, refused):
+    """The longest and the largest that are taken, and what is just beyond."""
+    library = WorldLibrary(IMAGINES, str(folder))
+    where = folder / 'bounds.yaml'
+    where.write_text(f'scene: office\n{taken}\n')
+    assert library.load(where.as_uri()).scene == 'office'
+    where.write_text(f'scene: office\n{refused}\n')
+    assert code_of(library, where.as_uri()) == 'RESOURCE_PARSE_ERROR'
+
+
+def test_name_of_an_image_may_be_as_long_as_a_path(folder):
+    """4096 characters; the file of that name is not there."""
+    library = WorldLibrary(IMAGINES, str(folder))
+    for length, code in ((4096, 'MISSING_ASSETS'), (4097, 'RESOURCE_PARSE_ERROR')):
+        (folder / 'long.yaml').write_text(f'scene: office\nimages: [{"a" * (length - 4)}.png]')
+        assert code_of(library, (folder / 'long.yaml').as_uri()) == code
+
+
+def test_bad_yaml_is_told_with_its_line(library):
+    """Counted from 1."""
+    with pytest.raises(WorldError, match=', line 2: '):
+        library.load(text='scene: office\nname: *x')
 
 
 def test_unknown_key_names_the_nearest(library):

@@ -141,6 +141,13 @@ def test_drives(read):
     assert slow.angular_max_radps == 1.5
 
 
+@pytest.mark.parametrize('drive, speed', [
+    (Drive(-0.5, 0.8, 2.0), 0.8), (Drive(-1.5, 0.8, 2.0), 1.5), (Drive(-0.5, 0.8, 2.0, 1.1), 1.1)])
+def test_the_largest_speed_is_that_of_the_fastest_way(drive, speed):
+    assert drive.speed_max_mps == speed
+    assert drive.strafes is (drive.lateral_max_mps == 1.1) and drive.max_curvature == inf
+
+
 @pytest.mark.parametrize('v, w, wanted', [
     (0.0, 1.0, 0.0), (0.5, 2.0, 1.0), (-0.5, 2.0, 1.0), (0.5, -2.0, -1.0), (0.5, 0.7, 0.7)])
 def test_steering_turns_no_faster_than_the_wheels_go_round(v, w, wanted):
@@ -151,8 +158,8 @@ def test_steering_turns_no_faster_than_the_wheels_go_round(v, w, wanted):
 
 
 def test_a_box_is_enclosed_by_the_circle_through_its_corners(read):
-    robot = read(YAML.replace('radius_m: 0.2', 'length_m: 0.6, width_m: 0.8'))
-    assert robot.footprint.radius_m == pytest.approx(0.5)
+    robot = read(YAML.replace('radius_m: 0.2', 'length_m: 1.2, width_m: 1.6'))
+    assert robot.footprint.radius_m == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize('change, words', [

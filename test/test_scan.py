@@ -214,6 +214,7 @@ def test_one_pixel_counts_within_heights_and_ranges(limits, is_seen):
     ((1.6, -0.32, 0.55), (2.6, -0.32, 0.55), True), ((1.6, -0.3, 0.55), (2.6, -0.3, 0.55), False),
     ((1.6, -0.4, 0.63), (2.6, -0.4, 0.63), True), ((1.6, -0.4, 0.65), (2.6, -0.4, 0.65), False),
     ((2.1, -0.2, 0.35), (2.1, -0.6, 0.75), True), ((2.1, -0.45, 0.6), (2.1, -0.45, 0.6), True),
+    ((2.1, -0.8, 0.55), (2.1, -0.52, 0.55), False), ((2.1, -0.52, 0.55), (2.1, -0.8, 0.55), False),
     ((2.2, -0.4, 0.55), (3.0, -0.4, 0.55), False), ((0.1, 0.0, 0.5), (0.3, 0.0, 0.5), False)])
 def test_one_pixel_is_the_robots_own_within_nine_centimetres(start, end, is_own):
     """The point is at (2.1, -0.4, 0.55); of several links one is enough."""

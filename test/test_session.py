@@ -11,6 +11,7 @@ from lingbot_world_ros.actions.commands import CommandBuffer
 from lingbot_world_ros.actions.embedding import CarriedCamera, encode
 from lingbot_world_ros.errors import EngineDiverged, SpecError
 from lingbot_world_ros.geometry import se2
+from lingbot_world_ros.session.calls import Calls
 from lingbot_world_ros.session.clock import ClockTicker, Sweep
 from lingbot_world_ros.session.observer import SessionObserver
 from lingbot_world_ros.session.requests import Refused
@@ -382,10 +383,20 @@ def test_a_world_that_was_stepped_before_it_played_plays_on_after_an_error():
     session, seen = run(world, paused=True)
     session.advance(1).result(PATIENCE_S)
     session.play().result(PATIENCE_S)
-    assert seen.done.wait(PATIENCE_S)
-    world.script.clear()
-    assert session.reset().result(PATIENCE_S).state == 'playing'
+    for _ in range(2):  # and once more, whatever was before
+        assert seen.done.wait(PATIENCE_S)
+        world.script = {}
+        assert session.reset().result(PATIENCE_S).state == 'playing'
+        seen.done.clear()
+        world.script = Failing()
     session.close()
+
+
+class Failing(dict):
+    """A script that fails at every step."""
+
+    def get(self, step):
+        return RuntimeError('out of ideas')
 
 
 @pytest.mark.parametrize('takes_images', [True, False])
@@ -447,6 +458,50 @@ def test_clock_has_a_period_for_a_frame_that_is_paced_and_none_for_others(monkey
     session.close()
     assert told == [(PERIOD_NS, 0), (2 * PERIOD_NS, PERIOD_NS), (3 * PERIOD_NS, PERIOD_NS),
                     (4 * PERIOD_NS, 0)]
+    told.clear()
+    session, _ = run(FakeWorld(), stop_at=3, speed=0.0)
+    session.close()
+    assert told == [(PERIOD_NS * n, 0) for n in (1, 2, 3)]
+
+
+def test_a_step_tells_how_long_it_took_to_make():
+    def work():
+        clock.time_ns += 500_000_000
+    clock = FakeClock()
+    session, _ = run(FakeWorld(script={1: work}), paused=True, clock=clock)
+    assert session.advance(1).result(PATIENCE_S).step_duration_s == pytest.approx(0.5)
+    session.close()
+
+
+def test_a_call_that_may_take_several_steps_hangs_so_much_later():
+    clock = FakeClock()
+    calls = Calls(wake=threading.Condition(), clock=clock, timeout_s=lambda: 2.0,
+                  has_thread=False)
+
+    def work():
+        hung = []
+        for seconds in (23, 2):
+            clock.time_ns += seconds * 10 ** 9
+            hung.append(calls.has_hung)
+        return hung
+    assert calls.watched(work, 12) == [False, True] and calls.watched(work) == [True, True]
+    assert not calls.has_hung and not calls.is_busy
+
+
+def test_command_of_a_linked_encoder_wakes_a_world_that_waits_for_it():
+    class Silent:
+        def pull(self, *_):
+            return None
+
+    session = Session(FakeWorld(), SessionSpec(mode='lockstep', lockstep_timeout_s=300.0),
+                      observers=[], log=LOG)
+    session.link(Silent())
+    session.start(room()).result(PATIENCE_S)
+    wait_for(lambda: session.status.state == 'playing')
+    for accepted in (1, 2, 3):
+        session.command_arrived(accepted)
+        wait_for(lambda: session.status.step == accepted)
+    session.close()
 
 
 def test_stop_is_paused_and_reset():

@@ -204,3 +204,12 @@ def test_pacing_forgets_when_time_goes_back():
     for sim_ns, wanted in ((0, 0.1), (SECOND_NS // 10, 0.2), (0, 0.1)):
         velocity, _, done = pacer.pace(np.ones((1, 3)), sim_ns=sim_ns, **args)
         assert velocity == pytest.approx(np.full((1, 3), wanted)) and not done
+
+
+def test_a_joint_that_cannot_stop_in_time_stops_at_its_limit():
+    """It gains 0.1 rad/s per frame of 0.1 s; from 0.03 rad it can only go 0.02 rad further."""
+    pacer = Pacer(np.array([9.0, 9.0, 9.0, 1.0]), [-1.0], [0.05])
+    velocity, position, _ = pacer.pace(np.zeros((4, 4)), np.full((5, 1), 5.0), np.zeros(1),
+                                       np.array([9.0]), sim_ns=0, period_ns=SECOND_NS // 10)
+    assert velocity[:, 3] == pytest.approx([0.1, 0.2, 0.2, 0.0])
+    assert position[:, 0] == pytest.approx([0.01, 0.03, 0.05, 0.05])

@@ -10,8 +10,9 @@ from lingbot_world_ros.errors import SpecError  # noqa: E402, I100
 from lingbot_world_ros.geometry.camera import PinholeCamera  # noqa: E402
 from lingbot_world_ros.messages.view import make_view, View  # noqa: E402
 from lingbot_world_ros.robots import lens as lens_module  # noqa: E402
-from lingbot_world_ros.robots.calibration import (Calibration, load_calibration,  # noqa: E402
-                                                  MAX_FILE_BYTES, parse_calibration)
+from lingbot_world_ros.robots.calibration import (Calibration, camera_from_k,  # noqa: E402
+                                                  load_calibration, MAX_FILE_BYTES,
+                                                  parse_calibration)
 import numpy as np  # noqa: E402
 
 CAMERA = PinholeCamera.from_fovy(160, 120, np.deg2rad(60.0))  # 75 degrees across
@@ -114,6 +115,28 @@ def test_a_file_that_is_no_calibration_is_one_clear_error(tmp_path, text):
     with pytest.raises(SpecError, match=f'camera_info_url: {path}') as error:
         load_calibration(path)
     assert len(str(error.value)) < 500 and '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('row, column, value', [
+    (0, 0, 0.0), (1, 1, 0.0), (1, 1, -1.0), (1, 0, 0.5), (2, 0, 0.5), (2, 1, 0.5), (2, 2, 2.0),
+    (0, 2, np.nan)])
+def test_a_matrix_that_is_no_k_is_refused(row, column, value):
+    k = LENS_CAMERA.k
+    assert camera_from_k(160, 120, k) == LENS_CAMERA
+    k[0, 0] = k[1, 1] = 0.5  # short, and still a focal length
+    assert camera_from_k(160, 120, k).fx_px == 0.5
+    k[row, column] = value
+    with pytest.raises(SpecError):
+        camera_from_k(160, 120, k)
+
+
+@pytest.mark.parametrize('change, words', [
+    (('0.004]', 'x]'), 'distortion_coefficients does not hold "data:" with numbers'),
+    (('[150.0, 0, ', '['), 'camera_matrix does not hold "data:" with 9 numbers'),
+    (('[140.0, ', '['), 'projection_matrix does not hold "data:" with 12 numbers')])
+def test_a_matrix_that_is_none_is_told_with_its_size(change, words):
+    with pytest.raises(SpecError, match=words):
+        parse_calibration(YAML.replace(*change))
 
 
 @pytest.mark.skipif(not hasattr(os, 'mkfifo'), reason='named pipes are a POSIX thing')
