@@ -241,7 +241,7 @@ def install_requirements(names, record):
     start = time.monotonic()
     files = [argument for step in steps for argument in ('-r', ROOT / step)]  # solved together
     status, output = run([PYTHON, '-m', 'pip', 'install', '--disable-pip-version-check',
-                          '--no-input', '--no-compile', *files])  # Python does it at first use
+                          '--no-input', *files])
     if status:
         raise InstallError(f'pip failed: {explain_pip(output)}.', output)
     record.update({step: steps[step] for step in missing})

@@ -151,13 +151,12 @@ class AttackedGraph:
 
     def _motion(self):
         """What the coming frames ask for; asking changes nothing but the count of embeddings."""
-        encoder, real = self.encoder, self.encoder._buffer
-        encoder._buffer = deepcopy(real, {id(real.spec): real.spec})
+        encoder, buffer = self.encoder, self.encoder._buffer
+        encoder._num_frames = NUM_FRAMES
         try:
-            encoder._num_frames = NUM_FRAMES
-            embedding = encoder._encode()
+            embedding = encoder._encode(deepcopy(buffer, {id(buffer.spec): buffer.spec}))
         finally:
-            encoder._buffer, encoder._num_frames = real, 1
+            encoder._num_frames = 1
         self._embedding = embedding
         return (embedding.embedding.tobytes(), embedding.joint_position.tobytes(),
                 embedding.joint_velocity.tobytes(), embedding.camera_motion.tobytes())
