@@ -13,7 +13,7 @@ pytest.importorskip('lingbot_world_ros.engines.reference.engine')
 from lingbot_world_ros.training import (dataset, export, mapping,  # noqa: E402, I100
                                         train_dynamics, train_renderer)
 
-MINUTES = '0.06'
+MINUTES = '0.02'
 
 
 @pytest.fixture(scope='module')
@@ -21,8 +21,8 @@ def trained(tmp_path_factory):
     """Run every stage with the smallest settings; return the folder of it all."""
     root = tmp_path_factory.mktemp('train')
     data, maps = str(root / 'data'), str(root / 'maps.safetensors')
-    dataset.main(['--out', data, '--scenes', 'office', '--episodes', '12', '--frames', '8',
-                  '--mapping-frames', '50', '--workers', '1'])
+    dataset.main(['--out', data, '--scenes', 'office', '--episodes', '6', '--frames', '8',
+                  '--mapping-frames', '30', '--workers', '1'])
     mapping.main(['--data', data, '--out', maps])
     train_renderer.main(['--data', data, '--maps', maps, '--out', str(root / 'renderer'),
                          '--minutes', MINUTES, '--batch', '2', '--device', 'cpu'])
