@@ -82,7 +82,7 @@ def test_every_field_arrives(folder):
     assert world == WorldDefinition(
         name='rainy', scene='office', seed=7, prompt='it rains',
         images=(str(folder.resolve() / 'first.png'),),
-        camera=PinholeCamera.from_corner(832, 480, (700.5, 700.5, 416.0, 240.0)),
+        camera=PinholeCamera(832, 480, 700.5, 700.5, 416.0, 240.0),
         start_pose=(3.3, 2.5, -0.5),
         joints={'elbow_joint': 1.25},
         named_poses=(NamedPose('goal', 'there', ('spawn',), (1.0, 2.0, 0.5, 3.0)),

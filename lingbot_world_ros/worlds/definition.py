@@ -128,10 +128,10 @@ class WorldDefinition:
 
 
 def _camera_entry(camera: Optional[PinholeCamera]) -> Optional[Dict[str, float]]:
-    """Write a camera as world files have it: its middle is told from the corner of the image."""
+    """Write a camera as world files have it."""
     if camera is None:
         return None
-    return dict(zip(CAMERA, (camera.width_px, camera.height_px, *camera.corner_intrinsics)))
+    return {name: getattr(camera, name) for name in CAMERA}
 
 
 def _sparse(entries: Dict[str, Any]) -> Dict[str, Any]:

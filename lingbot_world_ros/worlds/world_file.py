@@ -122,9 +122,9 @@ class WorldFileReader:
         values = self._exactly('camera', entry, CAMERA)
         width_px, height_px = (self._integer(f'camera.{n}', values[n], 1, 16384)
                                for n in CAMERA[:2])
-        return PinholeCamera.from_corner(width_px, height_px, [
+        return PinholeCamera(width_px, height_px, *(
             self._number(f'camera.{n}', values[n], 0.001 if n.startswith('f') else 0.0, 1e5)
-            for n in CAMERA[2:]])
+            for n in CAMERA[2:]))
 
     def _start_pose(self, scene: str, entry: Tree) -> Optional[Tuple[float, float, float]]:
         if not entry:
