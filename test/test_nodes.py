@@ -134,6 +134,20 @@ def test_frames_carry_their_own_sim_time_and_the_clock_never_runs_ahead(graph):
     assert (images[0].encoding, images[0].width, images[0].height) == ('rgb8', 32, 24)
 
 
+def test_who_joins_a_world_in_lockstep_sees_what_it_stands_at(domain):
+    """Who sends the first command may wait for a picture before."""
+    def nodes():
+        encoder = ActionEncoderNode()
+        return [WorldModelNode(world=FakeWorld, encoder=encoder), encoder]
+    with Graph(nodes, domain, (*BASE_ARGS, '-p', 'mode:=lockstep',
+                               '-p', 'lockstep_timeout_s:=3600.0')) as graph:
+        images, statuses = graph.listen(Image, 'camera/image_raw'), graph.listen(
+            WorldStatus, 'world_status')
+        graph.wait_for(lambda: images and statuses, 'the first frame')
+        assert stamp_of(images[0]) == PERIOD_NS and len(images) == 1
+        assert statuses[-1].state == WorldStatus.STATE_PLAYING and statuses[-1].step == 0
+
+
 def test_clock_follows_the_image_of_its_frame(make_graph):
     """A subscriber that has the clock of a frame can have its image: it was published before."""
     graph = make_graph('-p', 'clock_rate_hz:=0.0')

@@ -412,7 +412,10 @@ class WorldModelNode(LifecycleNode):
     def on_beat(self) -> None:
         """Give a sign of life while nothing moves; else every step does."""
         session, sensors = self.running_session(), self.sensors
-        if session is None or sensors is None or session.status.state == State.PLAYING:
+        if session is None or sensors is None:
+            return
+        # In lockstep it may stand for long, and who is to send a command may wait for a picture.
+        if session.status.state == State.PLAYING and session.spec.mode != Mode.LOCKSTEP:
             return
         sensors.repeat_status()
         if session.status.state not in (State.NO_WORLD, State.LOADING):
