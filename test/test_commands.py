@@ -165,6 +165,21 @@ def test_targets_say_until_when_their_last_row_may_be_repeated(send, until_s):
     assert out.valid_until_ns == round(until_s * 1e9)
 
 
+def test_a_base_that_does_not_strafe_is_never_told_to():
+    buffer = CommandBuffer(SPEC)
+    buffer.twist([0.1, 0.7, 0], [0, 0, 0.2], 0)
+    assert SPEC.twist_range[1] == (0.0, 0.0)
+    assert targets(buffer).twist[0].tolist() == [0.1, 0.0, 0.2]
+
+
+def test_a_command_counts_from_when_it_came_and_not_from_when_time_began():
+    """It came at 3 s; at 3.2 s, 10 s of sim time, 0.3 s are left and a frame of 0.1 s ends."""
+    buffer = CommandBuffer(SIM_SPEC)
+    buffer.twist([0.3, 0, 0], [0, 0, 0], 3 * SECOND_NS)
+    out = targets(buffer, 32 * SECOND_NS // 10, 10 * SECOND_NS, period_ns=SECOND_NS // 10)
+    assert out.twist[0, 0] == 0.3 and out.valid_until_ns == 104 * SECOND_NS // 10
+
+
 BAD = [
     (lambda b: b.twist([NAN, 0, 0], [0, 0, 0], 0), ('cmd_vel', 'finite')),
     (lambda b: b.twist([0, 0, 0], [0, 0, INF], 0), ('cmd_vel', 'finite')),

@@ -206,6 +206,16 @@ def test_pacing_forgets_when_time_goes_back():
         assert velocity == pytest.approx(np.full((1, 3), wanted)) and not done
 
 
+def test_a_joint_goes_along_with_a_goal_that_moves():
+    """0.02 rad within a frame of 0.1 s are 0.2 rad/s, and again for the next two frames."""
+    pacer = Pacer(np.array([9.0, 9.0, 9.0, 100.0]), [-1.0], [1.0])
+    goal = np.array([[0.0], [0.02], [0.04], [0.06]])
+    velocity, position, _ = pacer.pace(np.zeros((3, 4)), goal, np.zeros(1), np.array([9.0]),
+                                       sim_ns=0, period_ns=SECOND_NS // 10)
+    assert velocity[:, 3] == pytest.approx([0.2, 0.2, 0.2])
+    assert position[:, 0] == pytest.approx([0.02, 0.04, 0.06])
+
+
 def test_a_joint_that_cannot_stop_in_time_stops_at_its_limit():
     """It gains 0.1 rad/s per frame of 0.1 s; from 0.03 rad it can only go 0.02 rad further."""
     pacer = Pacer(np.array([9.0, 9.0, 9.0, 1.0]), [-1.0], [0.05])
