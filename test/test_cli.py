@@ -156,8 +156,13 @@ def test_several_worlds_run_side_by_side_and_end_together(domain):
             clocks = [graph.listen(Clock, f'/w_{i}/clock') for i in range(2)]
             graph.wait_for(lambda: all(odoms) and all(clocks), 'both worlds')
         assert [m[0].header.frame_id for m in odoms] == ['w_0/odom', 'w_1/odom']
+        out = ''
+        while not all(f'[w_{i}] Ctrl-C ends.' in out for i in range(2)):
+            line = process.stdout.readline()
+            assert line, out
+            out += line
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=PATIENCE_S)
+        _, err = process.communicate(timeout=PATIENCE_S)
     finally:
         process.kill()
     assert process.returncode == 0 and 'Traceback' not in err

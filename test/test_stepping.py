@@ -63,6 +63,11 @@ class Stepped:
         self.graph.wait_for(self._client.service_is_ready, 'the service')
         self.graph.wait_for(lambda: all(p.get_subscription_count() for p in self._publishers),
                             'all subscriptions')
+        # Who joins while time stands still gets the frame it stands at, some time later.
+        self.graph.wait_for(lambda: all(self.stamps[key] for key in TOPICS if key != 'clock'),
+                            'the first frame')
+        for stamps in (*self.stamps.values(), *self.sent.values()):
+            stamps.clear()
         return self
 
     def __exit__(self, *exception):
