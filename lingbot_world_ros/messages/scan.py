@@ -46,9 +46,7 @@ class DepthScan:
                 raise SpecError(f'scan_max_{name}_m={high:g} must be more than {low:g}.')
         self.range_min, self.range_max = min_range_m, max_range_m
         self._heights = min_height_m, max_height_m
-        pixels = camera.pixel_grid().reshape(-1, 2)
-        rays = np.column_stack([pixels, np.ones(len(pixels))]) @ (
-            camera.T_base_optical[:3, :3] @ np.linalg.inv(camera.k)).T
+        rays = camera.rays(camera.pixel_grid()).reshape(-1, 3) @ camera.T_base_optical[:3, :3].T
         self._rays = rays.T.astype(np.float32)  # 3 h*w: per metre of depth
         self._origin = camera.T_base_optical[:3, 3].astype(np.float32)
         self.angle_increment = 1.0 / camera.fx_px
