@@ -15,7 +15,7 @@ from bench.null_world import NullWorld
 from lingbot_world_ros.messages.image import image_to_msg
 from lingbot_world_ros.messages.scan import DepthScan
 from lingbot_world_ros.nodes.parameters import declare
-from lingbot_world_ros.nodes.start import start_ros
+from lingbot_world_ros.nodes.ros_process import start_ros
 from lingbot_world_ros.nodes.world_publishers import WorldPublishers
 from lingbot_world_ros.robots.load import load_robot
 from lingbot_world_ros.session.frame import Frame

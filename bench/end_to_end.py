@@ -22,7 +22,7 @@ from lingbot_world_ros.messages.commands import joint_command_to_msg, twist_to_m
 from lingbot_world_ros.messages.stamps import stamp_to_ns
 from lingbot_world_ros.msg import ActionEmbedding, WorldSpec, WorldStatus
 from lingbot_world_ros.nodes import qos
-from lingbot_world_ros.nodes.start import start_ros
+from lingbot_world_ros.nodes.ros_process import start_ros
 from lingbot_world_ros.robots.load import load_robot
 from nav_msgs.msg import Odometry
 import numpy as np

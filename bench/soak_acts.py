@@ -12,7 +12,7 @@ from bench.faulty_sim import HANG_S, order_faults
 from bench.peers import Peer
 from bench.soak_rules import Broken, FLOOD_ANSWER_S, MARGIN_S, SERVICE_TIMEOUT_S, STEP_TIMEOUT_S
 from lingbot_world_ros.msg import WorldStatus
-from lingbot_world_ros.nodes.start import start_ros
+from lingbot_world_ros.nodes.ros_process import start_ros
 import numpy as np
 from rcl_interfaces.srv import SetParameters
 import rclpy

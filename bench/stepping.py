@@ -23,8 +23,8 @@ from lingbot_world_ros.messages.commands import twist_to_msg
 from lingbot_world_ros.msg import WorldStatus
 from lingbot_world_ros.nodes import qos
 from lingbot_world_ros.nodes.pair import make_pair
+from lingbot_world_ros.nodes.ros_process import start_ros
 from lingbot_world_ros.nodes.spinner import Spinner, stop_on_signals
-from lingbot_world_ros.nodes.start import start_ros
 from nav_msgs.msg import Odometry
 import numpy as np
 import rclpy

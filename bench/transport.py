@@ -17,7 +17,7 @@ from bench.machine import cores
 from lingbot_world_ros.messages.image import image_to_msg
 from lingbot_world_ros.messages.stamps import stamp_to_ns
 from lingbot_world_ros.nodes.qos import image_qos
-from lingbot_world_ros.nodes.start import start_ros
+from lingbot_world_ros.nodes.ros_process import start_ros
 import numpy as np
 import rclpy
 from rclpy.duration import Duration

@@ -8,6 +8,7 @@ from lingbot_world_ros.actions.embedding import (actions_at_latch, camera_motion
                                                  check_embedding, encode, track_positions)
 from lingbot_world_ros.actions.layout import robot_action_layout
 from lingbot_world_ros.errors import SpecError
+from lingbot_world_ros.geometry import se3
 from lingbot_world_ros.robots.load import load_robot
 import numpy as np
 import pytest
@@ -32,7 +33,8 @@ def make_embedding(fill, num_frames=1, current=HOME):
 
 def test_forward_motion_seen_by_a_camera_pitched_down():
     """Driving 0.1 m ahead moves a camera that looks down by p along (0, -sin p, cos p)."""
-    motion = camera_motion(np.array([0.1, 0.0, 0.0]), 1.0, CAMERA.T_base_optical)
+    motion = camera_motion(np.array([0.1, 0.0, 0.0]), 1.0, CAMERA.T_optical_base,
+                           CAMERA.T_base_optical)
     p = ROBOT.camera.rpy_rad[1]
     np.testing.assert_allclose(motion[:3, 3], [0.0, -0.1 * np.sin(p), 0.1 * np.cos(p)],
                                atol=1e-12)
@@ -42,7 +44,8 @@ def test_forward_motion_seen_by_a_camera_pitched_down():
 def test_turn_left_moves_a_camera_in_front_of_the_axis_to_its_left():
     T_base_optical = CAMERA.T_base_optical.copy()
     T_base_optical[:3, 3] = [1.0, 0.0, 0.5]
-    motion = camera_motion(np.array([0.0, 0.0, 0.01]), 1.0, T_base_optical)
+    motion = camera_motion(np.array([0.0, 0.0, 0.01]), 1.0, se3.inverse(T_base_optical),
+                           T_base_optical)
     assert motion[0, 3] == pytest.approx(-0.01, abs=1e-6)  # left is -x of the optical frame
 
 
@@ -50,7 +53,7 @@ def test_motion_of_a_camera_on_an_arm_is_that_of_base_and_arm():
     """The base drives 0.1 m ahead while the arm carries the camera 0.02 m to its right."""
     poses = np.stack([CAMERA.T_base_optical] * 2)
     poses[1, 1, 3] -= 0.02
-    motion = camera_motion(np.array([[0.1, 0.0, 0.0]]), 1.0, poses[:1], poses[1:])
+    motion = camera_motion(np.array([[0.1, 0.0, 0.0]]), 1.0, se3.inverse(poses[:1]), poses[1:])
     p = ROBOT.camera.rpy_rad[1]
     np.testing.assert_allclose(motion[0, :3, 3], [0.02, -0.1 * np.sin(p), 0.1 * np.cos(p)],
                                atol=1e-12)

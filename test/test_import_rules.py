@@ -159,5 +159,5 @@ def test_planted_message_type_is_found(tmp_path, text):
 def test_planted_message_made_in_a_node_is_found(tmp_path):
     """A node names the type of a topic; messages/ fills one."""
     text = 'from std_msgs.msg import String\n\n\ndef tell(send):\n    send(String(data=""))'
-    assert planted(tmp_path, {'nodes/teller.py': text}) == [
-        ('message made', 'nodes/teller.py', 5, 'String')]
+    assert planted(tmp_path, {'nodes/notifier.py': text}) == [
+        ('message made', 'nodes/notifier.py', 5, 'String')]

@@ -17,7 +17,7 @@ from lingbot_world_ros.worlds.definition import (MAX_PROMPT, MAX_SEED, NamedPose
 from lingbot_world_ros.worlds.library import WorldLibrary
 from lingbot_world_ros.worlds.placement import MAX_COORDINATE, misplaced
 from lingbot_world_ros.worlds.scenes import get_scene, SCENES
-from lingbot_world_ros.worlds.start import started_from
+from lingbot_world_ros.worlds.start_choice import started_from
 from lingbot_world_ros.worlds.start_images import start_images
 from lingbot_world_ros.worlds.world_file import MAX_BYTES
 import pytest

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Trajectories: polynomials and splines by hand, splices, and the pacing of velocities."""
-from lingbot_world_ros.actions.limits import arriving_velocity, Pacer
+from lingbot_world_ros.actions.limits import arriving_velocity, MotionLimiter
 from lingbot_world_ros.actions.trajectory import (check_points, CUBIC, interpolate, LINEAR, Plan,
                                                   Points, QUINTIC, splice, spline_slopes)
 from lingbot_world_ros.errors import SpecError
@@ -186,9 +186,9 @@ def test_arriving_velocity_by_hand(gap, wanted):
 
 def test_pacing_lands_exactly_whatever_the_gap():
     for gap in np.random.default_rng(2).uniform(-1.0, 1.0, 50):
-        pacer = Pacer(np.array([np.inf, np.inf, np.inf, 1.3]), [-2.0], [2.0])
+        limiter = MotionLimiter(np.array([np.inf, np.inf, np.inf, 1.3]), [-2.0], [2.0])
         goal = np.full((40, 1), gap)
-        velocity, position, done = pacer.pace(
+        velocity, position, done = limiter.limit(
             np.zeros((39, 4)), goal, np.zeros(1), np.array([0.8]), sim_ns=0,
             period_ns=SECOND_NS // 15)
         steps = np.diff([0.0, *velocity[:, 3], 0.0])
@@ -198,28 +198,28 @@ def test_pacing_lands_exactly_whatever_the_gap():
 
 
 def test_pacing_forgets_when_time_goes_back():
-    pacer = Pacer(np.array([1.0, 1.0, 1.0]), [], [])
+    limiter = MotionLimiter(np.array([1.0, 1.0, 1.0]), [], [])
     args = dict(goal=np.zeros((2, 0)), current=np.zeros(0), speed=np.zeros(0),
                 period_ns=SECOND_NS // 10)
     for sim_ns, wanted in ((0, 0.1), (SECOND_NS // 10, 0.2), (0, 0.1)):
-        velocity, _, done = pacer.pace(np.ones((1, 3)), sim_ns=sim_ns, **args)
+        velocity, _, done = limiter.limit(np.ones((1, 3)), sim_ns=sim_ns, **args)
         assert velocity == pytest.approx(np.full((1, 3), wanted)) and not done
 
 
 def test_a_joint_goes_along_with_a_goal_that_moves():
     """0.02 rad within a frame of 0.1 s are 0.2 rad/s, and again for the next two frames."""
-    pacer = Pacer(np.array([9.0, 9.0, 9.0, 100.0]), [-1.0], [1.0])
+    limiter = MotionLimiter(np.array([9.0, 9.0, 9.0, 100.0]), [-1.0], [1.0])
     goal = np.array([[0.0], [0.02], [0.04], [0.06]])
-    velocity, position, _ = pacer.pace(np.zeros((3, 4)), goal, np.zeros(1), np.array([9.0]),
-                                       sim_ns=0, period_ns=SECOND_NS // 10)
+    velocity, position, _ = limiter.limit(np.zeros((3, 4)), goal, np.zeros(1), np.array([9.0]),
+                                          sim_ns=0, period_ns=SECOND_NS // 10)
     assert velocity[:, 3] == pytest.approx([0.2, 0.2, 0.2])
     assert position[:, 0] == pytest.approx([0.02, 0.04, 0.06])
 
 
 def test_a_joint_that_cannot_stop_in_time_stops_at_its_limit():
     """It gains 0.1 rad/s per frame of 0.1 s; from 0.03 rad it can only go 0.02 rad further."""
-    pacer = Pacer(np.array([9.0, 9.0, 9.0, 1.0]), [-1.0], [0.05])
-    velocity, position, _ = pacer.pace(np.zeros((4, 4)), np.full((5, 1), 5.0), np.zeros(1),
-                                       np.array([9.0]), sim_ns=0, period_ns=SECOND_NS // 10)
+    limiter = MotionLimiter(np.array([9.0, 9.0, 9.0, 1.0]), [-1.0], [0.05])
+    velocity, position, _ = limiter.limit(np.zeros((4, 4)), np.full((5, 1), 5.0), np.zeros(1),
+                                          np.array([9.0]), sim_ns=0, period_ns=SECOND_NS // 10)
     assert velocity[:, 3] == pytest.approx([0.1, 0.2, 0.2, 0.0])
     assert position[:, 0] == pytest.approx([0.01, 0.03, 0.05, 0.05])

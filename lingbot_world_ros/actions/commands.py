@@ -12,7 +12,7 @@ from math import inf, isfinite
 from typing import Iterable, List, NoReturn, Optional, Sequence, Tuple
 
 from lingbot_world_ros.actions.command_spec import CommandCounts, CommandSpec, Targets
-from lingbot_world_ros.actions.limits import BASE, Pacer
+from lingbot_world_ros.actions.limits import BASE, MotionLimiter
 from lingbot_world_ros.actions.trajectory import (check_points, MAX_ACCELERATION, MAX_POINTS, Plan,
                                                   Points, splice)
 from lingbot_world_ros.errors import SpecError
@@ -61,8 +61,8 @@ class CommandBuffer:
         self._plans: List[Optional[Plan]] = [None] * num_joints
         self._waiting: List[List[Points]] = [[] for _ in range(num_joints)]
         self._current = np.clip(np.zeros(num_joints), spec.joint_low, spec.joint_high)
-        self._pacer = Pacer(spec.acceleration, spec.joint_low, spec.joint_high,
-                            spec.max_curvature)
+        self._limiter = MotionLimiter(spec.acceleration, spec.joint_low, spec.joint_high,
+                                      spec.max_curvature)
         self._always_paced = bool(spec.paced_joints.any() or np.isfinite(spec.acceleration).any())
 
     @property
@@ -75,7 +75,7 @@ class CommandBuffer:
         """Forget every command (after a reset); the counters go on."""
         self._twist = REST
         self._halt(range(len(self._mode)))
-        self._pacer.clear()
+        self._limiter.clear()
 
     def set_timeout(self, timeout_s: float) -> None:
         """Let velocity commands age faster or slower from now on."""
@@ -322,7 +322,7 @@ class CommandBuffer:
             if not done:
                 valid_ns.append(end_ns)
         else:
-            self._pacer.clear()
+            self._limiter.clear()
         return Targets(velocity[:, :BASE], position, velocity[:, BASE:],
                        min(valid_ns, default=0))
 
@@ -349,7 +349,7 @@ class CommandBuffer:
         """Keep to accelerations and to speeds below the engine's."""
         speed = np.minimum(self._speed, self._way_speed)
         paced = self.spec.paced_joints | np.isfinite(self._way_speed)
-        velocity, position, done = self._pacer.pace(
+        velocity, position, done = self._limiter.limit(
             velocity, np.where(paced, goal, np.nan), self._current, speed,
             sim_ns=sim_ns, period_ns=period_ns)
         velocity[:, BASE:][np.isfinite(goal[1:])] = 0.0

@@ -6,6 +6,7 @@ Action embeddings: commands as motion of the camera and the joints over the comi
 the last moment before a step. No ROS. Camera axes are optical (x right, y down, z forward).
 """
 from dataclasses import dataclass
+from functools import cached_property
 from math import inf
 from typing import Callable, Optional, Tuple
 
@@ -31,6 +32,11 @@ class CarriedCamera:
     camera: PinholeCamera
     T_base_optical: np.ndarray
     poses_of: Optional[Callable[[np.ndarray], np.ndarray]] = None
+
+    @cached_property
+    def T_optical_base(self) -> np.ndarray:
+        """(4, 4) pose of base_link in the optical frame."""
+        return se3.inverse(self.T_base_optical)
 
 
 @dataclass(frozen=True)
@@ -58,21 +64,19 @@ class ActionEmbedding:
     valid_until_ns: int = 0
 
 
-def camera_motion(twist: np.ndarray, dt_s: float, T_base_optical: np.ndarray,
-                  T_base_optical_after: Optional[np.ndarray] = None) -> np.ndarray:
+def camera_motion(twist: np.ndarray, dt_s: float, T_optical_base: np.ndarray,
+                  T_base_optical_after: np.ndarray) -> np.ndarray:
     """
     Turn a base twist into the motion of the camera on it.
 
     :param twist: (..., 3) v_x, v_y [m/s], w_z [rad/s] in base_link
     :param dt_s: length of one frame
-    :param T_base_optical: (..., 4, 4) pose of camera_optical_frame in base_link
-    :param T_base_optical_after: the same after the frame; None if the camera is fixed
+    :param T_optical_base: (..., 4, 4) pose of base_link in camera_optical_frame, before the frame
+    :param T_base_optical_after: (..., 4, 4) pose of camera_optical_frame in base_link, after it
     :return: (..., 4, 4) float64 optical frame afterwards seen from the optical frame before
     """
-    if T_base_optical_after is None:
-        T_base_optical_after = T_base_optical
     T_base_base = se3.pose_from_se2(se2.exponential(twist, dt_s))
-    return se3.inverse(T_base_optical) @ T_base_base @ T_base_optical_after
+    return T_optical_base @ T_base_base @ T_base_optical_after
 
 
 def track_positions(joint_position: np.ndarray, current: np.ndarray, period_s: float,
@@ -133,9 +137,9 @@ def _motion_of(carried: CarriedCamera, twist: np.ndarray, velocity: np.ndarray,
                current: np.ndarray, period_s: float) -> np.ndarray:
     """Motion (T, 4, 4) of the camera over the frames of a step, by base and joints."""
     if carried.poses_of is None:
-        return camera_motion(twist, period_s, carried.T_base_optical)
+        return camera_motion(twist, period_s, carried.T_optical_base, carried.T_base_optical)
     poses = carried.poses_of(np.vstack([current, current + np.cumsum(velocity, 0) * period_s]))
-    return camera_motion(twist, period_s, poses[:-1], poses[1:])
+    return camera_motion(twist, period_s, se3.inverse(poses[:-1]), poses[1:])
 
 
 def check_embedding(embedding: ActionEmbedding, layout: ActionLayout,

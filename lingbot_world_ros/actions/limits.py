@@ -46,7 +46,7 @@ def arriving_velocity(gap: np.ndarray, acceleration: np.ndarray, period_s: float
     return np.sign(gap) * (distance / ((n + 1.0) * period_s) + 0.5 * n * change)
 
 
-class Pacer:
+class MotionLimiter:
     """
     Let velocities change, and positions move, no faster than allowed.
 
@@ -75,9 +75,9 @@ class Pacer:
         self._start_ns = 0
         self._told: List[Tuple[np.ndarray, np.ndarray]] = []
 
-    def pace(self, velocity: np.ndarray, goal: np.ndarray, current: np.ndarray,
-             speed: np.ndarray, *, sim_ns: int,
-             period_ns: int) -> Tuple[np.ndarray, np.ndarray, bool]:
+    def limit(self, velocity: np.ndarray, goal: np.ndarray, current: np.ndarray,
+              speed: np.ndarray, *, sim_ns: int,
+              period_ns: int) -> Tuple[np.ndarray, np.ndarray, bool]:
         """
         Limit what one step of T frames is asked to do.
 
@@ -115,8 +115,8 @@ class Pacer:
         base_late = np.abs(told[:BASE] - velocity[-1, :BASE])
         done = max(late.max(initial=0.0), base_late.max(),
                    np.abs(told[BASE:][moves]).max(initial=0.0)) < AT_GOAL
-        paced, places = (np.array(rows) for rows in zip(*self._told[1:]))
-        return paced, places, bool(done)
+        limited, places = (np.array(rows) for rows in zip(*self._told[1:]))
+        return limited, places, bool(done)
 
     def _resume(self, width: int, sim_ns: int, period_ns: int) -> Tuple[np.ndarray, np.ndarray]:
         """Return velocities (3 + J,) and positions (J,), NaN where none, told for a moment."""

@@ -51,8 +51,8 @@ def run(args: argparse.Namespace) -> int:
     values = read_assignments(args.param)
     from lingbot_world_ros.nodes.parameters import as_overrides
     from lingbot_world_ros.nodes.ros_environment import node_args
+    from lingbot_world_ros.nodes.ros_process import end_process, end_ros, INTERRUPTED, start_ros
     from lingbot_world_ros.nodes.spinner import interrupt_on_signals, Spinner, stop_on_signals
-    from lingbot_world_ros.nodes.start import end_process, end_ros, INTERRUPTED, start_ros
     start_ros(node_args(params_file(args.profile), args.namespace, args.ros_args))
     from lingbot_world_ros.nodes.follower import FollowerNode
     from lingbot_world_ros.progress import show_until_end

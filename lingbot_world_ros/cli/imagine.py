@@ -78,8 +78,8 @@ def run(args: argparse.Namespace) -> int:
     :return: exit code
     :raises SpecError: for arguments, files or a machine that cannot be used
     """
-    from lingbot_world_ros.models.wan.clip_file import check_target, write_clip
     from lingbot_world_ros.actions.camera_path import FRAME_RATE_HZ
+    from lingbot_world_ros.models.wan.clip_file import check_target, write_clip
     from lingbot_world_ros.progress import Progress
     out = check_target(args.out)
     with Progress() as progress:
@@ -108,9 +108,9 @@ def _frames(args: argparse.Namespace, show: Callable[..., None]) -> Iterator['np
 
 
 def _request(args: argparse.Namespace) -> 'VideoRequest':
+    from lingbot_world_ros.models.wan.camera_image import read_image, seen_by, stream_camera
     from lingbot_world_ros.models.wan.offline import (AREAS_PX, parse_size, usable_frames,
                                                       VideoRequest)
-    from lingbot_world_ros.models.wan.start import read_image, seen_by, stream_camera
     path = _path(args)
     rgb = read_image(args.image)
     size = parse_size(args.size, rgb)

@@ -46,8 +46,8 @@ def run(args: argparse.Namespace) -> int:
     from lingbot_world_ros.environment import environment, NOTE, to_note
     from lingbot_world_ros.nodes.recorder import RecorderNode
     from lingbot_world_ros.nodes.ros_environment import node_args
+    from lingbot_world_ros.nodes.ros_process import end_ros, start_ros, wait_for_world
     from lingbot_world_ros.nodes.spinner import Spinner, stop_on_signals
-    from lingbot_world_ros.nodes.start import end_ros, start_ros, wait_for_world
     bag = BagWriter(args.output or Path(time.strftime('world_%Y_%m_%d-%H_%M_%S')))
     try:
         bag.note(NOTE, to_note(environment()))

@@ -122,8 +122,8 @@ def watch(segments: Sequence['Segment'], args: argparse.Namespace,
     """
     from lingbot_world_ros.nodes.parameters import as_overrides
     from lingbot_world_ros.nodes.ros_environment import node_args
+    from lingbot_world_ros.nodes.ros_process import end_ros, start_ros
     from lingbot_world_ros.nodes.spinner import Spinner, stop_on_signals
-    from lingbot_world_ros.nodes.start import end_ros, start_ros
     from lingbot_world_ros.nodes.world_model import WorldModelNode
     from lingbot_world_ros.recording.replay import definition_of, RecordedActions
     from lingbot_world_ros.session.states import Mode, State, TimePolicy

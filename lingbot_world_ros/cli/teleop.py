@@ -43,8 +43,8 @@ def run(args: argparse.Namespace) -> int:
         raise SpecError('teleop reads keys and standard input is not a terminal; start it in one, '
                         'or publish cmd_vel and joint_command from a program.')
     from lingbot_world_ros.nodes.ros_environment import node_args
+    from lingbot_world_ros.nodes.ros_process import end_ros, start_ros, wait_for_world
     from lingbot_world_ros.nodes.spinner import Spinner
-    from lingbot_world_ros.nodes.start import end_ros, start_ros, wait_for_world
     from lingbot_world_ros.nodes.teleop import TeleopNode
     from lingbot_world_ros.robots.load import load_robot
     max_curvature = load_robot(args.robot).drive.max_curvature if args.robot else inf

@@ -49,8 +49,8 @@ def run(args: argparse.Namespace) -> int:
                         f'{pip_install("aiohttp")} (or apt install python3-aiohttp).') from error
     from lingbot_world_ros.nodes.parameters import as_overrides
     from lingbot_world_ros.nodes.ros_environment import node_args
+    from lingbot_world_ros.nodes.ros_process import end_ros, start_ros
     from lingbot_world_ros.nodes.spinner import Spinner
-    from lingbot_world_ros.nodes.start import end_ros, start_ros
     from lingbot_world_ros.nodes.view import serve, ViewNode
     from lingbot_world_ros.settings.profiles import load_profile, params_file
     overrides = _overrides(args, load_profile(args.profile))

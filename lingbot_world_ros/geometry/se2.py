@@ -23,9 +23,10 @@ def rotated(vector: np.ndarray, yaw_rad: Union[float, np.ndarray]) -> np.ndarray
     """
     vector = np.asarray(vector)
     c, s = np.cos(yaw_rad), np.sin(yaw_rad)
-    x, y = vector[..., 0], vector[..., 1]
-    return _stacked(c * x - s * y, s * x + c * y,
-                    *(vector[..., i] for i in range(2, vector.shape[-1])))
+    # Single numbers are three times as fast as arrays without an axis, and each frame needs them.
+    columns = vector if vector.ndim == 1 else [vector[..., i] for i in range(vector.shape[-1])]
+    x, y, *rest = columns
+    return _stacked(c * x - s * y, s * x + c * y, *rest)
 
 
 def compose(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -77,11 +78,17 @@ def exponential(twist: np.ndarray, dt_s: float) -> np.ndarray:
     twist = np.asarray(twist, np.float64)
     turn_rad = dt_s * twist[..., 2]
     half = 0.5 * turn_rad
+    moved = twist * dt_s
     # The chord is shorter than the arc by sin(half) / half, and turned by half.
-    chord = twist[..., :2] * dt_s * np.sinc(half / np.pi)[..., None]
-    return np.concatenate([rotated(chord, half), turn_rad[..., None]], -1)
+    moved[..., :2] *= np.sinc(half / np.pi)[..., None]
+    return rotated(moved, half)
 
 
 def _stacked(*columns: np.ndarray) -> np.ndarray:
-    """Make columns the last axis; single numbers, which each frame has, the short way."""
-    return np.stack(columns, -1) if columns[0].ndim else np.array(columns)
+    """Make columns the last axis; several times faster than np.stack, which each frame feels."""
+    if not columns[0].ndim:
+        return np.array(columns)
+    out = np.empty((*columns[0].shape, len(columns)), columns[0].dtype)
+    for i, column in enumerate(columns):
+        out[..., i] = column
+    return out

@@ -30,7 +30,7 @@ from lingbot_world_ros.msg import ActionEmbedding as ActionEmbeddingMsg, WorldSp
 from lingbot_world_ros.nodes import qos
 from lingbot_world_ros.nodes.parameter_service import SafeParameterService
 from lingbot_world_ros.nodes.parameters import declare, flat
-from lingbot_world_ros.nodes.start import spin_node
+from lingbot_world_ros.nodes.ros_process import spin_node
 from lingbot_world_ros.robots.drive import Drive
 from lingbot_world_ros.robots.load import load_robot
 from lingbot_world_ros.robots.urdf import read_description, RobotModel

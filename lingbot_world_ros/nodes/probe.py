@@ -6,7 +6,7 @@ import time
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from lingbot_world_ros.messages.standard import text_to_msg
-from lingbot_world_ros.nodes.start import end_ros, start_ros
+from lingbot_world_ros.nodes.ros_process import end_ros, start_ros
 import rclpy
 from rclpy.action import get_action_server_names_and_types_by_node
 from rclpy.executors import SingleThreadedExecutor

@@ -25,9 +25,9 @@ from lingbot_world_ros.nodes import qos
 from lingbot_world_ros.nodes.newest import NewestOnly
 from lingbot_world_ros.nodes.parameter_service import SafeParameterService
 from lingbot_world_ros.nodes.parameters import declare, flat, given_values
+from lingbot_world_ros.nodes.ros_process import spin_node
 from lingbot_world_ros.nodes.simulation_services import SimulationServices
 from lingbot_world_ros.nodes.spinner import Spinner
-from lingbot_world_ros.nodes.start import spin_node
 from lingbot_world_ros.nodes.world_publishers import WorldPublishers
 from lingbot_world_ros.progress import Loading
 from lingbot_world_ros.robots.drive import Drive
@@ -41,7 +41,7 @@ from lingbot_world_ros.settings.parameters import engine_options, WORLD_MODEL
 from lingbot_world_ros.settings.profiles import DEFAULT_PROFILE, load_profile
 from lingbot_world_ros.worlds.definition import IMAGE_SCENE, WorldDefinition
 from lingbot_world_ros.worlds.library import WorldLibrary
-from lingbot_world_ros.worlds.start import check_prompt, find_start_image, started_from
+from lingbot_world_ros.worlds.start_choice import check_prompt, find_start_image, started_from
 import numpy as np
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn

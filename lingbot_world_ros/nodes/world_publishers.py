@@ -124,8 +124,7 @@ class WorldPublishers(SessionObserver):
         """Publish one frame: where the robot is and what it sees."""
         with self._lock:
             self._frame, self._due = frame, set(OF_A_FRAME)
-            self._publish_frame(frame)
-            pose_odom = se2.relative(frame.start_pose, frame.base_pose)
+            pose_odom = self._publish_frame(frame)
             self._trail.add(pose_odom, frame.stamp_ns)
             if self._is_wanted('path') and self._trail.is_due(frame.stamp_ns):
                 self._publishers['path'].publish(self._trail.take(frame.stamp_ns))
@@ -151,7 +150,8 @@ class WorldPublishers(SessionObserver):
             if any(map(self._is_wanted, list(self._due))):
                 self._publish_frame(self._frame)
 
-    def _publish_frame(self, frame: Frame) -> None:
+    def _publish_frame(self, frame: Frame) -> np.ndarray:
+        """Publish what of a frame is wanted, and return where the robot is in odom, (3,)."""
         stamp_ns = frame.stamp_ns
         pose_odom = se2.relative(frame.start_pose, frame.base_pose)
         self._publish('tf', base_tf_to_msg, pose_odom, stamp_ns, self._frames)
@@ -165,6 +165,7 @@ class WorldPublishers(SessionObserver):
             self._publish('odom', odometry_to_msg, pose_odom, frame.base_twist,
                           covariance_in_odom(frame.start_pose[2], frame.base_pose_cov),
                           EXACT_VARIANCE if exact else TWIST_VARIANCE, stamp_ns, self._frames)
+        return pose_odom
 
     def on_clock(self, stamp_ns: int) -> None:
         """Publish sim time; also called by the thread that ticks between frames."""

@@ -7,12 +7,12 @@ from lingbot_world_ros.engines.interface import Observation
 from lingbot_world_ros.session.action_reader import ActionReader, Latched
 from lingbot_world_ros.session.clock import ClockTicker, SimClock, WallClock
 from lingbot_world_ros.session.frame import frame_of, moment
+from lingbot_world_ros.session.notifier import Notifier
 from lingbot_world_ros.session.pacing import ChunkPacer, Due, Turn
 from lingbot_world_ros.session.prompts import Prompts
 from lingbot_world_ros.session.spec import SessionSpec
 from lingbot_world_ros.session.states import Mode
 from lingbot_world_ros.session.supervisor import MadeStep, Supervisor
-from lingbot_world_ros.session.teller import Teller
 import numpy as np
 
 
@@ -41,7 +41,7 @@ class Player:
     """
 
     def __init__(self, engine: Supervisor, reader: ActionReader, prompts: Prompts,
-                 teller: Teller, *, get_spec: Callable[[], SessionSpec], sim: SimClock,
+                 notifier: Notifier, *, get_spec: Callable[[], SessionSpec], sim: SimClock,
                  ticker: ClockTicker, clock: WallClock):
         """
         Prepare.
@@ -49,14 +49,14 @@ class Player:
         :param engine: makes the steps
         :param reader: says what they act on
         :param prompts: those that wait for the engine
-        :param teller: told of every frame and step
+        :param notifier: told of every frame and step
         :param get_spec: asked how the session runs
         :param sim: counts frames
         :param ticker: tells sim time between them
         :param clock: steady wall clock
         """
         self._engine, self._reader, self._prompts = engine, reader, prompts
-        self._teller, self._get_spec = teller, get_spec
+        self._notifier, self._get_spec = notifier, get_spec
         self._sim, self._ticker, self._clock = sim, ticker, clock
         self._pacer = ChunkPacer(engine.world.spec.frames_per_step)
         self._chunk: Optional[_Chunk] = None  # whose frames leave
@@ -108,7 +108,7 @@ class Player:
         else:
             self._pacer.go_on(self._clock.now_ns())
         self._pacer.start_over()
-        self._teller.pace_begins()
+        self._notifier.pace_begins()
 
     def change_mode(self) -> None:
         """Forget commands and what was due: the mode is another one."""
@@ -165,12 +165,12 @@ class Player:
         """Let time alone start over: the world as it is gives the first frame of the new time."""
         self._sim.reset()
         self._reader.clear()
-        self._teller.time_begins()
+        self._notifier.time_begins()
         stamp_ns = self._sim.tick()
-        self._teller.show(frame_of(self.seen, -1, self._teller.status.frame, stamp_ns,
-                                   self.origin))
+        self._notifier.show(frame_of(self.seen, -1, self._notifier.status.frame, stamp_ns,
+                                     self.origin))
         self._ticker.jump(stamp_ns)
-        self._teller.note(stamp_ns=stamp_ns)
+        self._notifier.note(stamp_ns=stamp_ns)
 
     # How.
 
@@ -200,7 +200,7 @@ class Player:
         """Make the step of a command, or without one when it was waited for long enough."""
         spec = self._get_spec()
         if not self._reader.has_commands(spec.lockstep_commands):
-            self._teller.no_command(spec.lockstep_timeout_s)
+            self._notifier.no_command(spec.lockstep_timeout_s)
         self._step(by_step=False)
         self._wait_for_commands()
 
@@ -235,26 +235,26 @@ class Player:
         """
         made, latched, is_first = chunk.made, chunk.latched, chunk.num_shown == 0
         if is_first:
-            self._teller.step_begins(latched, made.conditioning, made.note)
+            self._notifier.step_begins(latched, made.conditioning, made.note)
         self._hand_out(made.observation, chunk.num_shown, planned_ns,
                        latched if is_first else None)
         chunk.num_shown += 1
         if not chunk.num_left:
             self._chunk = None
-            self._teller.step_ends(latched, made.duration_ns * 1e-9)
+            self._notifier.step_ends(latched, made.duration_ns * 1e-9)
 
     def _hand_out(self, observation: Observation, t: int, planned_ns: Optional[int] = None,
                   answers: Optional[Latched] = None) -> None:
         """Let a frame leave; what clients see of the world follows it."""
         self.observation = moment(observation, t)
-        frame = frame_of(observation, t, self._teller.status.frame + 1, self._sim.tick(),
+        frame = frame_of(observation, t, self._notifier.status.frame + 1, self._sim.tick(),
                          self.origin)
-        self._teller.show(frame)
+        self._notifier.show(frame)
         now_ns, period_ns = self._clock.now_ns(), self._wall_ns(1)
         is_paced = planned_ns is not None and period_ns > 0
-        self._teller.count(
+        self._notifier.count(
             frame, now_ns,
             is_late=planned_ns is not None and 0 < period_ns < now_ns - planned_ns,
             latency_s=None if answers is None else self._reader.answered(answers, now_ns))
         self._ticker.follow(frame.stamp_ns,
-                            max(period_ns, self._teller.gap_ns) if is_paced else 0)
+                            max(period_ns, self._notifier.gap_ns) if is_paced else 0)

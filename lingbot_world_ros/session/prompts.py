@@ -5,11 +5,11 @@ import threading
 from typing import Callable, List, Optional
 
 from lingbot_world_ros.engines.interface import WorldModel
+from lingbot_world_ros.session.notifier import Notifier
 from lingbot_world_ros.session.requests import check_request, Refused
 from lingbot_world_ros.session.states import Mode, Reason, Request, State
 from lingbot_world_ros.session.status import SessionStatus
 from lingbot_world_ros.session.supervisor import Supervisor
-from lingbot_world_ros.session.teller import Teller
 
 
 class _Asked:
@@ -48,16 +48,16 @@ class Prompts:
     ``cancel_all`` may be called from any thread, the rest by the session's worker.
     """
 
-    def __init__(self, engine: Supervisor, teller: Teller,
+    def __init__(self, engine: Supervisor, notifier: Notifier,
                  submit: Callable[[Callable[[], None]], Future]):
         """
         Prepare.
 
         :param engine: takes the prompts
-        :param teller: has the status that answers
+        :param notifier: has the status that answers
         :param submit: lets the worker do something
         """
-        self._engine, self._teller, self._submit = engine, teller, submit
+        self._engine, self._notifier, self._submit = engine, notifier, submit
         self._lock = threading.Lock()
         self._asked: List[_Asked] = []
         self._waiting: Optional[_Asked] = None
@@ -123,7 +123,7 @@ class Prompts:
         self._submit(lambda: self._take(asked)).add_done_callback(look)
 
     def _take(self, asked: _Asked) -> None:
-        status = self._teller.status
+        status = self._notifier.status
         check_request(Request.SET_PROMPT, status)
         if (self._engine.makes_ahead and status.state == State.PLAYING
                 and status.mode == Mode.REALTIME):
@@ -145,6 +145,6 @@ class Prompts:
     def _taken(self, asked: _Asked, error: Optional[Exception]) -> None:
         if error is not None:
             return asked.refuse(error)
-        if self._teller.status.state != State.PLAYING:  # else the step made with it will tell
-            self._teller.tell(prompt=self._engine.conditioning.prompt)
-        asked.answer(self._teller.status)
+        if self._notifier.status.state != State.PLAYING:  # else the step made with it will tell
+            self._notifier.tell(prompt=self._engine.conditioning.prompt)
+        asked.answer(self._notifier.status)

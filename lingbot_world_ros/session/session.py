@@ -19,6 +19,7 @@ from lingbot_world_ros.session.clock import ClockTicker, SimClock, WallClock
 from lingbot_world_ros.session.interventions import Interventions
 from lingbot_world_ros.session.latch import EmbeddingSource
 from lingbot_world_ros.session.log import Log
+from lingbot_world_ros.session.notifier import Notifier
 from lingbot_world_ros.session.observer import SessionObserver
 from lingbot_world_ros.session.player import Player
 from lingbot_world_ros.session.prompts import Prompts
@@ -27,7 +28,6 @@ from lingbot_world_ros.session.spec import SessionSpec
 from lingbot_world_ros.session.states import Mode, Reason, State
 from lingbot_world_ros.session.status import SessionStatus
 from lingbot_world_ros.session.supervisor import Supervisor
-from lingbot_world_ros.session.teller import Teller
 from lingbot_world_ros.session.transitions import Transitions
 from lingbot_world_ros.session.worker import Worker
 from lingbot_world_ros.worlds.definition import WorldDefinition
@@ -74,19 +74,19 @@ class Session:
         self._sim = SimClock(world.spec.frame_period_ns)
         self._reader = ActionReader(world.spec, clock=self._clock, wake=self._wake,
                                     is_closing=lambda: self._worker.is_closing)
-        self._teller = Teller(observers, spec.mode, world.spec.frame_period_ns,
-                              num_rejected=lambda: self._reader.num_rejected)
+        self._notifier = Notifier(observers, spec.mode, world.spec.frame_period_ns,
+                                  num_rejected=lambda: self._reader.num_rejected)
         tick_ns = round(1e9 / spec.clock_rate_hz) if spec.clock_rate_hz else 0
-        self._ticker = ClockTicker(tick_ns, self._teller.tick, self._clock)
-        self._prompts = Prompts(self._engine, self._teller, self._submit)
-        self._player = Player(self._engine, self._reader, self._prompts, self._teller,
+        self._ticker = ClockTicker(tick_ns, self._notifier.tick, self._clock)
+        self._prompts = Prompts(self._engine, self._notifier, self._submit)
+        self._player = Player(self._engine, self._reader, self._prompts, self._notifier,
                               get_spec=lambda: self.spec, sim=self._sim, ticker=self._ticker,
                               clock=self._clock)
-        self._transitions = Transitions(self._engine, self._player, self._prompts, self._teller,
+        self._transitions = Transitions(self._engine, self._player, self._prompts, self._notifier,
                                         get_spec=lambda: self.spec, sim=self._sim,
                                         ticker=self._ticker, log=log)
         self._interventions = Interventions(
-            self._engine, self._player, self._teller, get_spec=lambda: self.spec,
+            self._engine, self._player, self._notifier, get_spec=lambda: self.spec,
             get_definition=lambda: self._transitions.definition)
         self._worker = Worker(self._transitions, wake=self._wake, clock=self._clock)
 
@@ -98,7 +98,7 @@ class Session:
     @property
     def status(self) -> SessionStatus:
         """The newest status; safe from any thread."""
-        return self._teller.status
+        return self._notifier.status
 
     @property
     def sim_ns(self) -> int:

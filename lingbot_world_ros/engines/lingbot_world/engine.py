@@ -22,13 +22,13 @@ from lingbot_world_ros.geometry.camera import PinholeCamera
 from lingbot_world_ros.models.wan.build import (build_stream, check_memory, load_models,
                                                 ModelOptions)
 from lingbot_world_ros.models.wan.camera import latent_steps
+from lingbot_world_ros.models.wan.camera_image import read_image, seen_by, stream_camera
 from lingbot_world_ros.models.wan.checkpoint import open_checkpoint
 from lingbot_world_ros.models.wan.condition import resize_image
 from lingbot_world_ros.models.wan.kv_cache import WindowSpec
 from lingbot_world_ros.models.wan.releases_and_licences import StreamDefaults
 from lingbot_world_ros.models.wan.schedule import FewStepSchedule
 from lingbot_world_ros.models.wan.spec import VideoSize
-from lingbot_world_ros.models.wan.start import read_image, seen_by, stream_camera
 from lingbot_world_ros.models.wan.stream import StreamSpec
 from lingbot_world_ros.robots.load import joint_from_urdf, load_robot
 from lingbot_world_ros.robots.robot import Robot

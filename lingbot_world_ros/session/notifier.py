@@ -43,7 +43,7 @@ class FrameMeter:
         return self._times_ns[-1] - self._times_ns[-2] if len(self._times_ns) > 1 else 0
 
 
-class Teller:
+class Notifier:
     """
     Owner of the status and the only one who calls observers.
 

@@ -2,8 +2,8 @@
 """Start images as the stream's camera sees them."""
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.geometry.camera import PinholeCamera
+from lingbot_world_ros.models.wan.camera_image import read_image, seen_by, stream_camera
 from lingbot_world_ros.models.wan.spec import VideoSize
-from lingbot_world_ros.models.wan.start import read_image, seen_by, stream_camera
 import numpy as np
 import pytest
 
