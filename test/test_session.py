@@ -574,6 +574,32 @@ def test_lockstep_can_wait_for_several_commands():
     session.close()
 
 
+def test_lockstep_makes_a_step_for_each_of_two_commands_that_came_together():
+    world = FakeWorld()
+    session, seen = run(world, mode='lockstep', lockstep_timeout_s=60.0, clock=RealWait())
+    wait_for(lambda: session.status.state == 'playing')
+    session.set_embedding(embedding_of(world, 0.2, accepted=2))
+    wait_for(lambda: session.status.step == 2)
+    session.set_embedding(embedding_of(world, 0.3, accepted=5))
+    wait_for(lambda: session.status.step == 5)
+    assert [a[0, 0, 0] for a in world.actions] == pytest.approx([0.2, 0.2, 0.3, 0.3, 0.3])
+    assert session.status.lockstep_timeouts == 0
+    session.close()
+
+
+def test_a_step_that_lockstep_did_not_get_commands_for_leaves_none_waiting():
+    clock, world = RealWait(), FakeWorld()
+    session, seen = run(world, mode='lockstep', lockstep_commands=3, lockstep_timeout_s=60.0,
+                        clock=clock)
+    wait_for(lambda: session.status.state == 'playing')
+    session.set_embedding(embedding_of(world, 0.2, accepted=2))
+    clock.offset_ns += 61_000_000_000
+    session.set_embedding(embedding_of(world, 0.2, accepted=2))  # only wakes it up
+    wait_for(lambda: session.status.step == 1)
+    assert session.status.lockstep_timeouts == 1 and session._reader.latch.pending == 0
+    session.close()
+
+
 class RealWait(FakeClock):
     """Real waiting, and a time that can be moved on."""
 

@@ -77,7 +77,7 @@ class ActionReader:
             self.source.catch_up()
 
     def has_commands(self, num_commands: int) -> bool:
-        """Tell whether so many commands came in since the newest step was begun."""
+        """Tell whether so many commands wait for a step."""
         return self.latch.pending >= num_commands
 
     def clear(self) -> None:
@@ -105,7 +105,7 @@ class ActionReader:
         return self.latch.latencies_s(self._clock.now_ns() - LATENCY_WINDOW_NS)
 
     def read(self, seen: Observation, start_ns: int, *, timeout_s: float, by_step: bool,
-             by_wall: bool) -> Latched:
+             by_wall: bool, num_commands: Optional[int] = None) -> Latched:
         """
         Latch: the newest embedding becomes the actions of the step that starts now.
 
@@ -115,17 +115,20 @@ class ActionReader:
             encoder elsewhere is waited for
         :param by_step: the step was asked for
         :param by_wall: wall time says something about a command's age
+        :param num_commands: how many of those that wait the step answers; None: all
         :return: the actions and where they come from
         """
         spec = self._spec
         # A servo coasts on for its lag: steer where it would come to rest, or it overshoots.
         resting = seen.joint_position[0, -1] + self._joint_lag_s * seen.joint_velocity[0, -1]
         if self.source is not None:
-            embedding, age_ns, since_ns = self._pull(self.source, start_ns, resting, by_step)
+            embedding, age_ns, since_ns = self._pull(self.source, start_ns, resting, by_step,
+                                                     num_commands)
         else:
             if not by_wall:
                 self._wait_for_valid_embedding(start_ns, timeout_s)
-            embedding, age_ns, since_ns = self.latch.take(self._clock.now_ns())
+            embedding, age_ns, since_ns = self.latch.take(self._clock.now_ns(),
+                                                            num_commands)
         if embedding is None or (by_wall and age_ns > timeout_s * 1e9):
             still = np.zeros((1, spec.frames_per_step, len(spec.action.dims)), np.float32)
             return Latched(still, None, None, since_ns)
@@ -136,12 +139,13 @@ class ActionReader:
     def _check(self, embedding: ActionEmbedding) -> None:
         check_embedding(embedding, self._spec.action, self._spec.robot.joint_names)
 
-    def _pull(self, source: EmbeddingSource, start_ns: int, resting: np.ndarray,
-              by_step: bool) -> LatchedEmbedding:
+    def _pull(self, source: EmbeddingSource, start_ns: int, resting: np.ndarray, by_step: bool,
+              num_commands: Optional[int]) -> LatchedEmbedding:
         pulled = source.pull(start_ns, resting, by_step)
         if pulled is not None:
             self._check(pulled)
-        return LatchedEmbedding(pulled, 0, self.latch.take(self._clock.now_ns()).since_ns)
+        taken = self.latch.take(self._clock.now_ns(), num_commands)
+        return LatchedEmbedding(pulled, 0, taken.since_ns)
 
     def _wait_for_valid_embedding(self, start_ns: int, timeout_s: float) -> None:
         """

@@ -57,6 +57,7 @@ class EmbeddingLatch:
         self._accepted = 0  # commands the encoder has counted so far
         self._pending = 0  # of these, not yet acted on
         self._waiting_since_ns: Optional[int] = None
+        self._newest_ns = 0  # when the newest command came in
         self._latencies: Deque[Tuple[int, float]] = deque(maxlen=max_samples)
 
     def clear(self) -> None:
@@ -86,12 +87,13 @@ class EmbeddingLatch:
             new = accepted - self._accepted if accepted > self._accepted else accepted
             self._accepted = accepted
             self._pending += new
+            self._newest_ns = now_ns
             if self._waiting_since_ns is None:
                 self._waiting_since_ns = now_ns
 
     @property
     def pending(self) -> int:
-        """Commands that came in since the last step was begun."""
+        """Commands that came in and that no step has acted on."""
         return self._pending
 
     @property
@@ -99,11 +101,19 @@ class EmbeddingLatch:
         """The newest embedding, without acting on it."""
         return self._embedding
 
-    def take(self, now_ns: int) -> LatchedEmbedding:
-        """Return the newest embedding; the step that asks acts on it."""
+    def take(self, now_ns: int, num_commands: Optional[int] = None) -> LatchedEmbedding:
+        """
+        Return the newest embedding; the step that asks acts on it.
+
+        :param now_ns: steady wall time
+        :param num_commands: how many the step answers; the others wait for the next one, though
+            this one acts on them already. None answers all
+        """
         with self._lock:
             since_ns, self._waiting_since_ns = self._waiting_since_ns, None
-            self._pending = 0
+            self._pending = 0 if num_commands is None else max(0, self._pending - num_commands)
+            if self._pending:
+                self._waiting_since_ns = self._newest_ns
             return LatchedEmbedding(self._embedding, now_ns - self._received_ns, since_ns)
 
     def give_back(self, since_ns: Optional[int]) -> None:

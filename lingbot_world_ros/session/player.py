@@ -224,7 +224,9 @@ class Player:
         return self._reader.read(
             self.seen if chunk is None else chunk.made.observation,
             self._sim.now_ns + num_left * self._sim.period_ns, timeout_s=spec.action_timeout_s,
-            by_step=by_step, by_wall=spec.mode == Mode.REALTIME and not by_step)
+            by_step=by_step, by_wall=spec.mode == Mode.REALTIME and not by_step,
+            num_commands=(spec.lockstep_commands if spec.mode == Mode.LOCKSTEP and not by_step
+                          else None))
 
     def _show_frame(self, chunk: _Chunk, planned_ns: Optional[int]) -> None:
         """
