@@ -30,9 +30,10 @@ from lingbot_world_ros.recording.recorded import read_recording  # noqa: E402
 from lingbot_world_ros.recording.replay import SAME, UNVERIFIABLE, verify  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 from rclpy.qos import QoSProfile, ReliabilityPolicy  # noqa: E402
-from rclpy.serialization import serialize_message  # noqa: E402
+from rclpy.serialization import deserialize_message, serialize_message  # noqa: E402
 from ros_domain import Domain  # noqa: E402
 from ros_graph import Graph  # noqa: E402
+from rosgraph_msgs.msg import Clock  # noqa: E402
 from sensor_msgs.msg import Image  # noqa: E402
 from std_msgs.msg import String  # noqa: E402
 from std_srvs.srv import SetBool, Trigger  # noqa: E402
@@ -299,6 +300,29 @@ def test_a_recorded_session_repeats_byte_by_byte(eventful, capsys):
     assert len({step.actions.tobytes() for step in story[0].steps}) >= 3
     assert verify_segments(story, make_engine=fake) == 0
     assert capsys.readouterr().out.count(': same') == 2
+
+
+@pytest.mark.parametrize('storage', ['MCAP', 'SQLITE3'])
+def test_a_recording_in_sim_time_tells_the_same(eventful, tmp_path, storage):
+    """As ``ros2 bag record --use-sim-time`` makes it: the time goes back with each reset."""
+    from rosbags.rosbag2 import Reader, StoragePlugin, Writer
+    now_ns = 0
+    with Reader(eventful) as reader, Writer(
+            tmp_path / 'bag', version=8, storage_plugin=StoragePlugin[storage]) as writer:
+        topics = {}
+        for old, _, cdr in reader.messages():
+            if old.topic not in topics:
+                topics[old.topic] = writer.add_connection(
+                    old.topic, old.msgtype, msgdef=old.msgdef.data, rihs01=old.digest)
+            if old.topic == '/clock':
+                clock = deserialize_message(cdr, Clock).clock
+                now_ns = clock.sec * 1_000_000_000 + clock.nanosec
+            writer.write(topics[old.topic], now_ns, cdr)
+    story, again = read_recording(eventful), read_recording(tmp_path / 'bag')
+    assert [(s.world, s.seed, s.first_digest, s.problem) for s in again] == [
+        (s.world, s.seed, s.first_digest, s.problem) for s in story]
+    assert [[(p.index, p.digest, p.anchors) for p in s.steps] for s in again] == [
+        [(p.index, p.digest, p.anchors) for p in s.steps] for s in story]
 
 
 def test_one_changed_byte_is_found_at_its_step(eventful, tmp_path, capsys):

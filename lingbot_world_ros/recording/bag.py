@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 import shutil
 import struct
-from typing import Any, BinaryIO, Dict, Iterator, Literal, Optional, Tuple
+from typing import Any, BinaryIO, Dict, Iterator, Literal, Optional, Sequence, Tuple
 
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.paths import pip_install
@@ -271,26 +271,48 @@ class BagReader:
         :param topics: names of those to read
         :param start_ns: first moment, system time; None is the beginning
         :param stop_ns: first moment that is not read any more; None is the end
-        :return: topic, system time in nanoseconds, message
+        :return: topic, nanoseconds of system time, or of sim time where the recorder took that
+            ("ros2 bag record --use-sim-time"), and message
         :raises SpecError: the file is damaged
         """
         from rosbags.typesys import get_types_from_msg
         from rosbags.typesys.store import Typestore
-        connections = [c for c in self.reader.connections if c.topic in topics]
-        if not connections:
-            return
         try:
             store = Typestore()
-            for connection in connections:
-                # Bags of Humble hold no definitions.
-                definition = connection.msgdef.data or message_definition(connection.msgtype)[0]
-                store.register(get_types_from_msg(definition, connection.msgtype))
-            for connection, at_ns, cdr in self.reader.messages(connections, start_ns, stop_ns):
+            for connection in self.reader.connections:
+                if connection.topic in topics:
+                    # Bags of Humble hold no definitions.
+                    definition = (connection.msgdef.data
+                                  or message_definition(connection.msgtype)[0])
+                    store.register(get_types_from_msg(definition, connection.msgtype))
+            for connection, at_ns, cdr in self._stored(topics, start_ns, stop_ns):
                 yield connection.topic, at_ns, store.deserialize_cdr(cdr, connection.msgtype)
         except SpecError:
             raise
         except Exception as error:  # of a damaged file any kind of error may come
             raise self._unreadable(error) from error
+
+    def _stored(self, topics: Sequence[str], start_ns: Optional[int],
+                stop_ns: Optional[int]) -> Iterator[Tuple[Any, int, bytes]]:
+        """
+        Yield messages as they lie in the file.
+
+        Not by time, which is sim time in some recordings: that stands still between frames and
+        goes back with each reset, where the order in the file is still that of recording.
+        """
+        storage: Any = self.reader.storage
+        for part in getattr(storage, 'storages', [storage]):
+            chosen = [c for c in part.connections if c.topic in topics]
+            if not chosen:
+                continue
+            if getattr(getattr(storage, 'metadata', None), 'compression_mode', '') == 'message':
+                wanted = [c for c in self.reader.connections if c.topic in topics]
+                yield from self.reader.messages(wanted, start_ns, stop_ns)
+                return
+            if hasattr(part, 'messages_scan'):  # MCAP
+                yield from part.messages_scan(chosen, start_ns, stop_ns)
+            else:
+                yield from _rows(part, chosen, start_ns, stop_ns)
 
     def _unreadable(self, error: Exception) -> SpecError:
         hint = ('the recorder did not get to end it ("mcap recover" saves what is there)'
@@ -298,3 +320,14 @@ class BagReader:
                 'it is damaged, or no recording of ROS 2 messages')
         told = ' '.join(str(error).split())  # a YAML error has several lines
         return SpecError(f'{self.path} cannot be read: {hint}. {type(error).__name__}: {told}')
+
+
+def _rows(database: Any, chosen: Sequence[Any], start_ns: Optional[int],
+          stop_ns: Optional[int]) -> Iterator[Tuple[Any, int, bytes]]:
+    """Yield the messages of a .db3 file in the order in which they were put in."""
+    of_topic = {connection.id: connection for connection in chosen}
+    rows = database.dbconn.execute('SELECT topic_id, timestamp, data FROM messages ORDER BY id')
+    for topic, at_ns, cdr in rows:
+        if topic in of_topic and (start_ns is None or start_ns <= at_ns) and (
+                stop_ns is None or at_ns < stop_ns):
+            yield of_topic[topic], at_ns, cdr
