@@ -141,10 +141,12 @@ def test_sim_takes_the_path_of_a_world_file(domain, tmp_path):
 
 
 def test_sim_waits_for_lifecycle_calls_where_it_shall_not_start_itself(domain):
-    process = start(domain, 'sim', '--param', 'autostart:=false', '--duration', '1')
+    process = start(domain, 'sim', '--param', 'autostart:=false', '--duration', '1',
+                    '--ros-args', '-r', '__node:=robot')
     out, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0 and 'Traceback' not in err
-    assert 'ros2 lifecycle set /world_model configure' in out and 'not configured' in out
+    assert 'ros2 lifecycle set /robot configure' in out and 'not configured' in out
+    assert 'already registered' not in err, 'the encoder keeps its own name'
 
 
 def test_several_worlds_run_side_by_side_and_end_together(domain):

@@ -28,6 +28,7 @@ from lingbot_world_ros.recording.bag import BagReader, BagWriter, end_file  # no
 from lingbot_world_ros.recording.definitions import message_definition  # noqa: E402
 from lingbot_world_ros.recording.recorded import read_recording  # noqa: E402
 from lingbot_world_ros.recording.replay import SAME, UNVERIFIABLE, verify  # noqa: E402
+from lingbot_world_ros.settings.profiles import load_profile  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 from rclpy.qos import QoSProfile, ReliabilityPolicy  # noqa: E402
 from rclpy.serialization import deserialize_message, serialize_message  # noqa: E402
@@ -302,6 +303,16 @@ def test_a_recorded_session_repeats_byte_by_byte(eventful, capsys):
     assert capsys.readouterr().out.count(': same') == 2
 
 
+def test_a_name_that_ends_in_mcap_becomes_that_file(tmp_path):
+    target = tmp_path / 'my run 🙂.mcap'
+    bag = write_texts(target, 'ab')
+    assert not target.exists() and (tmp_path / f'{target.name}.part').is_dir()
+    with pytest.raises(SpecError, match='exists already'):
+        BagWriter(target)
+    bag.close()
+    assert texts_in(target) == ['a', 'b'] and list(tmp_path.iterdir()) == [target]
+
+
 @pytest.mark.parametrize('storage', ['MCAP', 'SQLITE3'])
 def test_a_recording_in_sim_time_tells_the_same(eventful, tmp_path, storage):
     """As ``ros2 bag record --use-sim-time`` makes it: the time goes back with each reset."""
@@ -335,17 +346,18 @@ def test_one_changed_byte_is_found_at_its_step(eventful, tmp_path, capsys):
     assert f'step {step.index} differs' in capsys.readouterr().out
 
 
-def test_a_recording_can_be_watched(eventful, domain):
+def test_a_recording_can_be_watched_under_the_names_of_a_profile(eventful, domain):
+    topic = load_profile('isaac_sim')['topics.image']
     code = ('import sys; from types import SimpleNamespace; from fake_world import FakeWorld; '
             'from lingbot_world_ros.recording.recorded import read_recording; '
             'from lingbot_world_ros.cli.replay import watch; '
-            'args = SimpleNamespace(speed=3.0, namespace="", world_path="", ros_args=[]); '
+            'args = SimpleNamespace(speed=3.0, namespace="", world_path="", ros_args=[], param=[], '
+            'profile="isaac_sim"); '
             'sys.exit(watch(read_recording(sys.argv[1]), args, lambda name: FakeWorld()))')
     env = {**os.environ, 'ROS_DOMAIN_ID': str(domain), 'PYTHONPATH': os.pathsep.join(
         [str(Path(__file__).parent), os.environ.get('PYTHONPATH', '')])}
     with Graph(lambda: [], domain) as graph:
-        images, statuses = graph.listen(Image, 'camera/image_raw'), graph.listen(
-            WorldStatus, 'world_status')
+        images, statuses = graph.listen(Image, topic), graph.listen(WorldStatus, 'world_status')
         process = subprocess.Popen([sys.executable, '-c', code, eventful], env=env, text=True,
                                    stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         try:

@@ -9,6 +9,7 @@ line and ends with exit code 2.
 import argparse
 from importlib import import_module
 import os
+from pathlib import Path
 import pkgutil
 import re
 import sys
@@ -51,6 +52,9 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
             module.NAME, help=module.HELP, description=module.HELP))
     args = parser.parse_args(argv)
     args.ros_args = ros_args
+    for name, value in vars(args).items():
+        if isinstance(value, Path):  # a shell leaves ~ behind an equals sign, launch files do
+            setattr(args, name, Path(os.path.expanduser(value)))
     end_with_parent()
     try:
         return modules[args.verb].run(args)

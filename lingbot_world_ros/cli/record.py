@@ -2,6 +2,7 @@
 """``lingbot-world record``: a running world from outside, into a bag that can be replayed."""
 import argparse
 from pathlib import Path
+import shlex
 import time
 from typing import Optional, TYPE_CHECKING
 
@@ -20,8 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     :param parser: argparse parser of this verb
     """
-    parser.add_argument('-o', '--output', type=Path, metavar='DIR',
-                        help='folder to make (default: world_<date>-<time>)')
+    parser.add_argument('-o', '--output', type=Path, metavar='DIR|FILE',
+                        help='folder to make, or a file that ends in .mcap (default: '
+                        'world_<date>-<time>)')
     parser.add_argument('--namespace', default='', help='namespace of the world')
     parser.add_argument('--reset', action='store_true',
                         help='reset the world first, so that all of it can be replayed')
@@ -74,7 +76,7 @@ def _report_until_end(node: 'RecorderNode', bag: 'BagWriter', spinner: 'Spinner'
     """Show how far it is, until the time is over or nothing can be written any more."""
     from lingbot_world_ros.progress import show_until_end
     start_s = time.monotonic()
-    print(f'Recording {node.num_topics} topics to {bag.folder}. Ctrl-C ends.', flush=True)
+    print(f'Recording {node.num_topics} topics to {bag.target}. Ctrl-C ends.', flush=True)
     show_until_end(spinner, lambda: _line(node, bag, time.monotonic() - start_s), duration_s,
                    node.ended.is_set)
 
@@ -94,9 +96,9 @@ def _line(node: 'RecorderNode', bag: 'BagWriter', duration_s: float) -> str:
 def _conclude(node: 'RecorderNode', bag: 'BagWriter') -> None:
     """Say what is there and what can be done with it."""
     if not bag.num_messages:
-        print(f'The world said nothing, {bag.folder} was not made.')
+        print(f'The world said nothing, {bag.target} was not made.')
         return
-    print(f'{bag.folder}: {bag.num_messages} messages on {node.num_topics} topics, '
+    print(f'{bag.target}: {bag.num_messages} messages on {node.num_topics} topics, '
           f'{bag.num_bytes * 1e-6:.1f} MB.')
     if node.num_missed:
         print(f'Of {node.num_missed} steps nothing was heard: this machine is too busy. They '
@@ -104,4 +106,4 @@ def _conclude(node: 'RecorderNode', bag: 'BagWriter') -> None:
     if node.first_step:
         print(f'The world was at step {node.first_step} when the recording began: it can be '
               'replayed from the next reset on. With --reset all of it can.')
-    print(f'Replay it: lingbot-world replay {bag.folder} --verify')
+    print(f'Replay it: lingbot-world replay {shlex.quote(str(bag.target))} --verify')

@@ -127,6 +127,7 @@ def watch(segments: Sequence['Segment'], args: argparse.Namespace,
     from lingbot_world_ros.nodes.world_model import WorldModelNode
     from lingbot_world_ros.recording.replay import definition_of, RecordedActions
     from lingbot_world_ros.session.states import Mode, State, TimePolicy
+    from lingbot_world_ros.settings.profiles import params_file, read_assignments
     playable = [segment for segment in segments if segment.num_frames]
     if not playable:
         problems = '; '.join(segment.problem for segment in segments)
@@ -136,11 +137,12 @@ def watch(segments: Sequence['Segment'], args: argparse.Namespace,
     playable = [s for s in playable if s.world.engine == first.world.engine]
     engine = (make_engine or engine_maker())(first.world.engine)
     encoder = RecordedActions(engine.spec)
-    values = {'engine': first.world.engine, 'scene': first.world.scene, 'seed': first.seed,
-              'speed': args.speed, 'mode': Mode.REALTIME.value, 'autostart': True,
+    values = {**read_assignments(args.param), 'engine': first.world.engine,
+              'scene': first.world.scene, 'seed': first.seed, 'speed': args.speed,
+              'mode': Mode.REALTIME.value, 'autostart': True,
               'initial_state': State.STOPPED.value, 'isolate_engine': False,
               'reset_time_policy': TimePolicy.ZERO.value}
-    start_ros(node_args(namespace=args.namespace, more=args.ros_args))
+    start_ros(node_args(params_file(args.profile), args.namespace, args.ros_args))
     try:
         with Spinner() as spinner:
             stop_on_signals(spinner)

@@ -8,6 +8,7 @@ import argparse
 import json
 import os
 from pathlib import Path
+import re
 import shlex
 import shutil
 import sys
@@ -28,6 +29,8 @@ NAME = 'sim'
 HELP = 'start an imagined world and its ROS topics'
 PAGE, TRUTH = 'page', 'truth'  # what may run beside a world
 PAGE_PATIENCE_S = 20.0
+# A name for a node, as launch gives one: here it is that of the world, or all would have it.
+NODE_NAME = re.compile(r'^(?=__(?:node|name):=)')
 OVERRIDES = ('engine', 'robot', 'isolate_engine', 'world', 'scene', 'start_image', 'prompt',
              *KEYS, 'camera_path', 'seed', 'mode', 'initial_state', 'speed')
 
@@ -81,6 +84,7 @@ def run(args: argparse.Namespace) -> int:
     from lingbot_world_ros.processes import Companions
     from lingbot_world_ros.progress import show_until_end
     from lingbot_world_ros.settings.profiles import load_profile, params_file
+    args.ros_args = [NODE_NAME.sub('world_model:', arg) for arg in args.ros_args]
     values = load_profile(args.profile)
     overrides = _overrides(args, values)
     if args.worlds != 1:

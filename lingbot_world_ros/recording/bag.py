@@ -39,29 +39,33 @@ def require_rosbags() -> None:
 class BagWriter:
     """One recording being made; one thread at a time may use it."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, target: Path):
         """
         Create the folder.
 
-        :param folder: where to; must not exist
+        :param target: where to; must not exist. A name that ends in .mcap becomes that file, which
+            lies in the folder ``<name>.part`` until it is done
         :raises SpecError: it exists, or cannot be written
         """
         from rosbags.rosbag2 import StoragePlugin, Writer
-        self.folder = Path(folder)
+        self.target = Path(target)
+        self._is_file = self.target.suffix == '.mcap'
+        self.folder = (self.target.with_name(f'{self.target.name}.part') if self._is_file
+                       else self.target)
         self._path = self.folder / f'{self.folder.name}.mcap'
         self.num_messages = self.num_bytes = 0
         self._topics: Dict[str, Any] = {}
         self._notes: Dict[str, str] = {}
         self._stamp_ns = 0
-        if self.folder.exists() or self.folder.is_symlink():
-            raise SpecError(f'{self.folder} exists already; name another folder with -o, or '
-                            'delete it.')
+        for path in {self.target, self.folder}:
+            if path.exists() or path.is_symlink():
+                raise SpecError(f'{path} exists already; name another one with -o, or delete it.')
         self._writer: Any = Writer(self.folder, version=FORMAT, storage_plugin=StoragePlugin.MCAP)
         try:
             self._writer.open()
         except OSError as error:
-            raise SpecError(f'{self.folder} cannot be written ({error.strerror}); name another '
-                            'folder with -o.') from error
+            raise SpecError(f'{self.target} cannot be written ({error.strerror}); name another '
+                            'place with -o.') from error
 
     def add_topic(self, topic: str, msg_type: str, *, reliable: bool = True,
                   latched: bool = False) -> None:
@@ -127,6 +131,14 @@ class BagWriter:
         self._writer = None
         if not self.num_messages:
             shutil.rmtree(self.folder)
+        else:
+            self._finish()
+
+    def _finish(self) -> None:
+        """Put a file in the place it was asked for."""
+        if self._is_file:
+            self._path.replace(self.target)
+            shutil.rmtree(self.folder)
 
     def _broken_off(self, error: OSError) -> SpecError:
         """Save what can be saved, and say so."""
@@ -136,10 +148,11 @@ class BagWriter:
         try:
             end_file(self._path)
             num_messages = _write_metadata(self._path, self._topics, self._notes)
+            self._finish()
             rest = f'the first {num_messages} of {self.num_messages} messages are kept.'
         except (OSError, SpecError) as lost:
             rest = f'and what was written could not be finished ({lost}).'
-        return SpecError(f'Recording to {self.folder} ended: {error.strerror}; {rest}')
+        return SpecError(f'Recording to {self.target} ended: {error.strerror}; {rest}')
 
 
 def end_file(path: Path) -> None:
