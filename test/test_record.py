@@ -351,8 +351,8 @@ def test_a_recording_can_be_watched_under_the_names_of_a_profile(eventful, domai
     code = ('import sys; from types import SimpleNamespace; from fake_world import FakeWorld; '
             'from lingbot_world_ros.recording.recorded import read_recording; '
             'from lingbot_world_ros.cli.replay import watch; '
-            'args = SimpleNamespace(speed=3.0, namespace="", world_path="", ros_args=[], param=[], '
-            'profile="isaac_sim"); '
+            'args = SimpleNamespace(speed=3.0, namespace="", world_path="", ros_args=[], '
+            'param=[], profile="isaac_sim"); '
             'sys.exit(watch(read_recording(sys.argv[1]), args, lambda name: FakeWorld()))')
     env = {**os.environ, 'ROS_DOMAIN_ID': str(domain), 'PYTHONPATH': os.pathsep.join(
         [str(Path(__file__).parent), os.environ.get('PYTHONPATH', '')])}

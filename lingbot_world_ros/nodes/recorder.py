@@ -22,7 +22,7 @@ RAW, COMPRESSED = 'sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage'
 LEFT_OUT = {'raw': (COMPRESSED,), 'compressed': (RAW,), 'none': (RAW, COMPRESSED)}
 OF_NO_WORLD = ('/rosout', '/parameter_events')
 LOOK_PERIOD_S = 0.2
-PATIENCE_S = 5.0
+PATIENCE_S = 15.0  # on a busy machine nodes take seconds to find one another
 DEPTH, IMAGE_DEPTH = 1000, 100  # messages that may wait while the disk is slow
 Held = Tuple[str, int, bytes, Optional[int]]  # topic, stamp, message, its step if it is a status
 
@@ -87,7 +87,7 @@ class RecorderNode(Node):
         answered = threading.Event()
         future = client.call_async(Trigger.Request())
         future.add_done_callback(lambda _: answered.set())
-        if not answered.wait(PATIENCE_S * 6):
+        if not answered.wait(PATIENCE_S * 2):
             raise SpecError(f'{name} does not answer.')
         answer: Any = future.result()
         if not answer.success:

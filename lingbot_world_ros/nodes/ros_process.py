@@ -18,7 +18,7 @@ from rclpy.logging import get_logger
 from rclpy.signals import SignalHandlerOptions
 
 INTERRUPTED = 130  # exit code, as shells tell Ctrl-C
-PATIENCE_S = 5.0
+PATIENCE_S = 10.0  # on a busy machine nodes take seconds to find one another
 
 
 def start_ros(args: Optional[List[str]] = None) -> None:

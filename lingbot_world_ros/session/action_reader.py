@@ -127,8 +127,7 @@ class ActionReader:
         else:
             if not by_wall:
                 self._wait_for_valid_embedding(start_ns, timeout_s)
-            embedding, age_ns, since_ns = self.latch.take(self._clock.now_ns(),
-                                                            num_commands)
+            embedding, age_ns, since_ns = self.latch.take(self._clock.now_ns(), num_commands)
         if embedding is None or (by_wall and age_ns > timeout_s * 1e9):
             still = np.zeros((1, spec.frames_per_step, len(spec.action.dims)), np.float32)
             return Latched(still, None, None, since_ns)
