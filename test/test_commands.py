@@ -416,6 +416,25 @@ def test_a_flood_of_trajectories_for_later_is_refused_before_it_fills_the_memory
     assert (buffer.accepted, buffer.rejected) == (3, 1)
 
 
+def test_trajectories_for_now_replace_each_other_however_late_in_a_run(buffer):
+    """6000 points wait at a time; 4000 for later make the 10000 that are allowed."""
+    times_s, now_ns = [1.0 + n for n in range(6000)], 10 * SECOND_NS
+    for _ in range(3):
+        follow(buffer, [PAN], times_s, [[0.1]] * 6000, sim_ns=now_ns)
+    follow(buffer, [PAN], times_s[:4000], [[0.1]] * 4000, start_ns=20_000 * SECOND_NS,
+           sim_ns=now_ns)
+    assert (buffer.accepted, buffer.rejected) == (4, 0)
+
+
+@pytest.mark.parametrize('velocity, middle', [
+    (0.8, -0.1), (-0.8, 0.1),  # half a second before, an eighth of it away
+    (9.0, -0.1875), (-9.0, 0.1875)])  # as if it were 1.5 rad/s, the largest speed
+def test_a_trajectory_passes_a_point_with_its_velocity_within_the_limits(buffer, velocity, middle):
+    follow(buffer, [PAN], [1.0, 2.0], [[0.0], [0.0]], [[velocity], [0.0]])
+    targets(buffer)
+    assert path(buffer, [0.5, 1.0, 1.5]) == pytest.approx([middle, 0.0, -middle])
+
+
 def test_base_velocity_ramps_frame_by_frame_and_keeps_its_state():
     """1 m/s^2 and frames of 0.1 s: 0.1 m/s more per frame, also down to a stop."""
     spec = replace(SIM_SPEC, limits=Limits(linear_acceleration_mps2=1.0))
