@@ -5,7 +5,7 @@ import logging
 import threading
 import time
 
-from fake_world import FakeClock, FakeWorld
+from fake_world import FakeChunkWorld, FakeClock, FakeWorld
 from lingbot_world_ros.actions.command_spec import CommandCounts, CommandSpec
 from lingbot_world_ros.actions.commands import CommandBuffer
 from lingbot_world_ros.actions.embedding import CarriedCamera, encode
@@ -728,7 +728,7 @@ def test_hanging_engine_is_given_up_by_name_and_a_new_one_comes_with_the_reset()
 def test_request_under_way_when_the_engine_hangs_gets_its_answer():
     clock, release = RealWait(), threading.Event()
     world = FakeWorld(script={2: lambda: release.wait(PATIENCE_S)})
-    session, seen = run(world, clock=clock, paused=True)
+    session, seen = run(world, clock=clock, paused=True, make_world=FakeWorld)
     steps = session.advance(5)
     wait_for(lambda: world._step == 2)
     later = session.pause()
@@ -737,6 +737,7 @@ def test_request_under_way_when_the_engine_hangs_gets_its_answer():
     with pytest.raises(TimeoutError, match='step_timeout_s'):
         steps.result(PATIENCE_S)
     assert refusal(later) == 'engine'
+    assert session.reset().result(PATIENCE_S).state == 'paused'  # as it was before the steps
     release.set()
     session.close()
 
@@ -749,6 +750,42 @@ def test_ticks_between_frames_are_regular_and_never_ahead_of_the_newest():
     assert due == [(1010, 120), (1025, 150), (1040, 180), (1050, 200)]
     late = Sweep(100, 200, 30, wall_ns=1000, duration_ns=50)
     assert late.take(1030) == 150 and late.take(1030) is None and late.take(9999) == 200
+    assert Sweep(100, 101, 30, wall_ns=1000, duration_ns=50).next_due_ns == 1050
+    back = Sweep(200, 100, 30, wall_ns=1000, duration_ns=50)  # is told at once
+    assert back.take(1000) == 100 and back.next_due_ns is None
+
+
+def test_the_first_sweep_begins_at_zero():
+    clock, told = FakeClock(), []
+    start_ns = clock.now_ns()
+    ticker = ClockTicker(30, lambda stamp_ns: told.append((stamp_ns, clock.now_ns() - start_ns)),
+                         clock)
+    ticker.follow(100, 1000)
+    wait_for(lambda: len(told) == 4)
+    ticker.close()
+    assert told == [(30, 300), (60, 600), (90, 900), (100, 1000)]
+
+
+def test_ticks_come_at_the_rate_that_was_asked_for():
+    """At 20 Hz one comes at 150 ms, 250 ms and so on: no frame, and no tick of 10 Hz."""
+    session, seen = run(FakeWorld(), clock=RealWait(), clock_rate_hz=20.0, speed=4.0)
+    tick_ns = 50_000_000
+    wait_for(lambda: any(stamp_ns % (2 * tick_ns) == tick_ns for stamp_ns in [*seen.clocks]))
+    session.close()
+    assert all(stamp_ns % tick_ns == 0 for stamp_ns in seen.clocks if stamp_ns % PERIOD_NS)
+
+
+def test_no_thread_of_a_session_holds_up_the_end_of_the_process():
+    world, kept = FakeChunkWorld(), threading.Event()
+    world.spec = replace(world.spec, can=replace(world.spec.can, prepare_prompt=True))
+    world.prepare_prompt = lambda text: kept.wait(PATIENCE_S)
+    session, seen = run(world, clock=RealWait(), clock_rate_hz=20.0)
+    session.set_prompt('snow')
+    wait_for(lambda: len(seen.clocks) > 2)
+    threads = {thread.name: thread.daemon for thread in threading.enumerate()}
+    kept.set()
+    session.close()
+    assert [threads.get(name) for name in ('world', 'engine', 'clock', 'prompt')] == [True] * 4
 
 
 def test_clock_runs_between_frames_and_reaches_the_newest_when_time_stands_still():

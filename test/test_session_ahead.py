@@ -299,8 +299,8 @@ def test_step_ahead_that_hangs_is_given_up_and_a_new_engine_comes_with_the_reset
     assert [f.index for f in seen.frames[:25]] == list(range(1, 26))
 
 
-@pytest.mark.parametrize('request_', ['pause', 'advance', 'reset'])
-def test_requests_to_a_hanging_engine_get_their_answers(request_):
+@pytest.mark.parametrize('request_', [None, 'play', 'advance', 'reset'])
+def test_a_paused_engine_that_hangs_is_an_error_and_requests_get_their_answers(request_):
     clock, release = RealWait(), threading.Event()
     world = FakeChunkWorld(script={2: lambda: release.wait(PATIENCE_S)})
     clock.work = lambda duration_ns: None
@@ -308,15 +308,14 @@ def test_requests_to_a_hanging_engine_get_their_answers(request_):
     wait_for(lambda: world._num_made == 2)
     pause = session.pause()
     assert pause.result(PATIENCE_S).state == 'paused'
-    asked = {'pause': session.play, 'advance': session.advance, 'reset': session.reset}[
-        request_]()
-    if request_ == 'pause':
+    asked = getattr(session, request_)() if request_ else None
+    if request_ == 'play':
         asked.result(PATIENCE_S)
     wait_for(lambda: not session._worker.num_waiting)
     clock.offset_ns += 11_000_000_000
     session.check_engine()
     wait_for(lambda: session.status.state == 'error')
-    if request_ != 'pause':
+    if request_ in ('advance', 'reset'):
         with pytest.raises(TimeoutError):
             asked.result(PATIENCE_S)
     release.set()
