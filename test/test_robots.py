@@ -209,6 +209,26 @@ def test_a_file_of_anything_else_is_refused(read):
         read(urdf='<robot')
 
 
+def test_a_file_is_told_from_a_name_by_its_suffix_or_its_folder(read, tmp_path, monkeypatch):
+    robot = read()
+    monkeypatch.chdir(tmp_path)
+    assert load_robot('mine.yaml') == robot
+    (tmp_path / 'mine.yaml').rename('mine')
+    assert load_robot('./mine') == robot
+
+
+@pytest.mark.parametrize('angle, is_taken', [(0.001, True), (1.56, True), (1.57, False)])
+def test_wheels_are_steered_by_less_than_a_right_angle(read, angle, is_taken):
+    text = YAML.replace('{type: differential, linear_velocity_mps: 0.5, angular_velocity_radps: 2}',
+                        '{type: ackermann, linear_velocity_mps: 0.5, wheelbase_m: 2, '
+                        f'max_steering_rad: {angle}}}')
+    if is_taken:
+        assert read(text).drive.max_curvature == pytest.approx(tan(angle) / 2.0)
+        return
+    with pytest.raises(SpecError, match=f'drive.max_steering_rad=.{angle}.*at most 1.56'):
+        read(text)
+
+
 def test_names_that_are_not_known_are_refused():
     with pytest.raises(SpecError, match="Unknown robot 'rom'. Did you mean 'room'"):
         load_robot('rom')
