@@ -87,6 +87,15 @@ def test_delay_up_to_half_a_second_is_caught_up_evenly(late, gap):
     assert pacer.asked_ns(1) == (6000 + max(0, late - 500) + PERIOD) * MS
 
 
+def test_what_is_caught_up_at_once_is_all_due_now():
+    """A chunk of 0.4 s that is half a second late ends in the past."""
+    pacer = shown(300, 300, period=40)
+    pacer.show(5900 * MS, 40 * MS, is_ahead=True)
+    assert frames(pacer, 40) == [5900] * NUM_FRAMES
+    taken = pacer.turn(0, is_begun=True, is_made=True, can_begin=False, is_ahead=True)
+    assert taken == Turn(Due.TAKE, 5900 * MS)
+
+
 def test_nothing_is_caught_up_after_time_stood_still():
     pacer = shown(600, 600)
     pacer.start_over()

@@ -219,7 +219,8 @@ def test_a_file_is_told_from_a_name_by_its_suffix_or_its_folder(read, tmp_path, 
 
 @pytest.mark.parametrize('angle, is_taken', [(0.001, True), (1.56, True), (1.57, False)])
 def test_wheels_are_steered_by_less_than_a_right_angle(read, angle, is_taken):
-    text = YAML.replace('{type: differential, linear_velocity_mps: 0.5, angular_velocity_radps: 2}',
+    text = YAML.replace('{type: differential, linear_velocity_mps: 0.5, '
+                        'angular_velocity_radps: 2}',
                         '{type: ackermann, linear_velocity_mps: 0.5, wheelbase_m: 2, '
                         f'max_steering_rad: {angle}}}')
     if is_taken:

@@ -4,9 +4,10 @@ from dataclasses import replace
 import logging
 import threading
 
-from fake_world import FakeChunkWorld, FakeClock, SharedClock
+from fake_world import FakeChunkWorld, FakeClock, FakeWorld, SharedClock
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.session.clock import WallClock
+from lingbot_world_ros.session.frame import frame_of
 from lingbot_world_ros.session.session import Session
 from lingbot_world_ros.session.spec import SessionSpec
 from lingbot_world_ros.session.states import Fault
@@ -427,7 +428,6 @@ def test_start_pose_does_not_put_an_image_in():
 
 
 def test_what_an_engine_cannot_do_is_refused():
-    from fake_world import FakeWorld
     session, _ = ahead(FakeChunkWorld(), paused=True)
     assert refusal(session.move('robot', pose=(0, 0, 0))) == 'unsupported'
     session.close()
@@ -442,6 +442,14 @@ def test_uncertainty_that_is_not_estimated_is_not_a_number_and_not_calibrated():
     session, seen = ahead(FakeChunkWorld(), paused=True)
     session.close()
     assert np.isnan(seen.frames[0].uncertainty) and not seen.frames[0].calibrated
+
+
+def test_uncertainty_is_calibrated_unless_the_engine_says_it_is_not():
+    seen = FakeWorld().reset('a', 0)
+    for calibrated in (None, np.ones((1, 1), bool), np.zeros((1, 1), bool)):
+        frame = frame_of(replace(seen, calibrated=calibrated), 0, 1, PERIOD_NS, np.zeros(3))
+        assert frame.uncertainty == pytest.approx(0.05)
+        assert frame.calibrated is (calibrated is None or bool(calibrated.all()))
 
 
 def test_load_that_fails_goes_back_if_nothing_changed_and_is_an_error_if_not():
