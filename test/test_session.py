@@ -490,9 +490,10 @@ def test_a_call_that_may_take_several_steps_hangs_so_much_later():
 
 def test_command_of_a_linked_encoder_wakes_a_world_that_waits_for_it():
     class Silent:
-        def pull(self, *_):
-            return None
+        def pull(self, sim_ns, joint_position, by_step):
+            by_steps.append(by_step)
 
+    by_steps = []
     session = Session(FakeWorld(), SessionSpec(mode='lockstep', lockstep_timeout_s=300.0),
                       observers=[], log=LOG)
     session.link(Silent())
@@ -502,6 +503,7 @@ def test_command_of_a_linked_encoder_wakes_a_world_that_waits_for_it():
         session.command_arrived(accepted)
         wait_for(lambda: session.status.step == accepted)
     session.close()
+    assert by_steps == [False] * 3
 
 
 def test_stop_is_paused_and_reset():
@@ -559,6 +561,12 @@ def test_lockstep_makes_one_step_per_command_and_goes_on_without_after_its_timeo
     assert 'lockstep_timeout_s' in session.status.message
     assert world.actions[3][0, 0, 0] == pytest.approx(0.3)
     session.close()
+
+
+def test_lockstep_without_commands_makes_a_step_per_timeout():
+    session, seen = run(FakeWorld(), stop_at=4, mode='lockstep', lockstep_timeout_s=2.5)
+    session.close()
+    assert np.diff(seen.frame_ns).tolist() == [2_500_000_000] * 3
 
 
 def test_lockstep_can_wait_for_several_commands():
@@ -775,17 +783,19 @@ def test_ticks_come_at_the_rate_that_was_asked_for():
     assert all(stamp_ns % tick_ns == 0 for stamp_ns in seen.clocks if stamp_ns % PERIOD_NS)
 
 
-def test_no_thread_of_a_session_holds_up_the_end_of_the_process():
-    world, kept = FakeChunkWorld(), threading.Event()
+def test_threads_of_a_session_end_with_it_and_do_not_hold_up_the_end_of_the_process():
+    world, kept, others = FakeChunkWorld(), threading.Event(), set(threading.enumerate())
     world.spec = replace(world.spec, can=replace(world.spec.can, prepare_prompt=True))
     world.prepare_prompt = lambda text: kept.wait(PATIENCE_S)
     session, seen = run(world, clock=RealWait(), clock_rate_hz=20.0)
     session.set_prompt('snow')
     wait_for(lambda: len(seen.clocks) > 2)
-    threads = {thread.name: thread.daemon for thread in threading.enumerate()}
+    threads = set(threading.enumerate()) - others
     kept.set()
     session.close()
-    assert [threads.get(name) for name in ('world', 'engine', 'clock', 'prompt')] == [True] * 4
+    assert {thread.name for thread in threads} == {'world', 'engine', 'clock', 'prompt'}
+    assert all(thread.daemon for thread in threads)
+    wait_for(lambda: not any(thread.is_alive() for thread in threads))
 
 
 def test_clock_runs_between_frames_and_reaches_the_newest_when_time_stands_still():

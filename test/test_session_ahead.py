@@ -136,13 +136,14 @@ class Sums:
     """Stands for an encoder; remembers the sim times it was asked for."""
 
     def __init__(self, world):
-        self.world, self.asked, self.speed = world, [], 0.0
+        self.world, self.asked, self.by_steps, self.speed = world, [], [], 0.0
 
     def catch_up(self):
         pass
 
     def pull(self, sim_ns, joint_position, by_step):
         self.asked.append(sim_ns)
+        self.by_steps.append(by_step)
         return embedding_of(self.world, self.speed, sequence=len(self.asked))
 
 
@@ -153,7 +154,7 @@ def test_encoder_is_asked_for_the_end_of_the_step_that_is_shown(takes):
     session, seen = ahead(world, source=source, stop_at=4 * NUM_FRAMES)
     session.close()
     assert source.asked == [PERIOD_NS * (1 + NUM_FRAMES * n) for n in range(len(source.asked))]
-    assert len(source.asked) >= 4
+    assert len(source.asked) >= 4 and not any(source.by_steps)
 
 
 def test_what_clients_see_is_never_ahead_of_what_was_shown():
@@ -199,7 +200,7 @@ def test_pause_answers_at_once_at_the_end_of_a_step_and_the_next_step_obeys(take
     step = session.advance(1).result(PATIENCE_S)
     session.close()
     assert step.step == status.step + 1 and step.actions[:, 0] == pytest.approx(0.25)
-    assert source.asked[-1] == status.stamp_ns
+    assert source.asked[-1] == status.stamp_ns and source.by_steps[-1]
     check_frames(seen)
     moved = np.diff([f.base_pose[0] for f in seen.frames])
     assert moved[:shown - 1] == pytest.approx(0.0)
@@ -402,6 +403,17 @@ def test_prompt_is_prepared_ahead_where_the_engine_can():
     assert refusal(session.set_prompt('rain')) == 'engine'
     assert session.status.state == 'paused' and session.status.prompt == 'snow'
     session.close()
+
+
+def test_prompts_that_are_being_prepared_are_cancelled_when_the_session_ends():
+    world, kept = FakeChunkWorld(), threading.Event()
+    world.spec = replace(world.spec, can=replace(world.spec.can, prepare_prompt=True))
+    world.prepare_prompt = lambda text: kept.wait(PATIENCE_S)
+    session, _ = ahead(world, paused=True)
+    asked = [session.set_prompt(text) for text in ('snow', 'rain')]
+    session.close()
+    assert all(prompt.cancelled() for prompt in asked)
+    kept.set()
 
 
 def test_image_is_gone_on_from_and_counted_until_the_reset():
