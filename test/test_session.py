@@ -256,6 +256,20 @@ def test_reset_can_keep_time_and_change_the_seed():
     session.close()
 
 
+def test_a_seed_is_0_or_more():
+    session, _ = run(FakeWorld(), paused=True, seed=3)
+    with pytest.raises(SpecError, match='seed=-1'):
+        session.reset(seed=-1)
+    assert session.reset(seed=0).result(PATIENCE_S).seed == 0
+    session.close()
+
+
+def test_a_world_can_begin_stopped():
+    session, seen = run(FakeWorld(), initial_state='stopped')
+    assert refusal(session.stop()) == 'already' and len(seen.frames) == 1
+    session.close()
+
+
 def test_reset_of_time_alone_leaves_the_state_and_shows_it_at_the_new_time():
     world = FakeWorld()
     session, seen = run(world, paused=True)

@@ -506,6 +506,17 @@ def test_first_step_that_fails_goes_back_to_where_nothing_is_unfinished():
     assert [call for call in world.calls if call != 'finish'] == ['reset', 'step', 'step']
 
 
+@pytest.mark.parametrize('num_frames, can_undo, makes_ahead', [
+    (2, True, True), (1, True, False), (2, False, False)])
+def test_steps_of_several_frames_that_can_be_taken_back_are_made_ahead(num_frames, can_undo,
+                                                                       makes_ahead):
+    world = FakeChunkWorld(num_frames)
+    world.spec = replace(world.spec, can=replace(world.spec.can, undo_step=can_undo))
+    engine = Supervisor(world, wake=threading.Condition(), clock=WallClock(), log=LOG,
+                        timeout_s=lambda: 60.0)
+    assert engine.makes_ahead is makes_ahead
+
+
 @pytest.mark.parametrize('fault, calls', [(None, ['reset', 'step', 'undo']),
                                           (RuntimeError('no'), ['reset', 'step'])])
 def test_dropped_step_is_neither_finished_nor_tried_again(fault, calls):
