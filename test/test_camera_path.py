@@ -217,8 +217,14 @@ def nan_pose():
     return poses
 
 
+def far_pose():
+    poses = wave()
+    poses[3, 1, 3] = -1.1e6
+    return poses
+
+
 @pytest.mark.parametrize('poses', (
-    np.zeros((0, 4, 4)), np.eye(4), np.tile(np.eye(3), (4, 1, 1)), np.zeros((3, 4, 4)),
+    far_pose(), np.zeros((0, 4, 4)), np.eye(4), np.tile(np.eye(3), (4, 1, 1)), np.zeros((3, 4, 4)),
     np.tile(np.diag([1., 1, -1, 1]), (3, 1, 1)), 2 * wave(), nan_pose(), 1e9 * wave(),
     wave().swapaxes(1, 2) + np.eye(4) * 0, wave().astype(complex), np.array(['x'] * 3)))
 def test_poses_that_are_none_are_refused(tmp_path, poses):
