@@ -311,6 +311,7 @@ def test_load_leaves_another_world_stopped_and_unload_none():
     assert (status.state, status.scene, status.seed, status.frame) == ('stopped', 'b', 5, 1)
     assert [s.state for s in seen.statuses].count('loading_world') == 2
     assert seen.frames[-1].base_pose.tolist() == [3.0, 4.0, 0.5]
+    assert seen.frames[-1].rgb[0, 0, 1] == 300 % 256  # drawn where it stands now
     assert refusal(session.stop()) == 'already' and refusal(session.advance()) == 'not_paused'
     assert session.pause().result(PATIENCE_S).frame == 1  # only the label changes
     assert session.unload().result(PATIENCE_S).state == 'no_world' and session.entities() == {}

@@ -436,6 +436,7 @@ def test_start_pose_does_not_put_an_image_in():
     session.load(room('b', start_pose=(3.0, 4.0, 0.5))).result(PATIENCE_S)
     session.close()
     assert seen.frames[-1].base_pose.tolist() == [3.0, 4.0, 0.5]
+    assert seen.frames[-1].rgb is not None  # the engine shows none: that of the start stays
     assert session.status.images_anchored == 0
 
 
