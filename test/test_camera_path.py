@@ -151,6 +151,12 @@ def test_path_at_another_rate_takes_as_long():
             path.at_rate(rate)
 
 
+def test_keys_at_another_rate_are_those_of_the_frames_that_are_left():
+    keys = np.arange(20.0).reshape(5, 4)
+    assert CameraPath(wave(5), keys=keys).at_rate(8.0).keys.tolist() == keys[::2].tolist()
+    assert CameraPath(wave(5)).at_rate(8.0).keys is None
+
+
 def test_intrinsics_follow_the_size():
     half = video_camera((500, 500, 416, 240), 416, 240)
     assert (half.width_px, half.height_px) == (416, 240)
@@ -183,6 +189,15 @@ def test_file_of_poses_is_enough(tmp_path):
     assert path.intrinsics is None and path.keys is None
 
 
+def test_the_first_row_of_intrinsics_counts_and_small_numbers_are_taken(tmp_path):
+    write(tmp_path, poses=wave(2)[1:], intrinsics=[[0.5, 0.25, -3.0, 0.0], [9.0] * 4],
+          action=[[1.0, 0.0, 0.0, 1.0], [0.0] * 4])
+    path = read_camera_path(tmp_path, metres_per_unit=0.5, frame_rate_hz=0.5)
+    np.testing.assert_allclose(translation(path), [[0.05, 0.1, -0.15]])
+    assert (path.intrinsics, path.frame_rate_hz) == ((0.5, 0.25, -3.0, 0.0), 0.5)
+    assert path.keys.tolist() == [[1, 0, 0, 1]]
+
+
 def test_rotations_are_made_exact(tmp_path):
     write(tmp_path, poses=wave().astype(np.float16))
     R = read_camera_path(tmp_path).poses[:, :3, :3]
@@ -202,8 +217,14 @@ def nan_pose():
     return poses
 
 
+def far_pose():
+    poses = wave()
+    poses[3, 1, 3] = -1.1e6
+    return poses
+
+
 @pytest.mark.parametrize('poses', (
-    np.zeros((0, 4, 4)), np.eye(4), np.tile(np.eye(3), (4, 1, 1)), np.zeros((3, 4, 4)),
+    far_pose(), np.zeros((0, 4, 4)), np.eye(4), np.tile(np.eye(3), (4, 1, 1)), np.zeros((3, 4, 4)),
     np.tile(np.diag([1., 1, -1, 1]), (3, 1, 1)), 2 * wave(), nan_pose(), 1e9 * wave(),
     wave().swapaxes(1, 2) + np.eye(4) * 0, wave().astype(complex), np.array(['x'] * 3)))
 def test_poses_that_are_none_are_refused(tmp_path, poses):

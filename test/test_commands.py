@@ -67,9 +67,9 @@ def test_timeout_that_is_set_while_running_takes_effect_at_once(buffer):
     buffer.twist([0.3, 0.0, 0.0], [0.0, 0.0, 0.0], 0)
     buffer.set_timeout(2.0)
     assert targets(buffer, 2 * SECOND_NS).twist.any()
-    buffer.set_timeout(0.1)
+    buffer.set_timeout(1.9)
     assert not targets(buffer, 2 * SECOND_NS).twist.any()
-    assert buffer.spec == replace(SPEC, timeout_s=0.1)
+    assert buffer.spec == replace(SPEC, timeout_s=1.9)
 
 
 def test_a_problem_is_told_for_a_while_then_forgotten(buffer):
@@ -84,8 +84,9 @@ def test_a_problem_is_told_for_a_while_then_forgotten(buffer):
     assert buffer.message == '' and buffer.rejected == 1
 
 
-def test_a_zero_twist_that_falls_silent_is_no_timeout(buffer):
+def test_a_zero_velocity_that_falls_silent_is_no_timeout(buffer):
     buffer.twist([0.0] * 3, [0.0] * 3, 0)
+    buffer.joints([ELBOW], [], [0.0], 0)
     targets(buffer, SECOND_NS)
     assert buffer.timed_out == 0
 
@@ -95,6 +96,7 @@ def test_a_zero_twist_that_falls_silent_is_no_timeout(buffer):
     ([-9.0, 0, 0], [0, 0, 9.0], [ROBOT.drive.linear_low_mps, 0.0, ROBOT.drive.angular_max_radps]),
     ([0.2, 0.1, 0], [0, 0, 0], [0.2, 0.0, 0.0]),
     ([0.2, 0, 0], [0, 0.3, 0], [0.2, 0.0, 0.0]),
+    ([0.2, 0, 0.1], [0, 0, 0], [0.2, 0.0, 0.0]),
 ])
 def test_twist_beyond_limits_is_limited_and_counted(buffer, linear, angular, wanted):
     buffer.twist(linear, angular, 0)
@@ -103,11 +105,18 @@ def test_twist_beyond_limits_is_limited_and_counted(buffer, linear, angular, wan
     assert 'cmd_vel' in buffer.message
 
 
+def test_a_twist_that_the_base_can_follow_is_taken_as_it_is(buffer):
+    buffer.twist([0.2, 0, 0], [0, 0, -0.3], 0)
+    assert (buffer.accepted, buffer.clipped, buffer.message) == (1, 0, '')
+
+
 def test_parts_of_a_twist_that_the_base_cannot_follow_are_named(buffer):
     buffer.twist([0.2, 0.1, 0], [0, 0, 0.3], 0)
     assert 'linear.y 0.1 ignored' in buffer.message and 'limited' not in buffer.message
+    assert buffer.message.count('ignored') == 1 and 'circles' not in buffer.message
     buffer.twist([9.0, 0, 0], [0, -0.5, 0], 0)
-    assert 'angular.y -0.5 ignored; linear.x 9 m/s' in buffer.message
+    assert ('angular.y -0.5 ignored; linear.x 9 m/s, angular.z 0 rad/s limited to 0.8 m/s, 0 rad/s'
+            in buffer.message)
 
 
 @pytest.mark.parametrize('stamp_s, is_taken, silent_from_s', [
@@ -176,8 +185,10 @@ def test_a_command_counts_from_when_it_came_and_not_from_when_time_began():
     """It came at 3 s; at 3.2 s, 10 s of sim time, 0.3 s are left and a frame of 0.1 s ends."""
     buffer = CommandBuffer(SIM_SPEC)
     buffer.twist([0.3, 0, 0], [0, 0, 0], 3 * SECOND_NS)
+    buffer.joints([ELBOW], [], [0.5], 3 * SECOND_NS)
     out = targets(buffer, 32 * SECOND_NS // 10, 10 * SECOND_NS, period_ns=SECOND_NS // 10)
-    assert out.twist[0, 0] == 0.3 and out.valid_until_ns == 104 * SECOND_NS // 10
+    assert (out.twist[0, 0], out.joint_velocity[0, 2]) == (0.3, 0.5)
+    assert out.valid_until_ns == 104 * SECOND_NS // 10
 
 
 BAD = [
@@ -191,10 +202,13 @@ BAD = [
     (lambda b: b.joints([PAN], [0.1], [1.0, 2.0], 0), ('joint_command', '2 values for 1 names')),
     (lambda b: b.joints([PAN], [NAN], [], 0), ('joint_command', 'not finite')),
     (lambda b: b.joints([PAN], [], [-INF], 0), ('joint_command', 'not finite')),
+    (lambda b: b.joints([PAN, LIFT], [0.1, NAN], [], 0), ('joint_command', 'not finite')),
     (lambda b: b.joint_array([0.0] * 4, 'position', 0), ('arm_controller/commands', '4 values')),
     (lambda b: b.joint_array([NAN] * 5, 'velocity', 0), ('arm_controller/commands', 'finite')),
     (lambda b: follow(b, [PAN], [0.0], [[NAN]]), ('joint_trajectory', 'not finite')),
     (lambda b: follow(b, [PAN], [NAN], [[0.1]]), ('joint_trajectory', 'not finite')),
+    (lambda b: follow(b, [PAN], [1.0, INF], [[0.1], [0.2]]), ('time_from_start', 'not finite')),
+    (lambda b: follow(b, [PAN, LIFT], [1.0], [[0.1, NAN]]), ('joint_trajectory', 'not finite')),
     (lambda b: follow(b, [PAN], [0.0], [[0.1, 0.2]]), ('joint_trajectory', '2 positions for 1')),
     (lambda b: follow(b, [PAN], [0.0], [[]]), ('joint_trajectory', '0 positions for 1')),
     (lambda b: follow(b, [PAN], [1.0], [[0.1]], [[0.0, 0.0]]), ('2 velocities for 1',)),
@@ -208,6 +222,8 @@ BAD = [
     (lambda b: follow(b, [PAN], [-1.0], [[0.1]]), ('joint_trajectory', 'increase')),
     (lambda b: follow(b, [PAN], [1.0], [[0.1]], start_ns=1, sim_ns=5 * SECOND_NS),
      ('joint_trajectory', 'ended 4.000 s', 'stamp of 0')),
+    (lambda b: follow(b, [PAN], [1.0], [[0.1]], start_ns=1, sim_ns=SECOND_NS + 2),
+     ('joint_trajectory', 'ended 0.000 s')),
     (lambda b: follow(b, [PAN], [1.0], [[0.1]], start_ns=1_800_000_000 * SECOND_NS),
      ('joint_trajectory', '1800000000 s', 'use_sim_time', 'stamp of 0')),
     (lambda b: follow(b, [PAN], [0.0] * 10_001, [[0.1]] * 10_001), ('10001 points', '10000')),
@@ -411,9 +427,40 @@ def test_a_flood_of_trajectories_for_later_is_refused_before_it_fills_the_memory
     for start_s in (10_000, 20_000):
         follow(buffer, [PAN], times_s, points, start_ns=start_s * SECOND_NS)
     with pytest.raises(SpecError, match='8000 points come before its start'):
-        follow(buffer, [PAN], times_s, points, start_ns=30_000 * SECOND_NS)
+        follow(buffer, [PAN, LIFT], times_s, [[0.1, -1.0]] * 4000, start_ns=30_000 * SECOND_NS)
     follow(buffer, [PAN], times_s, points)  # one that replaces all of them is welcome
     assert (buffer.accepted, buffer.rejected) == (3, 1)
+
+
+def test_points_that_a_joint_has_passed_do_not_count_against_the_next_trajectory(buffer):
+    """At 4000 s those for 4000 s to 6000 s are left, and 7999 more make 10000."""
+    times_s, later = [1.0 + n for n in range(8000)], dict(start_ns=10_000 * SECOND_NS,
+                                                          sim_ns=4000 * SECOND_NS)
+    follow(buffer, [PAN], times_s[:6000], [[0.1]] * 6000)
+    targets(buffer)
+    with pytest.raises(SpecError, match='2001 points come before its start'):
+        follow(buffer, [PAN], times_s, [[0.1]] * 8000, **later)
+    follow(buffer, [PAN], times_s[1:], [[0.1]] * 7999, **later)
+    assert (buffer.accepted, buffer.rejected) == (2, 1)
+
+
+def test_trajectories_for_now_replace_each_other_however_late_in_a_run(buffer):
+    """6000 points wait at a time; 4000 for later make the 10000 that are allowed."""
+    times_s, now_ns = [1.0 + n for n in range(6000)], 10 * SECOND_NS
+    for _ in range(3):
+        follow(buffer, [PAN], times_s, [[0.1]] * 6000, sim_ns=now_ns)
+    follow(buffer, [PAN], times_s[:4000], [[0.1]] * 4000, start_ns=20_000 * SECOND_NS,
+           sim_ns=now_ns)
+    assert (buffer.accepted, buffer.rejected) == (4, 0)
+
+
+@pytest.mark.parametrize('velocity, middle', [
+    (0.8, -0.1), (-0.8, 0.1),  # half a second before, an eighth of it away
+    (9.0, -0.1875), (-9.0, 0.1875)])  # as if it were 1.5 rad/s, the largest speed
+def test_a_trajectory_passes_a_point_with_its_velocity_within_the_limits(buffer, velocity, middle):
+    follow(buffer, [PAN], [1.0, 2.0], [[0.0], [0.0]], [[velocity], [0.0]])
+    targets(buffer)
+    assert path(buffer, [0.5, 1.0, 1.5]) == pytest.approx([middle, 0.0, -middle])
 
 
 def test_base_velocity_ramps_frame_by_frame_and_keeps_its_state():
@@ -559,7 +606,7 @@ def test_negative_limits_are_refused():
 def test_a_problem_is_told_as_long_late_in_a_run(buffer):
     with pytest.raises(SpecError):
         buffer.twist([NAN, 0, 0], [0, 0, 0], 100 * SECOND_NS)
-    for seconds, told in ((100, True), (101, True), (104, True), (106, False)):
+    for seconds, told in ((100, True), (100, True), (101, True), (104, True), (106, False)):
         targets(buffer, seconds * SECOND_NS)
         assert bool(buffer.message) is told, seconds
 

@@ -151,9 +151,9 @@ def test_chained_poses_by_hand():
 
 
 def test_the_inverse_of_a_pose_by_hand():
-    """-(cos 0.5 + 2 sin 0.5), sin 0.5 - 2 cos 0.5."""
-    a = np.array([1.0, 2.0, 0.5])
-    assert se2.inverse(a) == close([-1.8364336391, -1.2757395852, -0.5])
+    """-(3 cos 0.5 + 2 sin 0.5), 3 sin 0.5 - 2 cos 0.5."""
+    a = np.array([3.0, 2.0, 0.5])
+    assert se2.inverse(a) == close([-3.5915987629, -0.3168885080, -0.5])
     assert se2.compose(a, se2.inverse(a)) == close(np.zeros(3))
     assert se2.compose(se2.inverse(a), a) == close(np.zeros(3))
 

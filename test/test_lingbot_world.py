@@ -263,7 +263,11 @@ def test_too_little_memory_is_told_before_loading(checkpoint, monkeypatch):
     {'cache_in_8_bits': True, 'keep_films': False}, {'attention': 'math'},
     {'chunk_latents': 4, 'window_latents': 10, 'sink_latents': 2, 'shift': 5.0,
      'step_indices': '0,500'}), ids=str)
-def test_presets_stream(checkpoint, photo, options):
+def test_presets_stream(checkpoint, photo, options, monkeypatch):
+    # Everything of the compiler but the code for a processor, which takes it most of a minute.
+    compile_module = torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, 'compile',
+                        lambda module: compile_module(module, backend='aot_eager'))
     if options.get('precision') == 'nf4':
         pytest.importorskip('bitsandbytes')
     world = engine(checkpoint, **options)

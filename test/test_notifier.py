@@ -85,6 +85,7 @@ def test_the_rate_counts_gaps_of_the_last_second():
     assert meter.add(250 * MS) == pytest.approx(4.0) and meter.gap_ns == 250 * MS
     assert meter.add(500 * MS) == pytest.approx(4.0)
     assert meter.add(1000 * MS) == pytest.approx(3.0)  # three gaps in one second
+    assert meter.gap_ns == 500 * MS
     assert meter.add(1100 * MS) == pytest.approx(3 / 0.85)  # that at 0 is older
     assert meter.add(9100 * MS) == pytest.approx(1 / 8.0)  # the last gap counts in any case
     meter.clear()

@@ -29,7 +29,7 @@ def frames(pacer, period=PERIOD, is_made_from=NUM_FRAMES):
 
 
 @pytest.mark.parametrize('durations, expected', [
-    ((), None), ((7,), 7), ((60, 1), 60), ((60, 1, 1), 1), ((5, 5, 9), 5),
+    ((), 0), ((7,), 7), ((60, 1), 60), ((60, 1, 1), 1), ((5, 5, 9), 5),
     ((1, 2, 3, 4, 5), 4), ((9, 9, 1, 1, 1, 1, 1), 1)])
 def test_expected_is_the_second_longest_of_the_last_five(durations, expected):
     expectation = Expectation()
@@ -87,6 +87,15 @@ def test_delay_up_to_half_a_second_is_caught_up_evenly(late, gap):
     assert pacer.asked_ns(1) == (6000 + max(0, late - 500) + PERIOD) * MS
 
 
+def test_what_is_caught_up_at_once_is_all_due_now():
+    """A chunk of 0.4 s that is half a second late ends in the past."""
+    pacer = shown(300, 300, period=40)
+    pacer.show(5900 * MS, 40 * MS, is_ahead=True)
+    assert frames(pacer, 40) == [5900] * NUM_FRAMES
+    taken = pacer.turn(0, is_begun=True, is_made=True, can_begin=False, is_ahead=True)
+    assert taken == Turn(Due.TAKE, 5900 * MS)
+
+
 def test_nothing_is_caught_up_after_time_stood_still():
     pacer = shown(600, 600)
     pacer.start_over()
@@ -122,6 +131,7 @@ def one_by_one(*late, num_frames=1, period=PERIOD):
     ((700, 0), [5000, 5200, 5300]),  # half a second can be caught up
     ((2000, 0), [5000, 6500, 6600])])
 def test_step_that_is_not_made_ahead_begins_when_the_frame_before_had_its_period(late, begun):
+    assert ChunkPacer(1).turn(0, is_ahead=False) == Turn(Due.STEP, 0)
     assert one_by_one(*late) == begun
 
 

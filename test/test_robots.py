@@ -193,11 +193,29 @@ def test_a_box_is_enclosed_by_the_circle_through_its_corners(read):
     (('urdf:', 'joints: 7\nurdf:'), 'joints is no mapping'),
     (('urdf:', 'arm_tip: eye_link\nurdf:'), 'an arm turns about z.*mast_joint, eye_joint'),
     (('urdf:', 'x: &a 1\nurdf:'), 'anchors, aliases and tags'),
+    (('urdf:', '1: 2\nurdf:'), 'it is no mapping of names'),
+    (('my.urdf', "''"), 'urdf=.* is not text'),
+    (('my.urdf', 4097 * 'x'), 'urdf=.* is not text'),
+    (('width_px: 64', 'width_px: 0'), "width_px='0' is not a whole number from 1"),
+    (('deg: 50', 'deg: 0.5'), "vertical_field_of_view_deg='0.5'"),
+    (('deg: 50', 'deg: 170.5'), "vertical_field_of_view_deg='170.5'"),
+    (('urdf:', 'joints: {mast_joint: {lag_s: 10.5}}\nurdf:'), 'mast_joint.lag_s=.*0 to 10'),
+    (('linear_velocity_mps: 0.5', 'linear_velocity_mps: [-0.5, x]'),
+     'drive.linear_velocity_mps='),
     (('urdf:', 'drive\nurdf:'), 'not valid YAML'),
 ])
 def test_what_is_no_robot_is_refused_with_file_and_key(read, change, words):
     with pytest.raises(SpecError, match=rf'robot .*mine\.yaml: .*{words}'):
         read(YAML.replace(*change))
+
+
+@pytest.mark.parametrize('angle_deg', [1.0, 170.0])
+def test_a_robot_may_have_the_extreme_values_that_are_named(read, angle_deg):
+    robot = read(YAML.replace('width_px: 64', 'width_px: 1')
+                 .replace('deg: 50', f'deg: {angle_deg}') + 'joints: {mast_joint: {lag_s: 10}}')
+    camera = robot.cameras[0].camera
+    assert (camera.width_px, robot.joints[0].lag_s) == (1, 10.0)
+    assert camera.fy_px == pytest.approx(24.0 / tan(np.deg2rad(angle_deg) / 2.0))
 
 
 def test_a_file_of_anything_else_is_refused(read):
@@ -207,6 +225,27 @@ def test_a_file_of_anything_else_is_refused(read):
             read(text)
     with pytest.raises(SpecError, match='robot_description is not XML'):
         read(urdf='<robot')
+
+
+def test_a_file_is_told_from_a_name_by_its_suffix_or_its_folder(read, tmp_path, monkeypatch):
+    robot = read()
+    monkeypatch.chdir(tmp_path)
+    assert load_robot('mine.yaml') == robot
+    (tmp_path / 'mine.yaml').rename('mine')
+    assert load_robot('./mine') == robot
+
+
+@pytest.mark.parametrize('angle, is_taken', [(0.001, True), (1.56, True), (1.57, False)])
+def test_wheels_are_steered_by_less_than_a_right_angle(read, angle, is_taken):
+    text = YAML.replace('{type: differential, linear_velocity_mps: 0.5, '
+                        'angular_velocity_radps: 2}',
+                        '{type: ackermann, linear_velocity_mps: 0.5, wheelbase_m: 2, '
+                        f'max_steering_rad: {angle}}}')
+    if is_taken:
+        assert read(text).drive.max_curvature == pytest.approx(tan(angle) / 2.0)
+        return
+    with pytest.raises(SpecError, match=f'drive.max_steering_rad=.{angle}.*at most 1.56'):
+        read(text)
 
 
 def test_names_that_are_not_known_are_refused():

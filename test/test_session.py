@@ -5,7 +5,7 @@ import logging
 import threading
 import time
 
-from fake_world import FakeClock, FakeWorld
+from fake_world import FakeChunkWorld, FakeClock, FakeWorld
 from lingbot_world_ros.actions.command_spec import CommandCounts, CommandSpec
 from lingbot_world_ros.actions.commands import CommandBuffer
 from lingbot_world_ros.actions.embedding import CarriedCamera, encode
@@ -256,6 +256,20 @@ def test_reset_can_keep_time_and_change_the_seed():
     session.close()
 
 
+def test_a_seed_is_0_or_more():
+    session, _ = run(FakeWorld(), paused=True, seed=3)
+    with pytest.raises(SpecError, match='seed=-1'):
+        session.reset(seed=-1)
+    assert session.reset(seed=0).result(PATIENCE_S).seed == 0
+    session.close()
+
+
+def test_a_world_can_begin_stopped():
+    session, seen = run(FakeWorld(), initial_state='stopped')
+    assert refusal(session.stop()) == 'already' and len(seen.frames) == 1
+    session.close()
+
+
 def test_reset_of_time_alone_leaves_the_state_and_shows_it_at_the_new_time():
     world = FakeWorld()
     session, seen = run(world, paused=True)
@@ -297,6 +311,7 @@ def test_load_leaves_another_world_stopped_and_unload_none():
     assert (status.state, status.scene, status.seed, status.frame) == ('stopped', 'b', 5, 1)
     assert [s.state for s in seen.statuses].count('loading_world') == 2
     assert seen.frames[-1].base_pose.tolist() == [3.0, 4.0, 0.5]
+    assert seen.frames[-1].rgb[0, 0, 1] == 300 % 256  # drawn where it stands now
     assert refusal(session.stop()) == 'already' and refusal(session.advance()) == 'not_paused'
     assert session.pause().result(PATIENCE_S).frame == 1  # only the label changes
     assert session.unload().result(PATIENCE_S).state == 'no_world' and session.entities() == {}
@@ -490,9 +505,10 @@ def test_a_call_that_may_take_several_steps_hangs_so_much_later():
 
 def test_command_of_a_linked_encoder_wakes_a_world_that_waits_for_it():
     class Silent:
-        def pull(self, *_):
-            return None
+        def pull(self, sim_ns, joint_position, by_step):
+            by_steps.append(by_step)
 
+    by_steps = []
     session = Session(FakeWorld(), SessionSpec(mode='lockstep', lockstep_timeout_s=300.0),
                       observers=[], log=LOG)
     session.link(Silent())
@@ -502,6 +518,7 @@ def test_command_of_a_linked_encoder_wakes_a_world_that_waits_for_it():
         session.command_arrived(accepted)
         wait_for(lambda: session.status.step == accepted)
     session.close()
+    assert by_steps == [False] * 3
 
 
 def test_stop_is_paused_and_reset():
@@ -559,6 +576,12 @@ def test_lockstep_makes_one_step_per_command_and_goes_on_without_after_its_timeo
     assert 'lockstep_timeout_s' in session.status.message
     assert world.actions[3][0, 0, 0] == pytest.approx(0.3)
     session.close()
+
+
+def test_lockstep_without_commands_makes_a_step_per_timeout():
+    session, seen = run(FakeWorld(), stop_at=4, mode='lockstep', lockstep_timeout_s=2.5)
+    session.close()
+    assert np.diff(seen.frame_ns).tolist() == [2_500_000_000] * 3
 
 
 def test_lockstep_can_wait_for_several_commands():
@@ -754,7 +777,7 @@ def test_hanging_engine_is_given_up_by_name_and_a_new_one_comes_with_the_reset()
 def test_request_under_way_when_the_engine_hangs_gets_its_answer():
     clock, release = RealWait(), threading.Event()
     world = FakeWorld(script={2: lambda: release.wait(PATIENCE_S)})
-    session, seen = run(world, clock=clock, paused=True)
+    session, seen = run(world, clock=clock, paused=True, make_world=FakeWorld)
     steps = session.advance(5)
     wait_for(lambda: world._step == 2)
     later = session.pause()
@@ -763,6 +786,7 @@ def test_request_under_way_when_the_engine_hangs_gets_its_answer():
     with pytest.raises(TimeoutError, match='step_timeout_s'):
         steps.result(PATIENCE_S)
     assert refusal(later) == 'engine'
+    assert session.reset().result(PATIENCE_S).state == 'paused'  # as it was before the steps
     release.set()
     session.close()
 
@@ -775,6 +799,44 @@ def test_ticks_between_frames_are_regular_and_never_ahead_of_the_newest():
     assert due == [(1010, 120), (1025, 150), (1040, 180), (1050, 200)]
     late = Sweep(100, 200, 30, wall_ns=1000, duration_ns=50)
     assert late.take(1030) == 150 and late.take(1030) is None and late.take(9999) == 200
+    assert Sweep(100, 101, 30, wall_ns=1000, duration_ns=50).next_due_ns == 1050
+    back = Sweep(200, 100, 30, wall_ns=1000, duration_ns=50)  # is told at once
+    assert back.take(1000) == 100 and back.next_due_ns is None
+
+
+def test_the_first_sweep_begins_at_zero():
+    clock, told = FakeClock(), []
+    start_ns = clock.now_ns()
+    ticker = ClockTicker(30, lambda stamp_ns: told.append((stamp_ns, clock.now_ns() - start_ns)),
+                         clock)
+    ticker.follow(100, 1000)
+    wait_for(lambda: len(told) == 4)
+    ticker.close()
+    assert told == [(30, 300), (60, 600), (90, 900), (100, 1000)]
+
+
+def test_ticks_come_at_the_rate_that_was_asked_for():
+    """At 20 Hz one comes at 150 ms, 250 ms and so on: no frame, and no tick of 10 Hz."""
+    session, seen = run(FakeWorld(), clock=RealWait(), clock_rate_hz=20.0, speed=4.0)
+    tick_ns = 50_000_000
+    wait_for(lambda: any(stamp_ns % (2 * tick_ns) == tick_ns for stamp_ns in [*seen.clocks]))
+    session.close()
+    assert all(stamp_ns % tick_ns == 0 for stamp_ns in seen.clocks if stamp_ns % PERIOD_NS)
+
+
+def test_threads_of_a_session_end_with_it_and_do_not_hold_up_the_end_of_the_process():
+    world, kept, others = FakeChunkWorld(), threading.Event(), set(threading.enumerate())
+    world.spec = replace(world.spec, can=replace(world.spec.can, prepare_prompt=True))
+    world.prepare_prompt = lambda text: kept.wait(PATIENCE_S)
+    session, seen = run(world, clock=RealWait(), clock_rate_hz=20.0)
+    session.set_prompt('snow')
+    wait_for(lambda: len(seen.clocks) > 2)
+    threads = set(threading.enumerate()) - others
+    kept.set()
+    session.close()
+    assert {thread.name for thread in threads} == {'world', 'engine', 'clock', 'prompt'}
+    assert all(thread.daemon for thread in threads)
+    wait_for(lambda: not any(thread.is_alive() for thread in threads))
 
 
 def test_clock_runs_between_frames_and_reaches_the_newest_when_time_stands_still():

@@ -4,9 +4,10 @@ from dataclasses import replace
 import logging
 import threading
 
-from fake_world import FakeChunkWorld, FakeClock, SharedClock
+from fake_world import FakeChunkWorld, FakeClock, FakeWorld, SharedClock
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.session.clock import WallClock
+from lingbot_world_ros.session.frame import frame_of
 from lingbot_world_ros.session.session import Session
 from lingbot_world_ros.session.spec import SessionSpec
 from lingbot_world_ros.session.states import Fault
@@ -135,13 +136,14 @@ class Sums:
     """Stands for an encoder; remembers the sim times it was asked for."""
 
     def __init__(self, world):
-        self.world, self.asked, self.speed = world, [], 0.0
+        self.world, self.asked, self.by_steps, self.speed = world, [], [], 0.0
 
     def catch_up(self):
         pass
 
     def pull(self, sim_ns, joint_position, by_step):
         self.asked.append(sim_ns)
+        self.by_steps.append(by_step)
         return embedding_of(self.world, self.speed, sequence=len(self.asked))
 
 
@@ -152,7 +154,7 @@ def test_encoder_is_asked_for_the_end_of_the_step_that_is_shown(takes):
     session, seen = ahead(world, source=source, stop_at=4 * NUM_FRAMES)
     session.close()
     assert source.asked == [PERIOD_NS * (1 + NUM_FRAMES * n) for n in range(len(source.asked))]
-    assert len(source.asked) >= 4
+    assert len(source.asked) >= 4 and not any(source.by_steps)
 
 
 def test_what_clients_see_is_never_ahead_of_what_was_shown():
@@ -198,7 +200,7 @@ def test_pause_answers_at_once_at_the_end_of_a_step_and_the_next_step_obeys(take
     step = session.advance(1).result(PATIENCE_S)
     session.close()
     assert step.step == status.step + 1 and step.actions[:, 0] == pytest.approx(0.25)
-    assert source.asked[-1] == status.stamp_ns
+    assert source.asked[-1] == status.stamp_ns and source.by_steps[-1]
     check_frames(seen)
     moved = np.diff([f.base_pose[0] for f in seen.frames])
     assert moved[:shown - 1] == pytest.approx(0.0)
@@ -299,8 +301,8 @@ def test_step_ahead_that_hangs_is_given_up_and_a_new_engine_comes_with_the_reset
     assert [f.index for f in seen.frames[:25]] == list(range(1, 26))
 
 
-@pytest.mark.parametrize('request_', ['pause', 'advance', 'reset'])
-def test_requests_to_a_hanging_engine_get_their_answers(request_):
+@pytest.mark.parametrize('request_', [None, 'play', 'advance', 'reset'])
+def test_a_paused_engine_that_hangs_is_an_error_and_requests_get_their_answers(request_):
     clock, release = RealWait(), threading.Event()
     world = FakeChunkWorld(script={2: lambda: release.wait(PATIENCE_S)})
     clock.work = lambda duration_ns: None
@@ -308,15 +310,14 @@ def test_requests_to_a_hanging_engine_get_their_answers(request_):
     wait_for(lambda: world._num_made == 2)
     pause = session.pause()
     assert pause.result(PATIENCE_S).state == 'paused'
-    asked = {'pause': session.play, 'advance': session.advance, 'reset': session.reset}[
-        request_]()
-    if request_ == 'pause':
+    asked = getattr(session, request_)() if request_ else None
+    if request_ == 'play':
         asked.result(PATIENCE_S)
     wait_for(lambda: not session._worker.num_waiting)
     clock.offset_ns += 11_000_000_000
     session.check_engine()
     wait_for(lambda: session.status.state == 'error')
-    if request_ != 'pause':
+    if request_ in ('advance', 'reset'):
         with pytest.raises(TimeoutError):
             asked.result(PATIENCE_S)
     release.set()
@@ -404,6 +405,17 @@ def test_prompt_is_prepared_ahead_where_the_engine_can():
     session.close()
 
 
+def test_prompts_that_are_being_prepared_are_cancelled_when_the_session_ends():
+    world, kept = FakeChunkWorld(), threading.Event()
+    world.spec = replace(world.spec, can=replace(world.spec.can, prepare_prompt=True))
+    world.prepare_prompt = lambda text: kept.wait(PATIENCE_S)
+    session, _ = ahead(world, paused=True)
+    asked = [session.set_prompt(text) for text in ('snow', 'rain')]
+    session.close()
+    assert all(prompt.cancelled() for prompt in asked)
+    kept.set()
+
+
 def test_image_is_gone_on_from_and_counted_until_the_reset():
     world = FakeChunkWorld()
     session, seen = ahead(world, paused=True)
@@ -424,11 +436,11 @@ def test_start_pose_does_not_put_an_image_in():
     session.load(room('b', start_pose=(3.0, 4.0, 0.5))).result(PATIENCE_S)
     session.close()
     assert seen.frames[-1].base_pose.tolist() == [3.0, 4.0, 0.5]
+    assert seen.frames[-1].rgb is not None  # the engine shows none: that of the start stays
     assert session.status.images_anchored == 0
 
 
 def test_what_an_engine_cannot_do_is_refused():
-    from fake_world import FakeWorld
     session, _ = ahead(FakeChunkWorld(), paused=True)
     assert refusal(session.move('robot', pose=(0, 0, 0))) == 'unsupported'
     session.close()
@@ -443,6 +455,14 @@ def test_uncertainty_that_is_not_estimated_is_not_a_number_and_not_calibrated():
     session, seen = ahead(FakeChunkWorld(), paused=True)
     session.close()
     assert np.isnan(seen.frames[0].uncertainty) and not seen.frames[0].calibrated
+
+
+def test_uncertainty_is_calibrated_unless_the_engine_says_it_is_not():
+    seen = FakeWorld().reset('a', 0)
+    for calibrated in (None, np.ones((1, 1), bool), np.zeros((1, 1), bool)):
+        frame = frame_of(replace(seen, calibrated=calibrated), 0, 1, PERIOD_NS, np.zeros(3))
+        assert frame.uncertainty == pytest.approx(0.05)
+        assert frame.calibrated is (calibrated is None or bool(calibrated.all()))
 
 
 def test_load_that_fails_goes_back_if_nothing_changed_and_is_an_error_if_not():
@@ -485,6 +505,17 @@ def test_first_step_that_fails_goes_back_to_where_nothing_is_unfinished():
     session.close()
     assert (status.step, status.recoveries) == (1, 1)
     assert [call for call in world.calls if call != 'finish'] == ['reset', 'step', 'step']
+
+
+@pytest.mark.parametrize('num_frames, can_undo, makes_ahead', [
+    (2, True, True), (1, True, False), (2, False, False)])
+def test_steps_of_several_frames_that_can_be_taken_back_are_made_ahead(num_frames, can_undo,
+                                                                       makes_ahead):
+    world = FakeChunkWorld(num_frames)
+    world.spec = replace(world.spec, can=replace(world.spec.can, undo_step=can_undo))
+    engine = Supervisor(world, wake=threading.Condition(), clock=WallClock(), log=LOG,
+                        timeout_s=lambda: 60.0)
+    assert engine.makes_ahead is makes_ahead
 
 
 @pytest.mark.parametrize('fault, calls', [(None, ['reset', 'step', 'undo']),

@@ -22,7 +22,7 @@ def trained(tmp_path_factory):
     root = tmp_path_factory.mktemp('train')
     data, maps = str(root / 'data'), str(root / 'maps.safetensors')
     dataset.main(['--out', data, '--scenes', 'office', '--episodes', '6', '--frames', '8',
-                  '--mapping-frames', '30', '--workers', '1'])
+                  '--mapping-frames', '16', '--workers', '1'])
     mapping.main(['--data', data, '--out', maps])
     train_renderer.main(['--data', data, '--maps', maps, '--out', str(root / 'renderer'),
                          '--minutes', MINUTES, '--batch', '2', '--device', 'cpu'])

@@ -223,3 +223,31 @@ def test_a_joint_that_cannot_stop_in_time_stops_at_its_limit():
                                           np.array([9.0]), sim_ns=0, period_ns=SECOND_NS // 10)
     assert velocity[:, 3] == pytest.approx([0.1, 0.2, 0.2, 0.0])
     assert position[:, 0] == pytest.approx([0.01, 0.03, 0.05, 0.05])
+
+
+def test_a_step_does_what_was_asked_if_its_last_frame_does():
+    """What is asked for changes from frame to frame; once it is beyond the limit of 0.1 rad."""
+    limiter = MotionLimiter(np.full(5, np.inf), [-9.0, -9.0], [9.0, 0.1])
+    velocity = np.array([[0.1, 0.0, 0.4, 0.7, 0.0], [0.2, 0.0, 0.5, 0.8, 0.0],
+                         [0.3, 0.0, -0.6, -0.9, 0.0]])
+    goal = np.array([[np.nan, 0.0], [np.nan, 0.05], [np.nan, 0.3], [np.nan, 0.1]])
+    told, place, done = limiter.limit(velocity, goal, np.zeros(2), np.full(2, 9.0), sim_ns=0,
+                                      period_ns=SECOND_NS // 10)
+    assert told[:, :4] == pytest.approx(velocity[:, :4])
+    assert told[:, 4] == pytest.approx([0.5, 0.5, 0.0])
+    assert np.isnan(place[:, 0]).all() and place[:, 1] == pytest.approx([0.05, 0.1, 0.1])
+    assert done
+
+
+@pytest.mark.parametrize('late', [
+    dict(velocity=[[0.0, 0.0, 0.0, 0.2]]), dict(velocity=[[0.0, 0.0, 0.0, -0.2]]),
+    dict(velocity=[[0.2, 0.0, 0.0, 0.0]]), dict(velocity=[[0.0, 0.0, -0.2, 0.0]]),
+    dict(goal=[[0.0], [0.02]]),  # it is not there yet
+    dict(goal=[[0.0], [0.01]])])  # it is there, and moves
+def test_a_step_that_falls_behind_is_not_done(late):
+    """A frame of 0.1 s at 1 m/s^2 and 1 rad/s^2 changes velocities by 0.1."""
+    limiter = MotionLimiter(np.full(4, 1.0), [-9.0], [9.0])
+    asked = dict(velocity=np.zeros((1, 4)), goal=np.full((2, 1), np.nan))
+    asked.update({name: np.array(values) for name, values in late.items()})
+    assert not limiter.limit(**asked, current=np.zeros(1), speed=np.array([9.0]), sim_ns=0,
+                             period_ns=SECOND_NS // 10)[2]

@@ -120,7 +120,7 @@ class MotionLimiter:
 
     def _resume(self, width: int, sim_ns: int, period_ns: int) -> Tuple[np.ndarray, np.ndarray]:
         """Return velocities (3 + J,) and positions (J,), NaN where none, told for a moment."""
-        row = (sim_ns - self._start_ns) // period_ns
-        if not self._told or row < 0:  # before the first step, or time went back
+        if not self._told or sim_ns < self._start_ns:  # before the first step, or time went back
             return np.zeros(width), np.full(width - BASE, np.nan)
+        row = (sim_ns - self._start_ns) // period_ns
         return self._told[min(row, len(self._told) - 1)]

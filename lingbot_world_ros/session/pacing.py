@@ -45,10 +45,10 @@ class Expectation:
         self._samples.append(duration_ns)
 
     @property
-    def value_ns(self) -> Optional[int]:
-        """What to expect; None before the first."""
+    def value_ns(self) -> int:
+        """What to expect; 0 before the first."""
         if not self._samples:
-            return None
+            return 0
         return sorted(self._samples)[-2 if len(self._samples) > 2 else -1]
 
 
@@ -110,7 +110,7 @@ class ChunkPacer:
             self._asked_ns = max(self._next_ns, now_ns - CATCH_UP_NS)
         self._period_ns, self._next_ns = period_ns, self._asked_ns + play_ns
         self._first_ns = self._newest_ns = now_ns
-        step_ns = (self._step.value_ns or 0) + (self._rest.value_ns or 0)
+        step_ns = self._step.value_ns + self._rest.value_ns
         if not is_ahead:
             self._first_ns, self._span_ns = self._asked_ns, play_ns
         elif step_ns <= play_ns:  # what is late is caught up evenly, frame by frame
@@ -166,8 +166,8 @@ class ChunkPacer:
         return due_ns
 
     def _begin_ns(self) -> int:
-        if self._asked_ns is None or self._step.value_ns is None:
+        if self._asked_ns is None:
             return self._first_ns
-        margin_ns = max(round(MARGIN * self._step.value_ns), LEAST_MARGIN_NS)
-        return max(self._first_ns,
-                   self._first_ns + self._span_ns - self._step.value_ns - margin_ns)
+        step_ns = self._step.value_ns
+        margin_ns = max(round(MARGIN * step_ns), LEAST_MARGIN_NS)
+        return self._first_ns + max(0, self._span_ns - step_ns - margin_ns)

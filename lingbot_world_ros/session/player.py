@@ -253,10 +253,11 @@ class Player:
                          self.origin)
         self._notifier.show(frame)
         now_ns, period_ns = self._clock.now_ns(), self._wall_ns(1)
-        is_paced = planned_ns is not None and period_ns > 0
+        # How late it is; None for a frame that leaves as soon as it can.
+        late_ns = now_ns - planned_ns if planned_ns is not None and period_ns else None
         self._notifier.count(
             frame, now_ns,
-            is_late=planned_ns is not None and 0 < period_ns < now_ns - planned_ns,
+            is_late=late_ns is not None and late_ns > period_ns,
             latency_s=None if answers is None else self._reader.answered(answers, now_ns))
         self._ticker.follow(frame.stamp_ns,
-                            max(period_ns, self._notifier.gap_ns) if is_paced else 0)
+                            0 if late_ns is None else max(period_ns, self._notifier.gap_ns))
