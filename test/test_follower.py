@@ -350,7 +350,8 @@ def test_the_node_has_the_parameters_of_its_engine_alone():
             node = FollowerNode(FakeWorld, name=name, parameter_overrides=given)
             assert node.has_parameter('lingbot.height_px') == is_there
             node.destroy_node()
-        with pytest.raises(SpecError, match='lingbot.checkpoint is empty|needs the Python package'):
+        unfit = 'lingbot.checkpoint is empty|needs the Python package'
+        with pytest.raises(SpecError, match=unfit):
             FollowerNode(name='lingbot_world')
 
 

@@ -145,6 +145,29 @@ def test_a_server_that_hangs_is_lost_and_the_robot_stops(site, operator, motion)
     operator.page.keyboard.up('a')
 
 
+def test_what_was_held_is_let_go_when_the_status_alone_fails_to_come(open_page, motion):
+    """The page shows lost then, though pictures go on; it must not drive on once they are back."""
+    mute = """() => {
+      const Plain = WebSocket;
+      window.WebSocket = class extends Plain {
+        set onmessage(hear) {
+          super.onmessage = hear && ((event) => {
+            if (!window.mute || typeof event.data !== 'string') hear(event);
+          });
+        }
+      };
+    }"""
+    operator = open_page(scripts=[mute])
+    operator.page.keyboard.down('a')
+    motion(turns=True)
+    operator.page.evaluate('window.mute = true')
+    operator.until_link('lost')
+    operator.page.evaluate('window.mute = false')
+    operator.until_link('live')
+    motion(turns=False)
+    operator.page.keyboard.up('a')
+
+
 def test_a_world_that_hangs_is_told_and_goes_on(site, operator):
     site.world.process.send_signal(signal.SIGSTOP)
     try:

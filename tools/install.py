@@ -27,7 +27,8 @@ VENV = ROOT / '.venv'
 PYTHON = VENV / 'bin' / 'python'
 RECORD = VENV / 'installed.json'  # step -> digest of what it was made from
 PYTHONS = ((3, 10), (3, 13))  # oldest and newest CPython with ROS wheels
-BASE = ('ros', 'build', 'run')
+FOR_MESSAGES = ('ros', 'build')
+BASE = (*FOR_MESSAGES, 'run')
 OUTPUT_LINES = 30  # of a failing command that are shown
 INTERFACES = ('package.xml', 'CMakeLists.txt', 'msg', 'interfaces',
               'requirements/ros.txt', 'requirements/build.txt')
@@ -395,7 +396,7 @@ def install(extras):
     before = dict(record)
     make_venv()
     try:
-        install_requirements(BASE, record)
+        install_requirements(FOR_MESSAGES, record)
         with ThreadPoolExecutor(1) as pool:  # the messages need a core, pip another one
             building = None
             if record.get('interfaces') != digest(*INTERFACES):

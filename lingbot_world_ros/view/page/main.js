@@ -63,9 +63,9 @@ const send = (message) => link.send(message);
 
 const drive = new Drive({
   send,
-  mayDrive: () => !link.isSilent() && !otherDrives(),
-  refused: () => note('warn', link.isSilent() ? SERVER_LOST
-    : 'Another page drives. Press Take controls to drive from here.'),
+  mayDrive: () => !lostFor() && !otherDrives(),
+  refused: () => note('warn', lostFor()
+    || 'Another page drives. Press Take controls to drive from here.'),
   shortcut: (what) => shortcuts[what](),
 });
 const joints = new Joints({
@@ -160,6 +160,12 @@ function judge() {
   return { link: status.link, text: status.text ?? '' };
 }
 
+/** Why nobody can drive, '' where they can. */
+function lostFor() {
+  const { link: state, text } = judge();
+  return state === 'lost' ? text || SERVER_LOST : '';
+}
+
 function showLink() {
   const { link: state, text, hint = HINTS[state] ?? '' } = judge();
   const name = state.replaceAll('_', ' ');
@@ -170,6 +176,7 @@ function showLink() {
   view.link = state;
   view.hint = hint;
   document.body.dataset.link = state;
+  if (state === 'lost') drive.stop(); // what was held must not act once it is back
   setText(byId('overlay-title'), name[0].toUpperCase() + name.slice(1));
   setText(byId('overlay-hint'), hint);
   setText(byId('announce'), `${name}. ${text}`);
