@@ -136,6 +136,28 @@ def test_refused_commands_are_counted_and_the_session_is_not_woken(linked):
     assert len(linked.encoder.warnings) == 3
 
 
+@pytest.mark.parametrize('take, msg', [
+    ('on_joint_command', JointState(name=[PAN, LIFT], position=[np.nan, np.nan])),
+    ('on_joint_command', JointState(name=[PAN], position=[np.nan], velocity=[np.nan])),
+    ('on_joint_command', JointState(velocity=[np.nan] * 5)),
+    ('on_arm_commands', Float64MultiArray(data=[np.nan] * 5)),
+    ('on_trajectory', trajectory([1.0, 2.0], [np.nan, np.nan])),
+])
+def test_a_message_of_nan_alone_makes_no_step_in_lockstep_and_no_refusal(make_encoder, take, msg):
+    linked = Linked(make_encoder(), mode='lockstep')
+    getattr(linked.encoder, take)(msg)
+    assert linked.told == [] and linked.encoder.warnings == []
+    assert (linked.pull().counts.accepted, linked.pull().counts.rejected) == (0, 0)
+
+
+def test_what_ros2_control_sends_for_a_gripper_without_a_controller_moves_the_arm(linked):
+    linked.encoder.on_joint_command(joint_command_to_msg(
+        ROBOT.joint_names, position=[0.2, -0.8, 1.0, 0.1, np.nan]))
+    assert linked.told == [1]
+    wanted = linked.pull().joint_position[0]
+    assert wanted[:4] == pytest.approx([0.2, -0.8, 1.0, 0.1]) and np.isnan(wanted[4])
+
+
 def test_nothing_is_pulled_before_a_world_begins(make_encoder):
     encoder = make_encoder()
     encoder.link(lambda: 0, None)
@@ -398,6 +420,18 @@ def test_alone_in_sim_time_every_frame_brings_an_embedding(domain):
         alone = Alone(graph, mode='lockstep')
         for n in range(1, 6):
             assert alone.frame(n * PERIOD_NS).num_frames == 1
+
+
+def test_alone_a_joint_state_that_nobody_measured_leaves_the_joint_where_it_was(domain):
+    with Graph(lambda: [ActionEncoderNode()], domain, ('-p', 'encode_rate_hz:=1.0')) as graph:
+        alone = Alone(graph, mode='lockstep')
+        alone.frame(PERIOD_NS)
+        graph.publisher(JointState, 'joint_command').publish(
+            joint_command_to_msg([PAN], position=[0.05]))
+        graph.wait_for(lambda: alone.heard[-1].accepted_commands == 1, 'the command')
+        measured, not_measured = (alone.frame(2 * PERIOD_NS, joints).embedding
+                                  for joints in (HOME, [np.nan] * 5))
+        assert measured[2] > 0.0 and list(not_measured) == list(measured)
 
 
 @pytest.mark.parametrize('twist_type, kind', [(Twist, 'twist'), (TwistStamped, 'twist_stamped')])

@@ -8,7 +8,7 @@ what its two points give (positions, velocities, accelerations).
 """
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
-from math import isfinite
+from math import isfinite, isinf, isnan
 from typing import Iterable, List, Optional, Sequence, Tuple
 
 from lingbot_world_ros.errors import SpecError
@@ -128,7 +128,8 @@ def check_points(num_joints: int, times_s: Sequence[float], positions: Sequence[
     :param policy_frequency_hz: rate of the points of a chunk without timing
     :return: time of each point after the start [ns], and the spacing of a chunk to be smoothed
         [ns], 0 for anything else
-    :raises SpecError: wrong length, not finite, bad times, or an end in motion
+    :raises SpecError: wrong length, infinite, a velocity or an acceleration at a point that has
+        NaN, no position, for the joint, bad times, or an end in motion
     """
     if len(times_s) > MAX_POINTS:
         raise SpecError(f'{len(times_s)} points are more than {MAX_POINTS}; send them in parts.')
@@ -137,9 +138,13 @@ def check_points(num_joints: int, times_s: Sequence[float], positions: Sequence[
             if len(values) != num_joints and (len(values) or what == 'positions'):
                 raise SpecError(f'point {number} has {len(values)} {what} for {num_joints} joint '
                                 'names; send one per name')
-            if not all(map(isfinite, values)):
+            if any(map(isinf, values)):
                 raise SpecError(f'{what} of point {number} are not finite')
-    if any(abs(velocity) > STILL for velocity in velocities[-1]):
+            if any(isnan(position) and not isnan(value)
+                   for position, value in zip(point[0], values)):
+                raise SpecError(f'{what} of point {number} are given for a joint whose position '
+                                'there is NaN; send a position, or NaN for both')
+    if any(_ends_in_motion(positions, velocities, joint) for joint in range(num_joints)):
         raise SpecError('its last point still moves (velocities are not 0); let it end at rest')
     spacing_ns = 0
     if len(times_s) > 1 and not any(times_s):
@@ -153,6 +158,14 @@ def check_points(num_joints: int, times_s: Sequence[float], positions: Sequence[
         raise SpecError('time_from_start must start at 0 s or later and increase from point to '
                         'point (or be 0 for all points of a chunk)')
     return times_ns, spacing_ns
+
+
+def _ends_in_motion(positions: Sequence[Sequence[float]], velocities: Sequence[Sequence[float]],
+                    joint: int) -> bool:
+    """Tell whether the last point that a joint comes to has a velocity."""
+    last = next((velocity for position, velocity in zip(reversed(positions), reversed(velocities))
+                 if not isnan(position[joint])), ())
+    return bool(len(last)) and abs(last[joint]) > STILL
 
 
 def splice(old: Optional[Plan], points: Points, sim_ns: int, position: float) -> Plan:

@@ -6,6 +6,7 @@ Alone in a process it talks over topics. In one process with ``world_model`` it 
 session instead, which pulls an embedding at the last moment before each step.
 """
 from dataclasses import replace
+from math import isfinite
 import os
 import threading
 import time
@@ -264,7 +265,7 @@ class ActionEncoderNode(Node):
             self._sim_ns = stamp_to_ns(msg.header.stamp)
             known = self._buffer.spec.joint_names
             for name, position in zip(msg.name, msg.position):
-                if name in known:
+                if name in known and isfinite(position):  # NaN is what nobody has measured
                     self._joint_position[known.index(name)] = position
             is_due = self._valid_until_ns or self._buffer.spec.ages_in_sim_time
         if is_due:
@@ -308,10 +309,11 @@ class ActionEncoderNode(Node):
             if buffer is None:
                 problem = f'{topic}: dropped, no world runs yet; start world_model.'
             else:
-                told, problem = buffer.message, ''
+                told, before, problem = buffer.message, buffer.accepted, ''
                 try:
                     command(buffer, self._now_ns(buffer, sim_ns), sim_ns)
-                    accepted = buffer.accepted
+                    if buffer.accepted != before:  # else it was all NaN, no command for anybody
+                        accepted = buffer.accepted
                     if buffer.message is not told:
                         problem = buffer.message
                 except SpecError as error:
