@@ -273,6 +273,17 @@ def test_parameters_set_while_running_take_effect_at_once(linked):
     assert linked.pull(2 * SECOND_NS).embedding[0, 0] == pytest.approx(0.3)
 
 
+def test_a_trajectory_may_end_in_motion_where_the_parameter_says_so(linked):
+    msg = trajectory([1.0], [0.6])
+    msg.points[0].velocities = [0.3]
+    linked.encoder.on_trajectory(msg)
+    assert 'allow_nonzero_velocity_at_trajectory_end' in linked.pull().counts.message
+    linked.encoder.set_parameters([
+        Parameter('allow_nonzero_velocity_at_trajectory_end', value=True)])
+    linked.encoder.on_trajectory(msg)
+    assert (linked.pull().counts.accepted, linked.pull().counts.rejected) == (1, 1)
+
+
 def test_limits_of_the_profile_hold(make_encoder):
     linked = Linked(make_encoder(limits__linear_velocity_mps=0.2,
                                  limits__angular_acceleration_radps2=1.5))

@@ -207,7 +207,8 @@ BAD = [
     (lambda b: follow(b, [PAN], [1.0], [[0.1]], [[0.0, 0.0]]), ('2 velocities for 1',)),
     (lambda b: follow(b, [PAN], [1.0], [[0.1]], [[INF]]), ('velocities', 'not finite')),
     (lambda b: follow(b, [PAN], [1.0], [[0.1]], [[0.0]], [[INF]]), ('accelerations',)),
-    (lambda b: follow(b, [PAN], [1.0], [[0.1]], [[0.2]]), ('last point still moves', 'at rest')),
+    (lambda b: follow(b, [PAN], [1.0], [[0.1]], [[0.2]]),
+     ('last point still moves', 'at rest', 'allow_nonzero_velocity_at_trajectory_end')),
     (lambda b: follow(b, ['nose'], [0.0], [[0.1]]), ('joint_trajectory', "'nose'")),
     (lambda b: follow(b, [], [0.0], [[]]), ('joint_trajectory', 'no joint')),
     (lambda b: follow(b, ['nose'], [], []), ('joint_trajectory', "'nose'")),
@@ -395,6 +396,47 @@ def test_trajectory_frames_of_one_step_are_sampled_each_at_its_time(buffer):
     out = targets(buffer, num_frames=4)
     assert out.joint_position[:, 0] == pytest.approx([0.1, 0.2, 0.3, 0.4])
     assert np.isnan(out.joint_position[:, 1:]).all()
+
+
+def in_motion(buffer, *points, **when):
+    """Send the pan (time, position, velocity) as MoveIt Servo does: the last one still moves."""
+    times_s, positions, velocities = zip(*points)
+    buffer.trajectory([PAN], times_s, [[p] for p in positions], [[v] for v in velocities],
+                      policy_frequency_hz=10.0, may_end_in_motion=True,
+                      **{'start_ns': 0, 'sim_ns': 0, **when})
+
+
+def test_a_trajectory_that_may_end_in_motion_stops_at_its_last_point(buffer):
+    in_motion(buffer, (1.0, 0.6, 0.3))
+    targets(buffer)
+    assert path(buffer, [1.0, 1.0 + PERIOD_S, 2.0]) == pytest.approx([0.6, 0.6, 0.6])
+    assert (buffer.accepted, buffer.rejected) == (1, 0)
+    assert targets(buffer, 0, 3 * SECOND_NS).valid_until_ns == 0
+
+
+def test_one_that_begins_where_another_ends_in_motion_goes_on_at_that_speed(buffer):
+    in_motion(buffer, (0.0, 0.0, 0.4), (1.0, 0.4, 0.4))
+    targets(buffer)
+    in_motion(buffer, (1.0, 0.8, 0.4), start_ns=SECOND_NS)
+    assert path(buffer, [0.5, 1.0, 1.25, 1.5]) == pytest.approx([0.2, 0.4, 0.5, 0.6])
+
+
+@pytest.mark.parametrize('ahead_s, has_stamp', [
+    ([0.034], False),  # one point, as in Humble
+    ([0.0, 0.034, 0.068, 0.102], True),  # a window that moves on, as from Jazzy on
+])
+def test_servo_drives_a_joint(buffer, ahead_s, has_stamp):
+    """0.3 rad/s, told every 34 ms while the newest frame is up to 67 ms old."""
+    reached, sent_s = [], 0.0
+    for sim_ns in range(0, 15 * PERIOD_NS, PERIOD_NS):
+        while sent_s * 1e9 < sim_ns + PERIOD_NS:
+            in_motion(buffer, *((s, 0.3 * (sent_s + s), 0.3) for s in ahead_s), sim_ns=sim_ns,
+                      start_ns=round(sent_s * 1e9) * has_stamp)
+            sent_s += 0.034
+        reached.append(targets(buffer, 0, sim_ns).joint_position[0, 0])
+    late = 0.3 * PERIOD_S * np.arange(1, 16) - reached
+    assert (np.diff(reached) > 0.0).all() and np.abs(late).max() <= 0.3 * PERIOD_S
+    assert buffer.rejected == 0
 
 
 def test_trajectory_positions_are_limited_and_counted(buffer):

@@ -199,7 +199,7 @@ class CommandBuffer:
                    positions: Sequence[Sequence[float]],
                    velocities: Optional[Sequence[Sequence[float]]] = None,
                    accelerations: Optional[Sequence[Sequence[float]]] = None, *, start_ns: int,
-                   sim_ns: int, policy_frequency_hz: float,
+                   sim_ns: int, policy_frequency_hz: float, may_end_in_motion: bool = False,
                    topic: str = 'arm_controller/joint_trajectory') -> None:
         """
         Take over a joint trajectory (joint_trajectory_controller's convention).
@@ -219,6 +219,8 @@ class CommandBuffer:
         :param start_ns: sim time the times count from; 0 is the first step that follows it
         :param sim_ns: sim time now
         :param policy_frequency_hz: rate of the points of a chunk without timing
+        :param may_end_in_motion: take it over although its last point has a velocity; the joints
+            stop there unless another one takes over before
         :param topic: where it came from, for the message
         :raises SpecError: unknown joint, wrong length, infinite, bad times, all past, a start
             days ahead, or a last point in motion; nothing changed
@@ -235,7 +237,7 @@ class CommandBuffer:
         try:
             times_ns, spacing_ns = check_points(
                 len(columns), times_s, positions, velocities or nothing, accelerations or nothing,
-                policy_frequency_hz)
+                policy_frequency_hz, may_end_in_motion)
         except SpecError as error:
             self._refuse(topic, str(error))
         given = {column: [i for i, point in enumerate(positions) if not isnan(point[number])]

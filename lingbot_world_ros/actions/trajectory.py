@@ -65,8 +65,10 @@ class Plan:
         :return: position, velocity, acceleration; rad or m, seconds
         """
         times = self.times_ns
-        if stamp_ns >= times[-1]:
+        if stamp_ns > times[-1]:
             return self.states[-1][0], 0.0, 0.0
+        if stamp_ns == times[-1]:
+            return self.states[-1]
         if stamp_ns < times[0]:
             return self.states[0][0], 0.0, 0.0
         left = bisect_right(times, stamp_ns) - 1
@@ -116,7 +118,8 @@ def interpolate(order: int, state_a: State, state_b: State, span_s: float,
 
 def check_points(num_joints: int, times_s: Sequence[float], positions: Sequence[Sequence[float]],
                  velocities: Sequence[Sequence[float]], accelerations: Sequence[Sequence[float]],
-                 policy_frequency_hz: float) -> Tuple[Tuple[int, ...], int]:
+                 policy_frequency_hz: float,
+                 may_end_in_motion: bool = False) -> Tuple[Tuple[int, ...], int]:
     """
     Check the points of a message.
 
@@ -126,6 +129,7 @@ def check_points(num_joints: int, times_s: Sequence[float], positions: Sequence[
     :param velocities: one list per point, empty where none are given
     :param accelerations: one list per point, empty where none are given
     :param policy_frequency_hz: rate of the points of a chunk without timing
+    :param may_end_in_motion: whether the last point may have a velocity
     :return: time of each point after the start [ns], and the spacing of a chunk to be smoothed
         [ns], 0 for anything else
     :raises SpecError: wrong length, infinite, a velocity or an acceleration at a point that has
@@ -144,8 +148,11 @@ def check_points(num_joints: int, times_s: Sequence[float], positions: Sequence[
                    for position, value in zip(point[0], values)):
                 raise SpecError(f'{what} of point {number} are given for a joint whose position '
                                 'there is NaN; send a position, or NaN for both')
-    if any(_ends_in_motion(positions, velocities, joint) for joint in range(num_joints)):
-        raise SpecError('its last point still moves (velocities are not 0); let it end at rest')
+    if not may_end_in_motion and any(_ends_in_motion(positions, velocities, joint)
+                                     for joint in range(num_joints)):
+        raise SpecError('its last point still moves (velocities are not 0); let it end at rest, '
+                        'or set allow_nonzero_velocity_at_trajectory_end, as MoveIt Servo needs '
+                        'it')
     spacing_ns = 0
     if len(times_s) > 1 and not any(times_s):
         times_s = [(number + 1) / policy_frequency_hz for number in range(len(times_s))]

@@ -296,10 +296,12 @@ class ActionEncoderNode(Node):
     def on_trajectory(self, msg: JointTrajectory) -> None:
         """Positions over sim time."""
         names, times_s, positions, velocities, accelerations, start_ns = trajectory_from_msg(msg)
-        topic = self._params.topics.joint_trajectory
+        params = self._params
+        topic = params.topics.joint_trajectory
         self._take(topic, lambda buffer, now_ns, sim_ns: buffer.trajectory(
             names, times_s, positions, velocities, accelerations, start_ns=start_ns,
-            sim_ns=sim_ns, topic=topic, policy_frequency_hz=self._params.policy_frequency))
+            sim_ns=sim_ns, topic=topic, policy_frequency_hz=params.policy_frequency,
+            may_end_in_motion=params.allow_nonzero_velocity_at_trajectory_end))
 
     def _take(self, topic: str, command: Callable[[CommandBuffer, int, int], None]) -> None:
         """Hand a command over to the buffer; say what was wrong with it."""
