@@ -39,7 +39,6 @@ from lingbot_world_ros.settings.parameters import ACTION_ENCODER
 import numpy as np
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
-from rclpy.subscription import Subscription
 from rclpy.timer import Timer
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
@@ -109,10 +108,10 @@ class ActionEncoderNode(Node):
         self._on_command: Optional[Callable[[int], None]] = None
         self._publisher = qos.publisher(self, ActionEmbeddingMsg, 'action_embedding', qos.NEWEST)
         self._subscribe(params.topics)
-        self._unlinked: List[Subscription] = [
-            qos.subscription(self, WorldSpecMsg, 'world_spec', self.on_world_spec, qos.LATCHED),
-            qos.subscription(self, JointState, params.topics.joint_states, self.on_joint_states,
-                             qos.NEWEST)]
+        self._unlinked: List[qos.Listener] = [
+            qos.Listener(self, WorldSpecMsg, 'world_spec', self.on_world_spec, qos.LATCHED),
+            qos.Listener(self, JointState, params.topics.joint_states, self.on_joint_states,
+                         qos.NEWEST)]
         # Steady: embeddings must flow before there is any sim time.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._timer: Optional[Timer] = self.create_timer(
@@ -122,9 +121,9 @@ class ActionEncoderNode(Node):
 
     def _subscribe(self, topics: SimpleNamespace) -> None:
         twist = twist_type(self._params.cmd_vel_type, os.environ.get('ROS_DISTRO', ''))
-        self.cmd_vel = qos.subscription(self, twist, topics.cmd_vel, self.on_cmd_vel, qos.NEWEST)
-        self.command_subscriptions = [self.cmd_vel, *(
-            qos.subscription(self, msg_type, topic, callback, qos.STATE)
+        self.cmd_vel = qos.Listener(self, twist, topics.cmd_vel, self.on_cmd_vel, qos.NEWEST)
+        self.command_listeners = [self.cmd_vel, *(
+            qos.Listener(self, msg_type, topic, callback, qos.STATE)
             for msg_type, topic, callback in (
                 (JointState, topics.joint_command, self.on_joint_command),
                 (JointTrajectory, topics.joint_trajectory, self.on_trajectory),
@@ -138,8 +137,8 @@ class ActionEncoderNode(Node):
         :param on_command: called with the number of accepted commands after each of them
         """
         self._newest_frame_ns, self._on_command = sim_ns, on_command
-        for subscription in self._unlinked:
-            self.destroy_subscription(subscription)
+        for listener in self._unlinked:
+            listener.destroy()
         self._unlinked = []
         if self._timer is not None:
             self.destroy_timer(self._timer)
@@ -213,15 +212,8 @@ class ActionEncoderNode(Node):
 
         The executor may come to a step request before a command that was sent ahead of it.
         """
-        for subscription in self.command_subscriptions:
-            callback: Any = subscription.callback  # in rclpy's types it may take two arguments
-            with subscription.handle:
-                for _ in range(qos.STATE.depth):  # a flood must not hold up the step
-                    taken = subscription.handle.take_message(subscription.msg_type,
-                                                             subscription.raw)
-                    if taken is None:
-                        break
-                    callback(taken[0])
+        for listener in self.command_listeners:
+            listener.take_waiting(qos.STATE.depth)  # a flood must not hold up the step
 
     def encode(self) -> None:
         """Publish what the coming step is asked to do; where no session pulls it."""

@@ -106,8 +106,8 @@ class WorldModelNode(LifecycleNode):
         self.on_quit: Callable[[], None] = lambda: None
         self._is_active = False
         if encoder is None:
-            qos.subscription(self, ActionEmbeddingMsg, 'action_embedding', self.on_embedding,
-                             qos.NEWEST)
+            qos.Listener(self, ActionEmbeddingMsg, 'action_embedding', self.on_embedding,
+                         qos.NEWEST)
         self._quiet_until_s: Dict[str, float] = {}  # by topic: a flood shall not flood the log
         self._prompts = NewestOnly(lambda text: self._ask(Session.set_prompt, text),
                                    partial(self._warn, 'prompt'))
@@ -116,8 +116,8 @@ class WorldModelNode(LifecycleNode):
         self._anchors = NewestOnly(self._ask_anchor, partial(self._warn, 'anchor_image'),
                                    self._may_anchor)
         topics = self.params.topics
-        qos.subscription(self, String, topics.prompt, self.on_prompt, qos.NEWEST)
-        qos.subscription(self, Image, topics.anchor_image, self.on_anchor_image, qos.NEWEST)
+        qos.Listener(self, String, topics.prompt, self.on_prompt, qos.NEWEST)
+        qos.Listener(self, Image, topics.anchor_image, self.on_anchor_image, qos.NEWEST)
         self._simulation = SimulationServices(self, self.running_session, self.params,
                                               lambda: self.on_quit())
         self._waiting = self._simulation.waiting
