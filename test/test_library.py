@@ -335,7 +335,7 @@ def test_unknown_key_names_the_nearest(library):
 
 
 @pytest.mark.parametrize('text', ['<sdf version="1.9"/>', '  <?xml version="1.0"?><mujoco/>',
-                                  '#usda 1.0\ndef Xform "a" {}'])
+                                  '\ufeff<sdf version="1.9"/>', '#usda 1.0\ndef Xform "a" {}'])
 def test_worlds_of_other_simulators_are_unsupported(library, text):
     """SDF, URDF, MJCF and USD are recognised by how they begin."""
     assert code_of(library, text=text) == 'UNSUPPORTED_FORMAT'

@@ -92,6 +92,10 @@ def test_what_a_short_file_leaves_out(read):
     assert robot.description == URDF
 
 
+def test_the_urdf_of_a_robot_may_begin_with_a_byte_order_mark(read):
+    assert read(urdf=f'\ufeff\n{URDF}').description == URDF
+
+
 def test_a_camera_is_where_its_link_is_while_the_joints_are_at_home(read):
     """The mast turns left by 0.4; the eye on it is rolled, pitched and turned by 0.3 more."""
     robot = read(f'{YAML}joints: {{mast_joint: {{home: 0.4}}}}')

@@ -18,7 +18,8 @@ from lingbot_world_ros.plain_yaml import load_plain_yaml
 from lingbot_world_ros.robots.arm import read_arm
 from lingbot_world_ros.robots.drive import Drive
 from lingbot_world_ros.robots.robot import Footprint, JointSpec, Robot, RobotCamera
-from lingbot_world_ros.robots.urdf import is_optical, JointLimits, MAX_BYTES, RobotModel
+from lingbot_world_ros.robots.urdf import (from_first_tag, is_optical, JointLimits, MAX_BYTES,
+                                           RobotModel)
 import numpy as np
 
 FOLDER = ('config', 'robots')
@@ -103,7 +104,7 @@ def _load(path: Path) -> Robot:
 def _description(given: str, folder: Path) -> str:
     if '://' not in given:
         given = str(folder / given)
-    return read_text(given, 'urdf', MAX_BYTES)
+    return from_first_tag(read_text(given, 'urdf', MAX_BYTES))
 
 
 def _drive(content: '_Section') -> Drive:

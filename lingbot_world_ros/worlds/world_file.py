@@ -12,6 +12,7 @@ from typing import Callable, Dict, List, Optional, Tuple, TypeVar
 from lingbot_world_ros.errors import did_you_mean, quoted, unknown_name
 from lingbot_world_ros.geometry.camera import PinholeCamera
 from lingbot_world_ros.plain_yaml import load_text_tree, Tree, YamlError
+from lingbot_world_ros.robots.urdf import from_first_tag
 from lingbot_world_ros.worlds.definition import (CAMERA, EngineTraits, expected_text, MAX_PROMPT,
                                                  MAX_SEED, MISSING_ASSETS, NamedPose, POSE_2D,
                                                  POSE_3D, RESOURCE_PARSE_ERROR, UNSUPPORTED_ASSETS,
@@ -31,7 +32,7 @@ def _tree(text: str, source: str) -> Dict[str, Tree]:
     def refuse(problem: str) -> WorldError:
         return WorldError(RESOURCE_PARSE_ERROR, f'{quoted(source)}{problem}')
 
-    if text.lstrip().startswith(FOREIGN):
+    if from_first_tag(text).startswith(FOREIGN):
         raise WorldError(UNSUPPORTED_FORMAT, f'{quoted(source)} is not YAML; worlds of other '
                          'simulators cannot be imagined.')
     if len(text.encode(errors='replace')) > MAX_BYTES:
