@@ -12,7 +12,8 @@ from fake_world import FakeWorld  # noqa: E402, I100
 from geometry_msgs.msg import Quaternion, Transform, Twist, TwistStamped  # noqa: E402
 from lingbot_world_ros.errors import SpecError  # noqa: E402
 from lingbot_world_ros.geometry.camera import T_LINK_OPTICAL  # noqa: E402
-from lingbot_world_ros.messages.action_embedding import embedding_from_msg  # noqa: E402
+from lingbot_world_ros.messages.action_embedding import (embedding_from_msg,  # noqa: E402
+                                                         embedding_to_msg)
 from lingbot_world_ros.messages.commands import joint_command_to_msg, twist_to_msg  # noqa: E402
 from lingbot_world_ros.messages.stamps import set_stamp, stamp_to_ns  # noqa: E402
 from lingbot_world_ros.messages.world import world_spec_to_msg  # noqa: E402
@@ -328,6 +329,21 @@ def test_robot_description_tightens_limits(make_encoder, room_urdf):
     steps = [linked.pull(n * PERIOD_NS).joint_position[0, 0] for n in range(40)]
     assert steps[0] == pytest.approx(0.02, abs=1e-6) and steps[-1] == pytest.approx(0.5)
     assert linked.pull(40 * PERIOD_NS).counts.clipped == 1
+
+
+def test_a_world_whose_camera_is_not_in_pixels_is_refused(make_encoder):
+    with pytest.raises(SpecError, match='world_spec: k: focal lengths of 0.78 and 1.04 are not'):
+        make_encoder().begin(spec_msg(k=np.diag([0.78, 1.04, 1.0]).ravel()))
+
+
+def test_an_embedding_says_its_camera_in_pixels_or_not_at_all(linked):
+    msg = embedding_to_msg(linked.pull(), 'base_link')
+    assert embedding_from_msg(msg).camera.fx_px > 20.0
+    msg.k[:] = 0.0
+    assert embedding_from_msg(msg).camera.fx_px == 0.0
+    msg.k[:] = np.diag([1.0, 1.0, 1.0]).ravel()
+    with pytest.raises(SpecError, match='action_embedding: k: focal lengths of 1 and 1'):
+        embedding_from_msg(msg)
 
 
 def test_robot_description_without_a_joint_of_the_world_is_refused(make_encoder, room_urdf):

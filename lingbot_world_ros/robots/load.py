@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, Dict, Mapping, Optional, Tuple, Union
 
 from lingbot_world_ros.errors import quoted, shown, SpecError, unknown_name
-from lingbot_world_ros.geometry.camera import MountedCamera, PinholeCamera, T_LINK_OPTICAL
+from lingbot_world_ros.geometry.camera import (MIN_FOCAL_PX, MountedCamera, PinholeCamera,
+                                               T_LINK_OPTICAL)
 from lingbot_world_ros.geometry.rotation import rpy_from_rotation
 from lingbot_world_ros.paths import find_file, read_text, share_path
 from lingbot_world_ros.plain_yaml import load_plain_yaml
@@ -180,6 +181,10 @@ def _cameras(content: '_Section', model: RobotModel,
         width, height = (own.whole(f'{side}_px', 1, MAX_SIDE_PX) for side in ('width', 'height'))
         fovy_rad = float(np.deg2rad(own.number('vertical_field_of_view_deg', 1.0, 170.0)))
         camera = _mounted(model, link, home, width, height, fovy_rad)
+        if camera.fy_px < MIN_FOCAL_PX:
+            raise SpecError(f'cameras.{name}: {height} pixels over the angle make a focal length '
+                            f'of {camera.fy_px:.1f} pixels; take more pixels, or an angle that '
+                            f'makes at least {MIN_FOCAL_PX:g}.')
         cameras.append(RobotCamera(name, link, camera, model.moves(link, home)))
     return tuple(cameras)
 
