@@ -20,6 +20,7 @@ from lingbot_world_ros.messages.world import world_spec_to_msg  # noqa: E402
 from lingbot_world_ros.msg import ActionEmbedding, WorldSpec  # noqa: E402
 from lingbot_world_ros.nodes import action_encoder, qos  # noqa: E402
 from lingbot_world_ros.nodes.action_encoder import ActionEncoderNode  # noqa: E402
+from lingbot_world_ros.nodes.world_model import WorldModelNode  # noqa: E402
 from lingbot_world_ros.robots.load import load_robot  # noqa: E402
 from lingbot_world_ros.session.states import Mode, State  # noqa: E402
 from lingbot_world_ros.session.status import SessionStatus  # noqa: E402
@@ -419,6 +420,34 @@ def test_pulled_embeddings_are_published_for_those_who_listen(domain):
         sent = next(e for e in pulled if e.sequence == got.sequence)
         np.testing.assert_allclose(got.camera_motion, sent.camera_motion, atol=1e-12)
         assert got.valid_until_ns == sent.valid_until_ns > 0
+
+
+SHARED = """/**:
+  ros__parameters: {cmd_timeout_s: 3.0, use_sim_time: true, robot_base_frame: base,
+                    costmap: {width: 3}}
+"""
+
+
+def test_keys_of_other_nodes_in_a_shared_file_are_passed_over_and_named_once(
+        domain, tmp_path, capfd):
+    path = tmp_path / 'robot.yaml'
+    path.write_text(SHARED)
+    with Graph(lambda: [ActionEncoderNode(), WorldModelNode(world=FakeWorld)], domain,
+               ('-p', 'scene:=a', '--params-file', str(path))) as graph:
+        assert graph.nodes[0].get_parameter('cmd_timeout_s').value == 3.0
+    told = [line for line in capfd.readouterr().err.splitlines() if 'ignored' in line]
+    assert len(told) == 1 and 'ignored: costmap.width, robot_base_frame.' in told[0]
+
+
+@pytest.mark.parametrize('text, args', [
+    ('action_encoder: {ros__parameters: {robot_base_frame: base}}', ()),
+    ('/**: {ros__parameters: {robot_base_frame: base}}', ('-p', 'robot_base_frame:=base')),
+    ('/**/action_encoder: {ros__parameters: {costmap: {robot_base_frame: base}}}', ())])
+def test_unknown_keys_that_are_meant_for_the_node_are_an_error(domain, tmp_path, text, args):
+    path = tmp_path / 'robot.yaml'
+    path.write_text(text)
+    with pytest.raises(SpecError, match="Unknown parameter '(costmap.)?robot_base_frame'"):
+        Graph(lambda: [ActionEncoderNode()], domain, ('--params-file', str(path), *args))
 
 
 class Alone:
