@@ -2,6 +2,7 @@
 """A real ROS graph for tests: nodes in a thread, a probe that waits."""
 import time
 
+from lingbot_world_ros.nodes.ros_environment import note_command_line
 from lingbot_world_ros.nodes.spinner import Spinner
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
@@ -18,7 +19,9 @@ class Graph:
 
     def __init__(self, make_nodes, domain, ros_args=()):
         """Start ROS in a domain, then the nodes that ``make_nodes()`` returns."""
-        rclpy.init(args=['--ros-args', *ros_args] if ros_args else [], domain_id=domain)
+        args = ['--ros-args', *ros_args] if ros_args else []
+        note_command_line(args)
+        rclpy.init(args=args, domain_id=domain)
         try:
             self.nodes = make_nodes()
         except Exception:

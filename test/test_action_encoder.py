@@ -12,13 +12,15 @@ from fake_world import FakeWorld  # noqa: E402, I100
 from geometry_msgs.msg import Quaternion, Transform, Twist, TwistStamped  # noqa: E402
 from lingbot_world_ros.errors import SpecError  # noqa: E402
 from lingbot_world_ros.geometry.camera import T_LINK_OPTICAL  # noqa: E402
-from lingbot_world_ros.messages.action_embedding import embedding_from_msg  # noqa: E402
+from lingbot_world_ros.messages.action_embedding import (embedding_from_msg,  # noqa: E402
+                                                         embedding_to_msg)
 from lingbot_world_ros.messages.commands import joint_command_to_msg, twist_to_msg  # noqa: E402
 from lingbot_world_ros.messages.stamps import set_stamp, stamp_to_ns  # noqa: E402
 from lingbot_world_ros.messages.world import world_spec_to_msg  # noqa: E402
 from lingbot_world_ros.msg import ActionEmbedding, WorldSpec  # noqa: E402
 from lingbot_world_ros.nodes import action_encoder, qos  # noqa: E402
 from lingbot_world_ros.nodes.action_encoder import ActionEncoderNode  # noqa: E402
+from lingbot_world_ros.nodes.world_model import WorldModelNode  # noqa: E402
 from lingbot_world_ros.robots.load import load_robot  # noqa: E402
 from lingbot_world_ros.session.states import Mode, State  # noqa: E402
 from lingbot_world_ros.session.status import SessionStatus  # noqa: E402
@@ -136,6 +138,28 @@ def test_refused_commands_are_counted_and_the_session_is_not_woken(linked):
     assert len(linked.encoder.warnings) == 3
 
 
+@pytest.mark.parametrize('take, msg', [
+    ('on_joint_command', JointState(name=[PAN, LIFT], position=[np.nan, np.nan])),
+    ('on_joint_command', JointState(name=[PAN], position=[np.nan], velocity=[np.nan])),
+    ('on_joint_command', JointState(velocity=[np.nan] * 5)),
+    ('on_arm_commands', Float64MultiArray(data=[np.nan] * 5)),
+    ('on_trajectory', trajectory([1.0, 2.0], [np.nan, np.nan])),
+])
+def test_a_message_of_nan_alone_makes_no_step_in_lockstep_and_no_refusal(make_encoder, take, msg):
+    linked = Linked(make_encoder(), mode='lockstep')
+    getattr(linked.encoder, take)(msg)
+    assert linked.told == [] and linked.encoder.warnings == []
+    assert (linked.pull().counts.accepted, linked.pull().counts.rejected) == (0, 0)
+
+
+def test_what_ros2_control_sends_for_a_gripper_without_a_controller_moves_the_arm(linked):
+    linked.encoder.on_joint_command(joint_command_to_msg(
+        ROBOT.joint_names, position=[0.2, -0.8, 1.0, 0.1, np.nan]))
+    assert linked.told == [1]
+    wanted = linked.pull().joint_position[0]
+    assert wanted[:4] == pytest.approx([0.2, -0.8, 1.0, 0.1]) and np.isnan(wanted[4])
+
+
 def test_nothing_is_pulled_before_a_world_begins(make_encoder):
     encoder = make_encoder()
     encoder.link(lambda: 0, None)
@@ -251,6 +275,17 @@ def test_parameters_set_while_running_take_effect_at_once(linked):
     assert linked.pull(2 * SECOND_NS).embedding[0, 0] == pytest.approx(0.3)
 
 
+def test_a_trajectory_may_end_in_motion_where_the_parameter_says_so(linked):
+    msg = trajectory([1.0], [0.6])
+    msg.points[0].velocities = [0.3]
+    linked.encoder.on_trajectory(msg)
+    assert 'allow_nonzero_velocity_at_trajectory_end' in linked.pull().counts.message
+    linked.encoder.set_parameters([
+        Parameter('allow_nonzero_velocity_at_trajectory_end', value=True)])
+    linked.encoder.on_trajectory(msg)
+    assert (linked.pull().counts.accepted, linked.pull().counts.rejected) == (1, 1)
+
+
 def test_limits_of_the_profile_hold(make_encoder):
     linked = Linked(make_encoder(limits__linear_velocity_mps=0.2,
                                  limits__angular_acceleration_radps2=1.5))
@@ -295,6 +330,21 @@ def test_robot_description_tightens_limits(make_encoder, room_urdf):
     steps = [linked.pull(n * PERIOD_NS).joint_position[0, 0] for n in range(40)]
     assert steps[0] == pytest.approx(0.02, abs=1e-6) and steps[-1] == pytest.approx(0.5)
     assert linked.pull(40 * PERIOD_NS).counts.clipped == 1
+
+
+def test_a_world_whose_camera_is_not_in_pixels_is_refused(make_encoder):
+    with pytest.raises(SpecError, match='world_spec: k: focal lengths of 0.78 and 1.04 are not'):
+        make_encoder().begin(spec_msg(k=np.diag([0.78, 1.04, 1.0]).ravel()))
+
+
+def test_an_embedding_says_its_camera_in_pixels_or_not_at_all(linked):
+    msg = embedding_to_msg(linked.pull(), 'base_link')
+    assert embedding_from_msg(msg).camera.fx_px > 20.0
+    msg.k[:] = 0.0
+    assert embedding_from_msg(msg).camera.fx_px == 0.0
+    msg.k[:] = np.diag([1.0, 1.0, 1.0]).ravel()
+    with pytest.raises(SpecError, match='action_embedding: k: focal lengths of 1 and 1'):
+        embedding_from_msg(msg)
 
 
 def test_robot_description_without_a_joint_of_the_world_is_refused(make_encoder, room_urdf):
@@ -372,6 +422,34 @@ def test_pulled_embeddings_are_published_for_those_who_listen(domain):
         assert got.valid_until_ns == sent.valid_until_ns > 0
 
 
+SHARED = """/**:
+  ros__parameters: {cmd_timeout_s: 3.0, use_sim_time: true, robot_base_frame: base,
+                    costmap: {width: 3}}
+"""
+
+
+def test_keys_of_other_nodes_in_a_shared_file_are_passed_over_and_named_once(
+        domain, tmp_path, capfd):
+    path = tmp_path / 'robot.yaml'
+    path.write_text(SHARED)
+    with Graph(lambda: [ActionEncoderNode(), WorldModelNode(world=FakeWorld)], domain,
+               ('-p', 'scene:=a', '--params-file', str(path))) as graph:
+        assert graph.nodes[0].get_parameter('cmd_timeout_s').value == 3.0
+    told = [line for line in capfd.readouterr().err.splitlines() if 'ignored' in line]
+    assert len(told) == 1 and 'ignored: costmap.width, robot_base_frame.' in told[0]
+
+
+@pytest.mark.parametrize('text, args', [
+    ('action_encoder: {ros__parameters: {robot_base_frame: base}}', ()),
+    ('/**: {ros__parameters: {robot_base_frame: base}}', ('-p', 'robot_base_frame:=base')),
+    ('/**/action_encoder: {ros__parameters: {costmap: {robot_base_frame: base}}}', ())])
+def test_unknown_keys_that_are_meant_for_the_node_are_an_error(domain, tmp_path, text, args):
+    path = tmp_path / 'robot.yaml'
+    path.write_text(text)
+    with pytest.raises(SpecError, match="Unknown parameter '(costmap.)?robot_base_frame'"):
+        Graph(lambda: [ActionEncoderNode()], domain, ('--params-file', str(path), *args))
+
+
 class Alone:
     """An encoder in a graph of its own, fed by a world that this test plays."""
 
@@ -398,6 +476,18 @@ def test_alone_in_sim_time_every_frame_brings_an_embedding(domain):
         alone = Alone(graph, mode='lockstep')
         for n in range(1, 6):
             assert alone.frame(n * PERIOD_NS).num_frames == 1
+
+
+def test_alone_a_joint_state_that_nobody_measured_leaves_the_joint_where_it_was(domain):
+    with Graph(lambda: [ActionEncoderNode()], domain, ('-p', 'encode_rate_hz:=1.0')) as graph:
+        alone = Alone(graph, mode='lockstep')
+        alone.frame(PERIOD_NS)
+        graph.publisher(JointState, 'joint_command').publish(
+            joint_command_to_msg([PAN], position=[0.05]))
+        graph.wait_for(lambda: alone.heard[-1].accepted_commands == 1, 'the command')
+        measured, not_measured = (alone.frame(2 * PERIOD_NS, joints).embedding
+                                  for joints in (HOME, [np.nan] * 5))
+        assert measured[2] > 0.0 and list(not_measured) == list(measured)
 
 
 @pytest.mark.parametrize('twist_type, kind', [(Twist, 'twist'), (TwistStamped, 'twist_stamped')])

@@ -174,11 +174,11 @@ def write(folder, **arrays):
 
 
 def test_folder_is_read_whole(tmp_path):
-    write(tmp_path, poses=wave().astype(np.float32), intrinsics=np.tile([1., 2, 3, 4], (9, 1)),
+    write(tmp_path, poses=wave().astype(np.float32), intrinsics=np.tile([100., 200, 3, 4], (9, 1)),
           action=np.full((9, 4), 0.9))
     path = read_camera_path(tmp_path)
     np.testing.assert_allclose(path.poses, wave(), atol=1e-6)
-    assert path.intrinsics == (1, 2, 3, 4) and path.frame_rate_hz == 16
+    assert path.intrinsics == (100, 200, 3, 4) and path.frame_rate_hz == 16
     assert path.keys.tolist() == [[1] * 4] * 9
 
 
@@ -235,7 +235,8 @@ def test_poses_that_are_none_are_refused(tmp_path, poses):
 @pytest.mark.parametrize('intrinsics', (np.zeros((9, 4)), np.ones((9, 3)), np.ones((0, 4)),
                                         np.full((1, 4), np.inf), np.ones((2, 2, 4)),
                                         [[1.0, -1.0, 1.0, 1.0]], [[1.0, 1.0, np.nan, 1.0]],
-                                        [[1.0, 1.0, 1.0, -1.1e6]]))
+                                        [[1.0, 1.0, 1.0, -1.1e6]], [[0.6, 1.05, 0.5, 0.5]],
+                                        [[500.0, 9.9, 416.0, 240.0]]))
 def test_intrinsics_that_are_none_are_refused(tmp_path, intrinsics):
     with pytest.raises(SpecError, match='intrinsics.npy'):
         read_camera_path(write(tmp_path, poses=wave(), intrinsics=intrinsics))

@@ -195,17 +195,24 @@ BAD = [
     (lambda b: b.twist([NAN, 0, 0], [0, 0, 0], 0), ('cmd_vel', 'finite')),
     (lambda b: b.twist([0, 0, 0], [0, 0, INF], 0), ('cmd_vel', 'finite')),
     (lambda b: b.joints(['nose'], [0.1], [], 0), ('joint_command', "'nose'", PAN)),
-    (lambda b: b.joints([], [], [], 0), ('joint_command', 'no joint', PAN)),
+    (lambda b: b.joints(['nose'], [NAN], [], 0), ('joint_command', "'nose'", PAN)),
+    (lambda b: b.joints([], [], [], 0), ('joint_command', 'position nor velocity')),
+    (lambda b: b.joints([], [0.1] * 4, [], 0), ('position has 4 values for 5 joints', PAN)),
+    (lambda b: b.joints([], [0.1] * 5, [0.1] * 6, 0), ('velocity has 6 values for 5 joints',)),
     (lambda b: b.joints([PAN], [], [], 0), ('joint_command', 'position nor velocity')),
     (lambda b: b.joints([PAN, PAN], [0, 0], [], 0), ('joint_command', 'twice')),
     (lambda b: b.joints([PAN, LIFT], [0.1], [], 0), ('joint_command', '1 values for 2 names')),
     (lambda b: b.joints([PAN], [0.1], [1.0, 2.0], 0), ('joint_command', '2 values for 1 names')),
-    (lambda b: b.joints([PAN], [NAN], [], 0), ('joint_command', 'not finite')),
+    (lambda b: b.joints([PAN, LIFT], [NAN, INF], [], 0), ('position [nan, inf] is not finite',)),
+    (lambda b: b.joints([PAN], [NAN], [INF], 0), ('velocity [inf] is not finite',)),
     (lambda b: b.joints([PAN], [], [-INF], 0), ('joint_command', 'not finite')),
     (lambda b: b.joints([PAN, LIFT], [0.1, NAN], [], 0), ('joint_command', 'not finite')),
     (lambda b: b.joint_array([0.0] * 4, 'position', 0), ('arm_controller/commands', '4 values')),
-    (lambda b: b.joint_array([NAN] * 5, 'velocity', 0), ('arm_controller/commands', 'finite')),
-    (lambda b: follow(b, [PAN], [0.0], [[NAN]]), ('joint_trajectory', 'not finite')),
+    (lambda b: b.joint_array([NAN] * 4, 'position', 0), ('arm_controller/commands', '4 values')),
+    (lambda b: b.joint_array([NAN] * 4 + [INF], 'velocity', 0), ('commands', 'finite')),
+    (lambda b: follow(b, [PAN], [0.0], [[INF]]), ('joint_trajectory', 'not finite')),
+    (lambda b: follow(b, [PAN], [1.0], [[NAN]], [[0.1]]), ('velocities of point 0', 'is NaN')),
+    (lambda b: follow(b, [PAN], [1.0, 2.0], [[0.1], [NAN]], [[0.2], []]), ('still moves',)),
     (lambda b: follow(b, [PAN], [NAN], [[0.1]]), ('joint_trajectory', 'not finite')),
     (lambda b: follow(b, [PAN], [1.0, INF], [[0.1], [0.2]]), ('time_from_start', 'not finite')),
     (lambda b: follow(b, [PAN, LIFT], [1.0], [[0.1, NAN]]), ('joint_trajectory', 'not finite')),
@@ -213,8 +220,9 @@ BAD = [
     (lambda b: follow(b, [PAN], [0.0], [[]]), ('joint_trajectory', '0 positions for 1')),
     (lambda b: follow(b, [PAN], [1.0], [[0.1]], [[0.0, 0.0]]), ('2 velocities for 1',)),
     (lambda b: follow(b, [PAN], [1.0], [[0.1]], [[INF]]), ('velocities', 'not finite')),
-    (lambda b: follow(b, [PAN], [1.0], [[0.1]], [[0.0]], [[NAN]]), ('accelerations',)),
-    (lambda b: follow(b, [PAN], [1.0], [[0.1]], [[0.2]]), ('last point still moves', 'at rest')),
+    (lambda b: follow(b, [PAN], [1.0], [[0.1]], [[0.0]], [[INF]]), ('accelerations',)),
+    (lambda b: follow(b, [PAN], [1.0], [[0.1]], [[0.2]]),
+     ('last point still moves', 'at rest', 'allow_nonzero_velocity_at_trajectory_end')),
     (lambda b: follow(b, ['nose'], [0.0], [[0.1]]), ('joint_trajectory', "'nose'")),
     (lambda b: follow(b, [], [0.0], [[]]), ('joint_trajectory', 'no joint')),
     (lambda b: follow(b, ['nose'], [], []), ('joint_trajectory', "'nose'")),
@@ -260,6 +268,84 @@ def test_joint_command_moves_named_joints_only_and_newest_message_wins(buffer):
     out = targets(buffer)
     assert out.joint_position[0, 0] == 0.7 and np.isnan(out.joint_position[0, 1:]).all()
     assert out.joint_velocity[0].tolist() == [0.0, 0.0, 0.5, 0.0, 0.0]
+
+
+def test_nan_is_no_command_for_a_joint_which_goes_on_as_it_was(buffer):
+    """As topic_based_ros2_control writes it while no controller has the other joints."""
+    buffer.joints([LIFT], [-1.0], [], 0)
+    follow(buffer, [ELBOW], [1.0], [[0.4]])
+    buffer.joints(ROBOT.joint_names, [0.7, NAN, NAN, NAN, NAN], [], 0)
+    out = targets(buffer)
+    assert out.joint_position[0, :2].tolist() == [0.7, -1.0]
+    assert np.isfinite(out.joint_position[0, 2]) and np.isnan(out.joint_position[0, 3:]).all()
+    buffer.joints(ROBOT.joint_names, [], [NAN, NAN, 0.5, NAN, NAN], 0)
+    out = targets(buffer)
+    assert out.joint_position[0, :2].tolist() == [0.7, -1.0] and np.isnan(out.joint_position[0, 2])
+    assert out.joint_velocity[0].tolist() == [0.0, 0.0, 0.5, 0.0, 0.0]
+    assert (buffer.accepted, buffer.rejected, buffer.message) == (4, 0, '')
+
+
+def test_of_a_position_and_a_velocity_the_one_that_is_no_nan_counts(buffer):
+    buffer.joints([PAN, LIFT, ELBOW], [NAN, -1.0, 0.5], [0.3, NAN, 0.1], 0)
+    out = targets(buffer)
+    assert out.joint_velocity[0].tolist() == [0.3, 0.0, 0.0, 0.0, 0.0]
+    assert np.isnan(out.joint_position[0, 0]) and out.joint_position[0, 1] == -1.0
+    assert out.joint_position[0, 2] == pytest.approx(HOME[2] - 0.1 * PERIOD_S)
+
+
+def test_nan_in_an_array_of_all_joints_is_no_command(buffer):
+    buffer.joint_array([0.1, -0.9, 0.3, 0.2, 0.01], 'position', 0)
+    buffer.joint_array([NAN, NAN, NAN, NAN, 0.02], 'position', 0)
+    buffer.joint_array([0.4, NAN, NAN, NAN, NAN], 'velocity', 0)
+    out = targets(buffer)
+    assert out.joint_position[0, 1:].tolist() == pytest.approx([-0.9, 0.3, 0.2, 0.02])
+    assert out.joint_velocity[0].tolist() == [0.4, 0.0, 0.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize('send', [
+    lambda b: b.joints([PAN, LIFT], [NAN, NAN], [], 0),
+    lambda b: b.joints([PAN], [NAN], [NAN], 0),
+    lambda b: b.joints([], [], [NAN] * 5, 0),
+    lambda b: b.joint_array([NAN] * 5, 'velocity', 0),
+    lambda b: follow(b, [PAN], [1.0, 2.0], [[NAN], [NAN]], [[NAN], []]),
+])
+def test_nothing_but_nan_commands_nothing_and_is_counted_nowhere(buffer, send):
+    buffer.joints([PAN], [], [0.25], 0)
+    follow(buffer, [LIFT], [1.0], [[-1.0]])
+    before = targets(buffer)
+    send(buffer)
+    assert buffer.counts == CommandCounts(accepted=2)
+    np.testing.assert_array_equal(targets(buffer).joint_position, before.joint_position)
+    np.testing.assert_array_equal(targets(buffer).joint_velocity, before.joint_velocity)
+
+
+def test_a_joint_with_nan_throughout_is_not_named_by_a_trajectory(buffer):
+    buffer.joints([LIFT], [-1.0], [], 0)
+    follow(buffer, [LIFT, PAN], [1.0, 2.0], [[NAN, 0.6], [NAN, 0.2]])
+    targets(buffer)
+    assert path(buffer, [0.5, 1.0, 2.0]) == pytest.approx([0.3, 0.6, 0.2])
+    assert path(buffer, [0.5, 2.5], joint=1) == [-1.0, -1.0]
+
+
+@pytest.mark.parametrize('velocities', [None, [[0.0, NAN], [NAN, 0.0]]])
+def test_a_joint_passes_by_a_point_that_has_nan_for_it(buffer, velocities):
+    """The pan ends at 1 s; the lift is half way to its only point, at 2 s, by then."""
+    follow(buffer, [PAN, LIFT], [1.0, 2.0], [[0.6, NAN], [NAN, -1.0]], velocities)
+    targets(buffer)
+    middle = targets(buffer, 0, SECOND_NS - PERIOD_NS).joint_position[0, :2]
+    assert middle == pytest.approx([0.6, 0.5 * HOME[1] - 0.5])
+    end = targets(buffer, 0, 2 * SECOND_NS - PERIOD_NS).joint_position[0, :2]
+    assert end == pytest.approx([0.6, -1.0])
+
+
+def test_a_command_without_names_is_for_all_joints_in_order(buffer):
+    """As Isaac Sim's articulation controller takes it."""
+    buffer.joints([], [0.1, -0.9, 0.3, 0.2, 0.01], [], 0)
+    assert targets(buffer).joint_position[0].tolist() == pytest.approx([0.1, -0.9, 0.3, 0.2, 0.01])
+    buffer.joints([], [], [0.1, NAN, 0.0, 0.0, 0.0], 0)
+    out = targets(buffer)
+    assert out.joint_velocity[0, 0] == 0.1 and out.joint_position[0, 1] == -0.9
+    assert buffer.accepted == 2
 
 
 def test_joint_velocity_times_out_and_position_does_not(buffer):
@@ -326,6 +412,47 @@ def test_trajectory_frames_of_one_step_are_sampled_each_at_its_time(buffer):
     out = targets(buffer, num_frames=4)
     assert out.joint_position[:, 0] == pytest.approx([0.1, 0.2, 0.3, 0.4])
     assert np.isnan(out.joint_position[:, 1:]).all()
+
+
+def in_motion(buffer, *points, **when):
+    """Send the pan (time, position, velocity) as MoveIt Servo does: the last one still moves."""
+    times_s, positions, velocities = zip(*points)
+    buffer.trajectory([PAN], times_s, [[p] for p in positions], [[v] for v in velocities],
+                      policy_frequency_hz=10.0, may_end_in_motion=True,
+                      **{'start_ns': 0, 'sim_ns': 0, **when})
+
+
+def test_a_trajectory_that_may_end_in_motion_stops_at_its_last_point(buffer):
+    in_motion(buffer, (1.0, 0.6, 0.3))
+    targets(buffer)
+    assert path(buffer, [1.0, 1.0 + PERIOD_S, 2.0]) == pytest.approx([0.6, 0.6, 0.6])
+    assert (buffer.accepted, buffer.rejected) == (1, 0)
+    assert targets(buffer, 0, 3 * SECOND_NS).valid_until_ns == 0
+
+
+def test_one_that_begins_where_another_ends_in_motion_goes_on_at_that_speed(buffer):
+    in_motion(buffer, (0.0, 0.0, 0.4), (1.0, 0.4, 0.4))
+    targets(buffer)
+    in_motion(buffer, (1.0, 0.8, 0.4), start_ns=SECOND_NS)
+    assert path(buffer, [0.5, 1.0, 1.25, 1.5]) == pytest.approx([0.2, 0.4, 0.5, 0.6])
+
+
+@pytest.mark.parametrize('ahead_s, has_stamp', [
+    ([0.034], False),  # one point, as in Humble
+    ([0.0, 0.034, 0.068, 0.102], True),  # a window that moves on, as from Jazzy on
+])
+def test_servo_drives_a_joint(buffer, ahead_s, has_stamp):
+    """0.3 rad/s, told every 34 ms while the newest frame is up to 67 ms old."""
+    reached, sent_s = [], 0.0
+    for sim_ns in range(0, 15 * PERIOD_NS, PERIOD_NS):
+        while sent_s * 1e9 < sim_ns + PERIOD_NS:
+            in_motion(buffer, *((s, 0.3 * (sent_s + s), 0.3) for s in ahead_s), sim_ns=sim_ns,
+                      start_ns=round(sent_s * 1e9) * has_stamp)
+            sent_s += 0.034
+        reached.append(targets(buffer, 0, sim_ns).joint_position[0, 0])
+    late = 0.3 * PERIOD_S * np.arange(1, 16) - reached
+    assert (np.diff(reached) > 0.0).all() and np.abs(late).max() <= 0.3 * PERIOD_S
+    assert buffer.rejected == 0
 
 
 def test_trajectory_positions_are_limited_and_counted(buffer):

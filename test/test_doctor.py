@@ -35,7 +35,7 @@ def test_a_good_installation_is_ready(capsys):
     assert code == 0, found
     assert found['engine room']['level'] in ('OK', 'WARN') and 'ms a step' in str(found)
     assert {'python', 'rclpy', 'messages', 'domain', 'middleware', 'dds profile', 'topics',
-            'graph', 'shared memory', 'runtime', 'weights', 'cores', 'gpu'} <= set(found)
+            'graph', 'shared memory', 'runtime', 'weights', 'cores', 'gpu', 'bond'} <= set(found)
     assert all(f['remedy'] for f in found.values() if f['level'] != 'OK')
 
 

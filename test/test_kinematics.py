@@ -201,6 +201,22 @@ def test_a_description_is_text_a_url_or_a_path(tmp_path):
         read_description(str(tmp_path / 'nothing.urdf'))
 
 
+@pytest.mark.parametrize('before', [
+    '\n  ', '\ufeff', '\ufeff\r\n', ' \ufeff\t', '<!-- a robot -->\n',
+    '\n<?xml version="1.0" encoding="utf-8"?>\n<!-- <a>\n -->\n',
+    '\ufeff<?xml version="1.0" encoding="UTF-16"?>'])  # of the file it was read from
+def test_a_description_may_begin_as_templates_and_editors_leave_it(tmp_path, before):
+    """With white space, a byte order mark, comments or a declaration, as text and as a file."""
+    text = before + '<robot name="r"><link name="base_link"/></robot>' + ' ' * 5000
+    path = tmp_path / 'robot.urdf'
+    path.write_text(text)
+    for given in (text, str(path)):
+        description = read_description(given)
+        assert description.startswith('<')
+        assert RobotModel.from_description(description).links == ('base_link',)
+    assert RobotModel.from_description(text).links == ('base_link',)  # as a topic brings it
+
+
 def test_without_the_parser_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, 'urdf_parser_py.urdf', None)
     with pytest.raises(SpecError, match='pip install urdfdom-py'):

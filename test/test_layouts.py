@@ -373,6 +373,14 @@ def test_two_parents_of_one_frame_are_refused(links, changes, words):
         link_publisher_parameters(values)
 
 
+def test_the_publisher_of_links_is_given_xml_that_begins_with_a_tag():
+    text = URDF.format('')
+    values = {**profile_values('default'),
+              'robot_description': f'\ufeff\n<?xml version="1.0"?>{text}'}
+    given = link_publisher_parameters(values)['robot_description']
+    assert given == f'<?xml version="1.0"?>{text}'
+
+
 def test_a_camera_on_a_link_of_its_own_is_fine():
     links = '<joint><parent link="arm"/><child link="eye_optical_frame"/></joint>'
     values = {**profile_values('default'), 'robot_description': URDF.format(links)}

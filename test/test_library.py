@@ -300,7 +300,7 @@ def pose_text(name='a', **entries):
     ('seed: 0', 'seed: 00000000000'), (f'seed: {MAX_SEED}', f'seed: {MAX_SEED + 1}'),
     (camera_text(width_px=1), camera_text(width_px=0)),
     (camera_text(height_px=16384), camera_text(height_px=16385)),
-    (camera_text(fx_px=0.001), camera_text(fx_px=0.0009)),
+    (camera_text(fx_px=10), camera_text(fx_px=9.9)), (camera_text(fy_px=10), camera_text(fy_px=1)),
     (camera_text(cx_px=0), camera_text(cy_px=-0.001)),
     (camera_text(fy_px=100000), camera_text(fy_px=100001))])
 def test_what_a_world_may_say_has_bounds(folder, taken, refused):
@@ -311,6 +311,12 @@ def test_what_a_world_may_say_has_bounds(folder, taken, refused):
     assert library.load(where.as_uri()).scene == 'office'
     where.write_text(f'scene: office\n{refused}\n')
     assert code_of(library, where.as_uri()) == 'RESOURCE_PARSE_ERROR'
+
+
+def test_a_camera_in_image_widths_is_told_from_one_in_pixels(folder):
+    library = WorldLibrary(IMAGINES, str(folder))
+    with pytest.raises(WorldError, match='camera: focal lengths of 0.78 and 1.04 are not in pix'):
+        library.load(text=f'scene: office\n{camera_text(fx_px=0.78, fy_px=1.04)}')
 
 
 def test_name_of_an_image_may_be_as_long_as_a_path(folder):
@@ -335,7 +341,7 @@ def test_unknown_key_names_the_nearest(library):
 
 
 @pytest.mark.parametrize('text', ['<sdf version="1.9"/>', '  <?xml version="1.0"?><mujoco/>',
-                                  '#usda 1.0\ndef Xform "a" {}'])
+                                  '\ufeff<sdf version="1.9"/>', '#usda 1.0\ndef Xform "a" {}'])
 def test_worlds_of_other_simulators_are_unsupported(library, text):
     """SDF, URDF, MJCF and USD are recognised by how they begin."""
     assert code_of(library, text=text) == 'UNSUPPORTED_FORMAT'

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The managed node: nothing loaded, loaded and silent, running; and parameters set meanwhile."""
+import sys
+from types import ModuleType, SimpleNamespace
+
 import pytest
 
 pytest.importorskip('rclpy')
@@ -17,6 +20,7 @@ from rcl_interfaces.srv import SetParameters  # noqa: E402
 from ros_domain import Domain  # noqa: E402
 from ros_graph import Graph  # noqa: E402
 from sensor_msgs.msg import Image  # noqa: E402
+from std_msgs.msg import String  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402
 
 
@@ -56,9 +60,9 @@ def make_graph(domain):
         graph.__exit__()
 
 
-def change(graph, transition):
+def change(graph, transition, namespace=''):
     request = ChangeState.Request(transition=Transition(id=transition))
-    return graph.call(ChangeState, '/world_model/change_state', request).success
+    return graph.call(ChangeState, f'{namespace}/world_model/change_state', request).success
 
 
 def state_of(graph):
@@ -108,6 +112,85 @@ def test_states_load_run_rest_and_unload(make_graph):
     del images[:]
     graph.wait_for(lambda: len(images) > 2, 'images of the second engine')
     assert len(factory.made) == 2
+
+
+class Bond:
+    """
+    What bondpy 4.0 lets others see of a bond, read in its source: no such package is here.
+
+    It says what happens on a topic of texts. As there, ``shutdown`` ends publisher and
+    subscription without the node.
+    """
+
+    made = []
+
+    def __init__(self, node, topic, bond_id, on_broken=None, on_formed=None):
+        self.made.append(self)
+        self.node, self.topic, self.id = node, topic, bond_id
+        self.heartbeat_period, self.heartbeat_timeout = 1.0, 4.0
+        self.pub = node.create_publisher(String, topic, 10)
+
+    def start(self):
+        self.sub = self.node.create_subscription(String, self.topic, lambda msg: None, 1)
+        self.pub.publish(String(data=f'{self.id} lives'))
+
+    def shutdown(self):
+        self.sub.destroy()
+        self.pub.publish(String(data=f'{self.id} parts'))
+        self.pub.destroy()
+
+
+@pytest.fixture
+def bondpy(monkeypatch):
+    package = ModuleType('bondpy')
+    package.bondpy = SimpleNamespace(Bond=Bond)
+    monkeypatch.setitem(sys.modules, 'bondpy', package)
+    Bond.made.clear()
+
+
+def test_nav2_finds_a_bond_while_the_node_is_active(make_graph, bondpy):
+    graph = make_graph(Factory(), '-p', 'autostart:=false', '-r', '__ns:=/robot')
+    node = graph.nodes[0]
+
+    def told():
+        return [msg.data for msg in heard]
+    heard = graph.listen(String, '/robot/bond')
+    change(graph, Transition.TRANSITION_CONFIGURE, '/robot')
+    assert Bond.made == []
+    for number in (1, 2):
+        assert change(graph, Transition.TRANSITION_ACTIVATE, '/robot')
+        graph.wait_for(lambda: graph.probe.count_publishers('/robot/bond'), 'the bond')
+        bond = Bond.made[-1]
+        assert len(Bond.made) == number and bond.topic == 'bond' and bond.id == 'world_model'
+        assert bond.heartbeat_period == 0.1 and bond.heartbeat_timeout > 86_400.0
+        assert change(graph, Transition.TRANSITION_DEACTIVATE, '/robot')
+        graph.wait_for(lambda: not graph.probe.count_publishers('/robot/bond'), 'its end')
+    assert bond.sub not in node.subscriptions and bond.pub not in node.publishers
+    assert told() and set(told()) <= {'world_model lives', 'world_model parts'}
+
+
+def test_a_bond_ends_with_the_node(make_graph, bondpy):
+    graph = make_graph(Factory(), '-p', 'autostart:=false')
+    change(graph, Transition.TRANSITION_CONFIGURE)
+    change(graph, Transition.TRANSITION_ACTIVATE)
+    graph.wait_for(lambda: graph.probe.count_publishers('/bond'), 'the bond')
+    assert change(graph, Transition.TRANSITION_ACTIVE_SHUTDOWN)
+    graph.wait_for(lambda: not graph.probe.count_publishers('/bond'), 'its end')
+
+
+def test_without_bondpy_the_log_says_what_nav2_needs_and_autostart_needs_none(
+        make_graph, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'bondpy', None)
+    graph, said = make_graph(Factory(), '-p', 'autostart:=false'), []
+    graph.nodes[0].get_logger = lambda: SimpleNamespace(info=said.append)
+    change(graph, Transition.TRANSITION_CONFIGURE)
+    assert change(graph, Transition.TRANSITION_ACTIVATE)
+    assert [line for line in said if 'bondpy' in line and 'bond_timeout: 0.0' in line]
+
+
+def test_a_node_that_brings_itself_up_has_no_bond(make_graph, bondpy):
+    assert state_of(make_graph(Factory())) == State.PRIMARY_STATE_ACTIVE
+    assert Bond.made == []
 
 
 def test_engine_that_cannot_be_made_leaves_the_node_unconfigured_and_it_can_try_again(make_graph):

@@ -14,6 +14,7 @@ from lingbot_world_ros.settings.parameters import (ACTION_ENCODER, ENGINES, PARA
                                                    WORLD_MODEL)
 from lingbot_world_ros.settings.profiles import (load_profile, params_file, profile_path,
                                                  read_assignments)
+from lingbot_world_ros.settings.shared_file import given_to
 import pytest
 
 HEAD = '/**:\n  ros__parameters:\n'
@@ -130,6 +131,32 @@ def test_mistakes_on_the_command_line_are_told_in_one_line(text, words):
 def test_nodes_need_no_file_for_the_default_profile():
     assert params_file('default') is None
     assert params_file('nav2') == share_path('config', 'nav2.yaml')
+
+
+ROBOT_FILE = """
+/**:
+  ros__parameters: {robot_base_frame: base, costmap: {width: 3, height: 3}, seed: 1, twice: 1}
+/w1/**: {ros__parameters: {below: 1}}
+controller_server: {ros__parameters: {max_vel_x: 0.2}}
+/**/world_model: {ros__parameters: {scen: office, twice: 2}}
+w1:
+  world_model: {ros__parameters: {nested: true}}
+"""
+
+
+def test_a_shared_file_speaks_to_all_nodes_and_to_one(tmp_path):
+    path = write(tmp_path, ROBOT_FILE)
+    given = given_to('world_model', [
+        'sim', '--params-file', 'not/of/ros', '--ros-args', '-p', 'speed:=2.0', '-r', 'a:=b',
+        '--params-file', path, '--params-file', '/no/where.yaml', '--param',
+        'world_model:topics.odom:=o', '--', '-p', 'mine:=1'])
+    assert given.to_all == {'robot_base_frame', 'costmap.width', 'costmap.height', 'seed', 'twice',
+                            'below'}
+    assert given.to_node == {'scen', 'twice', 'nested', 'speed', 'topics.odom'}
+    assert given_to('view', ['--ros-args', '--params-file', path]).to_node == set()
+    for nothing in ([], ['--ros-args'], ['--ros-args', '--params-file'],
+                    ['--ros-args', '--params-file', write(tmp_path, '- 1')]):
+        assert given_to('view', nothing) == (set(), set())
 
 
 def test_nodes_declare_their_own_table():

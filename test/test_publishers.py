@@ -319,18 +319,6 @@ def test_qos_can_be_overridden_and_the_defaults_stay(make_graph):
     assert qos.STATE.depth == 10
 
 
-def test_a_subscription_can_be_overridden_too(make_graph):
-    graph = make_graph('-p', 'qos_overrides./cmd.subscription.depth:=7')
-    node, got = graph.nodes[0], []
-    qos.subscription(node, String, 'cmd', got.append, qos.NEWEST)
-    assert node.get_parameter('qos_overrides./cmd.subscription.depth').value == 7
-    assert qos.NEWEST.depth == 1
-    graph.publisher(String, 'cmd').publish(String(data='x'))
-    graph.wait_for(lambda: got, 'the command')
-    with pytest.raises(SpecError, match='no topic name'):
-        qos.subscription(node, String, 'a b', got.append, qos.NEWEST)
-
-
 @pytest.mark.parametrize('args, words', [
     (('qos_overrides./odom.publisher.depth:=0',), 'qos_overrides./odom.*depth=0'),
     (('qos_overrides./odom.publisher.depth:=-1',), 'depth=-1 is outside 1 to'),

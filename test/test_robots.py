@@ -92,6 +92,10 @@ def test_what_a_short_file_leaves_out(read):
     assert robot.description == URDF
 
 
+def test_the_urdf_of_a_robot_may_begin_with_a_byte_order_mark(read):
+    assert read(urdf=f'\ufeff\n{URDF}').description == URDF
+
+
 def test_a_camera_is_where_its_link_is_while_the_joints_are_at_home(read):
     """The mast turns left by 0.4; the eye on it is rolled, pitched and turned by 0.3 more."""
     robot = read(f'{YAML}joints: {{mast_joint: {{home: 0.4}}}}')
@@ -186,6 +190,7 @@ def test_a_box_is_enclosed_by_the_circle_through_its_corners(read):
     (('link: eye_link', 'link: eyelink'), "cameras.eye.link 'eyelink'.*Did you mean 'eye_link'"),
     (('width_px: 64', 'width_px: 64.5'), "cameras.eye.width_px='64.5' is not a whole number"),
     (('deg: 50', 'deg: 500'), "cameras.eye.vertical_field_of_view_deg='500'.*1 to 170"),
+    (('deg: 50', 'deg: 140'), 'cameras.eye: 48 pixels .* make a focal length of 8.7 pixels'),
     (('  eye: ', '  - '), 'cameras is no mapping'),
     (('urdf:', 'joints: {mast: {}}\nurdf:'), "'joints.mast'.*Did you mean 'joints.mast_joint'"),
     (('urdf:', 'joints: {mast_joint: {home: 1.5}}\nurdf:'), 'joints.mast_joint.home=.*-2 to 1'),

@@ -107,7 +107,8 @@ BOMB = 'a: &a [0, 0]\n' + ''.join(
     YAML.replace('150.0', '.inf'), YAML.replace('150.0', '0.0'), YAML.replace('150.0', '-1.0'),
     YAML.replace('150.0', '0x' + 'f' * 9000), YAML.replace('150.0', 'text'),
     YAML.replace('150.0', 'true'), YAML.replace('150.0, ', ''), YAML.replace('-0.12', '.nan'),
-    YAML.replace('-0.12, ', ''), YAML.replace('plumb_bob', 'thin_prism'),
+    YAML.replace('-0.12, 0.03, ', ''), YAML.replace('plumb_bob', 'thin_prism_fisheye'),
+    YAML.replace('plumb_bob', 'none'), YAML.replace('plumb_bob', "''"),
     YAML.replace('plumb_bob', '[1]'), YAML.replace('plumb_bob', 'x' * 60000),
     YAML.replace('plumb_bob', 'equidistant'), YAML.replace('data', 'date')])
 def test_a_file_that_is_no_calibration_is_one_clear_error(tmp_path, text):
@@ -119,15 +120,20 @@ def test_a_file_that_is_no_calibration_is_one_clear_error(tmp_path, text):
 
 @pytest.mark.parametrize('row, column, value', [
     (0, 0, 0.0), (1, 1, 0.0), (1, 1, -1.0), (1, 0, 0.5), (2, 0, 0.5), (2, 1, 0.5), (2, 2, 2.0),
-    (0, 2, np.nan)])
+    (0, 2, np.nan), (0, 0, 9.9), (1, 1, 1.0)])
 def test_a_matrix_that_is_no_k_is_refused(row, column, value):
     k = LENS_CAMERA.k
     assert camera_from_k(160, 120, k) == LENS_CAMERA
-    k[0, 0] = k[1, 1] = 0.5  # short, and still a focal length
-    assert camera_from_k(160, 120, k).fx_px == 0.5
+    k[0, 0] = k[1, 1] = 10.0  # short, and still in pixels
+    assert camera_from_k(160, 120, k).fx_px == 10.0
     k[row, column] = value
     with pytest.raises(SpecError):
         camera_from_k(160, 120, k)
+
+
+def test_normalised_intrinsics_are_not_taken_for_pixels():
+    with pytest.raises(SpecError, match='lengths of 1 and 148 are not in pixels.*multiply'):
+        parse_calibration(YAML.replace('150.0', '1.0'))
 
 
 @pytest.mark.parametrize('change, words', [
@@ -160,6 +166,73 @@ def test_lenses_by_hand(model, pixel):
     assert calibration.rays(many).shape == (3, 2, 3)
     np.testing.assert_allclose(calibration.rays(many)[2, 1], point / 2.0, atol=1e-8)
     assert calibration.project(np.zeros((0, 3))).shape == (0, 2)
+
+
+def with_lens(model, d):
+    """Write a calibration as drivers do."""
+    return YAML.replace('distortion_model: plumb_bob', f'distortion_model: {model}').replace(
+        '[-0.12, 0.03, 0.002, -0.001, 0.004]', str(list(d)))
+
+
+RADIAL = -0.12, 0.03, 0.002, -0.001
+RATIONAL = *RADIAL, 0.004, 0.02, -0.01, 0.005
+PRISM = *RATIONAL, 0.003, -0.002, 0.001, 0.004
+TILTED = *PRISM, 0.02, -0.03
+
+
+@pytest.mark.parametrize('model, d, told', [
+    ('plumb_bob', RADIAL, ('plumb_bob', (*RADIAL, 0.0))),
+    ('plumb_bob', (*RADIAL, 0.004), ('plumb_bob', (*RADIAL, 0.004))),
+    ('plumb_bob', RATIONAL, ('rational_polynomial', RATIONAL)),
+    ('rational_polynomial', (*RADIAL, 0.004), ('rational_polynomial', (*RADIAL, 0.004, 0, 0, 0))),
+    ('rational_polynomial', RATIONAL, ('rational_polynomial', RATIONAL)),
+    ('rational_polynomial', PRISM, ('rational_polynomial', PRISM)),
+    ('rational_polynomial', TILTED, ('rational_polynomial', TILTED)),
+    ('equidistant', RADIAL, ('equidistant', RADIAL)), ('fisheye', RADIAL, ('equidistant', RADIAL)),
+    ('equidistant', (), ('equidistant', (0.0,) * 4)),
+    ('rational_polynomial', (), ('rational_polynomial', (0.0,) * 8)),
+    ('none', (), ('plumb_bob', (0.0,) * 5)), ('None', (0.0,) * 5, ('plumb_bob', (0.0,) * 5)),
+    ("''", (0.0,) * 4, ('plumb_bob', (0.0,) * 5)), ('', (), ('plumb_bob', (0.0,) * 5))])
+def test_lenses_as_drivers_write_them_become_those_of_camera_info(model, d, told):
+    calibration = parse_calibration(with_lens(model, d))
+    assert (calibration.distortion_model, calibration.d) == told
+    assert calibration.is_distorted == (any(d) or told[0] == 'equidistant')
+
+
+@pytest.mark.parametrize('model, d, words', [
+    ('plumb_bob', RADIAL[:3], 'plumb_bob takes 4, 5, 8, 12 or 14 distortion coefficients, got 3'),
+    ('rational_polynomial', PRISM[:6], 'rational_polynomial takes 4, 5, 8, 12 or 14 .*, got 6'),
+    ('fisheye', RATIONAL, 'equidistant takes 4 distortion coefficients, got 8'),
+    ('none', RADIAL, "'none' means no distortion, but there are 4"),
+    ("''", RADIAL, "'' means no distortion, but there are 4"),
+    ('thin_prism_fisheye', RATIONAL, "distortion_model 'thin_prism_fisheye'.*Known: equi")])
+def test_a_lens_that_is_none_is_one_sentence(model, d, words):
+    with pytest.raises(SpecError, match=words):
+        parse_calibration(with_lens(model, d))
+
+
+def bent_by_hand(x, y, d):
+    """Brown's formula with all that OpenCV adds to it, term by term."""
+    k1, k2, p1, p2, k3, k4, k5, k6, s1, s2, s3, s4, tx, ty = (*d, *[0.0] * (14 - len(d)))
+    r2 = x * x + y * y
+    radial = ((1 + r2 * (k1 + r2 * (k2 + r2 * k3))) / (1 + r2 * (k4 + r2 * (k5 + r2 * k6))))
+    prisms = np.array([s1 * r2 + s2 * r2 * r2, s3 * r2 + s4 * r2 * r2, 0.0])
+    bent = prisms + [x * radial + 2 * p1 * x * y + p2 * (r2 + 2 * x * x),
+                     y * radial + p1 * (r2 + 2 * y * y) + 2 * p2 * x * y, 1.0]
+    (cx, cy), (sx, sy) = np.cos([tx, ty]), np.sin([tx, ty])
+    R = np.array([[cy, 0, -sy], [0, 1, 0], [sy, 0, cy]]) @ [[1, 0, 0], [0, cx, sx], [0, -sx, cx]]
+    level = np.array([[R[2, 2], 0, -R[0, 2]], [0, R[2, 2], -R[1, 2]], [0, 0, 1]])
+    tilted = level @ R @ bent
+    return tilted[:2] / tilted[2]
+
+
+@pytest.mark.parametrize('d', [RADIAL, (*RADIAL, 0.004), RATIONAL, PRISM, TILTED])
+def test_lenses_with_any_number_of_coefficients_by_hand(d):
+    calibration = parse_calibration(with_lens('plumb_bob', d))
+    x, y = bent_by_hand(0.4, -0.3, d)
+    pixel = [78.0 + 150.0 * x, 61.0 + 148.0 * y]
+    np.testing.assert_allclose(calibration.project([0.8, -0.6, 2.0]), pixel, atol=1e-8)
+    np.testing.assert_allclose(calibration.rays(pixel), [0.4, -0.3, 1.0], atol=1e-6)
 
 
 def test_more_points_than_are_bent_at_a_time():

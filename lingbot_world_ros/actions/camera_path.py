@@ -15,7 +15,7 @@ from typing import Optional, Sequence, Tuple, Union
 
 from lingbot_world_ros.errors import quoted, shown, SpecError
 from lingbot_world_ros.geometry import se3
-from lingbot_world_ros.geometry.camera import PinholeCamera
+from lingbot_world_ros.geometry.camera import PinholeCamera, require_pixels
 from lingbot_world_ros.geometry.rotation import rotation_from_vector, vector_from_rotation
 import numpy as np
 
@@ -307,6 +307,7 @@ def _intrinsics(path: Path) -> Optional[Tuple[float, float, float, float]]:
         raise SpecError(f'{shown(path)} begins with {first.tolist()}; expected fx, fy, cx, cy in '
                         f'pixels of a {INTRINSICS_WIDTH_PX} x {INTRINSICS_HEIGHT_PX} image.')
     fx, fy, cx, cy = map(float, first)
+    require_pixels(fx, fy, shown(path))
     return fx, fy, cx, cy
 
 

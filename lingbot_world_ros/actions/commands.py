@@ -8,7 +8,7 @@ thread safe; who shares a buffer between threads holds a lock.
 """
 from bisect import bisect_left
 from dataclasses import replace
-from math import inf, isfinite
+from math import inf, isfinite, isinf, isnan, nan
 from typing import Iterable, List, NoReturn, Optional, Sequence, Tuple
 
 from lingbot_world_ros.actions.command_spec import CommandCounts, CommandSpec, Targets
@@ -35,6 +35,10 @@ class CommandBuffer:
     A refused command changes nothing. Velocities (base and joints) fall to zero after
     ``timeout_s``; a position or a trajectory is finished and then held, like a servo does. The
     newest message wins joint by joint; joints it does not name go on as they were.
+
+    NaN for a joint is no command for it, as ros2_control writes it for what no controller has
+    claimed: the joint goes on as if it were not named. A message of nothing else commands nothing
+    and is counted nowhere.
     """
 
     def __init__(self, spec: CommandSpec, counts: CommandCounts = CommandCounts()) -> None:
@@ -124,45 +128,51 @@ class CommandBuffer:
         Take over positions or velocities of named joints (Isaac Sim's convention).
 
         With both given the position is the goal and the velocity, where it is not 0, the largest
-        speed on the way there.
+        speed on the way there; with one of them NaN the other is the command.
 
-        :param names: any subset of the joints, in any order
+        :param names: any subset of the joints, in any order; none for all, in world order
         :param position: rad or m, one per name, or empty
         :param velocity: rad/s or m/s, one per name, or empty
         :param now_ns: time of arrival, in which commands age
         :param topic: where it came from, for the message
-        :raises SpecError: unknown or repeated name, wrong length, not finite; nothing changed
+        :raises SpecError: unknown or repeated name, wrong length, infinite; nothing changed
         """
-        columns = self._joint_columns(names, topic)
+        columns = self._joint_columns(names if len(names) else self.spec.joint_names, topic)
         if not len(position) and not len(velocity):
             self._refuse(topic, 'neither position nor velocity is filled in (effort is not '
                          'offered); fill one, with one value per name')
         for what, values in (('position', position), ('velocity', velocity)):
             if len(values) not in (0, len(columns)):
-                self._refuse(topic, f'{what} has {len(values)} values for {len(columns)} names; '
-                             'send one per name or none')
-            if not all(map(isfinite, values)):
-                self._refuse(topic, f'{what} {list(values)} is not finite')
+                self._refuse(topic, f'{what} has {len(values)} values for ' + (
+                    f'{len(columns)} names; send one per name or none' if len(names) else
+                    self._all_joints()))
+            if any(map(isinf, values)):
+                self._refuse(topic, f'{what} {list(values)} is not finite; NaN would be no '
+                             'command for a joint')
+        nothing = [nan] * len(columns)
+        asked = [each for each in zip(columns, position if len(position) else nothing,
+                                      velocity if len(velocity) else nothing)
+                 if not (isnan(each[1]) and isnan(each[2]))]
+        if not asked:
+            return
         low, high, speed = self.spec.joint_low, self.spec.joint_high, self._speed
         limited = ''
-        self._halt(columns)
-        for number, column in enumerate(columns):
-            if len(velocity):
-                asked = velocity[number]
-                self._velocity[column] = min(max(asked, -speed[column]), speed[column])
+        self._halt(column for column, *_ in asked)
+        for column, goal, rate in asked:
+            if not isnan(rate):
+                self._velocity[column] = min(max(rate, -speed[column]), speed[column])
                 self._velocity_ns[column] = now_ns
-                if self._velocity[column] != asked:
-                    limited = limited or self._limit_text('velocity', asked, column,
+                if self._velocity[column] != rate:
+                    limited = limited or self._limit_text('velocity', rate, column,
                                                           -speed[column], speed[column])
-            if len(position):
-                asked = position[number]
-                self._position[column] = min(max(asked, low[column]), high[column])
-                if self._position[column] != asked:
-                    limited = limited or self._limit_text('position', asked, column, low[column],
+            if not isnan(goal):
+                self._position[column] = min(max(goal, low[column]), high[column])
+                if self._position[column] != goal:
+                    limited = limited or self._limit_text('position', goal, column, low[column],
                                                           high[column])
-                if len(velocity):
+                if not isnan(rate):
                     self._way_speed[column] = abs(self._velocity[column]) or inf
-            self._mode[column] = POSITION if len(position) else VELOCITY
+            self._mode[column] = VELOCITY if isnan(goal) else POSITION
         self._accept(limited, topic)
 
     def joint_array(self, values: Sequence[float], interface: str, now_ns: int, *,
@@ -174,24 +184,22 @@ class CommandBuffer:
         :param interface: ``'position'`` or ``'velocity'``
         :param now_ns: time of arrival, in which commands age
         :param topic: where it came from, for the message
-        :raises SpecError: wrong length or not finite; nothing changed
+        :raises SpecError: wrong length or infinite; nothing changed
         """
         self._require_joints(topic)
-        names = self.spec.joint_names
-        if len(values) != len(names):
-            self._refuse(topic, f'{len(values)} values for {len(names)} joints; send one for each '
-                         f'of {", ".join(names)}, in this order')
+        if len(values) != len(self.spec.joint_names):
+            self._refuse(topic, f'{len(values)} values for {self._all_joints()}')
         empty = ()
         if interface == 'position':
-            self.joints(names, values, empty, now_ns, topic=topic)
+            self.joints(empty, values, empty, now_ns, topic=topic)
         else:
-            self.joints(names, empty, values, now_ns, topic=topic)
+            self.joints(empty, empty, values, now_ns, topic=topic)
 
     def trajectory(self, names: Sequence[str], times_s: Sequence[float],
                    positions: Sequence[Sequence[float]],
                    velocities: Optional[Sequence[Sequence[float]]] = None,
                    accelerations: Optional[Sequence[Sequence[float]]] = None, *, start_ns: int,
-                   sim_ns: int, policy_frequency_hz: float,
+                   sim_ns: int, policy_frequency_hz: float, may_end_in_motion: bool = False,
                    topic: str = 'arm_controller/joint_trajectory') -> None:
         """
         Take over a joint trajectory (joint_trajectory_controller's convention).
@@ -199,7 +207,8 @@ class CommandBuffer:
         The plan before it is followed until the new one starts; joints it does not name go on
         with theirs. A joint under another command holds where it is until then. Points that are
         past when a step first follows them are dropped. Without points the joints stop and hold:
-        those named, or all if none is named.
+        those named, or all if none is named. A joint passes by a point whose position is NaN for
+        it; with NaN in all points it counts as not named.
 
         :param names: any subset of the joints
         :param times_s: time_from_start of each point, seconds of sim time; 0 for all of several
@@ -210,8 +219,10 @@ class CommandBuffer:
         :param start_ns: sim time the times count from; 0 is the first step that follows it
         :param sim_ns: sim time now
         :param policy_frequency_hz: rate of the points of a chunk without timing
+        :param may_end_in_motion: take it over although its last point has a velocity; the joints
+            stop there unless another one takes over before
         :param topic: where it came from, for the message
-        :raises SpecError: unknown joint, wrong length, not finite, bad times, all past, a start
+        :raises SpecError: unknown joint, wrong length, infinite, bad times, all past, a start
             days ahead, or a last point in motion; nothing changed
         """
         self._require_joints(topic)
@@ -226,9 +237,13 @@ class CommandBuffer:
         try:
             times_ns, spacing_ns = check_points(
                 len(columns), times_s, positions, velocities or nothing, accelerations or nothing,
-                policy_frequency_hz)
+                policy_frequency_hz, may_end_in_motion)
         except SpecError as error:
             self._refuse(topic, str(error))
+        given = {column: [i for i, point in enumerate(positions) if not isnan(point[number])]
+                 for number, column in enumerate(columns)}
+        if not any(given.values()):
+            return
         late_ns = sim_ns - start_ns - times_ns[-1]
         if start_ns and late_ns > 0:
             self._refuse(topic, f'it ended {late_ns * 1e-9:.3f} s of sim time ago; send a header '
@@ -243,16 +258,18 @@ class CommandBuffer:
                          'send an earlier start')
         low, high = self.spec.joint_low, self.spec.joint_high
         speed, limited = self._speed, ''
-        for number, column in enumerate(columns):
-            asked = [point[number] for point in positions]
+        for number, (column, rows) in enumerate(given.items()):
+            if not rows:
+                continue
+            asked = [positions[row][number] for row in rows]
             inside = [min(max(value, low[column]), high[column]) for value in asked]
             if inside != asked:
                 limited = limited or (f'a position of {self.spec.joint_names[column]} was limited '
                                       f'to {low[column]:g} to {high[column]:g}')
             points = Points(
-                start_ns, times_ns, tuple(inside),
-                _column(velocities or nothing, number, speed[column]),
-                _column(accelerations or nothing, number, MAX_ACCELERATION), spacing_ns)
+                start_ns, tuple(times_ns[row] for row in rows), tuple(inside),
+                _column(velocities or nothing, number, rows, speed[column]),
+                _column(accelerations or nothing, number, rows, MAX_ACCELERATION), spacing_ns)
             if self._mode[column] != TRAJECTORY:
                 self._halt([column])
                 self._mode[column] = TRAJECTORY
@@ -423,6 +440,10 @@ class CommandBuffer:
         name = self.spec.joint_names[column]
         return f'{what} {value:g} of {name} limited to {low:g} to {high:g}'
 
+    def _all_joints(self) -> str:
+        names = self.spec.joint_names
+        return f'{len(names)} joints; send one for each of {", ".join(names)}, in this order'
+
     def _require_joints(self, topic: str) -> None:
         if not self._index:
             self._refuse(topic, 'the robot of this world has no joints; send cmd_vel')
@@ -452,7 +473,8 @@ class CommandBuffer:
             self._tell(f'{topic}: {limited}.')
 
 
-def _column(rows: Sequence[Sequence[float]], number: int,
+def _column(table: Sequence[Sequence[float]], number: int, rows: Iterable[int],
             limit: float) -> Tuple[Optional[float], ...]:
-    """Return one column within -limit to limit, None where a row is empty."""
-    return tuple(min(max(row[number], -limit), limit) if len(row) else None for row in rows)
+    """Return some rows of a column within -limit to limit, None where nothing is given."""
+    values = (table[row][number] if len(table[row]) else nan for row in rows)
+    return tuple(None if isnan(value) else min(max(value, -limit), limit) for value in values)

@@ -8,7 +8,7 @@ what its two points give (positions, velocities, accelerations).
 """
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
-from math import isfinite
+from math import isfinite, isinf, isnan
 from typing import Iterable, List, Optional, Sequence, Tuple
 
 from lingbot_world_ros.errors import SpecError
@@ -65,8 +65,10 @@ class Plan:
         :return: position, velocity, acceleration; rad or m, seconds
         """
         times = self.times_ns
-        if stamp_ns >= times[-1]:
+        if stamp_ns > times[-1]:
             return self.states[-1][0], 0.0, 0.0
+        if stamp_ns == times[-1]:
+            return self.states[-1]
         if stamp_ns < times[0]:
             return self.states[0][0], 0.0, 0.0
         left = bisect_right(times, stamp_ns) - 1
@@ -116,7 +118,8 @@ def interpolate(order: int, state_a: State, state_b: State, span_s: float,
 
 def check_points(num_joints: int, times_s: Sequence[float], positions: Sequence[Sequence[float]],
                  velocities: Sequence[Sequence[float]], accelerations: Sequence[Sequence[float]],
-                 policy_frequency_hz: float) -> Tuple[Tuple[int, ...], int]:
+                 policy_frequency_hz: float,
+                 may_end_in_motion: bool = False) -> Tuple[Tuple[int, ...], int]:
     """
     Check the points of a message.
 
@@ -126,9 +129,11 @@ def check_points(num_joints: int, times_s: Sequence[float], positions: Sequence[
     :param velocities: one list per point, empty where none are given
     :param accelerations: one list per point, empty where none are given
     :param policy_frequency_hz: rate of the points of a chunk without timing
+    :param may_end_in_motion: whether the last point may have a velocity
     :return: time of each point after the start [ns], and the spacing of a chunk to be smoothed
         [ns], 0 for anything else
-    :raises SpecError: wrong length, not finite, bad times, or an end in motion
+    :raises SpecError: wrong length, infinite, a velocity or an acceleration at a point that has
+        NaN, no position, for the joint, bad times, or an end in motion
     """
     if len(times_s) > MAX_POINTS:
         raise SpecError(f'{len(times_s)} points are more than {MAX_POINTS}; send them in parts.')
@@ -137,10 +142,17 @@ def check_points(num_joints: int, times_s: Sequence[float], positions: Sequence[
             if len(values) != num_joints and (len(values) or what == 'positions'):
                 raise SpecError(f'point {number} has {len(values)} {what} for {num_joints} joint '
                                 'names; send one per name')
-            if not all(map(isfinite, values)):
+            if any(map(isinf, values)):
                 raise SpecError(f'{what} of point {number} are not finite')
-    if any(abs(velocity) > STILL for velocity in velocities[-1]):
-        raise SpecError('its last point still moves (velocities are not 0); let it end at rest')
+            if any(isnan(position) and not isnan(value)
+                   for position, value in zip(point[0], values)):
+                raise SpecError(f'{what} of point {number} are given for a joint whose position '
+                                'there is NaN; send a position, or NaN for both')
+    if not may_end_in_motion and any(_ends_in_motion(positions, velocities, joint)
+                                     for joint in range(num_joints)):
+        raise SpecError('its last point still moves (velocities are not 0); let it end at rest, '
+                        'or set allow_nonzero_velocity_at_trajectory_end, as MoveIt Servo needs '
+                        'it')
     spacing_ns = 0
     if len(times_s) > 1 and not any(times_s):
         times_s = [(number + 1) / policy_frequency_hz for number in range(len(times_s))]
@@ -153,6 +165,14 @@ def check_points(num_joints: int, times_s: Sequence[float], positions: Sequence[
         raise SpecError('time_from_start must start at 0 s or later and increase from point to '
                         'point (or be 0 for all points of a chunk)')
     return times_ns, spacing_ns
+
+
+def _ends_in_motion(positions: Sequence[Sequence[float]], velocities: Sequence[Sequence[float]],
+                    joint: int) -> bool:
+    """Tell whether the last point that a joint comes to has a velocity."""
+    last = next((velocity for position, velocity in zip(reversed(positions), reversed(velocities))
+                 if not isnan(position[joint])), ())
+    return bool(len(last)) and abs(last[joint]) > STILL
 
 
 def splice(old: Optional[Plan], points: Points, sim_ns: int, position: float) -> Plan:

@@ -58,9 +58,9 @@ def run(args: argparse.Namespace) -> int:
     :return: 1 if anything failed, else 0
     """
     checks: Sequence[Callable[[], Finding]] = (
-        check_python, check_rclpy, check_messages, check_services, check_domain, check_middleware,
-        check_dds_profile, check_shared_memory, check_topics, check_graph, check_runtime,
-        check_weights, lambda: check_engine(args.engine), check_cores, check_gpu,
+        check_python, check_rclpy, check_messages, check_services, check_bond, check_domain,
+        check_middleware, check_dds_profile, check_shared_memory, check_topics, check_graph,
+        check_runtime, check_weights, lambda: check_engine(args.engine), check_cores, check_gpu,
         *(partial(check_others, entry) for entry in SHIPPED.values() if entry.checkup))
     findings: List[Finding] = []
     for check in checks:
@@ -144,6 +144,14 @@ def check_services() -> Finding:
                        '~/reset, ~/pause and ~/step of world_model do')
     return Finding(OK, 'services', f'{len(SERVICES)} services and {ACTION} of '
                    'simulation_interfaces')
+
+
+def check_bond() -> Finding:
+    """A lifecycle manager of Nav2 may want a bond; say whether one can be made."""
+    from lingbot_world_ros.nodes.bond import has_bondpy, REMEDY
+    if has_bondpy():
+        return Finding(OK, 'bond', "bondpy, for Nav2's lifecycle manager")
+    return Finding(OK, 'bond', f'without bondpy, which autostart does not need. {REMEDY}')
 
 
 def check_domain() -> Finding:

@@ -232,7 +232,7 @@ def _heard(spec: 'WorldSpec', world: 'WorldModelNode',
            encoder: 'ActionEncoderNode') -> List[str]:
     """Return the names of the topics that are listened to and of use."""
     topics = world.params.topics
-    names = [subscription.topic_name for subscription in encoder.command_subscriptions]
+    names = [listener.topic_name for listener in encoder.command_listeners]
     names += [world.resolve_topic_name(topics.prompt)] if spec.takes_text else []
     return names + ([world.resolve_topic_name(topics.anchor_image)] if spec.takes_images else [])
 

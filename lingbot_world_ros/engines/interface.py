@@ -10,7 +10,7 @@ from typing import Any, Dict, Optional, Sequence, Tuple, Union
 
 from lingbot_world_ros.actions.layout import ActionLayout
 from lingbot_world_ros.errors import SpecError
-from lingbot_world_ros.geometry.camera import MountedCamera, PinholeCamera
+from lingbot_world_ros.geometry.camera import MountedCamera, PinholeCamera, require_pixels
 from lingbot_world_ros.robots.robot import JointSpec, Robot
 import numpy as np
 
@@ -57,11 +57,12 @@ class WorldSpec:
     can: Capabilities = Capabilities()
 
     def __post_init__(self) -> None:
-        """Refuse sizes that no engine can run."""
+        """Refuse sizes that no engine can run, and a camera that is not in pixels."""
         if self.frame_rate_hz <= 0:
             raise SpecError(f'frame_rate_hz={self.frame_rate_hz} must be more than 0.')
         if self.frames_per_step < 1:
             raise SpecError(f'frames_per_step={self.frames_per_step} must be at least 1.')
+        require_pixels(self.camera.fx_px, self.camera.fy_px, f'camera of engine {self.engine!r}')
 
     @property
     def camera(self) -> MountedCamera:

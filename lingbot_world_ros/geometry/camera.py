@@ -13,6 +13,7 @@ z ahead. ``robots.calibration`` adds lenses.
 from dataclasses import dataclass
 from typing import Sequence, Tuple
 
+from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.geometry.se3 import pose_from_rpy
 import numpy as np
 
@@ -21,6 +22,7 @@ T_LINK_OPTICAL = np.array([[0.0, 0.0, 1.0, 0.0],
                            [-1.0, 0.0, 0.0, 0.0],
                            [0.0, -1.0, 0.0, 0.0],
                            [0.0, 0.0, 0.0, 1.0]])
+MIN_FOCAL_PX = 10.0  # less is said in other units; no camera sees its image so wide
 
 
 @dataclass(frozen=True)
@@ -172,6 +174,21 @@ class MountedCamera(PinholeCamera):
     def T_base_optical(self) -> np.ndarray:
         """Return the (4, 4) float64 pose of camera_optical_frame in base_link."""
         return self.T_base_camera_link @ T_LINK_OPTICAL
+
+
+def require_pixels(fx_px: float, fy_px: float, what: str) -> None:
+    """
+    Refuse intrinsics that are normalised: by the size of the image, or to a focal length of 1.
+
+    :param fx_px: focal length along the width
+    :param fy_px: focal length along the height
+    :param what: whose they are, begins the error
+    :raises SpecError: one is no length in pixels
+    """
+    if not min(fx_px, fy_px) >= MIN_FOCAL_PX:
+        raise SpecError(f'{what}: focal lengths of {fx_px:g} and {fy_px:g} are not in pixels, '
+                        f'which are {MIN_FOCAL_PX:g} or more; multiply normalised ones, and the '
+                        'centre, by width and height of the image.')
 
 
 def edge_scaling(scale_x: float, scale_y: float) -> np.ndarray:

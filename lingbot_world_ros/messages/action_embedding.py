@@ -5,7 +5,7 @@ from array import array
 from lingbot_world_ros.actions.command_spec import CommandCounts
 from lingbot_world_ros.actions.embedding import ActionEmbedding
 from lingbot_world_ros.errors import SpecError
-from lingbot_world_ros.geometry.camera import PinholeCamera
+from lingbot_world_ros.messages.camera_info import camera_from_msg
 from lingbot_world_ros.messages.frames import transform_from_msg, transform_to_msg
 from lingbot_world_ros.messages.stamps import set_stamp, stamp_to_ns
 from lingbot_world_ros.msg import ActionEmbedding as ActionEmbeddingMsg
@@ -45,16 +45,16 @@ def embedding_from_msg(msg: ActionEmbeddingMsg) -> ActionEmbedding:
 
     :param msg: the message
     :return: the embedding; whether it fits a world is for ``check_embedding`` to say
-    :raises SpecError: arrays whose lengths do not fit num_frames
+    :raises SpecError: arrays whose lengths do not fit num_frames, or a camera not in pixels
     """
     counts = CommandCounts(msg.accepted_commands, msg.rejected_commands, msg.clipped_commands,
                            msg.timed_out_commands, msg.message)
-    camera = PinholeCamera.from_k(msg.width, msg.height, np.array(msg.k).reshape(3, 3))
     return ActionEmbedding(
         sequence=msg.sequence, stamp_ns=stamp_to_ns(msg.header.stamp),
         period_s=msg.frame_period_s,
         camera_motion=np.array([transform_from_msg(T) for T in msg.camera_motion]),
-        joint_names=tuple(msg.joint_names), camera=camera, layout=tuple(msg.layout),
+        joint_names=tuple(msg.joint_names), camera=camera_from_msg(msg, 'action_embedding'),
+        layout=tuple(msg.layout),
         joint_position=_rows(msg, 'joint_position_target', len(msg.joint_names)),
         joint_velocity=_rows(msg, 'joint_velocity_target', len(msg.joint_names)),
         embedding=_rows(msg, 'embedding', len(msg.layout)), counts=counts,

@@ -1,10 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A camera calibration <-> sensor_msgs/CameraInfo."""
-from typing import Optional
+"""A camera calibration -> sensor_msgs/CameraInfo, and the cameras of our own messages."""
+from typing import Optional, Union
 
+from lingbot_world_ros.geometry.camera import PinholeCamera, require_pixels
 from lingbot_world_ros.messages.stamps import set_stamp
+from lingbot_world_ros.msg import ActionEmbedding as ActionEmbeddingMsg, WorldSpec as WorldSpecMsg
 from lingbot_world_ros.robots.calibration import Calibration
+import numpy as np
 from sensor_msgs.msg import CameraInfo
+
+
+def camera_from_msg(msg: Union[ActionEmbeddingMsg, WorldSpecMsg], what: str) -> PinholeCamera:
+    """
+    Read the camera of a message that has width, height and k.
+
+    :param msg: ActionEmbedding or WorldSpec; k of zeros alone is that of a camera nobody knows
+    :param what: name of the topic, begins the error
+    :return: the camera
+    :raises SpecError: k is not in pixels
+    """
+    camera = PinholeCamera.from_k(msg.width, msg.height, np.array(msg.k).reshape(3, 3))
+    if np.any(msg.k):
+        require_pixels(camera.fx_px, camera.fy_px, f'{what}: k')
+    return camera
 
 
 def camera_info_to_msg(calibration: Calibration, stamp_ns: int, frame_id: str,

@@ -11,7 +11,7 @@ from lingbot_world_ros.actions.layout import ActionDim, ActionLayout
 from lingbot_world_ros.actions.limits import Limits
 from lingbot_world_ros.engines.interface import WorldSpec
 from lingbot_world_ros.errors import SpecError
-from lingbot_world_ros.geometry.camera import PinholeCamera
+from lingbot_world_ros.messages.camera_info import camera_from_msg
 from lingbot_world_ros.messages.diagnostics import entry_to_msg, ERROR, OK, WARN
 from lingbot_world_ros.messages.frames import transform_from_msg, transform_to_msg
 from lingbot_world_ros.messages.stamps import set_stamp
@@ -98,11 +98,11 @@ def carried_camera_from_msg(msg: WorldSpecMsg, robot: Optional[RobotModel] = Non
     :param robot: kinematics of the robot, None if it is not known
     :param link: link to put the camera on instead; '' leaves it where the world has it
     :return: the camera, moving with the arm where its link does
-    :raises SpecError: the engine's camera cannot be put there
+    :raises SpecError: the engine's camera cannot be put there, or is not in pixels
     """
     with np.errstate(invalid='ignore'):  # a quaternion of zeros is told below
         T_link_optical = transform_from_msg(msg.camera_pose)
-    camera = PinholeCamera.from_k(msg.width, msg.height, np.array(msg.k).reshape(3, 3))
+    camera = camera_from_msg(msg, 'world_spec')
     if not np.isfinite(T_link_optical).all():
         raise SpecError('world_spec: camera_pose is no pose.')
     parent = '' if msg.camera_parent == msg.header.frame_id else msg.camera_parent

@@ -6,6 +6,7 @@ Alone in a process it talks over topics. In one process with ``world_model`` it 
 session instead, which pulls an embedding at the last moment before each step.
 """
 from dataclasses import replace
+from math import isfinite
 import os
 import threading
 import time
@@ -38,7 +39,6 @@ from lingbot_world_ros.settings.parameters import ACTION_ENCODER
 import numpy as np
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
-from rclpy.subscription import Subscription
 from rclpy.timer import Timer
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
@@ -108,10 +108,10 @@ class ActionEncoderNode(Node):
         self._on_command: Optional[Callable[[int], None]] = None
         self._publisher = qos.publisher(self, ActionEmbeddingMsg, 'action_embedding', qos.NEWEST)
         self._subscribe(params.topics)
-        self._unlinked: List[Subscription] = [
-            qos.subscription(self, WorldSpecMsg, 'world_spec', self.on_world_spec, qos.LATCHED),
-            qos.subscription(self, JointState, params.topics.joint_states, self.on_joint_states,
-                             qos.NEWEST)]
+        self._unlinked: List[qos.Listener] = [
+            qos.Listener(self, WorldSpecMsg, 'world_spec', self.on_world_spec, qos.LATCHED),
+            qos.Listener(self, JointState, params.topics.joint_states, self.on_joint_states,
+                         qos.NEWEST)]
         # Steady: embeddings must flow before there is any sim time.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._timer: Optional[Timer] = self.create_timer(
@@ -121,9 +121,9 @@ class ActionEncoderNode(Node):
 
     def _subscribe(self, topics: SimpleNamespace) -> None:
         twist = twist_type(self._params.cmd_vel_type, os.environ.get('ROS_DISTRO', ''))
-        self.cmd_vel = qos.subscription(self, twist, topics.cmd_vel, self.on_cmd_vel, qos.NEWEST)
-        self.command_subscriptions = [self.cmd_vel, *(
-            qos.subscription(self, msg_type, topic, callback, qos.STATE)
+        self.cmd_vel = qos.Listener(self, twist, topics.cmd_vel, self.on_cmd_vel, qos.NEWEST)
+        self.command_listeners = [self.cmd_vel, *(
+            qos.Listener(self, msg_type, topic, callback, qos.STATE)
             for msg_type, topic, callback in (
                 (JointState, topics.joint_command, self.on_joint_command),
                 (JointTrajectory, topics.joint_trajectory, self.on_trajectory),
@@ -137,8 +137,8 @@ class ActionEncoderNode(Node):
         :param on_command: called with the number of accepted commands after each of them
         """
         self._newest_frame_ns, self._on_command = sim_ns, on_command
-        for subscription in self._unlinked:
-            self.destroy_subscription(subscription)
+        for listener in self._unlinked:
+            listener.destroy()
         self._unlinked = []
         if self._timer is not None:
             self.destroy_timer(self._timer)
@@ -212,15 +212,8 @@ class ActionEncoderNode(Node):
 
         The executor may come to a step request before a command that was sent ahead of it.
         """
-        for subscription in self.command_subscriptions:
-            callback: Any = subscription.callback  # in rclpy's types it may take two arguments
-            with subscription.handle:
-                for _ in range(qos.STATE.depth):  # a flood must not hold up the step
-                    taken = subscription.handle.take_message(subscription.msg_type,
-                                                             subscription.raw)
-                    if taken is None:
-                        break
-                    callback(taken[0])
+        for listener in self.command_listeners:
+            listener.take_waiting(qos.STATE.depth)  # a flood must not hold up the step
 
     def encode(self) -> None:
         """Publish what the coming step is asked to do; where no session pulls it."""
@@ -264,7 +257,7 @@ class ActionEncoderNode(Node):
             self._sim_ns = stamp_to_ns(msg.header.stamp)
             known = self._buffer.spec.joint_names
             for name, position in zip(msg.name, msg.position):
-                if name in known:
+                if name in known and isfinite(position):  # NaN is what nobody has measured
                     self._joint_position[known.index(name)] = position
             is_due = self._valid_until_ns or self._buffer.spec.ages_in_sim_time
         if is_due:
@@ -295,10 +288,12 @@ class ActionEncoderNode(Node):
     def on_trajectory(self, msg: JointTrajectory) -> None:
         """Positions over sim time."""
         names, times_s, positions, velocities, accelerations, start_ns = trajectory_from_msg(msg)
-        topic = self._params.topics.joint_trajectory
+        params = self._params
+        topic = params.topics.joint_trajectory
         self._take(topic, lambda buffer, now_ns, sim_ns: buffer.trajectory(
             names, times_s, positions, velocities, accelerations, start_ns=start_ns,
-            sim_ns=sim_ns, topic=topic, policy_frequency_hz=self._params.policy_frequency))
+            sim_ns=sim_ns, topic=topic, policy_frequency_hz=params.policy_frequency,
+            may_end_in_motion=params.allow_nonzero_velocity_at_trajectory_end))
 
     def _take(self, topic: str, command: Callable[[CommandBuffer, int, int], None]) -> None:
         """Hand a command over to the buffer; say what was wrong with it."""
@@ -308,10 +303,11 @@ class ActionEncoderNode(Node):
             if buffer is None:
                 problem = f'{topic}: dropped, no world runs yet; start world_model.'
             else:
-                told, problem = buffer.message, ''
+                told, before, problem = buffer.message, buffer.accepted, ''
                 try:
                     command(buffer, self._now_ns(buffer, sim_ns), sim_ns)
-                    accepted = buffer.accepted
+                    if buffer.accepted != before:  # else it was all NaN, no command for anybody
+                        accepted = buffer.accepted
                     if buffer.message is not told:
                         problem = buffer.message
                 except SpecError as error:

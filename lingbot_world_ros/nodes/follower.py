@@ -34,7 +34,6 @@ from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile
-from rclpy.subscription import Subscription
 from rclpy.task import Future
 from sensor_msgs.msg import Image
 from std_msgs.msg import Float32
@@ -101,12 +100,12 @@ class FollowerNode(Node):
 
     def _subscribe(self) -> None:
         topics = self.params.topics
-        self._images: Optional[Subscription] = None  # while somebody wants the error
+        self._images: Optional[qos.Listener] = None  # while somebody wants the error
         for msg_type, topic, callback, profile in (
                 (WorldSpecMsg, 'world_spec', self.on_world_spec, qos.LATCHED),
                 (WorldStatusMsg, 'world_status', self.on_world_status, QoSProfile(depth=DEPTH)),
                 (Odometry, topics.odom, self.on_odom, QoSProfile(depth=DEPTH))):
-            qos.subscription(self, msg_type, topic, callback, profile)
+            qos.Listener(self, msg_type, topic, callback, profile)
         self._world_name = qos.topic_name(self, 'world_spec')
         self._reset_client: Optional[Client] = None
         steady = Clock(clock_type=ClockType.STEADY_TIME)
@@ -186,11 +185,11 @@ class FollowerNode(Node):
         wanted = self._image_error.get_subscription_count() > 0
         if wanted and self._images is None:
             params = self.params
-            self._images = qos.subscription(
+            self._images = qos.Listener(
                 self, Image, params.topics.image, self.on_image,
                 qos.image_qos(params.image_reliability, IMAGE_DEPTH))
         elif not wanted and self._images is not None:
-            self.destroy_subscription(self._images)
+            self._images.destroy()
             self._images = None
         if self._reset_wanted and self.follower.waits_for_reset:
             self._ask_for_reset()

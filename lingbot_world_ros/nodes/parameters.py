@@ -1,17 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """The parameters of a node: declared from the table in settings, read, kept up to date."""
 from types import SimpleNamespace
-from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional
+from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Set
 
-from lingbot_world_ros.errors import SpecError
+from lingbot_world_ros.errors import shown, SpecError
 from lingbot_world_ros.messages.parameters import descriptor_to_msg, set_result_to_msg
+from lingbot_world_ros.nodes.ros_environment import command_line
 from lingbot_world_ros.parameter import Param
 from lingbot_world_ros.settings.parameters import find_parameter
 from lingbot_world_ros.settings.profiles import DEFAULT_PROFILE, is_ros_parameter, load_profile
 from lingbot_world_ros.settings.robot_parameters import with_robot
+from lingbot_world_ros.settings.shared_file import given_to
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.node import Node
 from rclpy.parameter import Parameter
+
+MAX_SHOWN = 500  # characters of names
+_passed_over: Set[str] = set()  # names of which the log of this process has told
 
 
 def as_overrides(values: Mapping[str, Any]) -> List[Parameter]:
@@ -28,20 +33,40 @@ def given_values(node: Node) -> Dict[str, Any]:
     """
     Return what a node was given, whether it has such parameters or not.
 
+    What a parameter file says to all nodes and no node of this package knows is somebody else's;
+    it is told once.
+
     :param node: rclpy node
     :return: values by name, of the types that parameters have
     :raises SpecError: a value of wrong type or range, or a value for an unknown parameter
     """
-    source, values = _source(node), {}
+    source, values, unknown = _source(node), {}, {}
     # rclpy has no public list of these.
     for name, parameter in getattr(node, '_parameter_overrides', {}).items():
         if not is_ros_parameter(name):
             try:
                 row = find_parameter(name)
             except SpecError as error:
-                raise SpecError(f'{source}: {error}') from error
+                unknown[name] = error
+                continue
             values[name] = row.check(parameter.value, source)
+    if unknown:
+        _pass_over(node, unknown)
     return values
+
+
+def _pass_over(node: Node, unknown: Mapping[str, SpecError]) -> None:
+    """Refuse unknown names, but for those in a file that speaks to nodes of other packages too."""
+    given = given_to(node.get_name(), command_line())
+    for name, error in unknown.items():
+        if name in given.to_node or name not in given.to_all:
+            raise SpecError(f'{_source(node)}: {error}') from error
+    names = ', '.join(sorted(unknown))
+    if names not in _passed_over:
+        _passed_over.add(names)
+        node.get_logger().warning(
+            f'A parameter file gives all nodes what no node of this package has; ignored: '
+            f'{shown(names, MAX_SHOWN)}.')
 
 
 def declare(node: Node, params: Iterable[Param],

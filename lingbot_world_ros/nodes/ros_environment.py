@@ -3,12 +3,25 @@
 import os
 from pathlib import Path
 import re
+import sys
 from typing import List, Optional, Sequence
 
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.paths import share_path
 
 MAX_DOMAIN_ID = 232  # beyond it DDS has no UDP port numbers left
+_command_line: Optional[List[str]] = None  # that rclpy was given; None: that of the process
+
+
+def note_command_line(args: Optional[Sequence[str]]) -> None:
+    """Keep what rclpy is started with, which it tells nobody."""
+    global _command_line
+    _command_line = None if args is None else list(args)
+
+
+def command_line() -> List[str]:
+    """Return the command line that the nodes of this process have their parameters from."""
+    return sys.argv if _command_line is None else _command_line
 
 
 def check_domain_id() -> None:

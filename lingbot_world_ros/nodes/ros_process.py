@@ -8,7 +8,7 @@ from typing import Callable, List, Optional
 
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.nodes.ros_environment import (check_domain_id, domain_id,
-                                                     prepare_environment)
+                                                     note_command_line, prepare_environment)
 from lingbot_world_ros.nodes.spinner import (interrupt_on_signals, NodeT, Spinner,
                                              stop_on_signals)
 from lingbot_world_ros.paths import PACKAGE
@@ -30,6 +30,7 @@ def start_ros(args: Optional[List[str]] = None) -> None:
     """
     check_domain_id()
     prepare_environment()
+    note_command_line(args)
     try:
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     except RuntimeError as error:

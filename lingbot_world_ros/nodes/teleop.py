@@ -28,7 +28,7 @@ class TeleopNode(Node):
         self.linear_mps = self.lateral_mps = self.angular_radps = 0.0
         self._is_told = False
         self._commands = CommandPublishers(self)
-        self.create_subscription(WorldSpecMsg, 'world_spec', self.on_world_spec, qos.LATCHED)
+        qos.Listener(self, WorldSpecMsg, 'world_spec', self.on_world_spec, qos.LATCHED)
         # Steady: keys must work before there is any sim time.
         self.create_timer(0.05, self.on_tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
 

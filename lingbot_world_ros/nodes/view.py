@@ -95,7 +95,7 @@ class ViewNode(Node):
         self._asked_worlds_s = -inf
         self._there: Dict[str, int] = {}  # publishers by key
         self._num_others, self._ticks, self._polled_s = 0, 0, 0.0
-        qos.subscription(self, WorldSpecMsg, 'world_spec', self.on_world_spec, qos.LATCHED)
+        qos.Listener(self, WorldSpecMsg, 'world_spec', self.on_world_spec, qos.LATCHED)
         self._follow_description()
         self._world = self._describe()
         self.create_timer(TICK_S, self.on_tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
@@ -252,7 +252,7 @@ class ViewNode(Node):
 
     def _follow_description(self) -> None:
         kind, topic = self._names['robot_description']
-        qos.subscription(self, kind, topic, self.on_description, qos.LATCHED)
+        qos.Listener(self, kind, topic, self.on_description, qos.LATCHED)
 
     def _miss(self) -> None:
         """

@@ -22,6 +22,7 @@ from lingbot_world_ros.messages.action_embedding import embedding_from_msg
 from lingbot_world_ros.messages.encodings import rgb_from_msg
 from lingbot_world_ros.msg import ActionEmbedding as ActionEmbeddingMsg, WorldSpec as WorldSpecMsg
 from lingbot_world_ros.nodes import qos
+from lingbot_world_ros.nodes.bond import ManagerBond
 from lingbot_world_ros.nodes.newest import NewestOnly
 from lingbot_world_ros.nodes.parameter_service import SafeParameterService
 from lingbot_world_ros.nodes.parameters import declare, flat, given_values
@@ -92,7 +93,7 @@ class WorldModelNode(LifecycleNode):
         """
         super().__init__('world_model', start_parameter_services=False, **node_args)
         SafeParameterService(self)
-        self._made_s = time.monotonic()
+        self._made_s, self._bond = time.monotonic(), ManagerBond(self)
         self.params = declare(self, WORLD_MODEL, self.on_parameter)
         if world is None:
             declare(self, engine_entry(self.params.engine).table(), values=self.params)
@@ -106,8 +107,8 @@ class WorldModelNode(LifecycleNode):
         self.on_quit: Callable[[], None] = lambda: None
         self._is_active = False
         if encoder is None:
-            qos.subscription(self, ActionEmbeddingMsg, 'action_embedding', self.on_embedding,
-                             qos.NEWEST)
+            qos.Listener(self, ActionEmbeddingMsg, 'action_embedding', self.on_embedding,
+                         qos.NEWEST)
         self._quiet_until_s: Dict[str, float] = {}  # by topic: a flood shall not flood the log
         self._prompts = NewestOnly(lambda text: self._ask(Session.set_prompt, text),
                                    partial(self._warn, 'prompt'))
@@ -116,8 +117,8 @@ class WorldModelNode(LifecycleNode):
         self._anchors = NewestOnly(self._ask_anchor, partial(self._warn, 'anchor_image'),
                                    self._may_anchor)
         topics = self.params.topics
-        qos.subscription(self, String, topics.prompt, self.on_prompt, qos.NEWEST)
-        qos.subscription(self, Image, topics.anchor_image, self.on_anchor_image, qos.NEWEST)
+        qos.Listener(self, String, topics.prompt, self.on_prompt, qos.NEWEST)
+        qos.Listener(self, Image, topics.anchor_image, self.on_anchor_image, qos.NEWEST)
         self._simulation = SimulationServices(self, self.running_session, self.params,
                                               lambda: self.on_quit())
         self._waiting = self._simulation.waiting
@@ -268,9 +269,12 @@ class WorldModelNode(LifecycleNode):
         elif self._resume and self.params.mode != Mode.STEPPED:
             self.session.play().result()
         self._is_active = True
+        if not self.params.autostart:  # else nobody manages it
+            self._bond.form()
 
     def _deactivate(self) -> None:
         assert self.session is not None  # it was configured
+        self._bond.part()
         self._is_active = False
         self._resume = self.session.status.state == State.PLAYING
         if self._resume:
@@ -278,6 +282,7 @@ class WorldModelNode(LifecycleNode):
 
     def _drop_session(self, patience_s: Optional[float] = None) -> None:
         self._is_active = False
+        self._bond.part()
         if self.session is not None:
             self.session.close(patience_s)
         if self.sensors is not None:

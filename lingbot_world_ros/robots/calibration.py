@@ -8,10 +8,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Dict, Optional, Tuple
 
 from lingbot_world_ros.errors import shown, SpecError, unknown_name
-from lingbot_world_ros.geometry.camera import edge_scaling, PinholeCamera
+from lingbot_world_ros.geometry.camera import edge_scaling, PinholeCamera, require_pixels
 from lingbot_world_ros.paths import read_text
 from lingbot_world_ros.plain_yaml import load_plain_yaml
-from lingbot_world_ros.robots.lens import distort, EQUIDISTANT, NUM_COEFFICIENTS, undistort
+from lingbot_world_ros.robots.lens import (distort, EQUIDISTANT, lens_of_ros, NUM_COEFFICIENTS,
+                                           undistort)
 import numpy as np
 
 MAX_FILE_BYTES = 65536  # a calibration has about 1 KB
@@ -49,9 +50,9 @@ class Calibration:
         wanted = NUM_COEFFICIENTS.get(self.distortion_model)
         if wanted is None:
             raise unknown_name('distortion_model', self.distortion_model[:40], NUM_COEFFICIENTS)
-        if len(self.d) != wanted:
-            raise SpecError(f'{self.distortion_model} takes {wanted} distortion coefficients, '
-                            f'got {len(self.d)}.')
+        if len(self.d) not in wanted:
+            raise SpecError(f'{self.distortion_model} takes {" or ".join(map(str, wanted))} '
+                            f'distortion coefficients, got {len(self.d)}.')
         for name in 'drp':
             if not np.isfinite(getattr(self, name)).all():
                 raise SpecError(f'{name.upper()} of the camera is not finite.')
@@ -118,7 +119,7 @@ def camera_from_k(width_px: int, height_px: int, k: np.ndarray) -> PinholeCamera
     :param height_px: of the image
     :param k: (3, 3)
     :return: the camera
-    :raises SpecError: not the K of a calibrated camera
+    :raises SpecError: not the K of a calibrated camera, or not in pixels
     """
     if not np.isfinite(k).all():
         raise SpecError('K of the camera is not finite.')
@@ -126,6 +127,7 @@ def camera_from_k(width_px: int, height_px: int, k: np.ndarray) -> PinholeCamera
             and k[2, 2] == 1.0):
         raise SpecError(f'camera_matrix {k.ravel().tolist()} is not fx s cx, 0 fy cy, 0 0 1 '
                         'with focal lengths of more than 0; is the camera calibrated?')
+    require_pixels(float(k[0, 0]), float(k[1, 1]), 'camera_matrix')
     return PinholeCamera.from_k(width_px, height_px, k)
 
 
@@ -165,16 +167,16 @@ def parse_calibration(text: str) -> Calibration:
     if missing:
         raise SpecError(f'{", ".join(missing)} missing: {NOT_YAML}.')
     model = content.get('distortion_model', 'plumb_bob')
+    model = '' if model is None else model
     if not isinstance(model, str):
         raise SpecError('distortion_model is not text.')
     d = _matrix(content, 'distortion_coefficients', (-1,))
-    if d is None or not len(d):
-        d = np.zeros(NUM_COEFFICIENTS.get(model, 0))
+    model, coefficients = lens_of_ros(model, () if d is None else d.tolist())
     r = _matrix(content, 'rectification_matrix', (3, 3))
     k = _matrix(content, 'camera_matrix', (3, 3))
     assert k is not None, 'it was looked for above'
     camera = camera_from_k(content['image_width'], content['image_height'], k)
-    return Calibration(camera, model, tuple(d.tolist()), np.eye(3) if r is None else r,
+    return Calibration(camera, model, coefficients, np.eye(3) if r is None else r,
                        _matrix(content, 'projection_matrix', (3, 4)))
 
 

@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import Any, Dict, Mapping, Optional, Tuple, Union
 
 from lingbot_world_ros.errors import quoted, shown, SpecError, unknown_name
-from lingbot_world_ros.geometry.camera import MountedCamera, PinholeCamera, T_LINK_OPTICAL
+from lingbot_world_ros.geometry.camera import (MIN_FOCAL_PX, MountedCamera, PinholeCamera,
+                                               T_LINK_OPTICAL)
 from lingbot_world_ros.geometry.rotation import rpy_from_rotation
 from lingbot_world_ros.paths import find_file, read_text, share_path
 from lingbot_world_ros.plain_yaml import load_plain_yaml
 from lingbot_world_ros.robots.arm import read_arm
 from lingbot_world_ros.robots.drive import Drive
 from lingbot_world_ros.robots.robot import Footprint, JointSpec, Robot, RobotCamera
-from lingbot_world_ros.robots.urdf import is_optical, JointLimits, MAX_BYTES, RobotModel
+from lingbot_world_ros.robots.urdf import (from_first_tag, is_optical, JointLimits, MAX_BYTES,
+                                           RobotModel)
 import numpy as np
 
 FOLDER = ('config', 'robots')
@@ -103,7 +105,7 @@ def _load(path: Path) -> Robot:
 def _description(given: str, folder: Path) -> str:
     if '://' not in given:
         given = str(folder / given)
-    return read_text(given, 'urdf', MAX_BYTES)
+    return from_first_tag(read_text(given, 'urdf', MAX_BYTES))
 
 
 def _drive(content: '_Section') -> Drive:
@@ -179,6 +181,10 @@ def _cameras(content: '_Section', model: RobotModel,
         width, height = (own.whole(f'{side}_px', 1, MAX_SIDE_PX) for side in ('width', 'height'))
         fovy_rad = float(np.deg2rad(own.number('vertical_field_of_view_deg', 1.0, 170.0)))
         camera = _mounted(model, link, home, width, height, fovy_rad)
+        if camera.fy_px < MIN_FOCAL_PX:
+            raise SpecError(f'cameras.{name}: {height} pixels over the angle make a focal length '
+                            f'of {camera.fy_px:.1f} pixels; take more pixels, or an angle that '
+                            f'makes at least {MIN_FOCAL_PX:g}.')
         cameras.append(RobotCamera(name, link, camera, model.moves(link, home)))
     return tuple(cameras)
 

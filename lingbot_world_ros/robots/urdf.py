@@ -18,6 +18,7 @@ import numpy as np
 
 NAME = 'robot_description'
 MAX_BYTES = 4_000_000
+BEFORE_XML = '\ufeff \t\r\n'
 BASE_LINK = 'base_link'
 OPTICAL_ENDINGS = ('_optical', '_optical_frame')  # of links whose z is where a camera looks
 MOVABLE = ('revolute', 'continuous', 'prismatic')
@@ -45,15 +46,22 @@ class UrdfJoint:
     axis: Tuple[float, float, float]
 
 
+def from_first_tag(text: str) -> str:
+    """Drop what may not stand before the declaration of XML: white space, a byte order mark."""
+    return text.lstrip(BEFORE_XML)
+
+
 def read_description(given: str) -> str:
     """
     Find the text of a robot description.
 
-    :param given: the XML itself, a ``package://`` or ``file://`` URL, or a path
-    :return: XML
+    :param given: the XML itself, which begins with ``<``; else a ``package://`` or ``file://``
+        URL, or a path
+    :return: XML from its first ``<`` on
     :raises SpecError: no such file, or too large
     """
-    return given if given.lstrip().startswith('<') else read_text(given, NAME, MAX_BYTES)
+    text = from_first_tag(given)
+    return text if text.startswith('<') else from_first_tag(read_text(given, NAME, MAX_BYTES))
 
 
 def is_optical(link: str) -> bool:
@@ -222,7 +230,7 @@ def _joints_and_links(text: str) -> str:
     if '<!DOCTYPE' in text:
         raise SpecError(f'{NAME}: it has a document type; a URDF has none.')
     try:
-        source = ElementTree.fromstring(text.strip())
+        source = ElementTree.fromstring(from_first_tag(text))
     except ElementTree.ParseError as error:
         raise SpecError(f'{NAME} is not XML: {error}.') from error
     if any('xacro' in element.tag for element in source.iter()):

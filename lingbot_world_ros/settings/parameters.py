@@ -91,6 +91,9 @@ ACTION_ENCODER: Tuple[Param, ...] = (
     Param('encode_rate_hz', float, 'Least rate of action_embedding, wall time.', 1.0, 1000.0),
     Param('policy_frequency', float, 'Hz of sim time at which trajectory points without timing '
           'follow each other.', 0.1, 1000.0, dynamic=True),
+    Param('allow_nonzero_velocity_at_trajectory_end', bool, 'Take trajectories whose last point '
+          'has a velocity, as MoveIt Servo sends them; false refuses them, as '
+          'joint_trajectory_controller does from Iron on.', dynamic=True),
     Param('limits.linear_velocity_mps', float, 'Largest forward speed; 0 is that of the engine.',
           0.0, 100.0),
     Param('limits.linear_acceleration_mps2', float, 'Largest forward acceleration; 0: no limit.',

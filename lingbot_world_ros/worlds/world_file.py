@@ -9,9 +9,10 @@ import math
 import re
 from typing import Callable, Dict, List, Optional, Tuple, TypeVar
 
-from lingbot_world_ros.errors import did_you_mean, quoted, unknown_name
-from lingbot_world_ros.geometry.camera import PinholeCamera
+from lingbot_world_ros.errors import did_you_mean, quoted, SpecError, unknown_name
+from lingbot_world_ros.geometry.camera import PinholeCamera, require_pixels
 from lingbot_world_ros.plain_yaml import load_text_tree, Tree, YamlError
+from lingbot_world_ros.robots.urdf import from_first_tag
 from lingbot_world_ros.worlds.definition import (CAMERA, EngineTraits, expected_text, MAX_PROMPT,
                                                  MAX_SEED, MISSING_ASSETS, NamedPose, POSE_2D,
                                                  POSE_3D, RESOURCE_PARSE_ERROR, UNSUPPORTED_ASSETS,
@@ -31,7 +32,7 @@ def _tree(text: str, source: str) -> Dict[str, Tree]:
     def refuse(problem: str) -> WorldError:
         return WorldError(RESOURCE_PARSE_ERROR, f'{quoted(source)}{problem}')
 
-    if text.lstrip().startswith(FOREIGN):
+    if from_first_tag(text).startswith(FOREIGN):
         raise WorldError(UNSUPPORTED_FORMAT, f'{quoted(source)} is not YAML; worlds of other '
                          'simulators cannot be imagined.')
     if len(text.encode(errors='replace')) > MAX_BYTES:
@@ -122,9 +123,13 @@ class WorldFileReader:
         values = self._exactly('camera', entry, CAMERA)
         width_px, height_px = (self._integer(f'camera.{n}', values[n], 1, 16384)
                                for n in CAMERA[:2])
-        return PinholeCamera(width_px, height_px, *(
-            self._number(f'camera.{n}', values[n], 0.001 if n.startswith('f') else 0.0, 1e5)
-            for n in CAMERA[2:]))
+        fx_px, fy_px, cx_px, cy_px = (self._number(f'camera.{n}', values[n], 0.0, 1e5)
+                                      for n in CAMERA[2:])
+        try:
+            require_pixels(fx_px, fy_px, f'{quoted(self._source)}: camera')
+        except SpecError as error:
+            raise WorldError(RESOURCE_PARSE_ERROR, str(error)) from error
+        return PinholeCamera(width_px, height_px, fx_px, fy_px, cx_px, cy_px)
 
     def _start_pose(self, scene: str, entry: Tree) -> Optional[Tuple[float, float, float]]:
         if not entry:
