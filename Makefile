@@ -6,10 +6,6 @@ ARGS ?=
 JOBS ?= 3
 EXTRAS ?=
 
-# Modules are compiled when they are first imported, and that is kept, whatever the shell says.
-export PYTHONDONTWRITEBYTECODE =
-export PYTHONPYCACHEPREFIX = $(CURDIR)/.venv/pycache
-
 .DEFAULT_GOAL := help
 .PHONY: help venv sim teleop doctor test bench soak fuzz net mutants train docs reference linkcheck clean
 

@@ -241,10 +241,8 @@ def install_requirements(names, record):
     say(f'Installing Python packages: {", ".join(Path(step).stem for step in missing)}')
     start = time.monotonic()
     files = [argument for step in steps for argument in ('-r', ROOT / step)]  # solved together
-    # Compiling all modules takes as long as the rest of it, and most of them are never used:
-    # Python compiles each when it is first imported.
     status, output = run([PYTHON, '-m', 'pip', 'install', '--disable-pip-version-check',
-                          '--no-input', '--no-compile', *files])
+                          '--no-input', *files])
     if status:
         raise InstallError(f'pip failed: {explain_pip(output)}.', output)
     record.update({step: steps[step] for step in missing})
