@@ -91,7 +91,7 @@ def test_mistakes_are_one_line_and_exit_code_2(domain, args, words):
     assert words in err and err.startswith('error: ') and err.count('\n') == 1
 
 
-@pytest.mark.parametrize('number', ['999', 'seven', '-1'])
+@pytest.mark.parametrize('number', ['999', 'seven', '-1', '\u00b2', '9' * 5000])
 def test_bad_domain_is_one_line_and_exit_code_2(number):
     process = start(number, 'sim', *REFERENCE)
     _, err = process.communicate(timeout=PATIENCE_S)

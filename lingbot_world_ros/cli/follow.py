@@ -53,7 +53,8 @@ def run(args: argparse.Namespace) -> int:
     from lingbot_world_ros.nodes.ros_environment import node_args
     from lingbot_world_ros.nodes.ros_process import end_process, end_ros, INTERRUPTED, start_ros
     from lingbot_world_ros.nodes.spinner import interrupt_on_signals, Spinner, stop_on_signals
-    start_ros(node_args(params_file(args.profile), args.namespace, args.ros_args))
+    with params_file(args.profile) as file:
+        start_ros(node_args(file, args.namespace, args.ros_args))
     from lingbot_world_ros.nodes.follower import FollowerNode
     from lingbot_world_ros.progress import show_until_end
     code = 0
