@@ -16,6 +16,7 @@ import os
 from pathlib import Path
 import platform
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -315,7 +316,7 @@ def build_interfaces(record):
 def link_checkout(record):
     """Let ``.venv`` import this checkout, and give it the ``lingbot-world`` command."""
     finder = ROOT / 'tools' / 'lingbot_world_ros_checkout.py'
-    value = digest(finder)
+    value = digest(finder, 'tools/install.py')
     if record.get('checkout') == value:
         return
     packages = next(VENV.glob('lib/python3*/site-packages'))
@@ -323,7 +324,8 @@ def link_checkout(record):
     (packages / finder.name).write_text(text)
     (packages / f'{finder.stem}.pth').write_text(f'import {finder.stem}\n')
     command = VENV / 'bin' / 'lingbot-world'
-    command.write_text('#!/bin/sh\nexec "$(dirname "$0")/python" -m lingbot_world_ros.cli "$@"\n')
+    python = shlex.quote(str(PYTHON))  # not by $0: a link to the command is in another folder
+    command.write_text(f'#!/bin/sh\nexec {python} -m lingbot_world_ros.cli "$@"\n')
     command.chmod(0o755)
     record['checkout'] = value
 
