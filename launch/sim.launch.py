@@ -140,10 +140,19 @@ def _nodes(context):
         nodes += [Node(
             package='lingbot_world_ros', executable=name, namespace=namespace, output='screen',
             parameters=[profile_file, _file(('/**', world))],
-            arguments=['--ros-args', '--log-level', value('log_level')], on_exit=Shutdown())
+            arguments=['--ros-args', '--log-level', value('log_level')], on_exit=_end)
             for name in executables]
         shown += _world_shown(value, index, namespace, {**values, **world}, (profile_file, world))
     return nodes + _bridge(value, num_worlds, {**values, **overrides}) + shown
+
+
+def _end(event, context):
+    """End with a process that ended; only what raises gives launch an exit code of its own."""
+    if context.is_shutdown:
+        return None
+    if event.returncode:
+        raise RuntimeError(f'{event.process_name} ended with exit code {event.returncode}.')
+    return [Shutdown()]
 
 
 def _whole(name, value):

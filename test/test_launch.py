@@ -103,6 +103,22 @@ def test_every_launch_argument_is_described(path):
         assert set(PARAMS[name].choices) <= set(arguments[name].choices or ())
 
 
+@pytest.mark.parametrize('code, ends_with', [(0, 0), (2, 1)])
+def test_launch_tells_its_caller_of_a_world_that_failed(monkeypatch, tmp_path, code, ends_with):
+    description = describe(share_path('launch', 'sim.launch.py'))
+    from launch import LaunchDescription, LaunchService
+    from launch.actions import SetLaunchConfiguration
+    install(monkeypatch, tmp_path, 'lingbot_world_ros')
+    program = tmp_path / 'lib' / 'lingbot_world_ros' / 'sim'
+    program.parent.mkdir(parents=True)
+    program.write_text(f'#!/bin/sh\nexit {code}\n')
+    program.chmod(0o755)
+    service = LaunchService(noninteractive=True)
+    service.include_launch_description(LaunchDescription([
+        SetLaunchConfiguration('prompt', '12:30'), *description.entities]))
+    assert service.run() == ends_with
+
+
 @pytest.mark.parametrize('arguments, count', [
     ({}, 1), ({'num_worlds': '3'}, 3), ({'num_worlds': '2', 'composed': 'false'}, 4)])
 def test_each_world_has_its_processes(arguments, count):
