@@ -4,6 +4,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from lingbot_world_ros.engines.registry import SHIPPED, TRUTH_ENGINE
+from lingbot_world_ros.output import outlive_output
 
 if TYPE_CHECKING:
     from lingbot_world_ros.nodes.follower import FollowerNode
@@ -46,6 +47,7 @@ def run(args: argparse.Namespace) -> int:
     :return: exit code
     :raises SpecError: profile, parameter or engine cannot be used
     """
+    outlive_output()
     from lingbot_world_ros.settings.profiles import load_profile, params_file, read_assignments
     load_profile(args.profile)
     values = read_assignments(args.param)
@@ -67,7 +69,8 @@ def run(args: argparse.Namespace) -> int:
             stop_on_signals(spinner)
             _introduce(node)
             show_until_end(spinner, lambda: status_line(node.follower, node.comparison),
-                           args.duration)
+                           args.duration, kind=lambda: (
+                               node.follower.is_following or node.follower.text))
     except KeyboardInterrupt:
         code = INTERRUPTED
     except BaseException:

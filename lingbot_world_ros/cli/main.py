@@ -7,8 +7,8 @@ A verb is a module beside this one that offers ``NAME``, ``HELP``, ``add_argumen
 line and ends with exit code 2.
 """
 import argparse
+import errno
 from importlib import import_module
-import os
 import pkgutil
 import re
 import sys
@@ -16,8 +16,11 @@ from typing import Any, Dict, List, Optional, Sequence
 
 from lingbot_world_ros import cli
 from lingbot_world_ros.errors import SpecError
+from lingbot_world_ros.output import begin_output, CLOSED_PIPE, OutputLost, UNWRITABLE
+from lingbot_world_ros.paths import package_version
 from lingbot_world_ros.processes import end_with_parent
 
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 NO_VERBS = {'main', '__main__'}
 ROS_PACKAGE = re.compile(r'(rclpy|std_srvs|\w+_msgs|\w+_interfaces|lingbot_world_ros\.msg)(\..*)?')
 
@@ -35,6 +38,20 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         ``--ros-args`` is for ROS
     :return: exit code
     """
+    begin_output()
+    try:
+        try:
+            return _run(argv)
+        finally:
+            sys.stdout.flush()
+    except OutputLost as lost:
+        if lost.is_closed_pipe:  # as in "| head"
+            return CLOSED_PIPE
+        print(f'error: {lost}', file=sys.stderr)
+        return UNWRITABLE
+
+
+def _run(argv: Optional[Sequence[str]]) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     cut = argv.index('--ros-args') if '--ros-args' in argv else len(argv)
     argv, ros_args = argv[:cut], argv[cut:]
@@ -42,6 +59,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     names = [argv[0]] if argv and argv[0] in known else known
     parser = argparse.ArgumentParser(
         prog='lingbot-world', description='A learned world model in the place of the simulator.')
+    parser.add_argument('--version', action='version', version=f'%(prog)s {package_version()}')
     subparsers = parser.add_subparsers(dest='verb', required=True, metavar='verb')
     modules: Dict[str, Any] = {}
     for name in names:
@@ -64,8 +82,11 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
               'of this package. Without ROS run it through make ("make sim"); in a robot '
               'workspace build with colcon and source install/setup.sh first.', file=sys.stderr)
         return 2
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        print(f'error: {error.filename or "a file"} cannot be written: {error.strerror}.',
+              file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # whoever read the output has left, as in "| head"
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141

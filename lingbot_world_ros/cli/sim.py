@@ -11,9 +11,10 @@ import shlex
 import shutil
 import sys
 import time
-from typing import Any, Dict, List, Mapping, Sequence, TYPE_CHECKING
+from typing import Any, Dict, List, Mapping, Sequence, Tuple, TYPE_CHECKING
 
 from lingbot_world_ros.engines.registry import KEYS
+from lingbot_world_ros.output import outlive_output
 
 if TYPE_CHECKING:
     from lingbot_world_ros.engines.interface import WorldSpec
@@ -76,6 +77,7 @@ def run(args: argparse.Namespace) -> int:
     :return: exit code
     :raises SpecError: profile, parameter, scene, weights or ROS domain cannot be used
     """
+    outlive_output()
     started_s = time.monotonic()
     from lingbot_world_ros.processes import Companions
     from lingbot_world_ros.progress import show_until_end
@@ -110,7 +112,8 @@ def run(args: argparse.Namespace) -> int:
             if PAGE in companions.names:
                 print(companions.first_line(PAGE, PAGE_PATIENCE_S))
             print('Ctrl-C ends.', flush=True)
-            show_until_end(spinner, lambda: _tell(world, companions), args.duration)
+            show_until_end(spinner, lambda: _tell(world, companions), args.duration,
+                           kind=lambda: _kind(world))
     except KeyboardInterrupt:
         code = INTERRUPTED
     except BaseException:
@@ -249,6 +252,14 @@ def _tell(world: 'WorldModelNode', companions: 'Companions') -> str:
     if session is None:
         return 'not configured'
     return status_line(session.status, session.latencies_s())
+
+
+def _kind(world: 'WorldModelNode') -> Tuple[str, ...]:
+    """Return what of it a log shall have at once when it changes."""
+    if world.session is None:
+        return ()
+    status = world.session.status
+    return status.state, status.message or status.counts.message
 
 
 def status_line(status: 'SessionStatus', latencies_s: 'np.ndarray') -> str:

@@ -5,6 +5,8 @@ import os
 import sys
 from typing import Any, Dict, Mapping
 
+from lingbot_world_ros.output import outlive_output
+
 NAME = 'view'
 HELP = 'serve a page that shows a running world and drives it'
 
@@ -39,6 +41,7 @@ def run(args: argparse.Namespace) -> int:
     :return: exit code
     :raises SpecError: profile, parameter, address or ROS domain cannot be used
     """
+    outlive_output()
     import asyncio
     try:
         import aiohttp  # noqa: F401

@@ -170,17 +170,17 @@ def write_layout(tool: str, values: dict, namespace: str = '',
     :raises SpecError: as ``render_layout``; the file cannot be written
     """
     text = render_layout(tool, values, namespace)
-    if path is None:
-        suffix = Path(SHIPPED[tool][-1]).suffix
-        world = namespace.strip('/').replace('/', '_') or 'sim'
-        path = Path(tempfile.mkdtemp(prefix='lingbot_world_ros_')) / f'{world}{suffix}'
-    path = Path(os.path.abspath(path))
     try:
+        if path is None:
+            suffix = Path(SHIPPED[tool][-1]).suffix
+            world = namespace.strip('/').replace('/', '_') or 'sim'
+            path = Path(tempfile.mkdtemp(prefix='lingbot_world_ros_')) / f'{world}{suffix}'
+        path = Path(os.path.abspath(path))
         path.write_text(text)
     except (OSError, ValueError) as error:
         problem = getattr(error, 'strerror', None) or error
-        raise SpecError(f'{shown(path)} cannot be written ({problem}); give another path.'
-                        ) from error
+        place = 'A temporary file' if path is None else shown(path)
+        raise SpecError(f'{place} cannot be written ({problem}); give another path.') from error
     return path
 
 

@@ -6,7 +6,7 @@ A profile is a ROS parameter file; it is checked here before any node starts, so
 mistake is one line of text and not a parameter that silently does nothing. Nodes are given what
 was read here, in a file that ROS cannot read in another way.
 """
-from contextlib import contextmanager
+from contextlib import contextmanager, ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
@@ -86,15 +86,19 @@ def params_file(profile: str) -> Iterator[Optional[Path]]:
 
     :param profile: as ``profile_path`` takes it
     :return: absolute path; None for the default profile, which nodes start from anyway
-    :raises SpecError: as ``load_profile``
+    :raises SpecError: as ``load_profile``; there is no room for the file
     """
     if profile == DEFAULT_PROFILE:
         yield None
         return
     text = params_text(read_sections(profile))
-    with TemporaryDirectory(prefix='lingbot_world_') as folder:
-        path = Path(folder, 'params.yaml')
-        path.write_text(text, encoding='utf-8')
+    with ExitStack() as stack:
+        try:
+            path = Path(stack.enter_context(TemporaryDirectory(prefix='lingbot_world_')), 'p.yaml')
+            path.write_text(text, encoding='utf-8')
+        except OSError as error:
+            raise SpecError('The parameter file for ROS cannot be written '
+                            f'({error.strerror}); make room, or set TMPDIR.') from error
         yield path
 
 
