@@ -171,6 +171,15 @@ def test_several_worlds_run_side_by_side_and_end_together(domain):
     assert '[w_0] World' in out and 'seed 0' in out and '[w_1] World' in out and 'seed 1' in out
 
 
+@pytest.mark.parametrize('option, text', [
+    ('--duration', 'nan'), ('--duration', '1_0'), ('--duration', '12:30'), ('--worlds', '02'),
+    ('--worlds', '1.0'), ('--worlds', '\u0663')])
+def test_options_take_the_numbers_that_parameters_take(capsys, option, text):
+    with pytest.raises(SystemExit) as ended:
+        main(['sim', option, text])
+    assert ended.value.code == 2 and f'{option}: invalid ' in capsys.readouterr().err
+
+
 def test_the_version_is_that_of_package_xml(capsys):
     with pytest.raises(SystemExit) as ended:
         main(['--version'])

@@ -113,6 +113,15 @@ def test_the_command_may_be_linked_to(install, monkeypatch, tmp_path):
     assert done.stdout == f'{python} -m lingbot_world_ros.cli sim --prompt a  b\n', done.stderr
 
 
+@pytest.mark.skipif(not Path('/dev/full').exists(), reason='/dev/full is a Linux thing')
+def test_a_log_that_cannot_be_written_stops_no_installation():
+    code = f'import sys; sys.path.append({str(ROOT / "tools")!r}); import install\n' \
+        'install.say("one")\ninstall.say("two")\n'
+    with open('/dev/full', 'w') as full:
+        done = subprocess.run([sys.executable, '-c', code], stdout=full, stderr=subprocess.PIPE)
+    assert (done.returncode, done.stderr) == (0, b'')
+
+
 def test_run_stops_a_command_that_takes_too_long(install):
     """A package manager that waits for the network must not hang the installation."""
     status, output = install.run(['sh', '-c', 'echo started; exec sleep 60'], timeout_s=0.2)

@@ -44,8 +44,16 @@ class InstallError(Exception):
 
 
 def say(text):
-    """Print one progress line at once."""
-    print(f'[install] {text}', flush=True)
+    """Print one progress line at once, if there is still somebody to read it."""
+    show(f'[install] {text}\n')
+
+
+def show(text):
+    """Print at once; a full disk or a closed pipe under a log stops no installation."""
+    try:
+        print(text, end='', flush=True)
+    except OSError:
+        sys.stdout = open(os.devnull, 'w')
 
 
 def clean_environment():
@@ -83,10 +91,10 @@ def run(command, timeout_s=None):
         for line in process.stdout:
             lines.append(line)
             if live and line.strip():
-                print(f'\r\033[K{line.strip()[:width]}', end='', flush=True)
+                show(f'\r\033[K{line.strip()[:width]}')
         timer.cancel()
     if live:
-        print('\r\033[K', end='', flush=True)
+        show('\r\033[K')
     return process.returncode, ''.join(lines)
 
 

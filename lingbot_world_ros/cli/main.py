@@ -9,6 +9,7 @@ line and ends with exit code 2.
 import argparse
 import errno
 from importlib import import_module
+from math import isfinite
 import pkgutil
 import re
 import sys
@@ -18,6 +19,7 @@ from lingbot_world_ros import cli
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.output import begin_output, CLOSED_PIPE, OutputLost, UNWRITABLE
 from lingbot_world_ros.paths import package_version
+from lingbot_world_ros.plain_yaml import read_number, read_whole
 from lingbot_world_ros.processes import end_with_parent
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -51,6 +53,28 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         return UNWRITABLE
 
 
+class _Version(argparse.Action):
+    """Tells the version, which is looked up for those only who ask."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        print(f'{parser.prog} {package_version()}')
+        parser.exit()
+
+
+def _whole(text: str) -> int:
+    value = read_whole(text)
+    if value is None:
+        raise ValueError(text)
+    return value
+
+
+def _number(text: str) -> float:
+    value = read_number(text)
+    if value is None or not isfinite(value):
+        raise ValueError(text)
+    return value
+
+
 def _run(argv: Optional[Sequence[str]]) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     cut = argv.index('--ros-args') if '--ros-args' in argv else len(argv)
@@ -59,18 +83,20 @@ def _run(argv: Optional[Sequence[str]]) -> int:
     names = [argv[0]] if argv and argv[0] in known else known
     parser = argparse.ArgumentParser(
         prog='lingbot-world', description='A learned world model in the place of the simulator.')
-    parser.add_argument('--version', action='version', version=f'%(prog)s {package_version()}')
+    parser.add_argument('--version', action=_Version, nargs=0, help='tell the version')
     subparsers = parser.add_subparsers(dest='verb', required=True, metavar='verb')
     modules: Dict[str, Any] = {}
     for name in names:
         module = import_module(f'{cli.__name__}.{name}')
         modules[module.NAME] = module
-        module.add_arguments(subparsers.add_parser(
-            module.NAME, help=module.HELP, description=module.HELP))
-    args = parser.parse_args(argv)
-    args.ros_args = ros_args
-    end_with_parent()
+        verb = subparsers.add_parser(module.NAME, help=module.HELP, description=module.HELP)
+        verb.register('type', int, _whole)
+        verb.register('type', float, _number)
+        module.add_arguments(verb)
     try:
+        args = parser.parse_args(argv)
+        args.ros_args = ros_args
+        end_with_parent()
         return modules[args.verb].run(args)
     except SpecError as error:
         print(f'error: {error}', file=sys.stderr)
