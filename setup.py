@@ -36,9 +36,10 @@ setup(
     package_data={'lingbot_world_ros': ['models/room/weights/*', 'view/page/*',
                                         'report/*.html']},
     data_files=[
-        (f'share/lingbot_world_ros/{folder}', [str(path) for path in Path(folder).glob('*.*')])
-        for folder in ('config', 'config/foxglove', 'config/robots', 'config/rviz',
-                       'config/worlds', 'config/worlds/images', 'launch')
+        ('share/lingbot_world_ros', ['package.xml']), *(
+            (f'share/lingbot_world_ros/{folder}', [str(path) for path in Path(folder).glob('*.*')])
+            for folder in ('config', 'config/foxglove', 'config/robots', 'config/rviz',
+                           'config/worlds', 'config/worlds/images', 'launch'))
     ],
     install_requires=requirements('run'),
     extras_require={name: requirements(name)

@@ -26,6 +26,7 @@ from bench.report import put_into, table
 from bench.soak_acts import acts_of, Client, quiet, worlds
 from bench.soak_rules import (Broken, growth, MARGIN_S, MAX_GROWTH, MIN_RATE_HZ, RULES,
                               SERVICE_TIMEOUT_S, STEP_TIMEOUT_S)
+from lingbot_world_ros.settings.profiles import assignments
 import numpy as np
 
 DOCUMENT = ROOT / 'docs' / 'robustness.md'
@@ -53,10 +54,9 @@ class World:
         params = {'cmd_vel_type': 'twist', 'isolate_engine': self.is_isolated,
                   'step_timeout_s': patience * STEP_TIMEOUT_S,
                   'service_timeout_s': patience * SERVICE_TIMEOUT_S}
-        args = [f'{name}:={json.dumps(value)}' for name, value in params.items()]
         self.process = subprocess.Popen(
             [sys.executable, '-m', 'bench.faulty_sim', self.faults, '--duration', str(max_s),
-             *(word for arg in args for word in ('--param', arg))], cwd=ROOT,
+             *assignments(params)], cwd=ROOT,
             stdin=subprocess.DEVNULL, stdout=self._output, stderr=subprocess.STDOUT)
 
     @property

@@ -8,9 +8,11 @@ An argument that is left empty has the value of the profile. Parameters with a d
 ``lingbot.precision:=fp8``, are arguments as well. ``rviz:=true``, ``foxglove:=true`` and
 ``view:=true`` start what shows the world; RViz and foxglove_bridge are packages of their own.
 """
-from functools import partial
+import atexit
 from importlib.util import find_spec
 import os
+from pathlib import Path
+import tempfile
 
 from ament_index_python.packages import get_package_prefix, PackageNotFoundError
 from launch import LaunchDescription
@@ -18,15 +20,15 @@ from launch.actions import (DeclareLaunchArgument, LogInfo, OpaqueFunction, SetE
                             Shutdown)
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
-from launch_ros.parameter_descriptions import ParameterValue
 from lingbot_world_ros.engines.registry import KEYS
-from lingbot_world_ros.errors import SpecError
+from lingbot_world_ros.errors import quoted, SpecError
 from lingbot_world_ros.nodes.ros_environment import profile_variable
 from lingbot_world_ros.paths import share_path
+from lingbot_world_ros.plain_yaml import read_whole
 from lingbot_world_ros.settings.description import description_of, link_publisher_parameters
 from lingbot_world_ros.settings.layouts import profile_values, topic_names, write_layout
 from lingbot_world_ros.settings.parameters import all_parameters, find_parameter, PARAMS
-from lingbot_world_ros.settings.profiles import profile_path, read_value
+from lingbot_world_ros.settings.profiles import params_text, read_sections
 from lingbot_world_ros.settings.several_worlds import world_parameters
 
 OVERRIDES = ('engine', 'robot', 'isolate_engine', 'world', 'scene', 'start_image', 'prompt',
@@ -96,15 +98,20 @@ def _dotted(given):
 
 def _read(name, text):
     """Read a launch argument; text is taken as it is."""
-    param = find_parameter(name, 'launch argument')
-    read = param.check if param.kind is str else partial(read_value, param)
-    return read(text, 'launch argument')
+    return find_parameter(name, 'launch argument').read(text, 'launch argument')
 
 
-def _as_given(values):
-    """Keep text text: launch would read a prompt or a robot description as YAML."""
-    return {name: ParameterValue(value, value_type=str) if isinstance(value, str) else value
-            for name, value in values.items()}
+def _file(*sections):
+    """
+    Write a parameter file for nodes of this launch.
+
+    Given as a dictionary, launch would write it with fewer quotes than ROS needs to tell text.
+    """
+    handle, path = tempfile.mkstemp('.yaml', 'lingbot_world_params_')
+    atexit.register(Path(path).unlink, missing_ok=True)
+    with open(handle, 'w', encoding='utf-8') as file:
+        file.write(params_text(sections))
+    return path
 
 
 def _environment():
@@ -120,6 +127,7 @@ def _nodes(context):
 
     profile = value('profile')
     values = profile_values(profile)  # a mistake in it stops here, with the line to change
+    profile_file = _file(*read_sections(profile))
     given = {name: value(_argument(name)) for name in OVERRIDES}
     overrides = {name: _read(name, text) for name, text in given.items() if text != ''}
     overrides.update(_dotted(context.launch_configurations))
@@ -131,17 +139,27 @@ def _nodes(context):
         world = {**overrides, **apart}
         nodes += [Node(
             package='lingbot_world_ros', executable=name, namespace=namespace, output='screen',
-            parameters=[str(profile_path(profile)), _as_given(world)],
-            arguments=['--ros-args', '--log-level', value('log_level')], on_exit=Shutdown())
+            parameters=[profile_file, _file(('/**', world))],
+            arguments=['--ros-args', '--log-level', value('log_level')], on_exit=_end)
             for name in executables]
-        shown += _world_shown(value, index, namespace, {**values, **world}, world)
+        shown += _world_shown(value, index, namespace, {**values, **world}, (profile_file, world))
     return nodes + _bridge(value, num_worlds, {**values, **overrides}) + shown
 
 
+def _end(event, context):
+    """End with a process that ended; only what raises gives launch an exit code of its own."""
+    if context.is_shutdown:
+        return None
+    if event.returncode:
+        raise RuntimeError(f'{event.process_name} ended with exit code {event.returncode}.')
+    return [Shutdown()]
+
+
 def _whole(name, value):
-    if not value(name).isdigit():
-        raise SpecError(f'{name}={value(name)!r} is not a whole number.')
-    return int(value(name))
+    number = read_whole(value(name))
+    if number is None:
+        raise SpecError(f'{name}={quoted(value(name))} is not a whole number.')
+    return number
 
 
 def _world_shown(value, index, namespace, values, given):
@@ -162,7 +180,7 @@ def _world_shown(value, index, namespace, values, given):
         shown.append(Node(
             package='robot_state_publisher', executable='robot_state_publisher',
             namespace=namespace, output='screen',
-            parameters=[_as_given(link_publisher_parameters(values))],
+            parameters=[_file(('/**', link_publisher_parameters(values)))],
             # The world publishes the description already.
             remappings=[*remappings, ('joint_states', topics['joint_states']),
                         ('robot_description', '~/robot_description')]))
@@ -171,7 +189,7 @@ def _world_shown(value, index, namespace, values, given):
         shown.append(LogInfo(msg=f'Foxglove layout of {namespace or "the world"}: {path} '
                              '(Layouts, "Import from file...")'))
     if value('view') == 'true':
-        shown.append(_page(value, index, namespace, given))
+        shown.append(_page(value, index, namespace, *given))
     return shown
 
 
@@ -184,7 +202,7 @@ def _wants_links(value, values):
     return value('rviz') == 'true' and is_ours and bool(description_of(values))
 
 
-def _page(value, index, namespace, given):
+def _page(value, index, namespace, profile_file, given):
     """Return the operator's page of one world."""
     if value('view_port'):
         port = _whole('view_port', value)
@@ -194,8 +212,7 @@ def _page(value, index, namespace, given):
         raise SpecError('view:=true needs the Python package aiohttp: sudo apt install '
                         'python3-aiohttp (or pip install aiohttp), or view:=false.')
     return Node(package='lingbot_world_ros', executable='view', name='view', namespace=namespace,
-                output='screen', parameters=[str(profile_path(value('profile'))),
-                                             _as_given(given)],
+                output='screen', parameters=[profile_file, _file(('/**', given))],
                 arguments=['--ros-args', '--log-level', value('log_level')])
 
 

@@ -10,8 +10,10 @@ import sys
 import time
 from typing import Any, Dict, List, Optional, Sequence
 
+from lingbot_world_ros.paths import PACKAGE, package_version
+
 NOTE = 'lingbot_world_ros'  # key under which a recording keeps this
-PACKAGES = ('lingbot_world_ros', 'numpy', 'opencv-python-headless', 'openvino', 'mujoco', 'torch',
+PACKAGES = ('numpy', 'opencv-python-headless', 'openvino', 'mujoco', 'torch',
             'rosbags', 'ros-rclpy')
 
 
@@ -28,8 +30,9 @@ def environment() -> Dict[str, Any]:
             'memory_gib': _memory_gib(), 'system': f'{platform.system()} {platform.release()}',
             'python': platform.python_version(), 'ros_distro': os.environ.get('ROS_DISTRO', ''),
             'git_commit': git_commit(Path(__file__).resolve().parents[1]),
-            'packages': {name: version for name in PACKAGES
-                         if (version := _version(name)) is not None}}
+            'packages': {PACKAGE: package_version(),
+                         **{name: version for name in PACKAGES
+                            if (version := _version(name)) is not None}}}
 
 
 def command_line(argv: Sequence[str]) -> str:

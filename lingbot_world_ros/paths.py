@@ -66,6 +66,12 @@ def share_path(*parts: str) -> Path:
                     f'(searched {", ".join(dict.fromkeys(searched))}); install it again.')
 
 
+def package_version() -> str:
+    """Return the version that package.xml names."""
+    from xml.etree import ElementTree
+    return ElementTree.parse(share_path('package.xml')).getroot().findtext('version', '')
+
+
 def package_share(package: str) -> Path:
     """
     Find the share folder of a ROS package; of this one also where no ROS is.

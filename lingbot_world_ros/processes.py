@@ -18,8 +18,9 @@ import time
 from typing import Dict, List, Optional, Sequence, TextIO, Tuple
 
 from lingbot_world_ros.errors import SpecError
+from lingbot_world_ros.output import begin_output
 
-PARENT = 'LINGBOT_WORLD_PARENT'  # environment: process id of who started a companion
+PARENT = 'LINGBOT_WORLD_PARENT'  # environment: process id of who started this one, to end with
 PR_SET_PDEATHSIG = 1
 CHECK_PERIOD_S = 0.1
 GRACE_S = 15.0  # for ending, before a process is killed
@@ -59,7 +60,8 @@ class _Group:
     def start(self, name: str, command: Sequence[str]) -> None:
         # In a session of its own: Ctrl-C comes here only, and is passed on in order.
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                   stderr=subprocess.PIPE, start_new_session=True)
+                                   stderr=subprocess.PIPE, start_new_session=True,
+                                   env={**os.environ, PARENT: str(os.getpid())})
         self._processes.append(process)
         for pipe, target in ((process.stdout, sys.stdout), (process.stderr, sys.stderr)):
             assert pipe is not None  # it was asked for
@@ -204,6 +206,7 @@ def end_with_parent() -> None:
 
 def begin_as_child() -> None:
     """Let this process, made by multiprocessing, end with its parent and leave Ctrl-C to it."""
+    begin_output(is_needed=False)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
 

@@ -10,6 +10,7 @@ import time
 from typing import Any, Callable, Dict, Iterable, Mapping, Optional, Protocol, TextIO
 
 DELAY_S = 1.0  # what is done sooner shows nothing
+LOG_PERIOD_S = 30.0  # between status lines in a log where nothing changes
 LINE_PERIOD_S = 5.0  # between lines where stderr is no terminal
 MANY = 10_000  # more of something than this are bytes
 
@@ -22,28 +23,65 @@ class Spinner(Protocol):
 
 
 def show_until_end(spinner: Spinner, tell: Callable[[], str], duration_s: Optional[float] = None,
-                   is_over: Callable[[], bool] = lambda: False) -> None:
+                   is_over: Callable[[], bool] = lambda: False,
+                   kind: Callable[[], object] = lambda: None) -> None:
     """
-    Print a line per second; on a terminal it replaces the one before.
+    Show how it goes, until the end.
 
     :param spinner: says when it is time to end
-    :param tell: returns the line
+    :param tell: returns a line, each second
     :param duration_s: end after this many seconds of wall time; None: do not
     :param is_over: asked after each line whether to end
+    :param kind: returns what makes a line worth a place in a log at once, when it changes
     """
-    on_terminal = sys.stdout.isatty()
+    status = StatusLine()
     end_s = time.monotonic() + (duration_s or float('inf'))
     while True:
         ended = spinner.wait(min(1.0, max(0.0, end_s - time.monotonic())))
         line = tell()
-        if on_terminal:
+        ended = ended or is_over() or time.monotonic() >= end_s
+        status.show(line, kind(), is_last=ended)
+        if ended:
+            return status.end()
+
+
+class StatusLine:
+    """
+    A line on standard output that changes.
+
+    On a terminal it replaces the one before. In a log it appears at first, when its kind changes,
+    every 30 s, and at last.
+    """
+
+    def __init__(self) -> None:
+        self._on_terminal = sys.stdout.isatty()
+        self._is_open = False
+        self._kind: object = None
+        self._shown_s = float('-inf')
+
+    def show(self, line: str, kind: object = None, is_last: bool = False) -> None:
+        """
+        Show how it goes now.
+
+        :param line: replaces the one before
+        :param kind: anything that can be compared
+        :param is_last: nothing will follow
+        """
+        now_s = time.monotonic()
+        if self._on_terminal:
             # The cursor goes back, so that a warning begins a line of its own.
-            line = f'{line[:shutil.get_terminal_size().columns - 1]}\x1b[K\r'
-        print(line, end='' if on_terminal else '\n', flush=True)
-        if ended or is_over() or time.monotonic() >= end_s:
-            break
-    if on_terminal:
-        print()
+            width = shutil.get_terminal_size().columns - 1
+            print(f'{line[:width]}\x1b[K', end='\r', flush=True)
+            self._is_open = True
+        elif is_last or kind != self._kind or now_s >= self._shown_s + LOG_PERIOD_S:
+            print(line, flush=True)
+            self._kind, self._shown_s = kind, now_s
+
+    def end(self) -> None:
+        """Let what comes next begin a line of its own."""
+        if self._is_open:
+            print()
+        self._is_open = False
 
 
 class Progress:

@@ -262,9 +262,8 @@ def _launch(words):
 def _value(name, text):
     if text.startswith('$'):
         return
-    value = text if PARAMS[name].kind is str else yaml.safe_load(text)
     try:
-        PARAMS[name].check(value, name)
+        PARAMS[name].read(text, name)
     except SpecError as error:
         raise Wrong(str(error)) from None
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import termios
+from xml.etree import ElementTree
 
 import pytest
 
@@ -21,6 +22,7 @@ from lingbot_world_ros.cli.teleop import _RawTerminal  # noqa: E402
 from lingbot_world_ros.messages.commands import twist_to_msg  # noqa: E402
 from lingbot_world_ros.nodes.pair import make_pair  # noqa: E402
 from lingbot_world_ros.nodes.world_model import WorldModelNode  # noqa: E402
+from lingbot_world_ros.paths import share_path  # noqa: E402
 from lingbot_world_ros.processes import run_together  # noqa: E402
 from nav_msgs.msg import Odometry  # noqa: E402
 from ros_domain import Domain  # noqa: E402
@@ -91,7 +93,7 @@ def test_mistakes_are_one_line_and_exit_code_2(domain, args, words):
     assert words in err and err.startswith('error: ') and err.count('\n') == 1
 
 
-@pytest.mark.parametrize('number', ['999', 'seven', '-1'])
+@pytest.mark.parametrize('number', ['999', 'seven', '-1', '\u00b2', '9' * 5000])
 def test_bad_domain_is_one_line_and_exit_code_2(number):
     process = start(number, 'sim', *REFERENCE)
     _, err = process.communicate(timeout=PATIENCE_S)
@@ -171,6 +173,23 @@ def test_several_worlds_run_side_by_side_and_end_together(domain):
     assert '[w_0] World' in out and 'seed 0' in out and '[w_1] World' in out and 'seed 1' in out
 
 
+@pytest.mark.parametrize('option, text', [
+    ('--duration', 'nan'), ('--duration', '1_0'), ('--duration', '12:30'), ('--worlds', '02'),
+    ('--worlds', '1.0'), ('--worlds', '\u0663')])
+def test_options_take_the_numbers_that_parameters_take(capsys, option, text):
+    with pytest.raises(SystemExit) as ended:
+        main(['sim', option, text])
+    assert ended.value.code == 2 and f'{option}: invalid ' in capsys.readouterr().err
+
+
+def test_the_version_is_that_of_package_xml(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(['--version'])
+    assert not ended.value.code
+    version = ElementTree.parse(share_path('package.xml')).getroot().findtext('version')
+    assert capsys.readouterr().out == f'lingbot-world {version}\n'
+
+
 @pytest.mark.parametrize('ending, code', [('sys.exit(3)', 3), ('os.kill(os.getpid(), 9)', 137),
                                           ('pass', 0)])
 def test_the_first_process_that_ends_ends_all(capfd, ending, code):
@@ -190,13 +209,18 @@ def test_what_cannot_be_replayed_is_one_line_and_exit_code_2(tmp_path):
         assert 'lingbot-world record' in done.stderr or 'metadata.yaml' in done.stderr
 
 
-def test_sim_ends_quietly_when_nobody_reads_its_output_any_more(domain):
+def test_sim_goes_on_when_nobody_reads_its_output_any_more(domain):
+    """As in ``lingbot-world sim | head -1``."""
     pytest.importorskip('lingbot_world_ros.engines.reference.engine')
     process = start(domain, 'sim', *REFERENCE)
     try:
         process.stdout.readline()
         process.stdout.close()
-        assert process.wait(PATIENCE_S) == 141 and process.stderr.read() == ''
+        with Graph(lambda: [], domain) as graph:
+            odometry = graph.listen(Odometry, 'odom')
+            graph.wait_for(lambda: len(odometry) > 30, 'two seconds of the world')
+        process.send_signal(signal.SIGINT)
+        assert process.wait(PATIENCE_S) == 0 and process.stderr.read() == ''
     finally:
         process.kill()
 

@@ -54,6 +54,16 @@ def test_a_companion_ends_with_a_parent_that_is_killed():
     wait_for(lambda: not is_alive(pid))
 
 
+def test_worlds_end_with_a_parent_that_is_killed():
+    """They would go on for ever, as nothing that they print is needed."""
+    code = ('import sys\nfrom lingbot_world_ros.processes import run_together\n'
+            f'run_together({{"one": [sys.executable, "-c", {END_WITH_PARENT!r}]}})\n')
+    with subprocess.Popen(python(code), stdout=subprocess.PIPE, text=True) as parent:
+        pid = int(parent.stdout.readline().removeprefix('[one] '))
+        parent.kill()
+    wait_for(lambda: not is_alive(pid))
+
+
 def test_without_a_parent_that_says_so_nothing_ends():
     result = subprocess.run(python('from lingbot_world_ros.processes import end_with_parent\n'
                                    'end_with_parent()\nprint("on")'), capture_output=True,

@@ -12,8 +12,11 @@ import os
 from pathlib import Path
 import resource
 import signal
+import subprocess
 import sys
 import time
+from urllib.error import URLError
+from urllib.request import urlopen
 
 import pytest
 
@@ -34,6 +37,7 @@ from lingbot_world_ros.errors import SpecError  # noqa: E402
 from lingbot_world_ros.messages.stamps import stamp_to_ns  # noqa: E402
 from lingbot_world_ros.msg import WorldStatus  # noqa: E402
 from lingbot_world_ros.nodes.pair import make_pair  # noqa: E402
+from nav_msgs.msg import Odometry  # noqa: E402
 import numpy as np  # noqa: E402
 from rclpy.serialization import serialize_message  # noqa: E402
 from ros_domain import Domain  # noqa: E402
@@ -43,6 +47,7 @@ from simulation_interfaces.msg import SimulationState  # noqa: E402
 from simulation_interfaces.srv import (GetSimulationState, ResetSimulation,  # noqa: E402
                                        SetSimulationState, StepSimulation)
 from std_msgs.msg import String  # noqa: E402
+from waiting import PATIENCE_S, wait_for  # noqa: E402
 
 OK, OPERATION_FAILED = 1, 4
 PLAYING, PAUSED, ERROR = (WorldStatus.STATE_PLAYING, WorldStatus.STATE_PAUSED,
@@ -361,6 +366,60 @@ def test_recording_on_a_full_disk_keeps_what_was_written(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     with BagReader(tmp_path / 'bag') as reader:
         assert 100 < len(list(reader.messages('/t'))) < 400
+
+
+@Row('What a world prints cannot be written: the disk is full, its reader has left '
+     '(`lingbot-world sim \\| head`), the terminal is closed',
+     'World, recorder, page, follower and replay go on; the lines are lost',
+     'The log ends, or has a gap',
+     'Nothing; `layout`, `inspect`, `doctor` and `replay --verify` end, as they only print')
+def test_nobody_ends_whose_words_are_lost(tmp_path):
+    """Every line of all of them is lost; none of them notices."""
+    for needed in ('rosbags', 'aiohttp', 'lingbot_world_ros.engines.reference.engine'):
+        pytest.importorskip(needed)
+    running = []
+
+    def start(domain, *arguments):
+        with open('/dev/full', 'w') as full:
+            running.append(subprocess.Popen(
+                [sys.executable, '-m', 'lingbot_world_ros.cli', *map(str, arguments)],
+                stdin=subprocess.DEVNULL, stdout=full, stderr=full,
+                env={**os.environ, 'ROS_DOMAIN_ID': str(domain)}))
+        return running[-1]
+
+    bag = tmp_path / 'bag'
+    with Domain() as domain:
+        port = 8700 + domain
+        try:
+            world = start(domain, 'sim', '--engine', 'reference')
+            with Graph(lambda: [], domain) as graph:
+                odometry = graph.listen(Odometry, 'odom')
+                graph.wait_for(lambda: odometry, 'the world')
+                view = start(domain, 'view', '--port', port)
+                beside = [start(domain, 'record', '-o', bag, '--duration', '1.5', '--reset',
+                                '--images', 'none'),
+                          start(domain, 'follow', '--duration', '1.5')]
+                assert [process.wait(PATIENCE_S) for process in beside] == [0, 0]
+                wait_for(lambda: answers(port), 'the page')
+                graph.newest(odometry)
+                for process in (view, world):
+                    process.send_signal(signal.SIGINT)
+                    assert process.wait(PATIENCE_S) == 0
+            assert start(domain, 'replay', bag, '--speed', '0').wait(PATIENCE_S) == 0
+        finally:
+            for process in running:
+                process.kill()
+                process.wait()
+    assert (bag / 'metadata.yaml').stat().st_size > 1000
+
+
+def answers(port):
+    """Tell whether something listens there."""
+    try:
+        with urlopen(f'http://127.0.0.1:{port}', timeout=PATIENCE_S) as page:
+            return page.status == 200
+    except URLError:  # also a page that wants something else
+        return False
 
 
 @Row('The clock of the machine jumps',

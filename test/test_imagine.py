@@ -143,7 +143,7 @@ def test_size_follows_the_image(imagine, fast, tmp_path, monkeypatch):
     (('--frames', '1000000001'), 'at most'), (('--seed', '-1'), 'use 0 to'),
     (('--keys', 'q-5'), 'none-10'), (('--poses', 'nowhere'), 'does not exist'),
     (('--size', '33x48'), 'multiple of 16'), (('--size', 'big'), '464x832'),
-    (('--steps', '0'), 'use 1 to'), (('--guidance', 'nan'), 'between 0'),
+    (('--steps', '0'), 'use 1 to'), (('--guidance', '-1'), 'between 0'),
     (('--clip-frames', '1'), 'at least 5'), (('--precision', 'int4'), 'precision'),
     (('--image', 'nothing.png'), 'does not exist'), (('--vae', 'nothing'), 'does not exist'),
     (('--out', 'clip.gif'), '.mp4')))

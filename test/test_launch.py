@@ -6,6 +6,7 @@ import tempfile
 
 from lingbot_world_ros.paths import share_path
 from lingbot_world_ros.settings.parameters import PARAMS
+from lingbot_world_ros.settings.profiles import load_profile
 import pytest
 import yaml
 
@@ -79,15 +80,11 @@ def shown(nodes, context):
 
 
 def parameters_of(node, context):
-    """Return what a node would be given, by name, and the profiles before that."""
+    """Return what a node would be given by name: by its profile, if it has one, and after that."""
     from launch_ros.utilities import evaluate_parameters
-    values, files = {}, []
-    for given in evaluate_parameters(context, node._Node__parameters):
-        if isinstance(given, dict):
-            values.update(given)
-        else:
-            files.append(given.stem)
-    return files, values
+    *profile, values = [given if isinstance(given, dict) else load_profile(str(given))
+                        for given in evaluate_parameters(context, node._Node__parameters)]
+    return profile, values
 
 
 @pytest.mark.parametrize('path', FILES, ids=lambda path: path.name)
@@ -106,6 +103,22 @@ def test_every_launch_argument_is_described(path):
         assert set(PARAMS[name].choices) <= set(arguments[name].choices or ())
 
 
+@pytest.mark.parametrize('code, ends_with', [(0, 0), (2, 1)])
+def test_launch_tells_its_caller_of_a_world_that_failed(monkeypatch, tmp_path, code, ends_with):
+    description = describe(share_path('launch', 'sim.launch.py'))
+    from launch import LaunchDescription, LaunchService
+    from launch.actions import SetLaunchConfiguration
+    install(monkeypatch, tmp_path, 'lingbot_world_ros')
+    program = tmp_path / 'lib' / 'lingbot_world_ros' / 'sim'
+    program.parent.mkdir(parents=True)
+    program.write_text(f'#!/bin/sh\nexit {code}\n')
+    program.chmod(0o755)
+    service = LaunchService(noninteractive=True)
+    service.include_launch_description(LaunchDescription([
+        SetLaunchConfiguration('prompt', '12:30'), *description.entities]))
+    assert service.run() == ends_with
+
+
 @pytest.mark.parametrize('arguments, count', [
     ({}, 1), ({'num_worlds': '3'}, 3), ({'num_worlds': '2', 'composed': 'false'}, 4)])
 def test_each_world_has_its_processes(arguments, count):
@@ -116,8 +129,8 @@ def test_each_world_has_its_processes(arguments, count):
 def test_lingbot_world_is_a_profile_and_text_stays_text():
     context, nodes = actions_of(describe(share_path('launch', 'lingbot_world.launch.py')),
                                 **LINGBOT)
-    files, values = parameters_of(nodes[0], context)
-    assert files == ['lingbot_world_fast'] and len(nodes) == 1
+    profile, values = parameters_of(nodes[0], context)
+    assert profile == [load_profile('lingbot_world_fast')] and len(nodes) == 1
     assert values.pop('lingbot.checkpoint') == '/c'
     assert values == {name: text for name, text in LINGBOT.items() if name != 'checkpoint'}
 
@@ -125,7 +138,17 @@ def test_lingbot_world_is_a_profile_and_text_stays_text():
 def test_lingbot_world_takes_another_profile():
     path = share_path('launch', 'lingbot_world.launch.py')
     context, nodes = actions_of(describe(path), profile='lingbot_world_1_3b', composed='false')
-    assert [parameters_of(node, context)[0] for node in nodes] == [['lingbot_world_1_3b']] * 2
+    profile = load_profile('lingbot_world_1_3b')
+    assert [parameters_of(node, context)[0] for node in nodes] == [[profile]] * 2
+
+
+@pytest.mark.parametrize('text', ['1e-05', 'y', '12:30', '007', 'nan', '[a] b', ' # x\n', "'a'",
+                                  '{a}', '*a', '\U0001f642: wet'])
+def test_text_is_what_was_typed(text):
+    context, nodes = actions_of(describe(share_path('launch', 'sim.launch.py')), prompt=text,
+                                speed='5e-1', **{'lingbot.text_encoder': text})
+    assert parameters_of(nodes[0], context)[1] == {
+        'prompt': text, 'speed': 0.5, 'lingbot.text_encoder': text}
 
 
 def test_parameters_of_groups_are_arguments():
@@ -176,6 +199,7 @@ def test_a_package_that_is_missing_is_one_sentence(monkeypatch, tmp_path, argume
 def test_rviz_starts_with_the_names_of_its_world(monkeypatch, tmp_path):
     description = describe(share_path('launch', 'sim.launch.py'))
     install(monkeypatch, tmp_path, 'rviz2', 'robot_state_publisher')
+    from launch_ros.utilities import evaluate_parameters
     context, nodes = actions_of(description, rviz='true', profile='isaac_sim', num_worlds='2')
     for index, (rviz, links) in enumerate(zip(*[iter(shown(nodes, context))] * 2)):
         name = f'world_{index}'
@@ -187,7 +211,8 @@ def test_rviz_starts_with_the_names_of_its_world(monkeypatch, tmp_path):
         assert parameters_of(rviz[4], context)[1] == {'use_sim_time': True}
         assert (links[0], links[1]) == ('robot_state_publisher', name)
         assert links[3]['joint_states'] == f'/{name}/joint_states'
-        given = parameters_of(links[4], context)[1]
+        [link_publisher] = evaluate_parameters(context, links[4]._Node__parameters)
+        given = yaml.safe_load(link_publisher.read_text())['/**']['ros__parameters']
         assert (given['frame_prefix'], given['use_sim_time']) == (f'{name}/', True)
         assert given['robot_description'].startswith('<?xml')
 
@@ -231,8 +256,9 @@ def test_every_world_has_a_page_of_its_own(monkeypatch):
                                 profile='gazebo')
     pages = [(executable, namespace, parameters_of(node, context))
              for executable, namespace, _, _, node in shown(nodes, context)]
+    profile = [load_profile('gazebo')]
     assert [(page[0], page[1], page[2][0], page[2][1]['view.port']) for page in pages] == [
-        ('view', 'world_0', ['gazebo'], 8500), ('view', 'world_1', ['gazebo'], 8501)]
+        ('view', 'world_0', profile, 8500), ('view', 'world_1', profile, 8501)]
 
 
 def test_lingbot_world_passes_on_what_shows_it(monkeypatch, tmp_path):

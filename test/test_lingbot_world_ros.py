@@ -22,7 +22,7 @@ from lingbot_world_ros.msg import WorldSpec, WorldStatus  # noqa: E402
 from lingbot_world_ros.nodes.pair import make_pair  # noqa: E402
 from lingbot_world_ros.nodes.parameters import as_overrides  # noqa: E402
 from lingbot_world_ros.nodes.ros_environment import node_args  # noqa: E402
-from lingbot_world_ros.settings.profiles import params_file  # noqa: E402
+from lingbot_world_ros.settings.profiles import assignments, params_file  # noqa: E402
 from nav_msgs.msg import Odometry  # noqa: E402
 import numpy as np  # noqa: E402
 from ros_domain import Domain  # noqa: E402
@@ -68,8 +68,7 @@ class Sim:
     """``lingbot-world sim`` in a process of its own, on the CPU, with small images."""
 
     def __init__(self, domain, checkpoint, *args, profile='lingbot_world_fast'):
-        params = [part for name, value in options(checkpoint).items()
-                  for part in ('--param', f'{name}:={value!r}')]
+        params = assignments(options(checkpoint))
         self.process = subprocess.Popen(
             [sys.executable, '-m', 'lingbot_world_ros.cli', 'sim', '--profile', profile,
              '--checkpoint', str(checkpoint), *params, *args], text=True,
@@ -104,7 +103,8 @@ class Client:
     """What a robot stack has: subscriptions, nothing of this package but its messages."""
 
     def __init__(self, domain, make_nodes=lambda: [], profile='lingbot_world_fast'):
-        self.graph = Graph(make_nodes, domain, node_args(params_file(profile))[1:])
+        with params_file(profile) as file:
+            self.graph = Graph(make_nodes, domain, node_args(file)[1:])
         listen = self.graph.listen
         self.specs = listen(WorldSpec, '/world_spec', latched=True)
         self.statuses = listen(WorldStatus, '/world_status')

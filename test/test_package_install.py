@@ -2,6 +2,8 @@
 """tools/install.py tells users in a sentence what to do, and does nothing twice."""
 import importlib.util
 from pathlib import Path
+import subprocess
+import sys
 
 import pytest
 
@@ -91,6 +93,33 @@ def test_digest_changes_with_content_and_name(install, monkeypatch, tmp_path):
     second = install.digest('msg')
     file.rename(file.with_name('B.msg'))
     assert len({first, second, install.digest('msg')}) == 3
+
+
+def test_the_command_may_be_linked_to(install, monkeypatch, tmp_path):
+    """A folder of the path may hold a link to it; odd names of the checkout do no harm."""
+    venv = tmp_path / 'my "$checkout"' / '.venv'
+    packages = venv / 'lib' / f'python3.{sys.version_info.minor}' / 'site-packages'
+    packages.mkdir(parents=True)
+    (venv / 'bin').mkdir()
+    python = venv / 'bin' / 'python'
+    python.write_text('#!/bin/sh\necho "$0" "$@"\n')
+    python.chmod(0o755)
+    monkeypatch.setattr(install, 'VENV', venv)
+    monkeypatch.setattr(install, 'PYTHON', python)
+    install.link_checkout({})
+    link = tmp_path / 'lingbot-world'
+    link.symlink_to(venv / 'bin' / 'lingbot-world')
+    done = subprocess.run([link, 'sim', '--prompt', 'a  b'], capture_output=True, text=True)
+    assert done.stdout == f'{python} -m lingbot_world_ros.cli sim --prompt a  b\n', done.stderr
+
+
+@pytest.mark.skipif(not Path('/dev/full').exists(), reason='/dev/full is a Linux thing')
+def test_a_log_that_cannot_be_written_stops_no_installation():
+    code = f'import sys; sys.path.append({str(ROOT / "tools")!r}); import install\n' \
+        'install.say("one")\ninstall.say("two")\n'
+    with open('/dev/full', 'w') as full:
+        done = subprocess.run([sys.executable, '-c', code], stdout=full, stderr=subprocess.PIPE)
+    assert (done.returncode, done.stderr) == (0, b'')
 
 
 def test_run_stops_a_command_that_takes_too_long(install):

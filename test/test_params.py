@@ -89,6 +89,12 @@ def test_sections_by_node_name_are_read(tmp_path):
 @pytest.mark.parametrize('text, words', [
     (f'{HEAD}    scen: office\n', ("'scen'", "Did you mean 'scene'")),
     (f'{HEAD}    seed: many\n', ('seed', 'many', 'whole number')),
+    (f'{HEAD}    seed: "5"\n', ("seed='5'", 'leave out the quotes')),
+    (f'{HEAD}    prompt: [old town] a street\n', ('line 3', 'not valid YAML')),
+    (f'{HEAD}    prompt: [old town]\n', ('prompt', 'put it in quotes')),
+    (f'{HEAD}    prompt: {{a}}\n', ('prompt', 'put it in quotes')),
+    (f'{HEAD}    prompt: *star\n', ('line 3', 'put text that begins with')),
+    (f'{HEAD}    prompt: a\n    prompt: b\n', ('line 4', 'given twice')),
     (f'{HEAD}    seed: true\n', ('seed', 'whole number')),
     (f'{HEAD}    speed: fast\n', ('speed', 'a number')),
     (f'{HEAD}    publish_tf: 3\n', ('publish_tf', 'true or false')),
@@ -120,7 +126,9 @@ def test_missing_profile_lists_those_that_ship(profile, words):
 
 @pytest.mark.parametrize('text, words', [
     ('speed', 'NAME:=VALUE'), ('sped:=2', "Did you mean 'speed'"), ('speed:=fast', 'a number'),
-    ('speed:=[1', 'not valid YAML'), ('prompt:=!!python/name:os.system', 'tags are not allowed'),
+    ('speed:=[1', 'not a number'), ('speed:="2"', 'not a number'), ('seed:=2.0', 'whole number'),
+    ('publish_tf:=', 'true or false'), ('prompt:=a\0b', 'null character'),
+    ('prompt:=a\udcff', 'not in UTF-8'),
     ('speed:=101', 'outside 0.0 to 100.0')])
 def test_mistakes_on_the_command_line_are_told_in_one_line(text, words):
     with pytest.raises(SpecError, match=words) as error:
@@ -129,8 +137,11 @@ def test_mistakes_on_the_command_line_are_told_in_one_line(text, words):
 
 
 def test_nodes_need_no_file_for_the_default_profile():
-    assert params_file('default') is None
-    assert params_file('nav2') == share_path('config', 'nav2.yaml')
+    with params_file('default') as path:
+        assert path is None
+    with params_file('nav2') as path:
+        assert load_profile(str(path)) == load_profile('nav2')
+    assert not path.exists()
 
 
 ROBOT_FILE = """

@@ -138,6 +138,38 @@ def test_the_verb_shows_it_on_stderr_and_verdicts_on_stdout(story, at_once, caps
     assert said.out.startswith('Segment 1') and 'comparing' not in said.out
 
 
+def shown(monkeypatch, kinds, terminal=False):
+    """Return what is printed of a line per second, each of a kind."""
+    file, now_s, told = io.StringIO(), [100.0], iter(enumerate(kinds, 1))
+    file.isatty = lambda: terminal
+    monkeypatch.setattr(sys, 'stdout', file)
+    monkeypatch.setattr(progress, 'time', SimpleNamespace(monotonic=lambda: now_s[0]))
+    kind = [None]
+
+    def wait(timeout_s):
+        now_s[0] += timeout_s
+
+    def tell():
+        number, kind[0] = next(told)
+        return f'line {number}'
+    show_until_end(SimpleNamespace(wait=wait), tell, float(len(kinds)), kind=lambda: kind[0])
+    return file.getvalue()
+
+
+def test_a_log_has_a_line_on_change_each_half_minute_and_at_the_end(monkeypatch):
+    kinds = ['playing'] * 65 + ['paused'] * 5
+    assert shown(monkeypatch, kinds).splitlines() == [
+        'line 1', 'line 31', 'line 61', 'line 66', 'line 70']
+    assert shown(monkeypatch, ['playing']) == 'line 1\n'
+    assert shown(monkeypatch, ['playing', 'playing', 'refused', 'playing', 'playing']
+                 ).splitlines() == ['line 1', 'line 3', 'line 4', 'line 5']
+
+
+def test_a_terminal_has_it_each_second(monkeypatch):
+    text = shown(monkeypatch, [''] * 40, terminal=True)
+    assert text.count('\r') == 40 and text.count('\n') == 1 and 'line 17\x1b[K\r' in text
+
+
 def test_a_warning_does_not_hang_on_the_end_of_a_status_line(monkeypatch):
     terminal = io.StringIO()
     terminal.isatty = lambda: True

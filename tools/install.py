@@ -16,6 +16,7 @@ import os
 from pathlib import Path
 import platform
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -44,8 +45,16 @@ class InstallError(Exception):
 
 
 def say(text):
-    """Print one progress line at once."""
-    print(f'[install] {text}', flush=True)
+    """Print one progress line at once, if there is still somebody to read it."""
+    show(f'[install] {text}\n')
+
+
+def show(text):
+    """Print at once; a full disk or a closed pipe under a log stops no installation."""
+    try:
+        print(text, end='', flush=True)
+    except OSError:
+        sys.stdout = open(os.devnull, 'w')
 
 
 def clean_environment():
@@ -83,10 +92,10 @@ def run(command, timeout_s=None):
         for line in process.stdout:
             lines.append(line)
             if live and line.strip():
-                print(f'\r\033[K{line.strip()[:width]}', end='', flush=True)
+                show(f'\r\033[K{line.strip()[:width]}')
         timer.cancel()
     if live:
-        print('\r\033[K', end='', flush=True)
+        show('\r\033[K')
     return process.returncode, ''.join(lines)
 
 
@@ -316,7 +325,7 @@ def build_interfaces(record):
 def link_checkout(record):
     """Let ``.venv`` import this checkout, and give it the ``lingbot-world`` command."""
     finder = ROOT / 'tools' / 'lingbot_world_ros_checkout.py'
-    value = digest(finder)
+    value = digest(finder, 'tools/install.py')
     if record.get('checkout') == value:
         return
     packages = next(VENV.glob('lib/python3*/site-packages'))
@@ -324,7 +333,8 @@ def link_checkout(record):
     (packages / finder.name).write_text(text)
     (packages / f'{finder.stem}.pth').write_text(f'import {finder.stem}\n')
     command = VENV / 'bin' / 'lingbot-world'
-    command.write_text('#!/bin/sh\nexec "$(dirname "$0")/python" -m lingbot_world_ros.cli "$@"\n')
+    python = shlex.quote(str(PYTHON))  # not by $0: a link to the command is in another folder
+    command.write_text(f'#!/bin/sh\nexec {python} -m lingbot_world_ros.cli "$@"\n')
     command.chmod(0o755)
     record['checkout'] = value
 

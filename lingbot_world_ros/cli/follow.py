@@ -4,6 +4,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from lingbot_world_ros.engines.registry import SHIPPED, TRUTH_ENGINE
+from lingbot_world_ros.output import outlive_output
 
 if TYPE_CHECKING:
     from lingbot_world_ros.nodes.follower import FollowerNode
@@ -46,6 +47,7 @@ def run(args: argparse.Namespace) -> int:
     :return: exit code
     :raises SpecError: profile, parameter or engine cannot be used
     """
+    outlive_output()
     from lingbot_world_ros.settings.profiles import load_profile, params_file, read_assignments
     load_profile(args.profile)
     values = read_assignments(args.param)
@@ -53,7 +55,8 @@ def run(args: argparse.Namespace) -> int:
     from lingbot_world_ros.nodes.ros_environment import node_args
     from lingbot_world_ros.nodes.ros_process import end_process, end_ros, INTERRUPTED, start_ros
     from lingbot_world_ros.nodes.spinner import interrupt_on_signals, Spinner, stop_on_signals
-    start_ros(node_args(params_file(args.profile), args.namespace, args.ros_args))
+    with params_file(args.profile) as file:
+        start_ros(node_args(file, args.namespace, args.ros_args))
     from lingbot_world_ros.nodes.follower import FollowerNode
     from lingbot_world_ros.progress import show_until_end
     code = 0
@@ -66,7 +69,8 @@ def run(args: argparse.Namespace) -> int:
             stop_on_signals(spinner)
             _introduce(node)
             show_until_end(spinner, lambda: status_line(node.follower, node.comparison),
-                           args.duration)
+                           args.duration, kind=lambda: (
+                               node.follower.is_following or node.follower.text))
     except KeyboardInterrupt:
         code = INTERRUPTED
     except BaseException:

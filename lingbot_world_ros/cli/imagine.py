@@ -4,6 +4,8 @@ import argparse
 import sys
 from typing import Any, Callable, Iterator, Optional, TYPE_CHECKING
 
+from lingbot_world_ros.output import outlive_output
+
 if TYPE_CHECKING:
     from lingbot_world_ros.actions.camera_path import CameraPath
     from lingbot_world_ros.models.wan.offline import VideoRequest
@@ -78,6 +80,7 @@ def run(args: argparse.Namespace) -> int:
     :return: exit code
     :raises SpecError: for arguments, files or a machine that cannot be used
     """
+    outlive_output()
     from lingbot_world_ros.actions.camera_path import FRAME_RATE_HZ
     from lingbot_world_ros.models.wan.clip_file import check_target, write_clip
     from lingbot_world_ros.progress import Progress

@@ -2,6 +2,7 @@
 """``lingbot-world layout``: a ready layout for RViz 2 or Foxglove, with the names of a profile."""
 import argparse
 
+from lingbot_world_ros.output import outlive_output
 from lingbot_world_ros.settings.layouts import profile_values, render_layout, SHIPPED, write_layout
 from lingbot_world_ros.settings.parameters import PARAMS
 from lingbot_world_ros.settings.profiles import DEFAULT_PROFILE
@@ -41,6 +42,7 @@ def run(args: argparse.Namespace) -> int:
     if args.output is None:
         print(render_layout(args.tool, values, args.namespace), end='')
         return 0
+    outlive_output()
     path = write_layout(args.tool, values, args.namespace, args.output)
     print(OPEN[args.tool].format(path=path))
     return 0

@@ -7,7 +7,9 @@ A verb is a module beside this one that offers ``NAME``, ``HELP``, ``add_argumen
 line and ends with exit code 2.
 """
 import argparse
+import errno
 from importlib import import_module
+from math import isfinite
 import os
 from pathlib import Path
 import pkgutil
@@ -17,8 +19,12 @@ from typing import Any, Dict, List, Optional, Sequence
 
 from lingbot_world_ros import cli
 from lingbot_world_ros.errors import SpecError
+from lingbot_world_ros.output import begin_output, CLOSED_PIPE, OutputLost, UNWRITABLE
+from lingbot_world_ros.paths import package_version
+from lingbot_world_ros.plain_yaml import read_number, read_whole
 from lingbot_world_ros.processes import end_with_parent
 
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 NO_VERBS = {'main', '__main__'}
 ROS_PACKAGE = re.compile(r'(rclpy|std_srvs|\w+_msgs|\w+_interfaces|lingbot_world_ros\.msg)(\..*)?')
 
@@ -36,6 +42,42 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         ``--ros-args`` is for ROS
     :return: exit code
     """
+    begin_output()
+    try:
+        try:
+            return _run(argv)
+        finally:
+            sys.stdout.flush()
+    except OutputLost as lost:
+        if lost.is_closed_pipe:  # as in "| head"
+            return CLOSED_PIPE
+        print(f'error: {lost}', file=sys.stderr)
+        return UNWRITABLE
+
+
+class _Version(argparse.Action):
+    """Tells the version, which is looked up for those only who ask."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        print(f'{parser.prog} {package_version()}')
+        parser.exit()
+
+
+def _whole(text: str) -> int:
+    value = read_whole(text)
+    if value is None:
+        raise ValueError(text)
+    return value
+
+
+def _number(text: str) -> float:
+    value = read_number(text)
+    if value is None or not isfinite(value):
+        raise ValueError(text)
+    return value
+
+
+def _run(argv: Optional[Sequence[str]]) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     cut = argv.index('--ros-args') if '--ros-args' in argv else len(argv)
     argv, ros_args = argv[:cut], argv[cut:]
@@ -43,20 +85,23 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     names = [argv[0]] if argv and argv[0] in known else known
     parser = argparse.ArgumentParser(
         prog='lingbot-world', description='A learned world model in the place of the simulator.')
+    parser.add_argument('--version', action=_Version, nargs=0, help='tell the version')
     subparsers = parser.add_subparsers(dest='verb', required=True, metavar='verb')
     modules: Dict[str, Any] = {}
     for name in names:
         module = import_module(f'{cli.__name__}.{name}')
         modules[module.NAME] = module
-        module.add_arguments(subparsers.add_parser(
-            module.NAME, help=module.HELP, description=module.HELP))
-    args = parser.parse_args(argv)
-    args.ros_args = ros_args
-    for name, value in vars(args).items():
-        if isinstance(value, Path):  # a shell leaves ~ behind an equals sign, launch files do
-            setattr(args, name, Path(os.path.expanduser(value)))
-    end_with_parent()
+        verb = subparsers.add_parser(module.NAME, help=module.HELP, description=module.HELP)
+        verb.register('type', int, _whole)
+        verb.register('type', float, _number)
+        module.add_arguments(verb)
     try:
+        args = parser.parse_args(argv)
+        args.ros_args = ros_args
+        for name, value in vars(args).items():
+            if isinstance(value, Path):  # a shell leaves ~ behind an equals sign, launch files do
+                setattr(args, name, Path(os.path.expanduser(value)))
+        end_with_parent()
         return modules[args.verb].run(args)
     except SpecError as error:
         print(f'error: {error}', file=sys.stderr)
@@ -68,8 +113,11 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
               'of this package. Without ROS run it through make ("make sim"); in a robot '
               'workspace build with colcon and source install/setup.sh first.', file=sys.stderr)
         return 2
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        print(f'error: {error.filename or "a file"} cannot be written: {error.strerror}.',
+              file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # whoever read the output has left, as in "| head"
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141

@@ -4,6 +4,8 @@ import argparse
 from functools import partial
 from pathlib import Path
 
+from lingbot_world_ros.output import outlive_output
+
 NAME = 'quantise'
 HELP = 'write a copy of a LingBot-World network in 4 bits (NF4), a quarter of bfloat16'
 
@@ -32,6 +34,7 @@ def run(args: argparse.Namespace) -> int:
     :raises SpecError: the checkpoint is incomplete, the device is not there, or the folder cannot
         be written
     """
+    outlive_output()
     from lingbot_world_ros.models.wan.checkpoint import checked_expert, open_checkpoint
     from lingbot_world_ros.models.wan.nf4_file import FOLDERS, save_nf4
     from lingbot_world_ros.models.wan.releases_and_licences import CAUSAL

@@ -6,6 +6,8 @@ import shlex
 import time
 from typing import Optional, TYPE_CHECKING
 
+from lingbot_world_ros.output import outlive_output
+
 if TYPE_CHECKING:
     from lingbot_world_ros.nodes.recorder import RecorderNode
     from lingbot_world_ros.nodes.spinner import Spinner
@@ -43,6 +45,7 @@ def run(args: argparse.Namespace) -> int:
     :return: exit code
     :raises SpecError: no world, or the folder cannot be written (any more)
     """
+    outlive_output()
     from lingbot_world_ros.recording.bag import BagWriter, require_rosbags
     require_rosbags()
     from lingbot_world_ros.environment import environment, NOTE, to_note
@@ -78,7 +81,7 @@ def _report_until_end(node: 'RecorderNode', bag: 'BagWriter', spinner: 'Spinner'
     start_s = time.monotonic()
     print(f'Recording {node.num_topics} topics to {bag.target}. Ctrl-C ends.', flush=True)
     show_until_end(spinner, lambda: _line(node, bag, time.monotonic() - start_s), duration_s,
-                   node.ended.is_set)
+                   node.ended.is_set, lambda: bool(node.num_missed))
 
 
 def _line(node: 'RecorderNode', bag: 'BagWriter', duration_s: float) -> str:

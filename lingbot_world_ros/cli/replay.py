@@ -7,9 +7,12 @@ import threading
 import time
 from typing import Any, Callable, Optional, Sequence, Set, TYPE_CHECKING
 
+from lingbot_world_ros.output import outlive_output
+
 if TYPE_CHECKING:
     from lingbot_world_ros.engines.interface import WorldModel
     from lingbot_world_ros.nodes.spinner import Spinner
+    from lingbot_world_ros.progress import StatusLine
     from lingbot_world_ros.recording.recorded import Segment
     from lingbot_world_ros.recording.replay import RecordedActions
     from lingbot_world_ros.session.session import Session
@@ -120,11 +123,13 @@ def watch(segments: Sequence['Segment'], args: argparse.Namespace,
     :return: exit code
     :raises SpecError: ROS does not start, or the engine cannot be made here
     """
+    outlive_output()
     from lingbot_world_ros.nodes.parameters import as_overrides
     from lingbot_world_ros.nodes.ros_environment import node_args
     from lingbot_world_ros.nodes.ros_process import end_ros, start_ros
     from lingbot_world_ros.nodes.spinner import Spinner, stop_on_signals
     from lingbot_world_ros.nodes.world_model import WorldModelNode
+    from lingbot_world_ros.progress import StatusLine
     from lingbot_world_ros.recording.replay import definition_of, RecordedActions
     from lingbot_world_ros.session.states import Mode, State, TimePolicy
     from lingbot_world_ros.settings.profiles import params_file, read_assignments
@@ -142,7 +147,8 @@ def watch(segments: Sequence['Segment'], args: argparse.Namespace,
               'mode': Mode.REALTIME.value, 'autostart': True,
               'initial_state': State.STOPPED.value, 'isolate_engine': False,
               'reset_time_policy': TimePolicy.ZERO.value}
-    start_ros(node_args(params_file(args.profile), args.namespace, args.ros_args))
+    with params_file(args.profile) as file:
+        start_ros(node_args(file, args.namespace, args.ros_args))
     try:
         with Spinner() as spinner:
             stop_on_signals(spinner)
@@ -154,8 +160,9 @@ def watch(segments: Sequence['Segment'], args: argparse.Namespace,
             session, sensors = node.session, node.sensors
             assert session is not None and sensors is not None  # autostart made it active
             print(f'Publishes {" ".join(sensors.topics)}\nCtrl-C ends.', flush=True)
+            status = StatusLine()
             for segment in playable:
-                if not _show(segment, session, encoder, spinner, args.world_path):
+                if not _show(segment, session, encoder, spinner, status, args.world_path):
                     break
     finally:
         end_ros()
@@ -163,7 +170,7 @@ def watch(segments: Sequence['Segment'], args: argparse.Namespace,
 
 
 def _show(segment: 'Segment', session: 'Session', encoder: 'RecordedActions',
-          spinner: 'Spinner', world_path: str) -> bool:
+          spinner: 'Spinner', status: 'StatusLine', world_path: str) -> bool:
     """Let one segment happen again in real time; False when it is time to end."""
     from lingbot_world_ros.recording.replay import blocks, definition_of, set_anchors, set_prompt
     over = threading.Event()
@@ -183,11 +190,13 @@ def _show(segment: 'Segment', session: 'Session', encoder: 'RecordedActions',
         told_s = time.monotonic()
         while not over.wait(0.05):
             if spinner.wait(0.0):
+                status.end()
                 return False
             if time.monotonic() - told_s >= 1.0:
                 told_s = time.monotonic()
-                print(f'Segment {segment.number}: step {session.status.step} of {num_steps}',
-                      flush=True)
+                status.show(f'Segment {segment.number}: step {session.status.step} of '
+                            f'{num_steps}', segment.number)
+    status.end()
     same = not segment.steps or session.status.digest == segment.steps[-1].digest
     print(f'Segment {segment.number}: {num_steps} steps, '
           f'{"the same as" if same else "not what was"} recorded'

@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from lingbot_world_ros.engines.registry import TRUTH_ENGINE
+from lingbot_world_ros.output import outlive_output
 
 if TYPE_CHECKING:
     from lingbot_world_ros.report.page import Page
@@ -51,6 +52,7 @@ def run(args: argparse.Namespace) -> int:
     :return: exit code
     :raises SpecError: the run cannot be read, or the file not be written
     """
+    outlive_output()
     started_s = time.monotonic()
     _require_packages()
     from lingbot_world_ros.errors import SpecError

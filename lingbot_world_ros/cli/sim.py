@@ -5,7 +5,6 @@
 Several worlds are as many processes, each with a namespace, clock, frames and seed of its own.
 """
 import argparse
-import json
 import os
 from pathlib import Path
 import re
@@ -13,9 +12,10 @@ import shlex
 import shutil
 import sys
 import time
-from typing import Any, Dict, List, Mapping, Sequence, TYPE_CHECKING
+from typing import Any, Dict, List, Mapping, Sequence, Tuple, TYPE_CHECKING
 
 from lingbot_world_ros.engines.registry import KEYS
+from lingbot_world_ros.output import outlive_output
 
 if TYPE_CHECKING:
     from lingbot_world_ros.engines.interface import WorldSpec
@@ -46,8 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='parameter file: a name from config/ or a path (default: default)')
     for param in (PARAMS[name] for name in OVERRIDES):
         option = _option(param.name)
-        kind: Dict[str, Any] = ({'action': 'store_const', 'const': True} if param.kind is bool
-                                else {'type': param.kind, 'metavar': option.upper()})
+        kind: Dict[str, Any] = ({'action': 'store_const', 'const': 'true'} if param.kind is bool
+                                else {'metavar': option.upper()})
         parser.add_argument(f'--{option.replace("_", "-")}', help=param.description, **kind)
     parser.add_argument('--param', action='append', default=[], metavar='NAME:=VALUE',
                         help='any other parameter; may be repeated')
@@ -80,6 +80,7 @@ def run(args: argparse.Namespace) -> int:
     :return: exit code
     :raises SpecError: profile, parameter, scene, weights or ROS domain cannot be used
     """
+    outlive_output()
     started_s = time.monotonic()
     from lingbot_world_ros.processes import Companions
     from lingbot_world_ros.progress import show_until_end
@@ -94,8 +95,9 @@ def run(args: argparse.Namespace) -> int:
     from lingbot_world_ros.nodes.ros_environment import node_args
     from lingbot_world_ros.nodes.ros_process import end_process, end_ros, INTERRUPTED, start_ros
     from lingbot_world_ros.nodes.spinner import interrupt_on_signals, Spinner, stop_on_signals
-    start_ros(node_args(params_file(args.profile), args.namespace,
-                        ['--log-level', args.log_level, *args.ros_args]))
+    with params_file(args.profile) as file:
+        start_ros(node_args(file, args.namespace,
+                            ['--log-level', args.log_level, *args.ros_args]))
     code = 0
     try:
         with Companions(_companions(args, overrides)) as companions, Spinner() as spinner:
@@ -114,7 +116,8 @@ def run(args: argparse.Namespace) -> int:
             if PAGE in companions.names:
                 print(companions.first_line(PAGE, PAGE_PATIENCE_S))
             print('Ctrl-C ends.', flush=True)
-            show_until_end(spinner, lambda: _tell(world, companions), args.duration)
+            show_until_end(spinner, lambda: _tell(world, companions), args.duration,
+                           kind=lambda: _kind(world))
     except KeyboardInterrupt:
         code = INTERRUPTED
     except BaseException:
@@ -127,11 +130,10 @@ def _companions(args: argparse.Namespace,
                 overrides: Mapping[str, Any]) -> Dict[str, Sequence[str]]:
     """Return the commands of what runs beside the world, by name."""
     from lingbot_world_ros.nodes.ros_environment import namespace_args
+    from lingbot_world_ros.settings.profiles import assignments
     namespace_args(args.namespace)  # a mistake in it is told once
-    same = ['--profile', args.profile, '--namespace', args.namespace]
-    for name, value in overrides.items():
-        same += ['--param', f'{name}:={json.dumps(value)}']  # JSON is YAML
-    same += args.ros_args
+    same = ['--profile', args.profile, '--namespace', args.namespace, *assignments(overrides),
+            *args.ros_args]
     commands: Dict[str, List[str]] = {}
     if args.view or args.open:
         commands[PAGE] = ['view', *(['--open'] if args.open else []), *same]
@@ -146,6 +148,7 @@ def _run_worlds(args: argparse.Namespace, values: Mapping[str, Any],
     """Run this command once per world, each with what keeps it apart from the others."""
     from lingbot_world_ros.nodes.ros_environment import namespace_args
     from lingbot_world_ros.processes import run_together
+    from lingbot_world_ros.settings.profiles import assignments
     from lingbot_world_ros.settings.several_worlds import world_parameters
     commands = {}
     namespace_args(args.namespace)  # a mistake in it is told once
@@ -154,9 +157,7 @@ def _run_worlds(args: argparse.Namespace, values: Mapping[str, Any],
                                             args.namespace)
         command = [sys.executable, '-m', 'lingbot_world_ros.cli', NAME,
                    '--profile', args.profile, '--log-level', args.log_level,
-                   '--namespace', namespace]
-        for name, value in {**overrides, **apart}.items():
-            command += ['--param', f'{name}:={json.dumps(value)}']  # JSON is YAML
+                   '--namespace', namespace, *assignments({**overrides, **apart})]
         command += [f'--{name}' for name in ('view', 'open', 'truth') if getattr(args, name)]
         if args.duration is not None:
             command += ['--duration', str(args.duration)]
@@ -168,9 +169,9 @@ def _overrides(args: argparse.Namespace, profile: Mapping[str, Any]) -> Dict[str
     """Check parameters given on the command line; they win over the profile."""
     from lingbot_world_ros.settings.parameters import PARAMS
     from lingbot_world_ros.settings.profiles import read_assignments
-    values = {name: getattr(args, _option(name)) for name in OVERRIDES}
-    values = {**{name: PARAMS[name].check(value, 'command line') for name, value in values.items()
-                 if value is not None}, **read_assignments(args.param)}
+    given = {name: getattr(args, _option(name)) for name in OVERRIDES}
+    values = {**{name: PARAMS[name].read(text, 'command line') for name, text in given.items()
+                 if text is not None}, **read_assignments(args.param)}
     world_path = {**profile, **values}.get('world_path', '')
     return {**values, **_world_file(args.world, world_path)}
 
@@ -255,6 +256,14 @@ def _tell(world: 'WorldModelNode', companions: 'Companions') -> str:
     if session is None:
         return 'not configured'
     return status_line(session.status, session.latencies_s())
+
+
+def _kind(world: 'WorldModelNode') -> Tuple[str, ...]:
+    """Return what of it a log shall have at once when it changes."""
+    if world.session is None:
+        return ()
+    status = world.session.status
+    return status.state, status.message or status.counts.message
 
 
 def status_line(status: 'SessionStatus', latencies_s: 'np.ndarray') -> str:

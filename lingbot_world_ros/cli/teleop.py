@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """``lingbot-world teleop``: drive base and arm of a running world from the keyboard."""
 import argparse
+from contextlib import suppress
 from math import inf, isfinite
 import os
 import shutil
 import sys
 import time
 from typing import Sequence, TYPE_CHECKING
+
+from lingbot_world_ros.output import outlive_output
 
 if TYPE_CHECKING:
     from lingbot_world_ros.nodes.teleop import TeleopNode
@@ -38,6 +41,7 @@ def run(args: argparse.Namespace) -> int:
     :return: exit code
     :raises SpecError: no terminal, no such robot, or no world in this ROS domain
     """
+    outlive_output()
     from lingbot_world_ros.errors import SpecError
     if not sys.stdin.isatty():
         raise SpecError('teleop reads keys and standard input is not a terminal; start it in one, '
@@ -123,7 +127,8 @@ class _RawTerminal:
 
     def __exit__(self, *_: object) -> None:
         import termios
-        termios.tcsetattr(self._fd, termios.TCSADRAIN, self._before)
+        with suppress(termios.error):  # it may be closed
+            termios.tcsetattr(self._fd, termios.TCSADRAIN, self._before)
         print()
 
     def read(self, timeout_s: float) -> str:
@@ -132,7 +137,10 @@ class _RawTerminal:
         end_s, text = time.monotonic() + timeout_s, ''
         while (left_s := end_s - time.monotonic()) > 0.0:
             if select.select([self._fd], [], [], left_s)[0]:
-                sent = os.read(self._fd, 64)
+                try:
+                    sent = os.read(self._fd, 64)
+                except OSError:
+                    sent = b''
                 if not sent:
                     return text + QUIT_KEYS[-1]  # the terminal is gone
                 text += sent.decode(errors='ignore')

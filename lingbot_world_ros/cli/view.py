@@ -5,6 +5,8 @@ import os
 import sys
 from typing import Any, Dict, Mapping
 
+from lingbot_world_ros.output import outlive_output
+
 NAME = 'view'
 HELP = 'serve a page that shows a running world and drives it'
 
@@ -21,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--namespace', default='', help='namespace of the world')
     parser.add_argument('--host', help='address to listen on; another than this machine needs a '
                         'token (default: 127.0.0.1)')
-    parser.add_argument('--port', type=int, help='TCP port (default: the first free one from '
+    parser.add_argument('--port', help='TCP port (default: the first free one from '
                         '8420 on)')
     parser.add_argument('--token', help='let in only who knows this text; one is made up where '
                         'it is needed and not given')
@@ -39,6 +41,7 @@ def run(args: argparse.Namespace) -> int:
     :return: exit code
     :raises SpecError: profile, parameter, address or ROS domain cannot be used
     """
+    outlive_output()
     import asyncio
     try:
         import aiohttp  # noqa: F401
@@ -54,7 +57,8 @@ def run(args: argparse.Namespace) -> int:
     from lingbot_world_ros.nodes.view import serve, ViewNode
     from lingbot_world_ros.settings.profiles import load_profile, params_file
     overrides = _overrides(args, load_profile(args.profile))
-    start_ros(node_args(params_file(args.profile), args.namespace, args.ros_args))
+    with params_file(args.profile) as file:
+        start_ros(node_args(file, args.namespace, args.ros_args))
     try:
         with Spinner() as spinner:
             node = spinner.add(ViewNode(parameter_overrides=as_overrides(overrides)))
@@ -71,8 +75,8 @@ def _overrides(args: argparse.Namespace, profile: Mapping[str, Any]) -> Dict[str
     from lingbot_world_ros.view.server import is_local
     import secrets
     given = {'view.host': args.host, 'view.port': args.port, 'view.token': args.token}
-    values = {**{name: PARAMS[name].check(value, 'command line')
-                 for name, value in given.items() if value is not None},
+    values = {**{name: PARAMS[name].read(text, 'command line')
+                 for name, text in given.items() if text is not None},
               **read_assignments(args.param)}
     known = {**load_profile(DEFAULT_PROFILE), **profile, **values}
     if not is_local(known['view.host']) and not known['view.token']:

@@ -31,7 +31,7 @@ def check_domain_id() -> None:
     :raises SpecError: ROS_DOMAIN_ID is not a number from 0 to 232
     """
     domain = os.environ.get('ROS_DOMAIN_ID', '').strip()
-    if domain and not (domain.isdigit() and int(domain) <= MAX_DOMAIN_ID):
+    if domain and not (re.fullmatch('[0-9]+', domain) and int(domain[:9]) <= MAX_DOMAIN_ID):
         raise SpecError(f'ROS_DOMAIN_ID={domain!r} is not a whole number from 0 to '
                         f'{MAX_DOMAIN_ID}; set another one, for example ROS_DOMAIN_ID=7.')
 

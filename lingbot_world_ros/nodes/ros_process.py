@@ -11,6 +11,7 @@ from lingbot_world_ros.nodes.ros_environment import (check_domain_id, domain_id,
                                                      note_command_line, prepare_environment)
 from lingbot_world_ros.nodes.spinner import (interrupt_on_signals, NodeT, Spinner,
                                              stop_on_signals)
+from lingbot_world_ros.output import begin_output
 from lingbot_world_ros.paths import PACKAGE
 from lingbot_world_ros.session.worker import WORKER
 import rclpy
@@ -96,6 +97,7 @@ def spin_node(make_node: Callable[[], NodeT], args: Optional[List[str]] = None,
     :param begin: called with node and spinner once both run; raises SpecError to end
     :return: exit code: 0, or 2 for what the user can fix (told in one line)
     """
+    begin_output(is_needed=False)
     code = 0
     try:
         start_ros(args)

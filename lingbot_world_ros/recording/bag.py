@@ -14,13 +14,14 @@ from typing import Any, BinaryIO, Dict, Iterator, Literal, Optional, Sequence, T
 
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.paths import pip_install
-from lingbot_world_ros.plain_yaml import load_plain_yaml, YamlError
+from lingbot_world_ros.plain_yaml import read_yaml, Tree, YamlError
 from lingbot_world_ros.recording.definitions import message_definition
 
 FORMAT: Literal[8] = 8  # of metadata.yaml; the newest that Humble reads, and everything after it
 MAGIC = b'\x89MCAP0\r\n'
 DATA_END, FOOTER = 0x0f, 0x02
 SUFFIXES = ('.mcap', '.db3')
+MAX_NODES = 1_000_000  # of metadata.yaml; about 25 for each topic
 
 
 def require_rosbags() -> None:
@@ -260,10 +261,12 @@ class BagReader:
         """Texts about the recording by key, as ``BagWriter.note`` keeps them."""
         try:
             text = (self.path / 'metadata.yaml').read_text()
-            notes = load_plain_yaml(text)['rosbag2_bagfile_information']['custom_data']
-            return {str(key): str(value) for key, value in notes.items()}
-        except (OSError, YamlError, KeyError, TypeError, AttributeError):
-            return {}  # an .mcap file, an old bag, or none of ours
+            about: Tree = read_yaml(text, max_nodes=MAX_NODES)
+        except (OSError, UnicodeError, YamlError):
+            return {}  # an .mcap file, or none of ours
+        for key in ('rosbag2_bagfile_information', 'custom_data'):
+            about = about.get(key, '') if isinstance(about, dict) else ''
+        return {key: str(value) for key, value in about.items()} if isinstance(about, dict) else {}
 
     def messages(self, *topics: str) -> Iterator[Tuple[str, object]]:
         """

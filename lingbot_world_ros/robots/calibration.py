@@ -5,12 +5,12 @@ What a camera calibration says: sizes, intrinsics, lens; read from camera_info_m
 ``geometry.camera`` says how pixels are counted, ``lens`` how lenses bend.
 """
 from dataclasses import dataclass, field, replace
-from typing import Any, Dict, Optional, Tuple
+from typing import Dict, Optional, Tuple
 
-from lingbot_world_ros.errors import shown, SpecError, unknown_name
+from lingbot_world_ros.errors import quoted, shown, SpecError, unknown_name
 from lingbot_world_ros.geometry.camera import edge_scaling, PinholeCamera, require_pixels
 from lingbot_world_ros.paths import read_text
-from lingbot_world_ros.plain_yaml import load_plain_yaml
+from lingbot_world_ros.plain_yaml import read_number, read_whole, read_yaml, Tree
 from lingbot_world_ros.robots.lens import (distort, EQUIDISTANT, lens_of_ros, NUM_COEFFICIENTS,
                                            undistort)
 import numpy as np
@@ -157,7 +157,7 @@ def parse_calibration(text: str) -> Calibration:
     :raises SpecError: not such a YAML, or not a camera
     """
     try:
-        content = load_plain_yaml(text)
+        content = read_yaml(text)
     except SpecError as error:
         raise SpecError(f'{NOT_YAML}: {error}.') from error
     if not isinstance(content, dict):
@@ -167,29 +167,38 @@ def parse_calibration(text: str) -> Calibration:
     if missing:
         raise SpecError(f'{", ".join(missing)} missing: {NOT_YAML}.')
     model = content.get('distortion_model', 'plumb_bob')
-    model = '' if model is None else model
     if not isinstance(model, str):
         raise SpecError('distortion_model is not text.')
+    model = '' if model in ('null', '~') else model
     d = _matrix(content, 'distortion_coefficients', (-1,))
     model, coefficients = lens_of_ros(model, () if d is None else d.tolist())
     r = _matrix(content, 'rectification_matrix', (3, 3))
     k = _matrix(content, 'camera_matrix', (3, 3))
     assert k is not None, 'it was looked for above'
-    camera = camera_from_k(content['image_width'], content['image_height'], k)
+    camera = camera_from_k(*_size(content), k)
     return Calibration(camera, model, coefficients, np.eye(3) if r is None else r,
                        _matrix(content, 'projection_matrix', (3, 4)))
 
 
-def _matrix(content: Dict[str, Any], key: str, shape: Tuple[int, ...]) -> Optional[np.ndarray]:
+def _size(content: Dict[str, Tree]) -> Tuple[int, int]:
+    """Return width and height in pixels."""
+    sides = []
+    for key in ('image_width', 'image_height'):
+        side = read_whole(content[key])
+        if side is None:
+            raise SpecError(f'{key}={quoted(content[key])} is not a whole number.')
+        sides.append(side)
+    return sides[0], sides[1]
+
+
+def _matrix(content: Dict[str, Tree], key: str, shape: Tuple[int, ...]) -> Optional[np.ndarray]:
     """Return ``key`` as float64 of a shape; None where the file does not have it."""
     if key not in content:
         return None
-    data = content[key].get('data') if isinstance(content[key], dict) else content[key]
-    numbers = isinstance(data, list) and all(type(x) in (int, float) for x in data)
-    if not numbers or shape != (-1,) and len(data) != np.prod(shape):
+    entry = content[key]
+    data = entry.get('data') if isinstance(entry, dict) else entry
+    numbers = [read_number(x) for x in data] if isinstance(data, list) else [None]
+    if None in numbers or shape != (-1,) and len(numbers) != np.prod(shape):
         size = 'numbers' if shape == (-1,) else f'{np.prod(shape)} numbers'
         raise SpecError(f'{key} does not hold "data:" with {size}.')
-    try:
-        return np.array([float(x) for x in data]).reshape(shape)
-    except OverflowError as error:
-        raise SpecError(f'{key} holds a number that is too large.') from error
+    return np.array(numbers, np.float64).reshape(shape)

@@ -6,16 +6,16 @@ Limits and speeds of joints and the place of cameras are those of the URDF. The 
 rest: what the base can do, its footprint, which joints are commanded, the size of pictures.
 """
 from functools import lru_cache
-from math import inf, isfinite, pi, tan
+from math import inf, isfinite, nan, pi, tan
 from pathlib import Path
-from typing import Any, Dict, Mapping, Optional, Tuple, Union
+from typing import Mapping, Optional, Tuple, Union
 
 from lingbot_world_ros.errors import quoted, shown, SpecError, unknown_name
 from lingbot_world_ros.geometry.camera import (MIN_FOCAL_PX, MountedCamera, PinholeCamera,
                                                T_LINK_OPTICAL)
 from lingbot_world_ros.geometry.rotation import rpy_from_rotation
 from lingbot_world_ros.paths import find_file, read_text, share_path
-from lingbot_world_ros.plain_yaml import load_plain_yaml
+from lingbot_world_ros.plain_yaml import read_number, read_string, read_whole, read_yaml, Tree
 from lingbot_world_ros.robots.arm import read_arm
 from lingbot_world_ros.robots.drive import Drive
 from lingbot_world_ros.robots.robot import Footprint, JointSpec, Robot, RobotCamera
@@ -85,8 +85,7 @@ def joint_from_urdf(name: str, unit: str, limits: JointLimits) -> JointSpec:
 
 def _load(path: Path) -> Robot:
     try:
-        content = _Section(load_plain_yaml(read_text(str(path), 'robot', MAX_FILE_BYTES)), '',
-                           KEYS)
+        content = _Section(read_yaml(read_text(str(path), 'robot', MAX_FILE_BYTES)), '', KEYS)
         description = _description(content.text('urdf'), path.parent)
         model = RobotModel.from_description(description)
         joints = _joints(content, model)
@@ -202,7 +201,7 @@ def _mounted(model: RobotModel, link: str, home: Mapping[str, float], width_px: 
 class _Section:
     """A mapping of the YAML, and where it is; what it holds is told by name if it is wrong."""
 
-    def __init__(self, values: object, where: str, known: Tuple[str, ...] = ()) -> None:
+    def __init__(self, values: Tree, where: str, known: Tuple[str, ...] = ()) -> None:
         """
         Take over a mapping.
 
@@ -211,10 +210,10 @@ class _Section:
         :param known: keys that it may have; none for any
         :raises SpecError: no mapping, or a key that is not known
         """
-        if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+        if not isinstance(values, dict):
             raise SpecError(f'{where or "it"} is no mapping of names'
                             + (f'; it may have {", ".join(known)}.' if known else '.'))
-        self.values: Dict[str, Any] = values
+        self.values = values
         self._where = where
         if known:
             self.only(known, where or 'file of a robot')
@@ -231,16 +230,19 @@ class _Section:
 
     def text(self, key: str) -> str:
         """Return text."""
-        value = self._get(key, 'text')
-        if not isinstance(value, str) or not value or len(value) > 4096:
-            raise self._wrong(key, value, 'text')
+        given = self._get(key, 'text')
+        value = read_string(given)
+        if not value or len(value) > 4096:
+            raise self._wrong(key, given, 'text')
         return value
 
     def whole(self, key: str, low: int, high: int) -> int:
         """Return a whole number."""
-        value = self._get(key, f'a whole number from {low} to {high}')
-        if type(value) is not int or not low <= value <= high:
-            raise self._wrong(key, value, f'a whole number from {low} to {high}')
+        expected = f'a whole number from {low} to {high}'
+        given = self._get(key, expected)
+        value = read_whole(given)
+        if value is None or not low <= value <= high:
+            raise self._wrong(key, given, expected)
         return value
 
     def number(self, key: str, low: float, high: float,
@@ -249,34 +251,35 @@ class _Section:
         expected = f'a number from {low:g} to {high:g}'
         if otherwise is not None and key not in self.values:
             return otherwise
-        value = self._get(key, expected)
-        if type(value) not in (int, float) or not low <= value <= high:
-            raise self._wrong(key, value, expected)
-        return float(value)
+        given = self._get(key, expected)
+        value = read_number(given)
+        if value is None or not low <= value <= high:
+            raise self._wrong(key, given, expected)
+        return value
 
     def positive(self, key: str, high: float) -> float:
         """Return a number of more than 0."""
-        value = self._get(key, f'a number of more than 0, at most {high:g}')
-        if type(value) not in (int, float) or not 0.0 < value <= high:
-            raise self._wrong(key, value, f'a number of more than 0, at most {high:g}')
-        return float(value)
+        expected = f'a number of more than 0, at most {high:g}'
+        given = self._get(key, expected)
+        value = read_number(given)
+        if value is None or not 0.0 < value <= high:
+            raise self._wrong(key, given, expected)
+        return value
 
     def pair(self, key: str, high: float) -> Tuple[float, float]:
         """Return a range around 0, given as one number for both ways or as a list of two."""
-        value = self._get(key, 'a number, or [lowest, highest]')
-        pair = value if isinstance(value, list) else [value, value]
-        numbers = all(type(one) in (int, float) for one in pair)
-        if isinstance(value, list):
-            good = numbers and len(pair) == 2 and -high <= pair[0] <= 0.0 < pair[1] <= high
+        given = self._get(key, 'a number, or [lowest, highest]')
+        if isinstance(given, list):
+            pair = [nan if number is None else number for number in map(read_number, given)]
         else:
-            good = numbers and 0.0 < value <= high
-            pair = [-value, value] if good else pair
-        if not good:
-            raise self._wrong(key, value, 'a number of more than 0, or [lowest, highest] with '
+            number = read_number(given)
+            pair = [nan] if number is None else [-number, number]
+        if len(pair) != 2 or not -high <= pair[0] <= 0.0 < pair[1] <= high:
+            raise self._wrong(key, given, 'a number of more than 0, or [lowest, highest] with '
                               f'{-high:g} <= lowest <= 0 < highest <= {high:g}')
-        return float(pair[0]), float(pair[1])
+        return pair[0], pair[1]
 
-    def _get(self, key: str, expected: str) -> Any:
+    def _get(self, key: str, expected: str) -> Tree:
         if key not in self.values:
             raise SpecError(f'{self._name(key)} is missing; it is {expected}.')
         return self.values[key]

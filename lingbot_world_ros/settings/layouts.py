@@ -17,7 +17,6 @@ from typing import Any, Dict, List, Union
 from lingbot_world_ros.engines.registry import engine_entry
 from lingbot_world_ros.errors import quoted, shown, SpecError, unknown_name
 from lingbot_world_ros.paths import share_path
-from lingbot_world_ros.plain_yaml import load_plain_yaml
 from lingbot_world_ros.robots.load import load_robot
 from lingbot_world_ros.robots.robot import Robot
 from lingbot_world_ros.settings.profiles import DEFAULT_PROFILE, load_profile
@@ -94,7 +93,7 @@ def render_layout(tool: str, values: dict, namespace: str = '') -> str:
         _name_joints(layout, load_robot(values['robot'] or engine_entry(values['engine']).robot))
         return json.dumps(layout, indent=2) + '\n'
     head = ''.join(line for line in text.splitlines(True) if line.startswith('#'))
-    layout = rename.tree(load_plain_yaml(text))
+    layout = rename.tree(yaml.safe_load(text))
     _hide_in_rviz(layout, absent)
     return head + yaml.safe_dump(layout, sort_keys=False)
 
@@ -171,17 +170,17 @@ def write_layout(tool: str, values: dict, namespace: str = '',
     :raises SpecError: as ``render_layout``; the file cannot be written
     """
     text = render_layout(tool, values, namespace)
-    if path is None:
-        suffix = Path(SHIPPED[tool][-1]).suffix
-        world = namespace.strip('/').replace('/', '_') or 'sim'
-        path = Path(tempfile.mkdtemp(prefix='lingbot_world_ros_')) / f'{world}{suffix}'
-    path = Path(os.path.abspath(path))
     try:
+        if path is None:
+            suffix = Path(SHIPPED[tool][-1]).suffix
+            world = namespace.strip('/').replace('/', '_') or 'sim'
+            path = Path(tempfile.mkdtemp(prefix='lingbot_world_ros_')) / f'{world}{suffix}'
+        path = Path(os.path.abspath(path))
         path.write_text(text)
     except (OSError, ValueError) as error:
         problem = getattr(error, 'strerror', None) or error
-        raise SpecError(f'{shown(path)} cannot be written ({problem}); give another path.'
-                        ) from error
+        place = 'A temporary file' if path is None else shown(path)
+        raise SpecError(f'{place} cannot be written ({problem}); give another path.') from error
     return path
 
 

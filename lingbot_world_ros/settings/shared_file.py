@@ -9,7 +9,7 @@ from typing import Any, Iterable, Iterator, List, NamedTuple, Set, Tuple
 
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.paths import read_text
-from lingbot_world_ros.plain_yaml import load_plain_yaml
+from lingbot_world_ros.plain_yaml import read_yaml
 
 PARAMETERS = 'ros__parameters'
 WILDCARDS = ('*', '**')
@@ -47,7 +47,7 @@ def given_to(node: str, command_line: Iterable[str]) -> Given:
 
 def _content(path: str) -> Any:
     try:
-        return load_plain_yaml(read_text(path, FILE, MAX_BYTES))
+        return read_yaml(read_text(path, FILE, MAX_BYTES))
     except SpecError:  # ROS has a parser of its own, and tells what is wrong
         return None
 

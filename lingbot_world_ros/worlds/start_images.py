@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Mapping, Tuple
 
 from lingbot_world_ros.paths import read_regular, share_path
-from lingbot_world_ros.plain_yaml import load_plain_yaml
+from lingbot_world_ros.plain_yaml import read_yaml
 
 MAX_IMAGE_BYTES = 64 << 20
 IMAGE_STARTS = {'.png': b'\x89PNG\r\n\x1a\n', '.jpg': b'\xff\xd8\xff', '.jpeg': b'\xff\xd8\xff'}
@@ -26,8 +26,9 @@ def start_images() -> Mapping[str, Tuple[str, str]]:
     :return: name of the scene -> absolute path of a JPEG, and what it shows in a sentence or two
     :raises SpecError: if the installed package lacks them
     """
-    prompts = load_plain_yaml(share_path(*FOLDER, 'prompts.yaml').read_text())
-    return MappingProxyType({name: (str(share_path(*FOLDER, f'{name}.jpg')), prompt)
+    prompts = read_yaml(share_path(*FOLDER, 'prompts.yaml').read_text())
+    assert isinstance(prompts, dict), 'it ships'
+    return MappingProxyType({name: (str(share_path(*FOLDER, f'{name}.jpg')), str(prompt))
                              for name, prompt in prompts.items()})
 
 

@@ -6,12 +6,12 @@ What a file holds is data somebody sent: it is read with limits and never execut
 found elsewhere.
 """
 import math
-import re
 from typing import Callable, Dict, List, Optional, Tuple, TypeVar
 
 from lingbot_world_ros.errors import did_you_mean, quoted, SpecError, unknown_name
 from lingbot_world_ros.geometry.camera import PinholeCamera, require_pixels
-from lingbot_world_ros.plain_yaml import load_text_tree, Tree, YamlError
+from lingbot_world_ros.plain_yaml import (read_number, read_string, read_whole, read_yaml, Tree,
+                                          YamlError)
 from lingbot_world_ros.robots.urdf import from_first_tag
 from lingbot_world_ros.worlds.definition import (CAMERA, EngineTraits, expected_text, MAX_PROMPT,
                                                  MAX_SEED, MISSING_ASSETS, NamedPose, POSE_2D,
@@ -38,7 +38,7 @@ def _tree(text: str, source: str) -> Dict[str, Tree]:
     if len(text.encode(errors='replace')) > MAX_BYTES:
         raise refuse(f': larger than {MAX_BYTES} bytes.')
     try:
-        tree = load_text_tree(text, MAX_DEPTH, MAX_NODES)
+        tree = read_yaml(text, MAX_DEPTH, MAX_NODES)
     except YamlError as error:
         where = '' if error.line is None else f', line {error.line}'
         raise refuse(f'{where}: {error.problem}.') from error
@@ -202,24 +202,23 @@ class WorldFileReader:
             raise self._wrong(where, entries, f'a list of at most {limit} entries')
         return entries
 
-    def _text(self, where: str, value: Tree, limit: int) -> str:
-        expected = expected_text(value, limit)
-        if expected or not isinstance(value, str):
-            raise self._wrong(where, value, expected)
+    def _text(self, where: str, given: Tree, limit: int) -> str:
+        value, expected = read_string(given), expected_text(given, limit)
+        if expected or value is None:
+            raise self._wrong(where, given, expected)
         return value
 
-    def _integer(self, where: str, value: Tree, low: int, high: int) -> int:
-        if not isinstance(value, str) or not re.fullmatch('[0-9]{1,10}', value) \
-                or not low <= int(value) <= high:
-            raise self._wrong(where, value, f'a whole number from {low} to {high}')
-        return int(value)
+    def _integer(self, where: str, given: Tree, low: int, high: int) -> int:
+        value = read_whole(given)
+        if value is None or not low <= value <= high:
+            raise self._wrong(where, given, f'a whole number from {low} to {high}')
+        return value
 
-    def _number(self, where: str, value: Tree, low: float, high: float) -> float:
-        pattern = r'[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?'
-        if not isinstance(value, str) or len(value) >= 40 or not re.fullmatch(pattern, value) \
-                or not low <= float(value) <= high or not math.isfinite(float(value)):
-            raise self._wrong(where, value, f'a number from {low:g} to {high:g}')
-        return float(value)
+    def _number(self, where: str, given: Tree, low: float, high: float) -> float:
+        value = read_number(given)
+        if value is None or not low <= value <= high or not math.isfinite(value):
+            raise self._wrong(where, given, f'a number from {low:g} to {high:g}')
+        return value
 
     def _wrong(self, where: str, value: Tree, expected: str) -> WorldError:
         got = f'={quoted(value)} is not' if isinstance(value, str) and value else ' needs'

@@ -123,7 +123,8 @@ def sim_command(*arguments, deep=True) -> list:
     for argument in arguments:
         if isinstance(argument, dict):
             for name, value in argument.items():
-                command += ['--param', f'{name}:={json.dumps(value)}']
+                text = value if isinstance(value, str) else json.dumps(value)
+                command += ['--param', f'{name}:={text}']
         else:
             command.append(argument)
     if deep:

@@ -10,7 +10,9 @@ from md import code, page, prose, table
 INTRO = """
 `lingbot-world VERB --help` prints the same. In a ROS workspace `ros2 run lingbot_world_ros
 lingbot-world VERB` does what `lingbot-world VERB` does elsewhere. What follows `--ros-args` goes
-to ROS. Exit codes: 0 done, 2 for what the user can fix (told in one line), 130 interrupted."""
+to ROS. `lingbot-world --version` tells the version. Exit codes: 0 done, 2 for what the user can
+fix (told in one line), 130 interrupted; of commands that only print 141 when nobody reads on, 1
+when it cannot be written."""
 HEAD = ('argument', 'choices or default', 'meaning')
 
 

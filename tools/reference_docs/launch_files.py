@@ -20,7 +20,8 @@ INTRO = """
 `ros2 launch lingbot_world_ros FILE NAME:=VALUE ...`; `--show-args` prints the same. An argument
 that is left empty has the value of the profile. [Parameters](parameters.md) with a dot in their
 name, such as `lingbot.precision:=fp8`, are arguments of `sim.launch.py` and
-`lingbot_world.launch.py` as well."""
+`lingbot_world.launch.py` as well. Launch ends with its worlds, with an error code when one of them
+failed."""
 
 
 class Argument:

@@ -16,7 +16,15 @@ then refused. Defaults are those of
 them in a profile, with `--param NAME:=VALUE` of `lingbot-world sim`, as a [launch
 argument](launch.md), or, where the table says so, with `ros2 param set` while the node runs. A
 name that does not exist, a wrong type and a value outside the range are refused before anything
-starts."""
+starts.
+
+On a command line and as launch argument, text is what is typed, without quotes beyond those of the
+shell: `--param 'prompt:=[old town] a street: wet'`. In a profile it is YAML: `yes`, `12:30` and
+`007` are text where text is wanted, but a text with `: ` or ` #` in it, or with one of
+``[]{}*&!|>'"%@` `` in front, needs quotes. Numbers are those of YAML 1.2, such as `1e-05`, `.5`,
+`+1` and `0x1f`, without quotes; `1_000`, `12:30` and `007` are none. What follows `--ros-args` is
+read by ROS, for which `yes`, `007` and `1e-05` are no text without quotes:
+`-p 'prompt:="yes"'`."""
 PROFILES = """
 What each parameter file in `config/` changes of
 [`config/default.yaml`](../../config/default.yaml). What the names stand for:

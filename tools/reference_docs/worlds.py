@@ -2,7 +2,7 @@
 """Page about what ships: engines, scenes, the robot, world files, start images."""
 from lingbot_world_ros.engines.registry import LINGBOT_WORLD, SHIPPED
 from lingbot_world_ros.paths import share_path
-from lingbot_world_ros.plain_yaml import load_plain_yaml
+from lingbot_world_ros.plain_yaml import read_yaml
 from lingbot_world_ros.robots.load import load_robot
 from lingbot_world_ros.worlds.definition import IMAGE_SCENE, VIEW
 from lingbot_world_ros.worlds.scenes import get_scene, SCENES
@@ -74,7 +74,7 @@ def _robot():
 def _world_files():
     rows = []
     for path in sorted(share_path('config', 'worlds').glob('*.yaml')):
-        world = load_plain_yaml(path.read_text(encoding='utf-8'))
+        world = read_yaml(path.read_text(encoding='utf-8'))
         poses = ', '.join(code(pose['name']) for pose in world.get('named_poses', ()))
         rows.append((code(path.stem), code(world['scene']), str(world.get('seed', '')),
                      prose(world['description']), poses))
