@@ -120,11 +120,13 @@ def test_whatever_the_nodes_listen_to_is_heard_from_best_effort_publishers(make_
               '/arm_controller/joint_trajectory', '/arm_controller/commands', '/world_spec',
               '/action_embedding', '/camera/image_raw', '/world_status', '/robot_description'}
     graph.wait_for(lambda: wanted <= {s.topic_name for s in subscriptions()}, 'all of them')
-    counts = Counter(s.topic_name for s in subscriptions())
+    # All are looked at before the first publisher is there: each makes subscriptions anew.
+    heard = [(s.topic_name, s.msg_type, s.qos_profile.durability) for s in subscriptions()]
+    counts = Counter(topic for topic, *_ in heard)
     publishers = {
-        s.topic_name: graph.probe.create_publisher(s.msg_type, s.topic_name, QoSProfile(
-            depth=1, durability=s.qos_profile.durability,
-            reliability=ReliabilityPolicy.BEST_EFFORT)) for s in subscriptions()}
+        topic: graph.probe.create_publisher(msg_type, topic, QoSProfile(
+            depth=1, durability=durability, reliability=ReliabilityPolicy.BEST_EFFORT))
+        for topic, msg_type, durability in heard}
     graph.wait_for(lambda: all(publisher.get_subscription_count() >= counts[topic]
                                for topic, publisher in publishers.items()),
                    'all to be heard')

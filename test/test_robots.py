@@ -198,7 +198,7 @@ def test_a_box_is_enclosed_by_the_circle_through_its_corners(read):
     (('urdf:', 'joints: 7\nurdf:'), 'joints is no mapping'),
     (('urdf:', 'arm_tip: eye_link\nurdf:'), 'an arm turns about z.*mast_joint, eye_joint'),
     (('urdf:', 'x: &a 1\nurdf:'), 'anchors, aliases and tags'),
-    (('urdf:', '1: 2\nurdf:'), 'it is no mapping of names'),
+    (('urdf:', '1: 2\nurdf:'), "Unknown key of the file of a robot '1'"),
     (('my.urdf', "''"), 'urdf=.* is not text'),
     (('my.urdf', 4097 * 'x'), 'urdf=.* is not text'),
     (('width_px: 64', 'width_px: 0'), "width_px='0' is not a whole number from 1"),
@@ -217,10 +217,11 @@ def test_what_is_no_robot_is_refused_with_file_and_key(read, change, words):
 @pytest.mark.parametrize('angle_deg', [1.0, 170.0])
 def test_a_robot_may_have_the_extreme_values_that_are_named(read, angle_deg):
     robot = read(YAML.replace('width_px: 64', 'width_px: 1')
+                 .replace('height_px: 48', 'height_px: 480')
                  .replace('deg: 50', f'deg: {angle_deg}') + 'joints: {mast_joint: {lag_s: 10}}')
     camera = robot.cameras[0].camera
     assert (camera.width_px, robot.joints[0].lag_s) == (1, 10.0)
-    assert camera.fy_px == pytest.approx(24.0 / tan(np.deg2rad(angle_deg) / 2.0))
+    assert camera.fy_px == pytest.approx(240.0 / tan(np.deg2rad(angle_deg) / 2.0))
 
 
 def test_a_file_of_anything_else_is_refused(read):
