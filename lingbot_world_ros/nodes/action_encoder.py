@@ -121,7 +121,7 @@ class ActionEncoderNode(Node):
 
     def _subscribe(self, topics: SimpleNamespace) -> None:
         twist = twist_type(self._params.cmd_vel_type, os.environ.get('ROS_DISTRO', ''))
-        self.cmd_vel = qos.Listener(self, twist, topics.cmd_vel, self.on_cmd_vel, qos.NEWEST)
+        self.cmd_vel = qos.Listener(self, twist, topics.cmd_vel, self.on_cmd_vel, qos.STATE)
         self.command_listeners = [self.cmd_vel, *(
             qos.Listener(self, msg_type, topic, callback, qos.STATE)
             for msg_type, topic, callback in (

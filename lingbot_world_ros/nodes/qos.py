@@ -35,8 +35,8 @@ try:
 except ImportError:  # Humble
     from rclpy.qos_event import SubscriptionEventCallbacks
 
-NEWEST = QoSProfile(depth=1)  # commands, embeddings, clock
-STATE = QoSProfile(depth=10)  # joint states, odometry, status
+NEWEST = QoSProfile(depth=1)  # embeddings, clock
+STATE = QoSProfile(depth=10)  # commands (lockstep counts each), joint states, odometry, status
 TF = QoSProfile(depth=100)
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 MAX_DEPTH = 10000
