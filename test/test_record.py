@@ -29,6 +29,8 @@ from lingbot_world_ros.recording.definitions import message_definition  # noqa: 
 from lingbot_world_ros.recording.recorded import read_recording  # noqa: E402
 from lingbot_world_ros.recording.replay import SAME, UNVERIFIABLE, verify  # noqa: E402
 from lingbot_world_ros.settings.profiles import load_profile  # noqa: E402
+from rclpy.duration import Duration  # noqa: E402
+from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 from rclpy.qos import QoSProfile, ReliabilityPolicy  # noqa: E402
 from rclpy.serialization import deserialize_message, serialize_message  # noqa: E402
@@ -285,7 +287,7 @@ def eventful(domain, tmp_path_factory):
             assert graph.call(SetBool, '/world_model/pause', SetBool.Request(data=False)).success
             steps(graph, 3)
             assert graph.call(Trigger, '/world_model/reset').success
-            steps(graph, 5)
+            steps(graph, 20)
             process.send_signal(signal.SIGINT)
             out, err = process.communicate(timeout=PATIENCE_S)
         finally:
@@ -440,6 +442,27 @@ def test_a_missed_step_is_counted(make_graph):
     steps(graph, 4)
     graph.recorder.ended.clear()
     graph.wait_for(lambda: graph.recorder.num_missed >= 3, 'the missed steps')
+
+
+def test_what_has_come_when_it_ends_is_written(make_graph, tmp_path):
+    graph, bag = make_graph(), BagWriter(tmp_path / 'bag')
+    recorder, executor = RecorderNode(bag), SingleThreadedExecutor()
+    executor.add_node(recorder)
+    while recorder.status is None:
+        executor.spin_once(1.0)
+    before = recorder.status.step
+    steps(graph, 8)
+    status, = (p for p in graph.world.publishers if p.topic_name == '/world_status')
+    assert status.wait_for_all_acked(Duration(seconds=PATIENCE_S))
+    executor.shutdown()
+    recorder.destroy_node()
+    bag.close()
+    story = read_recording(tmp_path / 'bag')
+    assert story[0].last_step >= before + 8 and recorder.num_missed == 0
+    with BagReader(tmp_path / 'bag') as reader:
+        stamps = [msg.clock.sec * 1_000_000_000 + msg.clock.nanosec
+                  for _, msg in reader.messages('/clock')]
+    assert stamps == sorted(stamps)
 
 
 def test_a_namespace_finds_its_world(make_graph, domain, tmp_path):
