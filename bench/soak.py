@@ -56,7 +56,7 @@ class World:
         args = [f'{name}:={json.dumps(value)}' for name, value in params.items()]
         self.process = subprocess.Popen(
             [sys.executable, '-m', 'bench.faulty_sim', self.faults, '--duration', str(max_s),
-             *(word for arg in args for word in ('--param', arg))], cwd=ROOT,
+             *(word for arg in args for word in ('--param', arg))],
             stdin=subprocess.DEVNULL, stdout=self._output, stderr=subprocess.STDOUT)
 
     @property
