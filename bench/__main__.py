@@ -53,7 +53,7 @@ class Bench:
         told = ' '.join([module, *map(str, args), *(environment or {}).values()])
         print(f'[bench {elapsed_s:4.0f} s] {told}', file=sys.stderr, flush=True)
         done = subprocess.run(
-            [sys.executable, '-m', f'bench.{module}', *map(str, args)], cwd=ROOT, text=True,
+            [sys.executable, '-m', f'bench.{module}', *map(str, args)], text=True,
             stdout=subprocess.PIPE, timeout=TIMEOUT_S,
             env={**os.environ, 'ROS_DOMAIN_ID': free_domain(), **(environment or {})})
         if done.returncode:

@@ -7,8 +7,6 @@ do by lines on its standard input, answers by lines of JSON, and ends when its i
 """
 import argparse
 import json
-import os
-from pathlib import Path
 import queue
 import signal
 import subprocess
@@ -32,7 +30,6 @@ from sensor_msgs.msg import CameraInfo, Image, JointState
 from std_msgs.msg import Float64MultiArray, String
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
-ROOT = Path(__file__).resolve().parent.parent
 PATIENCE_S = 30.0
 DEEP = QoSProfile(depth=5000)  # a queue that the frames of a long stall fit into
 COMMAND_RATE_HZ = 100.0
@@ -53,11 +50,9 @@ class Peer:
         :param env: environment, None for that of this process
         """
         self.name = name
-        path = os.pathsep.join(filter(None, (str(ROOT), (env or os.environ).get('PYTHONPATH'))))
         self.process = subprocess.Popen(
             [sys.executable, '-m', 'bench.peers', name, *map(str, args)], text=True, bufsize=1,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            env={**(env or os.environ), 'PYTHONPATH': path})
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env)
         self._lines = queue.Queue()
         threading.Thread(target=self._read, daemon=True).start()
 

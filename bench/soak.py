@@ -56,7 +56,7 @@ class World:
                   'service_timeout_s': patience * SERVICE_TIMEOUT_S}
         self.process = subprocess.Popen(
             [sys.executable, '-m', 'bench.faulty_sim', self.faults, '--duration', str(max_s),
-             *assignments(params)], cwd=ROOT,
+             *assignments(params)],
             stdin=subprocess.DEVNULL, stdout=self._output, stderr=subprocess.STDOUT)
 
     @property

@@ -20,7 +20,7 @@ from rclpy.action import ActionClient
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from simulation_interfaces.action import SimulateSteps
-from simulation_interfaces.msg import SimulationState
+from simulation_interfaces.msg import Resource, SimulationState
 from simulation_interfaces.srv import (GetAvailableWorlds, GetCurrentWorld, GetEntities,
                                        GetEntityState, GetSimulationState, GetSimulatorFeatures,
                                        LoadWorld, ResetSimulation, SetEntityState,
@@ -37,6 +37,7 @@ SERVICES = {'get_available_worlds': GetAvailableWorlds, 'get_current_world': Get
             'reset_simulation': ResetSimulation, 'set_entity_state': SetEntityState,
             'set_simulation_state': SetSimulationState, 'step_simulation': StepSimulation,
             'unload_world': UnloadWorld, 'world_model/set_parameters': SetParameters}
+PLACED = {'set_pose': True} if hasattr(SetEntityState.Request, 'set_pose') else {}  # since 2.1
 QUIET_S = 4.0
 STALL_S = 3.0
 STALL_RATE_HZ = 13.5  # starting a process is work too
@@ -131,9 +132,10 @@ class Client:
 
     def load(self, uri='', text=''):
         """Build the request of load_world."""
-        request = LoadWorld.Request()
-        request.world_resource.uri, request.world_resource.resource_string = uri, text
-        return {'world_resource': request.world_resource}
+        resource = {'uri': uri, 'resource_string': text}
+        if hasattr(LoadWorld.Request, 'world_resource'):
+            return {'world_resource': Resource(**resource)}
+        return resource  # before 2.1
 
     def set_parameter(self, name, value, accepted=True):
         """Set a parameter of world_model."""
@@ -246,9 +248,9 @@ def teleports(soak):
     for name in names:
         state = client.expect('get_entity_state', entity=name).state
         state.pose.position.x += 0.05
-        client.expect('set_entity_state', OK, 101, entity=name, state=state, set_pose=True)
+        client.expect('set_entity_state', OK, 101, entity=name, state=state, **PLACED)
     state.pose.position.x = 1000.0
-    client.expect('set_entity_state', 101, entity=names[0], state=state, set_pose=True)
+    client.expect('set_entity_state', 101, entity=names[0], state=state, **PLACED)
     client.set_state(PLAYING)
     client.wait_state(PLAYING)
 

@@ -17,6 +17,7 @@ from rosgraph_msgs.msg import Clock
 import simulation_interfaces.action
 import simulation_interfaces.msg
 import simulation_interfaces.srv
+from simulation_requests import fitting
 
 PATIENCE_S = 60.0  # a guard: answers come within a second
 STOPPED, PLAYING, PAUSED, QUITTING, NO_WORLD = 0, 1, 2, 3, 4
@@ -46,7 +47,7 @@ class Client:
         client = self._clients[prefix, name]
         self.wait(client.service_is_ready, f'service {prefix}/{name}')
         request = srv_type.Request()
-        _fill(request, fields)
+        _fill(request, fitting(request.get_fields_and_field_types(), fields))
         return client.call_async(request)
 
     def call(self, name, prefix='', **fields):

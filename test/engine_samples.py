@@ -6,7 +6,6 @@ Every registered engine needs a sample here, and so does every fake that other t
 """
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib.util import find_spec
 from typing import Callable
 
 from bench.null_world import NullWorld
@@ -14,10 +13,10 @@ from fake_world import FakeChunkWorld, FakeWorld
 from free_camera import FreeCameraWorld
 from lingbot_world_ros.engines.interface import Start, WorldModel
 from lingbot_world_ros.engines.isolated import IsolatedWorld
-from lingbot_world_ros.engines.registry import make_world
+from lingbot_world_ros.engines.registry import make_world, SHIPPED
 from moody_world import MoodyWorld
+from needs import need_engine
 import numpy as np
-import pytest
 
 LINGBOT = {'height_px': 32, 'width_px': 48, 'device': 'cpu', 'precision': 'fp32'}
 
@@ -86,7 +85,6 @@ FAKES = {
     'fake camera': Sample(FreeCameraWorld, ('a', 'image')),
     'moody': Sample(MoodyWorld, ('living_room', 'office')),
     'null': Sample(NullWorld, ('living_room', 'living_room'))}
-NEEDED = {'reference': ('mujoco',), 'lingbot_world': ('torch', 'transformers', 'tokenizers')}
 
 
 def sample_of(name, folder) -> Sample:
@@ -97,9 +95,8 @@ def sample_of(name, folder) -> Sample:
     :param folder: for what has to be written
     """
     inner = name.replace('isolated ', '')
-    missing = [name for name in NEEDED.get(inner, ()) if find_spec(name) is None]
-    if missing:  # found, not imported: mujoco goes by what the engine sets before
-        pytest.skip(f'{", ".join(missing)} not installed')
+    if inner in SHIPPED:
+        need_engine(inner)
     sample = {**registered(folder), **FAKES}[inner]
     if inner == name:
         return sample

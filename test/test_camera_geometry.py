@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """CameraInfo and TF, as they arrive over ROS, put known 3-D points onto the right pixels."""
+from needs import need_engine
 import pytest
 
 pytest.importorskip('rclpy')
 pytest.importorskip('lingbot_world_ros.msg')
-pytest.importorskip('lingbot_world_ros.engines.reference.engine')
+need_engine('reference')
 
 from lingbot_world_ros.messages.encodings import depth_from_msg  # noqa: E402, I100
 from lingbot_world_ros.messages.frames import transform_from_msg  # noqa: E402

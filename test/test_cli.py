@@ -10,6 +10,7 @@ import sys
 import termios
 from xml.etree import ElementTree
 
+from needs import need_engine
 import pytest
 
 pytest.importorskip('rclpy')
@@ -87,6 +88,8 @@ def test_verbs_are_listed(capsys):
     (['--camera-path', '/no/where'], '/no/where'),
 ])
 def test_mistakes_are_one_line_and_exit_code_2(domain, args, words):
+    if args[:2] == REFERENCE:
+        need_engine('reference')
     process = start(domain, 'sim', *args)
     out, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 2 and out == ''
@@ -103,8 +106,9 @@ def test_bad_domain_is_one_line_and_exit_code_2(number):
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 def test_sim_tells_what_it_does_refuses_a_second_one_and_ends_on_signals(domain, number):
-    pytest.importorskip('lingbot_world_ros.engines.reference.engine')
-    process = start(domain, 'sim', *REFERENCE, '--scene', 'office')
+    need_engine('reference')
+    process = start(domain, 'sim', *REFERENCE, '--scene', 'office',
+                    '--param', 'cmd_vel_type:=twist')
     try:
         said = read_until(process, 'Ctrl-C ends')
         for words in ('First image after', 'scene office', '/camera/image_raw', '/cmd_vel',
@@ -129,13 +133,14 @@ def test_sim_tells_what_it_does_refuses_a_second_one_and_ends_on_signals(domain,
 
 
 def test_sim_ends_by_itself_after_its_duration(domain):
-    pytest.importorskip('lingbot_world_ros.engines.reference.engine')
+    need_engine('reference')
     process = start(domain, 'sim', *REFERENCE, '--duration', '1.5', '--param', 'seed:=3')
     out, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0 and 'seed 3' in out and 'Traceback' not in err
 
 
 def test_sim_takes_the_path_of_a_world_file(domain, tmp_path):
+    need_engine('room')
     (tmp_path / 'mine.yaml').write_text('scene: office\nseed: 11\n')
     process = start(domain, 'sim', '--world', str(tmp_path / 'mine.yaml'), '--duration', '0.5')
     out, err = process.communicate(timeout=PATIENCE_S)
@@ -152,7 +157,7 @@ def test_sim_waits_for_lifecycle_calls_where_it_shall_not_start_itself(domain):
 
 
 def test_several_worlds_run_side_by_side_and_end_together(domain):
-    pytest.importorskip('lingbot_world_ros.engines.reference.engine')
+    need_engine('reference')
     process = start(domain, 'sim', '--worlds', '2', *REFERENCE, '--namespace', 'w')
     try:
         with Graph(lambda: [], domain) as graph:
@@ -201,6 +206,7 @@ def test_the_first_process_that_ends_ends_all(capfd, ending, code):
 
 
 def test_what_cannot_be_replayed_is_one_line_and_exit_code_2(tmp_path):
+    pytest.importorskip('rosbags')
     for path in (tmp_path / 'nothing', tmp_path, Path(__file__)):
         done = subprocess.run([*COMMAND, 'replay', '--verify', path], text=True,
                               capture_output=True, timeout=PATIENCE_S)
@@ -211,7 +217,7 @@ def test_what_cannot_be_replayed_is_one_line_and_exit_code_2(tmp_path):
 
 def test_sim_goes_on_when_nobody_reads_its_output_any_more(domain):
     """As in ``lingbot-world sim | head -1``."""
-    pytest.importorskip('lingbot_world_ros.engines.reference.engine')
+    need_engine('reference')
     process = start(domain, 'sim', *REFERENCE)
     try:
         process.stdout.readline()
@@ -226,11 +232,12 @@ def test_sim_goes_on_when_nobody_reads_its_output_any_more(domain):
 
 
 def test_the_nodes_run_as_two_processes_and_end_on_signals(domain):
-    pytest.importorskip('lingbot_world_ros.engines.reference.engine')
+    need_engine('reference')
     env = {**os.environ, 'ROS_DOMAIN_ID': str(domain)}
     reference = ['--ros-args', '-p', 'engine:=reference', '-p', 'scene:=office']
+    twist = ['--ros-args', '-p', 'cmd_vel_type:=twist']
     processes = [subprocess.Popen([sys.executable, SCRIPTS / name, *args], env=env)
-                 for name, args in (('world_model', reference), ('action_encoder', []))]
+                 for name, args in (('world_model', reference), ('action_encoder', twist))]
     try:
         with Graph(lambda: [], domain) as graph:
             odom = graph.listen(Odometry, 'odom')
@@ -249,7 +256,7 @@ def test_the_nodes_run_as_two_processes_and_end_on_signals(domain):
 
 
 def test_world_model_alone_refuses_a_second_clock_unless_it_has_none(domain):
-    pytest.importorskip('lingbot_world_ros.engines.reference.engine')
+    need_engine('reference')
     env = {**os.environ, 'ROS_DOMAIN_ID': str(domain)}
     command = [sys.executable, SCRIPTS / 'world_model', '--ros-args', '-p', 'engine:=reference',
                '-r', '__ns:=/second']
@@ -269,6 +276,7 @@ def test_world_model_alone_refuses_a_second_clock_unless_it_has_none(domain):
 
 
 def test_executable_tells_a_mistake_in_one_line(domain):
+    need_engine('room')
     env = {**os.environ, 'ROS_DOMAIN_ID': str(domain)}
     done = subprocess.run(
         [sys.executable, SCRIPTS / 'world_model', '--ros-args', '-p', 'scene:=moon'], env=env,
@@ -292,7 +300,8 @@ def test_teleop_keeps_its_line_within_the_terminal(monkeypatch, capsys):
 def test_teleop_drives_base_and_arm_and_restores_the_terminal(domain):
     keyboard, terminal = pty.openpty()
     before = termios.tcgetattr(terminal)
-    with Graph(lambda: [*make_pair(world=FakeWorld)], domain, ('-p', 'scene:=a')) as graph:
+    args = ('-p', 'scene:=a', '-p', 'cmd_vel_type:=twist')
+    with Graph(lambda: [*make_pair(world=FakeWorld)], domain, args) as graph:
         twists, joints = graph.listen(Twist, 'cmd_vel'), graph.listen(JointState, 'joint_command')
         process = start(domain, 'teleop', stdin=terminal)
         try:

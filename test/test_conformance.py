@@ -3,8 +3,10 @@
 Every service and the action, in every state, asked by a separate process.
 
 The table says what the texts of simulation_interfaces 2.1 ask for; docs/simulation_interfaces.md
-explains where they leave a choice.
+explains where they leave a choice. Where an older version is installed, the same is asked in its
+words.
 """
+from importlib.util import find_spec
 import json
 import os
 from pathlib import Path
@@ -16,7 +18,9 @@ import threading
 import pytest
 
 pytest.importorskip('rclpy')
-pytest.importorskip('simulation_interfaces')
+srv = pytest.importorskip('simulation_interfaces.srv')
+if not hasattr(srv, 'GetAvailableWorlds'):
+    pytest.skip('this simulation_interfaces has no worlds to load', allow_module_level=True)
 
 from moody_world import simulator  # noqa: E402, I100
 from ros_domain import Domain  # noqa: E402
@@ -132,10 +136,15 @@ TABLE = {
     'put in orbit': (('set_entity_state', put(position={'x': 1e9})), (101, 101, 101, 3, 101)),
     'put nothing': (('set_entity_state', {'entity': 'robot'}), (1, 1, 1, 3, 1)),
     'fly': (('set_entity_state', {'entity': 'robot', 'set_twist': True, 'state': {
-        'twist': {'linear': {'z': 1.0}}}}), (4, 4, 4, 3, 4)),
+        'pose': POSE, 'twist': {'linear': {'z': 1.0}}}}), (4, 4, 4, 3, 4)),
     'throw an object': (('set_entity_state', {'entity': 'pouf', 'set_twist': True, 'state': {
-        'twist': {'linear': {'x': 1.0}}}}), (4, 4, 4, 3, 4)),
+        'pose': POSE, 'twist': {'linear': {'x': 1.0}}}}), (4, 4, 4, 3, 4)),
 }
+UNSAID = set()  # what cannot be asked with what is installed
+if not hasattr(srv.SetEntityState.Request, 'set_pose'):  # before 2.1 it is always set
+    UNSAID.add('put nothing')
+if find_spec('re2') is None:
+    UNSAID.add('entities by name')
 # Where a request leaves the simulator; what is not here, or was not granted, changes no state.
 LEADS_TO = {'stop': 0, 'play': 1, 'pause': 2, 'load': 0, 'load package uri': 0, 'load text': 0,
             'load image, ignored': 0, 'load prompt': 0, 'unload': 4}
@@ -194,6 +203,8 @@ def test_codes_are_those_of_the_standard(client, state):
     """Each request is answered with the code of the table and leads where it says."""
     column, wrong = STATES.index(state), []
     for title, ((service, fields), codes) in TABLE.items():
+        if title in UNSAID:
+            continue
         client.go(state, AT)
         answer = client.call(service, AT, **fields)['result']
         granted = answer['result'] == OK
@@ -283,7 +294,10 @@ def test_clients_that_vanish_hurt_nobody(domain, client):
 
 def test_documented_table_is_this_one():
     """Readers of the docs and this test know the same codes."""
-    text = (Path(__file__).parent.parent / 'docs' / 'simulation_interfaces.md').read_text()
+    path = Path(__file__).resolve().parent.parent / 'docs' / 'simulation_interfaces.md'
+    if not path.is_file():
+        pytest.skip('docs/ is not installed with the package')
+    text = path.read_text()
     rows = re.findall(r'^\| (.+) \| `(\w+)` \| ([\d |]+) \|$', text, re.M)
     assert {title: (service, tuple(map(int, codes.split(' | '))))
             for title, service, codes in rows} == \
@@ -292,6 +306,7 @@ def test_documented_table_is_this_one():
 
 def test_habit_of_isaac_users(client):
     """Names at the root, exact frames, playing after a reset."""
+    pytest.importorskip('re2')  # they look for entities by name
     client.isaac()
 
 

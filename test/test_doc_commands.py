@@ -165,10 +165,9 @@ class Shell:
         (programs / 'activate').write_text('')
         self._cwd, self._left, self._number = self._home, {}, 0
         self._env = {**os.environ, 'ROS_DOMAIN_ID': str(domain), 'HOME': str(self._home),
-                     'PATH': f'{programs}{os.pathsep}{os.environ.get("PATH", os.defpath)}',
-                     'PYTHONPATH': os.pathsep.join(filter(None, (
-                         str(ROOT), os.environ.get('PYTHONPATH'))))}
-        for name in ('DISPLAY', 'WAYLAND_DISPLAY'):
+                     'PATH': f'{programs}{os.pathsep}{os.environ.get("PATH", os.defpath)}'}
+        # No screen; and no distribution, where cmd_vel may be of another type than on the pages.
+        for name in ('DISPLAY', 'WAYLAND_DISPLAY', 'ROS_DISTRO'):
             self._env.pop(name, None)
 
     def __enter__(self):
@@ -291,7 +290,8 @@ def type_page(path, folder):
 @pytest.fixture(scope='module')
 def typed(request, tmp_path_factory):
     """Type some pages at a time: most of it is waiting for nodes to find each other."""
-    for package in ('rclpy', 'lingbot_world_ros.msg', 'openvino'):
+    for package in ('rclpy', 'lingbot_world_ros.msg', 'simulation_interfaces.srv', 'aiohttp',
+                    'cv2', 'openvino', 're2', 'rosbags', 'safetensors'):
         pytest.importorskip(package)
     chosen = [item.callspec.params['path'] for item in request.session.items
               if getattr(item, 'originalname', '') == test_commands_of_a_page_work.__name__]

@@ -7,6 +7,7 @@ import sys
 from urllib.parse import unquote, urlsplit
 
 from doc_pages import DOCS, name_of, pages, read, ROOT
+from needs import need_engine
 import pytest
 
 if not DOCS.is_dir():
@@ -27,7 +28,7 @@ def target_of(path, link):
 
 def test_reference_tables_are_what_the_code_says():
     pytest.importorskip('rclpy')
-    pytest.importorskip('openvino')
+    need_engine('room')
     services = pytest.importorskip('simulation_interfaces.srv')
     if not hasattr(services, 'GetAvailableWorlds'):
         pytest.skip('the tables are made with simulation_interfaces 2.1')

@@ -2,6 +2,7 @@
 """doctor: findings with remedies, and exit codes."""
 import json
 
+from needs import need_engine
 import pytest
 
 pytest.importorskip('rclpy')
@@ -9,6 +10,7 @@ pytest.importorskip('lingbot_world_ros.msg')
 
 from lingbot_world_ros.cli import doctor  # noqa: E402, I100
 from lingbot_world_ros.cli.main import main  # noqa: E402, I100
+from lingbot_world_ros.nodes.ros_environment import profile_variable  # noqa: E402
 from ros_domain import Domain  # noqa: E402
 from waiting import wait_for  # noqa: E402
 
@@ -17,8 +19,8 @@ from waiting import wait_for  # noqa: E402
 def domain(monkeypatch):
     with Domain() as number:
         monkeypatch.setenv('ROS_DOMAIN_ID', str(number))
-        monkeypatch.setenv('FASTDDS_DEFAULT_PROFILES_FILE', '')
-        monkeypatch.delenv('FASTDDS_DEFAULT_PROFILES_FILE')
+        monkeypatch.setenv(profile_variable(), '')
+        monkeypatch.delenv(profile_variable())
         yield number
 
 
@@ -30,7 +32,7 @@ def findings(capsys, *args):
 
 
 def test_a_good_installation_is_ready(capsys):
-    pytest.importorskip('openvino')
+    need_engine('room')
     code, found = findings(capsys)
     assert code == 0, found
     assert found['engine room']['level'] in ('OK', 'WARN') and 'ms a step' in str(found)
@@ -49,7 +51,7 @@ def test_bad_domain_and_unknown_engine_fail_with_remedies_and_hide_nothing(capsy
 
 
 def test_missing_dds_profile_fails(monkeypatch):
-    monkeypatch.setenv('FASTDDS_DEFAULT_PROFILES_FILE', '/nowhere.xml')
+    monkeypatch.setenv(profile_variable(), '/nowhere.xml')
     finding = doctor.check_dds_profile()
     assert finding.level == 'FAIL' and '/nowhere.xml' in finding.text and 'unset' in finding.remedy
 
@@ -61,6 +63,7 @@ def test_little_shared_memory_is_a_warning(monkeypatch):
 
 
 def test_simulation_services_that_are_not_installed_are_a_warning(monkeypatch):
+    pytest.importorskip('simulation_interfaces')
     from lingbot_world_ros.nodes import simulation_answers
     assert doctor.check_services().level == 'OK'
     monkeypatch.setattr(simulation_answers, 'installed', lambda kind, name: (
@@ -70,7 +73,7 @@ def test_simulation_services_that_are_not_installed_are_a_warning(monkeypatch):
 
 
 def test_text_output_ends_with_a_verdict(capsys):
-    pytest.importorskip('openvino')
+    need_engine('room')
     assert main(['doctor']) == 0
     assert capsys.readouterr().out.strip().splitlines()[-1] == 'Ready.'
 

@@ -4,19 +4,22 @@ import argparse
 from dataclasses import replace
 import json
 
-from lingbot_world_ros.cli import evaluate as verb
-from lingbot_world_ros.engines.interface import Observation
-from lingbot_world_ros.engines.registry import make_world
-from lingbot_world_ros.errors import SpecError
-from lingbot_world_ros.evaluation import evaluate as evaluation
-from lingbot_world_ros.evaluation.evaluate import evaluate, EvaluationSpec, state_errors, targets
-from lingbot_world_ros.evaluation.rollouts import (HeldOutSet, load_or_make, roll_out_set, Rollout,
-                                                   shuffled)
-from lingbot_world_ros.evaluation.tables import markdown, strip, to_json
-import numpy as np
+from needs import need_engine
 import pytest
 
-pytest.importorskip('lingbot_world_ros.engines.reference.engine', reason='needs mujoco')
+need_engine('reference')
+
+from lingbot_world_ros.cli import evaluate as verb  # noqa: E402, I100
+from lingbot_world_ros.engines.interface import Observation  # noqa: E402
+from lingbot_world_ros.engines.registry import make_world  # noqa: E402
+from lingbot_world_ros.errors import SpecError  # noqa: E402
+from lingbot_world_ros.evaluation import evaluate as evaluation  # noqa: E402
+from lingbot_world_ros.evaluation.evaluate import (evaluate, EvaluationSpec,  # noqa: E402
+                                                   state_errors, targets)
+from lingbot_world_ros.evaluation.rollouts import (HeldOutSet, load_or_make,  # noqa: E402
+                                                   roll_out_set, Rollout, shuffled)
+from lingbot_world_ros.evaluation.tables import markdown, strip, to_json  # noqa: E402
+import numpy as np  # noqa: E402
 
 SMALL = EvaluationSpec(engine='reference', num_sequences=3, num_sets=1, horizons=(1, 15),
                        num_trials=2, batch_size=1, num_mean_states=2)

@@ -25,7 +25,6 @@ pytest.importorskip('lingbot_world_ros.msg')
 pytest.importorskip('simulation_interfaces.srv')
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.append(str(ROOT))  # bench/ is not installed; what is installed comes first
 
 from bench.faulty_sim import end_hang, FaultyWorld, order_faults  # noqa: E402, I100
 from bench.ledger import FrameLedger  # noqa: E402

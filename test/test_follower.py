@@ -13,6 +13,7 @@ from lingbot_world_ros.recording.follow import Follower, FollowerObserver
 from lingbot_world_ros.session.session import Session
 from lingbot_world_ros.session.spec import SessionSpec
 from lingbot_world_ros.worlds.definition import WorldDefinition
+from needs import need_engine
 import numpy as np
 import pytest
 from test_replay import eventful, leading, Wander
@@ -350,8 +351,8 @@ def test_the_node_has_the_parameters_of_its_engine_alone():
             node = FollowerNode(FakeWorld, name=name, parameter_overrides=given)
             assert node.has_parameter('lingbot.height_px') == is_there
             node.destroy_node()
-        unfit = 'lingbot.checkpoint is empty|needs the Python package'
-        with pytest.raises(SpecError, match=unfit):
+        need_engine('lingbot_world')
+        with pytest.raises(SpecError, match='lingbot.checkpoint is empty'):
             FollowerNode(name='lingbot_world')
 
 
@@ -426,8 +427,8 @@ def test_nothing_is_drawn_before_somebody_subscribes_and_operators_are_told(grap
 
 
 def test_the_reference_world_follows_the_embedded_one():
-    pytest.importorskip('lingbot_world_ros.engines.reference.engine')  # before mujoco: MUJOCO_GL
-    pytest.importorskip('openvino')
+    need_engine('reference')
+    need_engine('room')
     from lingbot_world_ros.engines.registry import make_world
     room = make_world('room')
 
@@ -484,7 +485,7 @@ def test_who_begins_to_look_at_a_world_that_stands_still_sees_it():
 
 
 def test_to_look_changes_nothing_of_the_reference_world():
-    pytest.importorskip('lingbot_world_ros.engines.reference.engine')
+    need_engine('reference')
     from lingbot_world_ros.engines.registry import make_world
     digests, pictures = [], []
     for looks in (False, True):

@@ -2,17 +2,12 @@
 """The measurement from key to picture follows keys to their pictures; one short run of it."""
 import json
 import os
-from pathlib import Path
 import subprocess
 import sys
 
+from bench.glass import key_of, latencies, markdown, summary
+from browser import find_browser
 import pytest
-
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.append(str(ROOT))  # bench/ is not installed; what is installed comes first
-
-from bench.glass import key_of, latencies, markdown, summary  # noqa: E402, I100
-from browser import find_browser  # noqa: E402
 
 
 def frames(*shares):
@@ -65,7 +60,7 @@ def test_a_short_run_measures_and_is_written_down(tmp_path):
     from ros_domain import Domain
     with Domain() as domain:
         subprocess.run([sys.executable, '-m', 'bench.glass', '--only', 'native', '--trials', '2',
-                        '--seconds', '1', '--out', str(tmp_path)], cwd=ROOT, check=True,
+                        '--seconds', '1', '--out', str(tmp_path)], cwd=tmp_path, check=True,
                        stdout=subprocess.DEVNULL, timeout=120,
                        env={**os.environ, 'ROS_DOMAIN_ID': str(domain)})
     result = json.loads((tmp_path / 'glass.json').read_text())

@@ -1,15 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The ladder on a CPU at tiny sizes, its predictions, and what a GPU would record and replay."""
 import json
-from pathlib import Path
-import sys
 
 import pytest
 
 torch = pytest.importorskip('torch')
-
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.append(str(ROOT))  # bench/ is not installed; what is installed comes first
 
 from bench import gpu_ceilings, gpu_predict, gpu_rungs, gpu_stream  # noqa: E402, I100
 from bench.gpu_parts import (CASES, Clock, Inputs, random_network, random_vae,  # noqa: E402

@@ -2,6 +2,7 @@
 """Rooms keep their floors, files make no ring, and each name stays in its room."""
 from pathlib import Path
 import re
+import shutil
 import subprocess
 
 from import_rules import check_imports, HELPERS, PACKAGE, ROOMS
@@ -46,9 +47,11 @@ def test_every_folder_is_a_room_and_every_room_a_folder():
 
 def test_readme_lists_the_rooms_in_their_order_and_every_other_folder():
     """Its tree is that of the repository; rooms without a module may be left out."""
+    if not (ROOT / '.git').exists() or shutil.which('git') is None:
+        pytest.skip('not a checkout of git')
     asked = subprocess.run(['git', 'ls-files'], cwd=ROOT, capture_output=True, text=True)
     if asked.returncode:
-        pytest.skip('not a checkout of git')
+        pytest.skip(asked.stderr.strip())  # for one, it belongs to another user
     files = [Path(file) for file in asked.stdout.splitlines()]
     readme = (ROOT / 'README.md').read_text()
     tree = re.search(r'\n## What is where\n\n```text\n(.*?)```', readme, re.S)[1]

@@ -113,7 +113,8 @@ def graph_of():
     with Domain() as number:
         yield lambda profile: Graph(nodes, number, (
             '--params-file', str(layouts.share_path('config', f'{profile}.yaml')),
-            '-p', 'scene:=a', '-p', f'frame_prefix:={PREFIX}', '-r', f'__ns:=/{NAMESPACE}'))
+            '-p', 'scene:=a', '-p', 'cmd_vel_type:=twist', '-p', f'frame_prefix:={PREFIX}',
+            '-r', f'__ns:=/{NAMESPACE}'))
 
 
 def offered(graph, name):

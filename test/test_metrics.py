@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Metrics against values computed by hand."""
-from lingbot_world_ros.evaluation import metrics
 import numpy as np
 import pytest
+
+pytest.importorskip('cv2')
+
+from lingbot_world_ros.evaluation import metrics  # noqa: E402, I100
 
 
 def image(value, height=24, width=32):

@@ -2,6 +2,7 @@
 """Tests of the mutation run: what it changes, what it leaves, and that it sees a weak test."""
 import ast
 import importlib.util
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,8 @@ def test_one_wanted_change_is_made_and_no_other():
 
 def test_a_change_is_noticed_by_the_tests_of_its_function(tmp_path, monkeypatch):
     """End to end for one sign: the tests that run it fail with it and pass without."""
+    if PATH.parents[1] not in Path(find_spec('lingbot_world_ros').origin).parents:
+        pytest.skip('what is installed runs here, and the sources are what is changed')
     names = [name for name in mutants.unit_tests()['session/pacing.py'] if 'pacing' in name]
     monkeypatch.setattr(mutants, 'NOTES', tmp_path / 'mutants.json')
     notes = mutants.notes_of(names)

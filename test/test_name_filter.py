@@ -9,6 +9,8 @@ from lingbot_world_ros.messages.name_filter import NameFilter
 import pytest
 from waiting import no_hang
 
+pytest.importorskip('re2')
+
 
 @pytest.mark.parametrize('pattern, fits, fits_not', [
     ('robot', ['robot', 'my_robot_2'], ['robo', 'Robot']),

@@ -36,7 +36,8 @@ ROBOT = load_robot()
 PERIOD_NS = 66_666_667
 PAN, LIFT = ROBOT.joint_names[:2]
 FASTEST_MPS = ROBOT.drive.linear_high_mps
-BASE_ARGS = ('-p', 'scene:=a', '-p', 'speed:=3.0')  # sim time thrice as fast: shorter tests
+# Sim time thrice as fast: shorter tests. Whatever distribution is sourced, cmd_vel is a Twist.
+BASE_ARGS = ('-p', 'scene:=a', '-p', 'speed:=3.0', '-p', 'cmd_vel_type:=twist')
 
 
 @pytest.fixture(scope='module')

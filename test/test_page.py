@@ -4,12 +4,14 @@ import signal
 from types import SimpleNamespace
 from urllib.request import urlopen
 
+from needs import need_engine
 import pytest
 
 pytest.importorskip('rclpy')
 pytest.importorskip('lingbot_world_ros.msg')
 pytest.importorskip('playwright')
 pytest.importorskip('aiohttp')
+need_engine('room')
 
 from browser import (ARM, chromium, find_browser, free_port, Operator, Program,  # noqa: E402, I100
                      WHOLE)
@@ -230,7 +232,7 @@ def test_depth_is_shown_on_request(operator):
 
 
 def test_truth_is_shown_beside_imagination_with_the_running_error(site, open_page):
-    pytest.importorskip('mujoco')
+    need_engine('reference')
     operator = open_page()
     follower = Program(site.domain, 'follow', '--reset')
     try:

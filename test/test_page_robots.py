@@ -4,12 +4,14 @@ from contextlib import contextmanager
 from math import hypot
 from pathlib import Path
 
+from needs import need_engine
 import pytest
 
 pytest.importorskip('rclpy')
 pytest.importorskip('lingbot_world_ros.msg')
-for needed in ('playwright', 'aiohttp', 'mujoco'):
-    pytest.importorskip(needed)
+pytest.importorskip('playwright')
+pytest.importorskip('aiohttp')
+need_engine('reference')
 
 from browser import chromium, find_browser, free_port, Operator, Program  # noqa: E402, I100
 from ros_domain import Domain  # noqa: E402

@@ -212,7 +212,7 @@ def domain():
 
 
 def parameters(**values):
-    values = {'scene': 'a', 'speed': 3.0, **values}
+    values = {'scene': 'a', 'speed': 3.0, 'cmd_vel_type': 'twist', **values}
     return [Parameter(name.replace('__', '.'), value=value) for name, value in values.items()]
 
 

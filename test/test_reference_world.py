@@ -9,15 +9,17 @@ from lingbot_world_ros.geometry import se3
 from lingbot_world_ros.geometry.camera import PinholeCamera
 from lingbot_world_ros.robots.load import load_robot
 from lingbot_world_ros.worlds.scenes import generate_scene, get_scene, SCENES, StartState
+from needs import need_engine
 import numpy as np
 import pytest
 from waiting import PATIENCE_S
 
 ROBOT = load_robot()
 
-reference = pytest.importorskip('lingbot_world_ros.engines.reference.engine')
+need_engine('reference')
 
-from lingbot_world_ros.engines.reference.mjcf import scene_mjcf  # noqa: E402, I100
+from lingbot_world_ros.engines.reference import engine as reference  # noqa: E402, I100
+from lingbot_world_ros.engines.reference.mjcf import scene_mjcf  # noqa: E402
 
 
 @pytest.fixture(scope='module', params=sorted(SCENES))

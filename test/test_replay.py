@@ -17,6 +17,7 @@ from lingbot_world_ros.session.spec import SessionSpec
 from lingbot_world_ros.session.states import Mode
 from lingbot_world_ros.session.status import SessionStatus
 from lingbot_world_ros.worlds.definition import WorldDefinition
+from needs import need_engine
 import numpy as np
 import pytest
 from waiting import PATIENCE_S
@@ -300,7 +301,7 @@ def test_start_images_are_read_only_where_that_is_allowed(tmp_path):
 
 
 def test_the_learned_world_repeats_with_moved_objects():
-    pytest.importorskip('openvino')
+    need_engine('room')
     from lingbot_world_ros.engines.room.engine import RoomWorld
 
     def act(session):

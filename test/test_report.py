@@ -10,11 +10,13 @@ from pathlib import Path
 import re
 from types import SimpleNamespace
 
+from needs import need_engine
 import pytest
 
 pytest.importorskip('matplotlib')
 pytest.importorskip('jinja2')
 pytest.importorskip('PIL')
+pytest.importorskip('cv2')
 pytest.importorskip('rclpy')
 pytest.importorskip('lingbot_world_ros.msg')
 pytest.importorskip('rosbags')
@@ -183,7 +185,7 @@ def fewer_states_behind_the_mean_image(monkeypatch):
 
 @pytest.fixture(scope='module')
 def reference():
-    pytest.importorskip('lingbot_world_ros.engines.reference.engine', reason='needs mujoco')
+    need_engine('reference')
     return make_world('reference')
 
 

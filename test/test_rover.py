@@ -4,6 +4,7 @@ from dataclasses import replace
 from math import cos, sin, tan
 from pathlib import Path
 
+from needs import need_engine
 import pytest
 
 pytest.importorskip('urdf_parser_py')
@@ -151,7 +152,7 @@ def test_robot_that_strafes_runs_through_lingbot_world(checkpoint, strafing):
 
 
 def test_own_robot_drives_in_the_reference_world(bare, strafing):
-    pytest.importorskip('lingbot_world_ros.engines.reference.engine')
+    need_engine('reference')
     for robot, twist in ((bare, (0.5, 0.0, 0.4)),
                          (replace(bare, drive=strafing.drive), (0.3, 0.4, 0.0))):
         world = make_world('reference', robot=robot)
@@ -212,7 +213,7 @@ def test_an_engine_that_takes_no_robot_says_so(monkeypatch):
 
 
 def test_engines_refuse_robots_that_they_cannot_show(rover):
-    pytest.importorskip('lingbot_world_ros.engines.reference.engine')
+    need_engine('reference')
     with pytest.raises(SpecError, match='robot rover: the reference world draws a round base'):
         make_world('reference', robot=ROVER)
     with pytest.raises(SpecError, match='robot: .*nowhere.yaml is not a file'):
@@ -220,7 +221,7 @@ def test_engines_refuse_robots_that_they_cannot_show(rover):
 
 
 def test_a_world_that_has_learned_one_robot_refuses_others():
-    pytest.importorskip('openvino')
+    need_engine('room')
     with pytest.raises(SpecError, match="robot rover: this world has learned the robot 'room'"):
         make_world('room', robot=ROVER)
     world = make_world('room', robot='room')

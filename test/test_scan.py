@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The scan made from depth: against a scene worked out by hand and against the reference world."""
+from needs import need_engine
 import pytest
 
 pytest.importorskip('sensor_msgs')
@@ -140,7 +141,7 @@ def test_message_describes_the_scan_and_is_filled_again():
 
 
 def test_readings_end_at_walls_and_furniture_of_the_reference_world():
-    pytest.importorskip('lingbot_world_ros.engines.reference.engine')
+    need_engine('reference')
     from lingbot_world_ros.engines.registry import make_world
     scan, world, off_m = DepthScan(CAMERA, **LIMITS), make_world('reference'), []
     for seed in range(4):

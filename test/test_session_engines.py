@@ -12,13 +12,14 @@ from lingbot_world_ros.session.observer import SessionObserver
 from lingbot_world_ros.session.session import Session
 from lingbot_world_ros.session.spec import SessionSpec
 from lingbot_world_ros.worlds.definition import WorldDefinition
+from needs import need_engine
 import numpy as np
 import pytest
 from waiting import PATIENCE_S, wait_for
 
 ROBOT = load_robot()
 
-ENGINES = {'reference': 'lingbot_world_ros.engines.reference.engine', 'room': 'openvino'}
+ENGINES = ('reference', 'room')
 
 
 class Frames(SessionObserver):
@@ -33,7 +34,7 @@ class Frames(SessionObserver):
 
 def play(engine, commands, num_steps, seed=1):
     """Run an engine paused, step by step, with ``commands(buffer)`` given once."""
-    pytest.importorskip(ENGINES[engine])
+    need_engine(engine)
     world = make_world(engine)
     robot, spec = world.spec.robot, world.spec
     command_spec = CommandSpec(spec.action, robot.joint_names, tuple(robot.joint_array('low')),

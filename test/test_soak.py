@@ -2,18 +2,15 @@
 """The soak judges as it says, and one round of it is clean."""
 import json
 import os
-from pathlib import Path
 import subprocess
 import sys
 
+from needs import need_engine
 import pytest
 
 pytest.importorskip('rclpy')
 pytest.importorskip('lingbot_world_ros.msg')
 pytest.importorskip('simulation_interfaces.srv')
-
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.append(str(ROOT))  # bench/ is not installed; what is installed comes first
 
 from bench.faulty_sim import FaultyWorld, order_faults  # noqa: E402, I100
 from bench.ledger import FrameLedger  # noqa: E402
@@ -139,13 +136,13 @@ def test_numbers_go_into_the_document(tmp_path):
 
 def test_some_acts_are_clean(tmp_path):
     """The engine in a process of its own; no time is judged. ``make soak`` does everything."""
-    pytest.importorskip('openvino')
+    need_engine('room')
     acts = ('pauses_and_steps', 'worlds', 'engine_fails_once', 'engine_is_killed', 'flood',
             'client_dies_in_a_step')
     done = subprocess.run(
         [sys.executable, '-m', 'bench.soak', '--duration', '1', '--variant', 'isolated',
          '--patience', '20', *(word for act in acts for word in ('--act', act)),
-         '--out', tmp_path], cwd=ROOT, capture_output=True, text=True, timeout=600)
+         '--out', tmp_path], cwd=tmp_path, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     run, = json.loads((tmp_path / 'soak.json').read_text())['runs']
     assert run['rounds'] == 1 and run['recoveries'] == 4 and run['frame_problems'] == 0

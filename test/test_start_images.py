@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """The pictures that ship with the package, and the sentences that describe them."""
-from importlib.util import find_spec
 from pathlib import Path
 import subprocess
 import sys
 
-import cv2
 from lingbot_world_ros.worlds.scenes import SCENES
 from lingbot_world_ros.worlds.start_images import start_images
+from needs import need_engine
 import numpy as np
 import pytest
 from waiting import PATIENCE_S
+
+cv2 = pytest.importorskip('cv2')
 
 
 def test_every_scene_has_a_picture_and_a_prompt():
@@ -44,8 +45,7 @@ def test_listing_needs_neither_numpy_nor_torch():
 
 
 def test_the_script_draws_what_ships():
-    if find_spec('mujoco') is None:  # importing it here would be before the GL library is chosen
-        pytest.skip('mujoco is not installed')
+    need_engine('reference')
     from lingbot_world_ros.engines.reference.start_images import draw, VIEWS
     assert set(VIEWS) == set(SCENES)
     drawn = draw('office')

@@ -2,15 +2,17 @@
 """The whole road from the reference world to weights that run, in small; needs torch."""
 import csv
 
-from lingbot_world_ros.engines.room.engine import RoomWorld
+from needs import need_engine
 import numpy as np
 import pytest
 
 pytest.importorskip('torch')
 pytest.importorskip('scipy')
-pytest.importorskip('lingbot_world_ros.engines.reference.engine')
+need_engine('reference')
+need_engine('room')
 
-from lingbot_world_ros.training import (dataset, export, mapping,  # noqa: E402, I100
+from lingbot_world_ros.engines.room.engine import RoomWorld  # noqa: E402, I100
+from lingbot_world_ros.training import (dataset, export, mapping,  # noqa: E402
                                         train_dynamics, train_renderer)
 
 MINUTES = '0.02'

@@ -9,10 +9,11 @@ import signal
 import subprocess
 import sys
 
+from needs import need_engine
 import pytest
 
 pytest.importorskip('rclpy')
-pytest.importorskip('openvino')
+need_engine('room')
 pytest.importorskip('lingbot_world_ros.msg')
 
 from lingbot_world_ros.messages.commands import twist_to_msg  # noqa: E402, I100

@@ -11,6 +11,7 @@ import pytest
 
 pytest.importorskip('rclpy')
 pytest.importorskip('lingbot_world_ros.msg')
+pytest.importorskip('simulation_interfaces.srv')
 aiohttp = pytest.importorskip('aiohttp')
 
 from fake_world import FakeWorld  # noqa: E402, I100

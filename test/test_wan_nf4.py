@@ -8,6 +8,7 @@ import sys
 import pytest
 
 torch = pytest.importorskip('torch')
+pytest.importorskip('safetensors')
 bnb = pytest.importorskip('bitsandbytes')
 
 from lingbot_world_ros.errors import SpecError  # noqa: E402, I100

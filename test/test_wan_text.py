@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 torch = pytest.importorskip('torch')
+pytest.importorskip('safetensors')
 transformers = pytest.importorskip('transformers')
 pytest.importorskip('ftfy')
 

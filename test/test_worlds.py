@@ -2,6 +2,7 @@
 """How robots move in the worlds that have a physics: turns, walls, joints, rest."""
 from lingbot_world_ros.engines.registry import make_world
 from lingbot_world_ros.errors import SpecError
+from needs import need_engine
 import numpy as np
 import pytest
 
@@ -11,8 +12,7 @@ ENGINES = ('room', 'reference')
 @pytest.fixture(scope='module', params=ENGINES)
 def world(request):
     """One world per engine; skipped where its optional package is absent."""
-    if request.param == 'reference':
-        pytest.importorskip('lingbot_world_ros.engines.reference.engine')
+    need_engine(request.param)
     return make_world(request.param)
 
 
@@ -122,7 +122,6 @@ def test_unknown_engine_lists_the_known_ones():
 
 @pytest.mark.parametrize('engine', ENGINES)
 def test_empty_batch_is_refused(engine):
-    if engine == 'reference':
-        pytest.importorskip('lingbot_world_ros.engines.reference.engine')
+    need_engine(engine)
     with pytest.raises(SpecError, match='batch_size=0'):
         make_world(engine, batch_size=0)

@@ -94,8 +94,8 @@ class EngineEntry:
 
 ROOM = EngineEntry(
     'room', 'lingbot_world_ros.engines.room.engine:RoomWorld',
-    'the embedded world: learned, on one CPU core', ('openvino',), takes=('robot',), robot='room',
-    has_depth=True, docs='docs/training.md')
+    'the embedded world: learned, on one CPU core', ('openvino', 'safetensors'), takes=('robot',),
+    robot='room', has_depth=True, docs='docs/training.md')
 REFERENCE = EngineEntry(
     'reference', 'lingbot_world_ros.engines.reference.engine:ReferenceWorld',
     'the MuJoCo reference world of the same rooms and robot', ('mujoco',), takes=('robot',),

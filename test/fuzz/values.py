@@ -13,6 +13,7 @@ from zlib import crc32
 
 from hypothesis import strategies as st
 import numpy as np
+from simulation_requests import fitting
 
 NAN, INF = float('nan'), float('inf')
 FLOATS = (NAN, NAN, NAN, INF, INF, -INF, -0.0, 0.0, 5e-324, -2.2e-308, 1e-9, 0.1, -0.3,
@@ -172,7 +173,7 @@ def mutated(draw, kind, valid):
     :param kind: name of the type
     :param valid: strategy of plain data that makes valid ones, all fields of interest filled in
     """
-    case = draw(valid)
+    case = fitting(fields(kind), draw(valid))
     for _ in range(draw(st.sampled_from([0, 1, 1, 2, 2, 3, 4]))):
         case = _changed(draw, kind, case)
     return case
@@ -258,7 +259,7 @@ def message(kind, case):
     :return: the message
     """
     out = message_type(kind)()
-    for name, value in case.items():
+    for name, value in fitting(fields(kind), case).items():
         element, count = fields(kind)[name]
         setattr(out, name, _value(element, count, value))
     return out

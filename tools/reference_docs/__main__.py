@@ -12,7 +12,7 @@ from pathlib import Path
 import sys
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-sys.path.insert(0, str(ROOT))  # this checkout, whatever else is installed
+sys.path.append(str(ROOT))  # what is installed comes first: in a workspace it has the messages
 
 FOLDER = ROOT / 'docs' / 'reference'
 COMMAND = 'python tools/reference_docs'
