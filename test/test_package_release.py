@@ -32,7 +32,7 @@ def test_the_changelog_can_be_read_once_its_next_version_has_a_number(tmp_path):
 
 
 def test_no_dependency_comes_from_pip():
-    """Keys of rosdep that end so are packages of pip, which bloom refuses."""
+    """Bloom takes keys that end so for Debian packages, which then cannot be installed."""
     manifest = package.parse_package(str(ROOT / 'package.xml'))
     named = [depend.name for kind in ('build', 'buildtool', 'build_export', 'exec', 'test', 'doc')
              for depend in getattr(manifest, f'{kind}_depends')]

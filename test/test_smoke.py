@@ -31,6 +31,7 @@ OTHERS = [python for python in sorted(ROOT.glob('.venv*/bin/python'))
           if python.parents[1].resolve() != Path(sys.prefix).resolve()]
 OF_ONE_INSTALLATION = ('_ROS_WHEELS_BOOTSTRAP_COMPLETE', 'LD_LIBRARY_PATH', 'AMENT_PREFIX_PATH',
                        'PYTHONPATH')
+TOO_SOON = 'No world in ROS domain'  # it looks for five seconds; a busy machine takes longer
 SEEN = {'image': [160, 120, 'rgb8', 'sim_camera'], 'odom': ['odom', 'base_link'],
         'camera_info': [160, 120, 'sim_camera', True], 'depth': ['32FC1', 'sim_camera'],
         'moved': True, 'paused': 1, 'state': 2, 'step': 1, 'clock_is_newest': True, 'reset': 1,
@@ -54,11 +55,14 @@ class Program:
     """A verb of ``lingbot-world`` that runs; what it prints goes to a file."""
 
     def __init__(self, python, domain, output, *arguments):
-        self._output = output
-        with output.open('w') as printed:
-            self.process = subprocess.Popen(
-                [str(python), '-m', 'lingbot_world_ros.cli', *arguments], stdout=printed,
-                stderr=subprocess.STDOUT, env=environment(python, domain))
+        self._output, self._environment = output, environment(python, domain)
+        self._command = [str(python), '-m', 'lingbot_world_ros.cli', *arguments]
+        self._start()
+
+    def _start(self):
+        with self._output.open('w') as printed:
+            self.process = subprocess.Popen(self._command, stdout=printed,
+                                            stderr=subprocess.STDOUT, env=self._environment)
 
     @property
     def said(self):
@@ -67,6 +71,8 @@ class Program:
     def wait_for(self, words):
         """Wait until it has said something; return the match."""
         def said():
+            if self.process.poll() is not None and TOO_SOON in self.said:
+                self._start()
             assert self.process.poll() is None, self.said
             return re.search(words, self.said)
         return wait_for(said, words, START_PATIENCE_S)
