@@ -31,6 +31,10 @@ setup(
     version=MANIFEST.findtext('version'),
     description=' '.join(MANIFEST.findtext('description').split()),
     license='Apache-2.0',
+    author=MANIFEST.findtext('author'),
+    maintainer=MANIFEST.findtext('maintainer'),
+    maintainer_email=MANIFEST.find('maintainer').get('email'),
+    project_urls={link.get('type'): link.text for link in MANIFEST.findall('url')},
     python_requires='>=3.10',
     packages=find_packages(include=['lingbot_world_ros', 'lingbot_world_ros.*']),
     package_data={'lingbot_world_ros': ['models/room/weights/*', 'view/page/*',
@@ -43,7 +47,8 @@ setup(
     ],
     install_requires=requirements('run'),
     extras_require={name: requirements(name)
-                    for name in ('reference', 'ros', 'lingbot', 'train', 'report', 'test')},
+                    for name in ('reference', 'ros-kilted', 'ros-jazzy', 'lingbot', 'train',
+                                 'report', 'test')},
     entry_points={'console_scripts': ['lingbot-world = lingbot_world_ros.cli.main:main']},
     zip_safe=False,
 )

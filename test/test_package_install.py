@@ -27,6 +27,25 @@ def test_sourced_ros_is_named_when_it_is_installed(install, tmp_path):
     assert install.sourced_ros({}, tmp_path) is None
 
 
+def test_make_and_the_script_agree_where_a_distribution_goes(install):
+    """The Makefile starts programs from the folder that the script has filled."""
+    for distro, folder in (('kilted', '.venv'), ('jazzy', '.venv-jazzy')):
+        told = subprocess.run(['make', '-n', 'sim', f'DISTRO={distro}'], cwd=ROOT, text=True,
+                              capture_output=True, timeout=60, check=True).stdout
+        install.use_distro(distro)
+        assert install.VENV == ROOT / folder
+        assert f'--distro {distro}\n{folder}/bin/lingbot-world sim' in told
+        assert f'requirements/ros-{distro}.txt' in install.INTERFACES
+
+
+def test_an_unknown_distribution_is_an_error_that_names_the_known(install, monkeypatch, capsys):
+    """No wheels, no list: say which there are."""
+    monkeypatch.setattr(install.sys, 'argv', ['install.py', '--distro', 'foxy'])
+    with pytest.raises(SystemExit):
+        install.main()
+    assert "'jazzy', 'kilted'" in capsys.readouterr().err
+
+
 def test_check_machine_sends_a_sourced_shell_to_colcon(install, monkeypatch):
     """Wheels beside a sourced distribution would load the wrong libraries."""
     monkeypatch.setattr(install, 'sourced_ros', lambda environ: 'jazzy')
@@ -60,6 +79,20 @@ def test_find_python_takes_a_supported_one_from_the_path(install, monkeypatch, c
                         lambda python: (3, 12) if python == 'python3.12' else None)
     assert install.find_python() == 'python3.12'
     assert 'python3.12 is used' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('made_with, said', [((3, 10), True), ((3, 12), False)])
+def test_a_venv_of_another_python_is_kept_and_told(install, monkeypatch, tmp_path, capsys,
+                                                   made_with, said):
+    """Naming another PYTHON changes nothing that is installed, and does not seem to."""
+    monkeypatch.setattr(install.sys, 'version_info', (3, 12, 0))
+    monkeypatch.setattr(install, 'VENV', tmp_path)
+    monkeypatch.setattr(install, 'PYTHON', tmp_path / 'bin' / 'python')
+    for name in ('bin/pip', 'bin/python', 'lib/python{}.{}/site.py'.format(*made_with)):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    install.make_venv()
+    assert ('remove it for python3.12' in capsys.readouterr().out) == said
 
 
 @pytest.mark.parametrize('output, remedy', [

@@ -133,16 +133,18 @@ def test_colcon_tests_every_group():
     assert sorted(run) == sorted(files)
 
 
-def test_manifest_names_every_ros_package_that_is_imported():
-    """rosdep installs what package.xml names; the wheels of requirements/ must match it."""
+@pytest.mark.parametrize('wheels', sorted(ROOT.glob('requirements/ros-*.txt')),
+                         ids=lambda path: path.stem)
+def test_manifest_names_every_ros_package_that_is_imported(wheels):
+    """rosdep installs what package.xml names; the wheels of each distribution must match it."""
     declared = {node.text for node in MANIFEST if node.tag.endswith('depend')}
     imported = set().union(*map(imported_packages, MODULES))
     used = {name for name in imported if name.endswith('_msgs') or
             name in ('rclpy', 'launch', 'launch_ros', 'std_srvs', 'ament_index_python')}
     assert used - declared == set()
-    wheels = set(re.findall(r'^ros-([\w-]+)', (ROOT / 'requirements/ros.txt').read_text(), re.M))
+    names = set(re.findall(r'^ros-([\w-]+)', wheels.read_text(), re.M))
     built_here = {path.parent.name for path in ROOT.glob('interfaces/*/package.xml')}
-    on_wheels = {name.replace('-', '_') for name in wheels} | built_here
+    on_wheels = {name.replace('-', '_') for name in names} | built_here
     assert used - on_wheels - {'launch', 'launch_ros'} == set()
 
 

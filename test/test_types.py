@@ -17,6 +17,9 @@ def test_types_fit():
     missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:
         pytest.skip(f'needs {", ".join(missing)}')
+    from rclpy.publisher import Publisher
+    if not hasattr(Publisher, '__class_getitem__'):
+        pytest.skip('needs rclpy of Kilted: before, messages and services have no types there')
     done = subprocess.run([sys.executable, '-m', 'mypy', '--no-error-summary'], cwd=ROOT,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert done.returncode == 0, f'\n{done.stdout}'

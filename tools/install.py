@@ -3,6 +3,9 @@
 """
 Make ``.venv`` on a machine without ROS: ROS 2 from Python wheels, this package, its messages.
 
+The wheels are those of one distribution: Kilted in ``.venv``, any other in a folder of its own
+(``.venv-jazzy``), so that both can be there side by side.
+
 Run it through the Makefile. Every step is skipped when what it depends on has not changed, so
 running it again costs a fraction of a second. Only the standard library is used, in a syntax that
 older Pythons can read, so that an unsupported one gets a sentence instead of a traceback.
@@ -24,15 +27,28 @@ import threading
 import time
 
 ROOT = Path(__file__).resolve().parent.parent
-VENV = ROOT / '.venv'
-PYTHON = VENV / 'bin' / 'python'
-RECORD = VENV / 'installed.json'  # step -> digest of what it was made from
+DISTRO = 'kilted'  # the one in .venv
 PYTHONS = ((3, 10), (3, 13))  # oldest and newest CPython with ROS wheels
-FOR_MESSAGES = ('ros', 'build')
-BASE = (*FOR_MESSAGES, 'run')
 OUTPUT_LINES = 30  # of a failing command that are shown
-INTERFACES = ('package.xml', 'CMakeLists.txt', 'msg', 'interfaces',
-              'requirements/ros.txt', 'requirements/build.txt')
+
+
+def use_distro(distro):
+    """
+    Say whose wheels this run installs, and where; once, before everything else.
+
+    :param distro: ROS distribution with a list in ``requirements/``
+    """
+    global VENV, PYTHON, RECORD, FOR_MESSAGES, BASE, INTERFACES
+    VENV = ROOT / ('.venv' if distro == DISTRO else f'.venv-{distro}')
+    PYTHON = VENV / 'bin' / 'python'
+    RECORD = VENV / 'installed.json'  # step -> digest of what it was made from
+    FOR_MESSAGES = (f'ros-{distro}', 'build')
+    BASE = (*FOR_MESSAGES, 'run')
+    INTERFACES = ('package.xml', 'CMakeLists.txt', 'msg', 'interfaces',
+                  f'requirements/ros-{distro}.txt', 'requirements/build.txt')
+
+
+use_distro(DISTRO)
 
 
 class InstallError(Exception):
@@ -197,8 +213,12 @@ def find_python():
 
 
 def make_venv():
-    """Create ``.venv`` with pip in it, unless it is there."""
+    """Create ``.venv`` with pip in it, unless it is there; say if it is of another Python."""
     if (VENV / 'bin' / 'pip').exists() and PYTHON.exists():
+        oldest, newest = PYTHONS
+        asked = 'python{}.{}'.format(*sys.version_info[:2])
+        if oldest <= sys.version_info[:2] <= newest and not (VENV / 'lib' / asked).exists():
+            say(f'{VENV.name} was made with another Python and is kept: remove it for {asked}')
         return
     if VENV.exists() and not PYTHON.exists():
         shutil.rmtree(VENV)  # interrupted, or its interpreter is gone
@@ -206,10 +226,10 @@ def make_venv():
     name = 'python{}.{}'.format(*python_version(python))
     if run([python, '-c', 'import ensurepip, venv'])[0]:
         apt_install([f'{name}-venv'], 'the venv module of Python is')
-    say(f'Creating .venv with {name}')
+    say(f'Creating {VENV.name} with {name}')
     status, output = run([python, '-m', 'venv', VENV])
     if status:
-        raise InstallError(f'{python} -m venv .venv failed: run "sudo apt-get install '
+        raise InstallError(f'{python} -m venv {VENV.name} failed: run "sudo apt-get install '
                            f'{name}-venv", then make again.', output)
 
 
@@ -385,7 +405,7 @@ def read_record():
     except (OSError, ValueError):
         return {'checkout_path': str(ROOT)}
     if record.get('checkout_path') != str(ROOT):
-        say('This .venv was made for another folder: starting over')
+        say(f'This {VENV.name} was made for another folder: starting over')
         shutil.rmtree(VENV)
         return {'checkout_path': str(ROOT)}
     return record
@@ -434,13 +454,19 @@ def main():
     :return: exit status
     """
     parser = argparse.ArgumentParser(description='Make .venv on a machine without ROS.')
-    known = sorted({path.stem for path in ROOT.glob('requirements/*.txt')} - set(BASE))
+    lists = {path.stem for path in ROOT.glob('requirements/*.txt')}
+    distros = sorted(name[len('ros-'):] for name in lists if name.startswith('ros-'))
+    known = sorted(lists - {'build', 'run', *(f'ros-{distro}' for distro in distros)})
     parser.add_argument('extras', nargs='*', metavar='EXTRA',
                         help=f'further lists of requirements/: {", ".join(known)}')
+    parser.add_argument('--distro', choices=distros, default=DISTRO,
+                        help=f'ROS distribution; {DISTRO} goes into .venv, any other into '
+                        '.venv-<distro> (default: %(default)s)')
     arguments = parser.parse_args()
     unknown = sorted(set(arguments.extras) - set(known))
     if unknown:
         parser.error(f'unknown extra {", ".join(unknown)}; there are {", ".join(known)}')
+    use_distro(arguments.distro)
     try:
         install(arguments.extras)
     except InstallError as error:
