@@ -190,11 +190,11 @@ def test_file_of_poses_is_enough(tmp_path):
 
 
 def test_the_first_row_of_intrinsics_counts_and_small_numbers_are_taken(tmp_path):
-    write(tmp_path, poses=wave(2)[1:], intrinsics=[[0.5, 0.25, -3.0, 0.0], [9.0] * 4],
+    write(tmp_path, poses=wave(2)[1:], intrinsics=[[10.5, 10.25, -3.0, 0.0], [9.0] * 4],
           action=[[1.0, 0.0, 0.0, 1.0], [0.0] * 4])
     path = read_camera_path(tmp_path, metres_per_unit=0.5, frame_rate_hz=0.5)
     np.testing.assert_allclose(translation(path), [[0.05, 0.1, -0.15]])
-    assert (path.intrinsics, path.frame_rate_hz) == ((0.5, 0.25, -3.0, 0.0), 0.5)
+    assert (path.intrinsics, path.frame_rate_hz) == ((10.5, 10.25, -3.0, 0.0), 0.5)
     assert path.keys.tolist() == [[1, 0, 0, 1]]
 
 

@@ -19,7 +19,7 @@ from rclpy.logging import get_logger
 from rclpy.signals import SignalHandlerOptions
 
 INTERRUPTED = 130  # exit code, as shells tell Ctrl-C
-PATIENCE_S = 10.0  # on a busy machine nodes take seconds to find one another
+SOON_S, PATIENCE_S = 3.0, 20.0  # on a busy machine nodes take long to find one another
 
 
 def start_ros(args: Optional[List[str]] = None) -> None:
@@ -62,7 +62,9 @@ def wait_for_world(heard: threading.Event, topic: str) -> None:
     :param topic: full name of its ``world_spec``
     :raises SpecError: nothing was heard
     """
-    if not heard.wait(PATIENCE_S):
+    if not heard.wait(SOON_S):
+        print(f'Waiting for a world in ROS domain {domain_id()} ...', flush=True)
+    if not heard.wait(PATIENCE_S - SOON_S):
         raise SpecError(f'No world in ROS domain {domain_id()} under {topic}; start one with '
                         '"lingbot-world sim", with the same ROS_DOMAIN_ID and namespace.')
 
