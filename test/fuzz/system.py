@@ -73,7 +73,8 @@ class System:
         self._log_path = root / 'log.txt'
         self._log_at = self._num_lines = 0
         self._started_s, self._has_ros = time.monotonic(), bool(graph)
-        environment = {**os.environ, 'ROS_LOG_DIR': str(root / 'ros'), 'PYTHONPATH': str(TEST),
+        path = os.pathsep.join(filter(None, (str(TEST), os.environ.get('PYTHONPATH'))))
+        environment = {**os.environ, 'ROS_LOG_DIR': str(root / 'ros'), 'PYTHONPATH': path,
                        'MALLOC_ARENA_MAX': '1', 'ROS_DOMAIN_ID': str(domain),
                        'RCUTILS_COLORIZED_OUTPUT': '0'}
         with self._log_path.open('wb') as log:
