@@ -30,8 +30,8 @@ with suppress(ImportError):
 # at the end.
 LONG = ('engine_contract', 'page', 'lingbot_world_ros', 'package_layout', 'doc_commands', 'cli',
         'page_faults', 'report', 'training', 'lingbot_world', 'soak', 'gpu_stream', 'wan_parallel',
-        'record', 'room_world', 'evaluate', 'wan_stream', 'wan_nf4', 'faults', 'your_own_engine',
-        'types')
+        'record', 'smoke', 'room_world', 'evaluate', 'wan_stream', 'wan_nf4', 'faults',
+        'your_own_engine', 'types')
 
 
 def pytest_collection_modifyitems(items):
