@@ -7,7 +7,7 @@ what the text looks like. YAML is read in bounded time whoever wrote it: without
 and tags, few lines of which can stand for any amount.
 """
 import re
-from typing import Any, Dict, Iterator, List, Optional, Union
+from typing import Any, Dict, Iterator, List, Optional, Tuple, Union
 
 from lingbot_world_ros.errors import quoted, shown, SpecError
 
@@ -138,6 +138,49 @@ def read_yaml(text: str, max_depth: int = MAX_DEPTH, max_nodes: int = MAX_NODES)
     if len(roots) > 1:
         raise YamlError('more than one document')
     return roots[0] if roots else ''
+
+
+def key_paths(text: str, max_depth: int = MAX_DEPTH) -> Iterator[Tuple[str, ...]]:
+    """
+    Tell which names a file gives values to that another parser has taken already.
+
+    Keys given twice, tags, anchors and further documents are no matter here.
+
+    :param text: YAML; who calls this limits its length
+    :param max_depth: of mappings in each other
+    :return: the keys that lead to each value that is no mapping
+    :raises YamlError: not YAML
+    """
+    import yaml
+    keys: List[Optional[str]] = []  # of the mappings around; None where a key comes next
+    in_list = 0
+    try:
+        for event in yaml.parse(text, Loader=_loader()):
+            if isinstance(event, yaml.CollectionEndEvent):
+                if in_list:
+                    in_list -= 1
+                    continue
+                keys.pop()
+            elif not isinstance(event, yaml.NodeEvent):
+                continue
+            elif in_list:
+                in_list += isinstance(event, yaml.CollectionStartEvent)
+                continue
+            elif isinstance(event, yaml.MappingStartEvent):
+                if len(keys) == max_depth:
+                    raise YamlError(f'nested deeper than {max_depth}', _line(event))
+                keys.append(None)
+                continue
+            elif keys and keys[-1] is None:
+                keys[-1] = str(getattr(event, 'value', ''))
+                continue
+            else:
+                yield tuple(key or '' for key in keys)
+                in_list = int(isinstance(event, yaml.SequenceStartEvent))
+            if keys:
+                keys[-1] = None
+    except (yaml.YAMLError, UnicodeError) as error:
+        raise _invalid(error) from error
 
 
 def _scalar(event: Any) -> str:

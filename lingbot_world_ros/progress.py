@@ -35,7 +35,7 @@ def show_until_end(spinner: Spinner, tell: Callable[[], str], duration_s: Option
     :param kind: returns what makes a line worth a place in a log at once, when it changes
     """
     status = StatusLine()
-    end_s = time.monotonic() + (duration_s or float('inf'))
+    end_s = float('inf') if duration_s is None else time.monotonic() + duration_s
     while True:
         ended = spinner.wait(min(1.0, max(0.0, end_s - time.monotonic())))
         line = tell()

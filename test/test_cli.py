@@ -18,7 +18,7 @@ pytest.importorskip('lingbot_world_ros.msg')
 
 from fake_world import FakeWorld  # noqa: E402, I100
 from geometry_msgs.msg import Twist  # noqa: E402
-from lingbot_world_ros.cli.main import main, verb_names  # noqa: E402
+from lingbot_world_ros.cli.main import _apart, main, verb_names  # noqa: E402
 from lingbot_world_ros.cli.teleop import _RawTerminal  # noqa: E402
 from lingbot_world_ros.messages.commands import twist_to_msg  # noqa: E402
 from lingbot_world_ros.nodes.pair import make_pair  # noqa: E402
@@ -329,3 +329,11 @@ def test_without_ros_one_line_says_where_it_comes_from(name):
     assert done.returncode == 2 and done.stdout == ''
     assert f'error: {name}' in done.stderr and 'make sim' in done.stderr
     assert done.stderr.count('\n') == 1
+
+
+def test_what_follows_the_end_of_the_arguments_of_ros_is_for_the_verb():
+    """It was handed to ROS, which says nothing about it."""
+    assert _apart(['sim', '--view', '--ros-args', '-r', 'a:=b', '--', '--open', '--ros-args',
+                   '-p', 'c:=1']) == (
+        ['sim', '--view', '--open'], ['--ros-args', '-r', 'a:=b', '--ros-args', '-p', 'c:=1'])
+    assert _apart(['sim', '--', 'x']) == (['sim', '--', 'x'], [])

@@ -170,6 +170,19 @@ def test_a_shared_file_speaks_to_all_nodes_and_to_one(tmp_path):
         assert given_to('view', nothing) == (set(), set())
 
 
+@pytest.mark.parametrize('also', [
+    '/**: {ros__parameters: {b: 2}}', '/**:\n  ros__parameters: {b: 2, b: 3}',
+    'amcl: {ros__parameters: {c: &c 1}}\n/**/x/**: {ros__parameters: {b: !!str 2}}',
+    '---\n/**: {ros__parameters: {b: [1, 2]}}',
+    '/**: {ros__parameters: {b: 1, d: {%s}}}' % ', '.join(f'k{i}: 1' for i in range(6000))])
+def test_whatever_ros_reads_of_a_shared_file_speaks_to_all_nodes(tmp_path, also):
+    """Names twice, as in files put together, anchors and tags made all of it unknown."""
+    path = write(tmp_path, '/**: {ros__parameters: {a: 1, l: [{x: 1}], e: {}}}\n' + also)
+    given = given_to('world_model', ['--ros-args', '--params-file', path])
+    assert {'a', 'b', 'l'} <= given.to_all and not given.to_node
+    assert given.to_all <= {'a', 'b', 'l', *(f'd.k{i}' for i in range(6000))}
+
+
 def test_nodes_declare_their_own_table():
     pytest.importorskip('rclpy')
     from lingbot_world_ros.nodes.parameters import declare

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from fake_world import FakeWorld
 from lingbot_world_ros import progress
 from lingbot_world_ros.cli.replay import verify_segments
+from lingbot_world_ros.cli.sim import _kind
 from lingbot_world_ros.progress import Loading, Progress, progress_bar, show_until_end
 from lingbot_world_ros.recording.recorded import RecordedStep, RecordedWorld, Segment
 from lingbot_world_ros.recording.replay import open_session, verify
@@ -168,6 +169,23 @@ def test_a_log_has_a_line_on_change_each_half_minute_and_at_the_end(monkeypatch)
 def test_a_terminal_has_it_each_second(monkeypatch):
     text = shown(monkeypatch, [''] * 40, terminal=True)
     assert text.count('\r') == 40 and text.count('\n') == 1 and 'line 17\x1b[K\r' in text
+
+
+def test_a_duration_of_0_ends_at_once(monkeypatch):
+    """It counted as none, and never ended."""
+    told = []
+    monkeypatch.setattr(sys, 'stdout', io.StringIO())
+    show_until_end(SimpleNamespace(wait=lambda timeout_s: len(told) > 5),
+                   lambda: told.append('') or 'playing', 0.0)
+    assert len(told) == 1
+
+
+def test_a_log_does_not_have_a_message_again_because_a_number_in_it_changed():
+    def world(message, refused=''):
+        return SimpleNamespace(session=SimpleNamespace(status=SimpleNamespace(
+            state='playing', message=message, counts=SimpleNamespace(message=refused))))
+    assert _kind(world('lockstep: 9 steps without')) == _kind(world('lockstep: 10 steps without'))
+    assert _kind(world('', '0.6 s old')) == _kind(world('', '7.2 s old')) != _kind(world(''))
 
 
 def test_a_warning_does_not_hang_on_the_end_of_a_status_line(monkeypatch):

@@ -108,6 +108,27 @@ def test_what_is_there_already_is_never_touched(tmp_path, make):
     assert [path.name for path in tmp_path.iterdir()] == ['bag']
 
 
+@pytest.mark.parametrize('make', [Path.mkdir, Path.touch])
+def test_a_file_that_came_during_the_recording_is_not_replaced(tmp_path, make):
+    target = tmp_path / 'run.mcap'
+    bag = write_texts(target, 'ab')
+    make(target)
+    with pytest.raises(SpecError, match='by somebody else') as error:
+        bag.close()
+    assert target.is_dir() or target.read_bytes() == b''
+    kept = tmp_path / 'run.mcap.part' / 'run.mcap.part.mcap'
+    assert str(kept) in str(error.value) and texts_in(kept) == ['a', 'b']
+
+
+@pytest.mark.parametrize('name', ['n' * 300, 'n' * 253, 'n' * 250 + '.mcap'])
+def test_a_name_that_is_too_long_is_one_error(tmp_path, name):
+    with pytest.raises(SpecError, match='cannot be written .File name too long'):
+        BagWriter(tmp_path / name)
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(SpecError, match='no recording'):
+        texts_in(tmp_path / ('n' * 300))
+
+
 @pytest.mark.parametrize('folder', ['/proc/nowhere/bag', '/dev/null/bag'])
 def test_a_place_that_cannot_be_written_is_one_error(folder):
     with pytest.raises(SpecError, match='cannot be written'):

@@ -480,3 +480,12 @@ def test_a_teleport_moves_truth_and_imagination(reference, tmp_path):
     assert found.integrated[5, :2] == pytest.approx([0.5, 0.4], abs=0.05)
     assert found.errors['position_m'].max() == 0.0
     assert 'moved' in [event.kind for event in recording.events]
+
+
+def test_a_report_lies_beside_its_run_under_the_same_name(tmp_path, capsys):
+    """Those of run.1 and run.2 were one file."""
+    (tmp_path / 'run.1').mkdir()
+    assert verb._beside(tmp_path / 'run.1') == tmp_path / 'run.1.html'
+    assert verb._beside(tmp_path / 'run.2.mcap') == tmp_path / 'run.2.html'
+    assert cli.main(['report', str(tmp_path / ('n' * 300))]) == 2
+    assert 'There is no' in capsys.readouterr().err

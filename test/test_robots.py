@@ -262,6 +262,17 @@ def test_names_that_are_not_known_are_refused():
     assert load_robot('package://lingbot_world_ros/config/robots/room.yaml') == load_robot('room')
 
 
+@pytest.mark.parametrize('given, words', [
+    ('lower="nan" upper="1" velocity="1"', 'mast_joint is NaN'),
+    ('lower="-2" upper="1" velocity="NaN"', 'mast_joint is NaN'),
+    ('lower="1.5" upper="1" velocity="1"', 'mast_joint can be nowhere: .* 1.5 to 1')])
+def test_limits_that_leave_a_joint_no_position_are_refused(read, given, words):
+    """It was at home at NaN, and so was all that depends on it."""
+    limit = 'lower="-2" upper="1" velocity="0.7"'
+    with pytest.raises(SpecError, match=words):
+        read(YAML + 'joints: {mast_joint: {}}', URDF.replace(limit, given))
+
+
 def chain(*joints):
     """Write a URDF whose links follow each other: joints by kind, origin, axis."""
     text = '<link name="base_link"/>'

@@ -610,6 +610,24 @@ def test_lockstep_makes_a_step_for_each_of_two_commands_that_came_together():
     session.close()
 
 
+@pytest.mark.parametrize('num_commands', [1, 3])
+def test_commands_that_came_in_a_pause_make_one_step_of_lockstep(num_commands):
+    """A teleop that went on sending through a pause was answered with a thousand steps."""
+    world = FakeWorld()
+    session, seen = run(world, mode='lockstep', lockstep_commands=num_commands,
+                        lockstep_timeout_s=60.0, clock=RealWait())
+    wait_for(lambda: session.status.state == 'playing')
+    session.pause().result(PATIENCE_S)
+    session.set_embedding(embedding_of(world, 0.2, accepted=1200))
+    session.play().result(PATIENCE_S)
+    wait_for(lambda: session.status.step == 1)
+    session.set_embedding(embedding_of(world, 0.3, accepted=1200 + num_commands))
+    wait_for(lambda: len(world.actions) > 1)
+    session.pause().result(PATIENCE_S)
+    assert [a[0, 0, 0] for a in world.actions] == pytest.approx([0.2, 0.3])
+    session.close()
+
+
 def test_a_step_that_lockstep_did_not_get_commands_for_leaves_none_waiting():
     clock, world = RealWait(), FakeWorld()
     session, seen = run(world, mode='lockstep', lockstep_commands=3, lockstep_timeout_s=60.0,

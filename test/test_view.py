@@ -136,6 +136,18 @@ def test_normalised_intrinsics_are_not_taken_for_pixels():
         parse_calibration(YAML.replace('150.0', '1.0'))
 
 
+@pytest.mark.parametrize('matrix, words', [
+    ('projection_matrix: [1, 0, 0.5, 0, 0, 1, 0.5, 0, 0, 0, 1, 0]', 'projection_matrix: .* pixel'),
+    (f'projection_matrix: {[0] * 12}', 'projection_matrix: .* pixel'),
+    (f'rectification_matrix: {[0] * 9}', 'rectification_matrix .* no rotation')])
+def test_matrices_of_a_rectified_image_are_refused_where_they_are_none(matrix, words):
+    """They were published as they were, for image_proc to use."""
+    others = '\n'.join(YAML.splitlines()[:5])
+    assert parse_calibration(others)
+    with pytest.raises(SpecError, match=words):
+        parse_calibration(f'{others}\n{matrix}\n')
+
+
 @pytest.mark.parametrize('change, words', [
     (('0.004]', 'x]'), 'distortion_coefficients does not hold "data:" with numbers'),
     (('[150.0, 0, ', '['), 'camera_matrix does not hold "data:" with 9 numbers'),

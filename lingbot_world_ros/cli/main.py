@@ -15,7 +15,7 @@ from pathlib import Path
 import pkgutil
 import re
 import sys
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from lingbot_world_ros import cli
 from lingbot_world_ros.errors import SpecError
@@ -39,7 +39,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     Run one verb.
 
     :param argv: arguments without the program name; None takes the process's own. What follows
-        ``--ros-args`` is for ROS
+        ``--ros-args`` is for ROS, up to ``--``
     :return: exit code
     """
     begin_output()
@@ -63,6 +63,20 @@ class _Version(argparse.Action):
         parser.exit()
 
 
+def _apart(argv: Sequence[str]) -> Tuple[List[str], List[str]]:
+    """Tell apart what is for the verb and what for ROS: from ``--ros-args`` to ``--``, or on."""
+    own: List[str] = []
+    of_ros: List[str] = []
+    is_ros = False
+    for word in argv:
+        if is_ros and word == '--':
+            is_ros = False
+            continue
+        is_ros = is_ros or word == '--ros-args'
+        (of_ros if is_ros else own).append(word)
+    return own, of_ros
+
+
 def _whole(text: str) -> int:
     value = read_whole(text)
     if value is None:
@@ -79,8 +93,7 @@ def _number(text: str) -> float:
 
 def _run(argv: Optional[Sequence[str]]) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
-    cut = argv.index('--ros-args') if '--ros-args' in argv else len(argv)
-    argv, ros_args = argv[:cut], argv[cut:]
+    argv, ros_args = _apart(argv)
     known = verb_names()
     names = [argv[0]] if argv and argv[0] in known else known
     parser = argparse.ArgumentParser(

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """``lingbot-world report``: a recorded run, or an evaluation, as one HTML file."""
 import argparse
+import os
 from pathlib import Path
 import time
 from typing import TYPE_CHECKING
@@ -60,10 +61,10 @@ def run(args: argparse.Namespace) -> int:
     if not args.seconds > 0:
         raise SpecError(f'--seconds {args.seconds:g} must be more than 0.')
     source = args.run
-    if not source.exists():
+    if not os.path.exists(source):  # also where the name cannot be one
         raise SpecError(f'There is no {source}; give what "lingbot-world record" or '
                         '"lingbot-world evaluate" made.')
-    out = args.output or source.resolve().with_suffix('.html')
+    out = args.output or _beside(source)
     check_target(out, args.force)
     page = _evaluation(args) if _is_evaluation(source) else _recording(args)
     text = render(page)
@@ -71,6 +72,12 @@ def run(args: argparse.Namespace) -> int:
     print(f'Written: {out} ({len(text.encode()) / 1e6:.2f} MB, made in '
           f'{time.monotonic() - started_s:.1f} s)')
     return 0
+
+
+def _beside(source: Path) -> Path:
+    """Return the file beside a run; what follows a dot in the name of a folder is no suffix."""
+    path = source.resolve()
+    return path.with_name(f'{path.name if path.is_dir() else path.stem}.html')
 
 
 def _require_packages() -> None:

@@ -259,11 +259,11 @@ def _tell(world: 'WorldModelNode', companions: 'Companions') -> str:
 
 
 def _kind(world: 'WorldModelNode') -> Tuple[str, ...]:
-    """Return what of it a log shall have at once when it changes."""
+    """Return what of it a log shall have at once when it changes; a number does not count."""
     if world.session is None:
         return ()
     status = world.session.status
-    return status.state, status.message or status.counts.message
+    return status.state, re.sub(r'\d+', '0', status.message or status.counts.message)
 
 
 def status_line(status: 'SessionStatus', latencies_s: 'np.ndarray') -> str:

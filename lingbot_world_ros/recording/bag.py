@@ -59,12 +59,15 @@ class BagWriter:
         self._notes: Dict[str, str] = {}
         self._stamp_ns = 0
         for path in {self.target, self.folder}:
-            if path.exists() or path.is_symlink():
+            if os.path.lexists(path):  # says no to names that cannot be
                 raise SpecError(f'{path} exists already; name another one with -o, or delete it.')
-        self._writer: Any = Writer(self.folder, version=FORMAT, storage_plugin=StoragePlugin.MCAP)
         try:
+            self._writer: Any = Writer(self.folder, version=FORMAT,
+                                       storage_plugin=StoragePlugin.MCAP)
             self._writer.open()
         except OSError as error:
+            with suppress(OSError):  # there may be none
+                self.folder.rmdir()
             raise SpecError(f'{self.target} cannot be written ({error.strerror}); name another '
                             'place with -o.') from error
 
@@ -121,7 +124,8 @@ class BagWriter:
         """
         Finish the file; a recording without a message is removed.
 
-        :raises SpecError: the disk is full or gone; what was written before stays readable
+        :raises SpecError: the disk is full or gone, what was written before stays readable; or
+            the file exists now, the recording lies beside it
         """
         if self._writer is None:
             return
@@ -136,8 +140,15 @@ class BagWriter:
             self._finish()
 
     def _finish(self) -> None:
-        """Put a file in the place it was asked for."""
+        """
+        Put a file in the place it was asked for.
+
+        :raises SpecError: somebody else has put something there meanwhile
+        """
         if self._is_file:
+            if os.path.lexists(self.target):
+                raise SpecError(f'{self.target} was made by somebody else meanwhile; the '
+                                f'recording is {self._path}.')
             self._path.replace(self.target)
             shutil.rmtree(self.folder)
 
@@ -230,7 +241,7 @@ class BagReader:
     def __enter__(self) -> 'BagReader':
         from rosbags.rosbag2 import Reader
         path = self.path
-        if not path.exists():
+        if not os.path.exists(path):  # also where the name cannot be one
             raise SpecError(f'There is no recording {path}; give the folder that "lingbot-world '
                             'record" named, or the .mcap file in it.')
         if path.is_dir() and not (path / 'metadata.yaml').exists():

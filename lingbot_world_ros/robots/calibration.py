@@ -176,8 +176,20 @@ def parse_calibration(text: str) -> Calibration:
     k = _matrix(content, 'camera_matrix', (3, 3))
     assert k is not None, 'it was looked for above'
     camera = camera_from_k(*_size(content), k)
-    return Calibration(camera, model, coefficients, np.eye(3) if r is None else r,
-                       _matrix(content, 'projection_matrix', (3, 4)))
+    p = _matrix(content, 'projection_matrix', (3, 4))
+    calibration = Calibration(camera, model, coefficients, np.eye(3) if r is None else r, p)
+    _check_rectification(calibration)
+    return calibration
+
+
+def _check_rectification(calibration: Calibration) -> None:
+    """Refuse zeros, which say that nothing was calibrated, and normalised numbers."""
+    r, p = calibration.r, calibration.p
+    assert p is not None  # made of k where none was given
+    require_pixels(p[0, 0], p[1, 1], 'projection_matrix')
+    if not np.allclose(r @ r.T, np.eye(3), atol=1e-2):
+        raise SpecError(f'rectification_matrix {r.ravel().tolist()} is no rotation; leave it out '
+                        'where the camera is alone.')
 
 
 def _size(content: Dict[str, Tree]) -> Tuple[int, int]:

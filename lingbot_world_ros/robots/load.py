@@ -77,8 +77,12 @@ def joint_from_urdf(name: str, unit: str, limits: JointLimits) -> JointSpec:
     :param unit: rad or m
     :param limits: as the URDF has them
     :return: the joint, at home where it is nearest to 0, without lag
+    :raises SpecError: no position is left to it
     """
     low, high = max(limits.low, -MAX_POSITION), min(limits.high, MAX_POSITION)
+    if low > high:
+        raise SpecError(f'Joint {shown(name)} can be nowhere: its limits in the URDF are '
+                        f'{limits.low:g} to {limits.high:g}.')
     speed = limits.speed if isfinite(limits.speed) else DEFAULT_JOINT_SPEED
     return JointSpec(name, unit, low, high, speed, home=float(np.clip(0.0, low, high)))
 

@@ -7,7 +7,7 @@ holds is not looked at. No ROS.
 """
 from dataclasses import dataclass
 from functools import cached_property
-from math import inf
+from math import inf, isnan
 from typing import Any, Callable, Collection, Dict, Iterable, List, Mapping, Tuple, Union
 
 from lingbot_world_ros.errors import shown, SpecError, unknown_name
@@ -125,7 +125,11 @@ class RobotModel:
 
     @cached_property
     def joint_limits(self) -> Dict[str, JointLimits]:
-        """Limits of every movable joint; a speed of 0 and a range of 0 to 0 count as not given."""
+        """
+        Limits of every movable joint; a speed of 0 and a range of 0 to 0 count as not given.
+
+        :raises SpecError: NaN is one of them
+        """
         return {name: _limits(joint) for name, joint in self._joints.items()
                 if joint.type in MOVABLE}
 
@@ -248,6 +252,9 @@ def _limits(joint: Any) -> JointLimits:
     limit = joint.limit
     if limit is None:
         return JointLimits()
+    if any(map(isnan, (limit.lower, limit.upper, limit.velocity))):
+        raise SpecError(f'{NAME}: a limit of joint {shown(joint.name)} is NaN; give a number, or '
+                        'inf for none.')
     if joint.type == 'continuous' or limit.lower == limit.upper == 0.0:
         return JointLimits(speed=abs(limit.velocity) or inf)
     return JointLimits(limit.lower, limit.upper, abs(limit.velocity) or inf)

@@ -80,6 +80,10 @@ class ActionReader:
         """Tell whether so many commands wait for a step."""
         return self.latch.pending >= num_commands
 
+    def keep(self, num_commands: int) -> None:
+        """Let no more than the newest of those commands wait for steps of their own."""
+        self.latch.keep(num_commands)
+
     def clear(self) -> None:
         """Forget what was commanded."""
         self.latch.clear()

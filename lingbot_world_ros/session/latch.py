@@ -96,6 +96,12 @@ class EmbeddingLatch:
         """Commands that came in and that no step has acted on."""
         return self._pending
 
+    def keep(self, num_commands: int) -> None:
+        """Let no more than the newest of those commands wait; what they ask for stays."""
+        with self._lock:
+            if self._pending > num_commands:
+                self._pending, self._waiting_since_ns = num_commands, self._newest_ns
+
     @property
     def newest(self) -> Optional[ActionEmbedding]:
         """The newest embedding, without acting on it."""

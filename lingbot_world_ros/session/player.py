@@ -102,8 +102,13 @@ class Player:
         self._show_frame(self._chunk, self._pacer.asked_ns(self._chunk.num_shown))
 
     def pace_anew(self) -> None:
-        """Begin to pace now, or with a step that is due a little later."""
+        """
+        Begin to pace now, or with a step that is due a little later.
+
+        Who sends commands on and on while a world stands still does not ask for a step with each.
+        """
         if self._get_spec().mode == Mode.LOCKSTEP:
+            self._reader.keep(self._get_spec().lockstep_commands)
             self._wait_for_commands()
         else:
             self._pacer.go_on(self._clock.now_ns())

@@ -5,11 +5,11 @@ Parameter files that nodes of several packages share: what they say to all, and 
 A section ``/**`` speaks to every node of a robot, so that it may hold what another one is to know.
 No ROS.
 """
-from typing import Any, Iterable, Iterator, List, NamedTuple, Set, Tuple
+from typing import Iterable, Iterator, List, NamedTuple, Set, Tuple
 
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.paths import read_text
-from lingbot_world_ros.plain_yaml import read_yaml
+from lingbot_world_ros.plain_yaml import key_paths
 
 PARAMETERS = 'ros__parameters'
 WILDCARDS = ('*', '**')
@@ -37,19 +37,26 @@ def given_to(node: str, command_line: Iterable[str]) -> Given:
         if word in PARAM:
             given.to_node.add(value.partition(':=')[0].rpartition(':')[2])
         elif word == FILE:
-            for section, values in _sections(_content(value)):
+            for section, name in _names(value):
                 if section in WILDCARDS:
-                    given.to_all.update(_dotted(values))
+                    given.to_all.add(name)
                 elif section == node:
-                    given.to_node.update(_dotted(values))
+                    given.to_node.add(name)
     return given
 
 
-def _content(path: str) -> Any:
+def _names(path: str) -> List[Tuple[str, str]]:
+    """Return the last part of the name of each section, with each name of a parameter in it."""
     try:
-        return read_yaml(read_text(path, FILE, MAX_BYTES))
+        paths = list(key_paths(read_text(path, FILE, MAX_BYTES)))
     except SpecError:  # ROS has a parser of its own, and tells what is wrong
-        return None
+        return []
+    found = []
+    for keys in paths:
+        if PARAMETERS in keys[1:]:
+            at = keys.index(PARAMETERS, 1)
+            found.append((keys[at - 1].rpartition('/')[2], '.'.join(keys[at + 1:])))
+    return found
 
 
 def _ros_arguments(command_line: Iterable[str]) -> Iterator[Tuple[str, str]]:
@@ -60,21 +67,3 @@ def _ros_arguments(command_line: Iterable[str]) -> Iterator[Tuple[str, str]]:
         is_ros = (is_ros or word == BEGIN) and word != END
         if is_ros:
             yield word, following
-
-
-def _sections(content: Any) -> Iterator[Tuple[str, Any]]:
-    """Yield the last part of the name of each section, and its parameters; they may be nested."""
-    if isinstance(content, dict):
-        for name, body in content.items():
-            if isinstance(body, dict) and PARAMETERS in body:
-                yield str(name).rpartition('/')[2], body[PARAMETERS]
-            yield from _sections(body)
-
-
-def _dotted(values: Any, prefix: str = '') -> Iterator[str]:
-    """Yield names of nested parameters as nodes have them."""
-    for name, value in values.items() if isinstance(values, dict) else ():
-        if isinstance(value, dict):
-            yield from _dotted(value, f'{prefix}{name}.')
-        else:
-            yield f'{prefix}{name}'
