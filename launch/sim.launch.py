@@ -132,10 +132,24 @@ def _nodes(context):
         nodes += [Node(
             package='lingbot_world_ros', executable=name, namespace=namespace, output='screen',
             parameters=[str(profile_path(profile)), _as_given(world)],
-            arguments=['--ros-args', '--log-level', value('log_level')], on_exit=Shutdown())
+            arguments=['--ros-args', '--log-level', value('log_level')], on_exit=end_launch)
             for name in executables]
         shown += _world_shown(value, index, namespace, {**values, **world}, world)
     return nodes + _bridge(value, num_worlds, {**values, **overrides}) + shown
+
+
+def end_launch(event, context):
+    """
+    End everything with a world; ``ros2 launch`` ends with exit code 1 where a world has failed.
+
+    :param event: launch's ProcessExited
+    :param context: LaunchContext
+    :return: the action that ends the launch
+    :raises RuntimeError: the world failed by itself; launch has no other way to know
+    """
+    if event.returncode and not context.is_shutdown:
+        raise RuntimeError(f'{event.process_name} has failed (exit code {event.returncode})')
+    return Shutdown()
 
 
 def _whole(name, value):

@@ -2,6 +2,8 @@
 """The launch file: compiles everywhere; what it starts is checked where launch is installed."""
 import json
 import os
+import runpy
+import sys
 import tempfile
 
 from lingbot_world_ros.paths import share_path
@@ -159,6 +161,21 @@ def test_mistakes_end_the_launch_in_words(arguments, words):
     description = describe(share_path('launch', 'sim.launch.py'))
     with pytest.raises(Exception, match=words):
         actions_of(description, **arguments)
+
+
+@pytest.mark.parametrize('ends, code', [
+    ('raise SystemExit(0)', 0), ('raise SystemExit(2)', 1), ('import os; os.abort()', 1)])
+def test_a_world_ends_the_launch_and_one_that_failed_is_told_by_the_exit_code(ends, code):
+    pytest.importorskip('launch_ros')
+    from launch import LaunchDescription, LaunchService
+    from launch.actions import ExecuteProcess
+    path = share_path('launch', 'sim.launch.py')
+    end_launch = runpy.run_path(str(path))['end_launch']
+    service = LaunchService(noninteractive=True)
+    service.include_launch_description(LaunchDescription([
+        ExecuteProcess(cmd=[sys.executable, '-c', 'input()']),  # ends with the launch only
+        ExecuteProcess(cmd=[sys.executable, '-c', ends], on_exit=end_launch)]))
+    assert service.run() == code
 
 
 @pytest.mark.parametrize('argument, package', [
