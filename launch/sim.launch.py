@@ -4,13 +4,15 @@ Start imagined worlds in the place of a simulator.
 
 ``ros2 launch lingbot_world_ros sim.launch.py profile:=isaac_sim scene:=office``; with
 ``num_worlds:=4`` four of them, as ``world_0`` to ``world_3``. ``--show-args`` lists all arguments.
-An argument that is left empty has the value of the profile. Parameters with a dot in their name,
-``lingbot.precision:=fp8``, are arguments as well. ``rviz:=true``, ``foxglove:=true`` and
+An argument that is left empty has the value of the profile. All other parameters are arguments as
+well, ``lingbot.precision:=fp8``; where another launch file includes this one, those with a dot in
+their name. ``rviz:=true``, ``foxglove:=true`` and
 ``view:=true`` start what shows the world; RViz and foxglove_bridge are packages of their own.
 """
 from functools import partial
 from importlib.util import find_spec
 import os
+import sys
 
 from ament_index_python.packages import get_package_prefix, PackageNotFoundError
 from launch import LaunchDescription
@@ -20,7 +22,7 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 from lingbot_world_ros.engines.registry import KEYS
-from lingbot_world_ros.errors import SpecError
+from lingbot_world_ros.errors import SpecError, unknown_name
 from lingbot_world_ros.nodes.ros_environment import profile_variable
 from lingbot_world_ros.paths import share_path
 from lingbot_world_ros.settings.description import description_of, link_publisher_parameters
@@ -32,6 +34,9 @@ from lingbot_world_ros.settings.several_worlds import world_parameters
 OVERRIDES = ('engine', 'robot', 'isolate_engine', 'world', 'scene', 'start_image', 'prompt',
              *KEYS, 'camera_path', 'camera_link', 'robot_description', 'seed',
              'mode', 'initial_state', 'speed', 'cmd_vel_type', 'frame_prefix', 'publish_clock')
+FILES = ('sim.launch.py', 'lingbot_world.launch.py')
+OF_LAUNCH = ('launch-prefix', 'launch-prefix-filter', 'sigterm_timeout', 'sigkill_timeout',
+             'emulate_tty')  # arguments that any launch file has
 
 
 def generate_launch_description():
@@ -52,7 +57,9 @@ def generate_launch_description():
         *_show_arguments()]
     for name in OVERRIDES:
         arguments.append(_override_argument(PARAMS[name]))
-    return LaunchDescription([*arguments, *_environment(), OpaqueFunction(function=_nodes)])
+    names = [argument.name for argument in arguments]
+    return LaunchDescription([*arguments, *_environment(),
+                              OpaqueFunction(function=_nodes, args=[names])])
 
 
 def _show_arguments():
@@ -94,6 +101,23 @@ def _dotted(given):
     return {name: _read(name, text) for name, text in values.items()}
 
 
+def _typed(words, declared):
+    """
+    Read what was typed and not declared: parameters; launch drops all else without a word.
+
+    A launch file that includes this one has arguments of its own: then nothing is looked at.
+    """
+    if not any(word.endswith(FILES) for word in sys.argv):
+        return {}
+    given = dict(word.split(':=', 1) for word in words if ':=' in word)
+    known, values = all_parameters(), {}
+    for name in set(given) - {*declared, *OF_LAUNCH}:
+        if name not in known:
+            raise unknown_name('launch argument', name, {*declared, *known})
+        values[name] = _read(name, given[name])
+    return values
+
+
 def _read(name, text):
     """Read a launch argument; text is taken as it is."""
     param = find_parameter(name, 'launch argument')
@@ -114,7 +138,7 @@ def _environment():
     return [SetEnvironmentVariable(profile_variable(), str(share_path('config', 'fastdds.xml')))]
 
 
-def _nodes(context):
+def _nodes(context, declared):
     def value(name):
         return LaunchConfiguration(name).perform(context)
 
@@ -123,6 +147,7 @@ def _nodes(context):
     given = {name: value(_argument(name)) for name in OVERRIDES}
     overrides = {name: _read(name, text) for name, text in given.items() if text != ''}
     overrides.update(_dotted(context.launch_configurations))
+    overrides.update(_typed(context.argv, declared))
     executables = ['sim'] if value('composed') == 'true' else ['world_model', 'action_encoder']
     num_worlds, nodes, shown = _whole('num_worlds', value), [], []
     for index in range(max(1, num_worlds)):
