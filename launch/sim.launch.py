@@ -4,14 +4,16 @@ Start imagined worlds in the place of a simulator.
 
 ``ros2 launch lingbot_world_ros sim.launch.py profile:=isaac_sim scene:=office``; with
 ``num_worlds:=4`` four of them, as ``world_0`` to ``world_3``. ``--show-args`` lists all arguments.
-An argument that is left empty has the value of the profile. Parameters with a dot in their name,
-``lingbot.precision:=fp8``, are arguments as well. ``rviz:=true``, ``foxglove:=true`` and
+An argument that is left empty has the value of the profile. All other parameters are arguments as
+well, ``lingbot.precision:=fp8``; where another launch file includes this one, those with a dot in
+their name. ``rviz:=true``, ``foxglove:=true`` and
 ``view:=true`` start what shows the world; RViz and foxglove_bridge are packages of their own.
 """
 import atexit
 from importlib.util import find_spec
 import os
 from pathlib import Path
+import sys
 import tempfile
 
 from ament_index_python.packages import get_package_prefix, PackageNotFoundError
@@ -21,7 +23,7 @@ from launch.actions import (DeclareLaunchArgument, LogInfo, OpaqueFunction, SetE
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from lingbot_world_ros.engines.registry import KEYS
-from lingbot_world_ros.errors import quoted, SpecError
+from lingbot_world_ros.errors import quoted, SpecError, unknown_name
 from lingbot_world_ros.nodes.ros_environment import profile_variable
 from lingbot_world_ros.paths import share_path
 from lingbot_world_ros.plain_yaml import read_whole
@@ -34,6 +36,9 @@ from lingbot_world_ros.settings.several_worlds import world_parameters
 OVERRIDES = ('engine', 'robot', 'isolate_engine', 'world', 'scene', 'start_image', 'prompt',
              *KEYS, 'camera_path', 'camera_link', 'robot_description', 'seed',
              'mode', 'initial_state', 'speed', 'cmd_vel_type', 'frame_prefix', 'publish_clock')
+FILES = ('sim.launch.py', 'lingbot_world.launch.py')
+OF_LAUNCH = ('launch-prefix', 'launch-prefix-filter', 'sigterm_timeout', 'sigkill_timeout',
+             'emulate_tty')  # arguments that any launch file has
 
 
 def generate_launch_description():
@@ -54,7 +59,9 @@ def generate_launch_description():
         *_show_arguments()]
     for name in OVERRIDES:
         arguments.append(_override_argument(PARAMS[name]))
-    return LaunchDescription([*arguments, *_environment(), OpaqueFunction(function=_nodes)])
+    names = [argument.name for argument in arguments]
+    return LaunchDescription([*arguments, *_environment(),
+                              OpaqueFunction(function=_nodes, args=[names])])
 
 
 def _show_arguments():
@@ -96,6 +103,23 @@ def _dotted(given):
     return {name: _read(name, text) for name, text in values.items()}
 
 
+def _typed(words, declared):
+    """
+    Read what was typed and not declared: parameters; launch drops all else without a word.
+
+    A launch file that includes this one has arguments of its own: then nothing is looked at.
+    """
+    if not any(word.endswith(FILES) for word in sys.argv):
+        return {}
+    given = dict(word.split(':=', 1) for word in words if ':=' in word)
+    known, values = all_parameters(), {}
+    for name in set(given) - {*declared, *OF_LAUNCH}:
+        if name not in known:
+            raise unknown_name('launch argument', name, {*declared, *known})
+        values[name] = _read(name, given[name])
+    return values
+
+
 def _read(name, text):
     """Read a launch argument; text is taken as it is."""
     return find_parameter(name, 'launch argument').read(text, 'launch argument')
@@ -121,7 +145,7 @@ def _environment():
     return [SetEnvironmentVariable(profile_variable(), str(share_path('config', 'fastdds.xml')))]
 
 
-def _nodes(context):
+def _nodes(context, declared):
     def value(name):
         return LaunchConfiguration(name).perform(context)
 
@@ -131,6 +155,7 @@ def _nodes(context):
     given = {name: value(_argument(name)) for name in OVERRIDES}
     overrides = {name: _read(name, text) for name, text in given.items() if text != ''}
     overrides.update(_dotted(context.launch_configurations))
+    overrides.update(_typed(context.argv, declared))
     executables = ['sim'] if value('composed') == 'true' else ['world_model', 'action_encoder']
     num_worlds, nodes, shown = _whole('num_worlds', value), [], []
     for index in range(max(1, num_worlds)):
@@ -140,19 +165,24 @@ def _nodes(context):
         nodes += [Node(
             package='lingbot_world_ros', executable=name, namespace=namespace, output='screen',
             parameters=[profile_file, _file(('/**', world))],
-            arguments=['--ros-args', '--log-level', value('log_level')], on_exit=_end)
+            arguments=['--ros-args', '--log-level', value('log_level')], on_exit=end_launch)
             for name in executables]
         shown += _world_shown(value, index, namespace, {**values, **world}, (profile_file, world))
     return nodes + _bridge(value, num_worlds, {**values, **overrides}) + shown
 
 
-def _end(event, context):
-    """End with a process that ended; only what raises gives launch an exit code of its own."""
-    if context.is_shutdown:
-        return None
-    if event.returncode:
-        raise RuntimeError(f'{event.process_name} ended with exit code {event.returncode}.')
-    return [Shutdown()]
+def end_launch(event, context):
+    """
+    End everything with a world; ``ros2 launch`` ends with exit code 1 where a world has failed.
+
+    :param event: launch's ProcessExited
+    :param context: LaunchContext
+    :return: the action that ends the launch
+    :raises RuntimeError: the world failed by itself; launch has no other way to know
+    """
+    if event.returncode and not context.is_shutdown:
+        raise RuntimeError(f'{event.process_name} has failed (exit code {event.returncode})')
+    return Shutdown()
 
 
 def _whole(name, value):

@@ -2,6 +2,8 @@
 """The launch file: compiles everywhere; what it starts is checked where launch is installed."""
 import json
 import os
+import runpy
+import sys
 import tempfile
 
 from lingbot_world_ros.paths import share_path
@@ -160,6 +162,37 @@ def test_parameters_of_groups_are_arguments():
     assert values == {**given, 'lingbot.cache_in_8_bits': True}
 
 
+def typed(monkeypatch, file, *words):
+    """Return the context of ``ros2 launch lingbot_world_ros <file> <words>``."""
+    launch = pytest.importorskip('launch')
+    monkeypatch.setattr(sys, 'argv', ['ros2', 'launch', 'lingbot_world_ros', file, *words])
+    return launch.LaunchContext(argv=words)
+
+
+@pytest.mark.parametrize('file', ['sim.launch.py', 'lingbot_world.launch.py'])
+def test_every_parameter_may_be_typed_as_an_argument(monkeypatch, file):
+    context = typed(monkeypatch, file, 'image_width:=320', 'publish_scan:=false',
+                    'seed:=3', 'sigterm_timeout:=20', 'lingbot.precision:=fp8')
+    _, nodes = actions_of(describe(share_path('launch', file)), context, seed='3')
+    values = parameters_of(nodes[0], context)[1]
+    assert (values['image_width'], values['publish_scan'], values['seed']) == (320, False, 3)
+
+
+@pytest.mark.parametrize('word, error', [
+    ('sceen:=office', "Unknown launch argument 'sceen'. Did you mean 'scene'"),
+    ('image_width:=wide', 'image_width')])
+def test_a_mistyped_argument_is_refused(monkeypatch, word, error):
+    context = typed(monkeypatch, 'sim.launch.py', word)
+    with pytest.raises(Exception, match=error):
+        actions_of(describe(share_path('launch', 'sim.launch.py')), context)
+
+
+def test_arguments_of_a_launch_file_around_it_are_not_looked_at(monkeypatch):
+    context = typed(monkeypatch, 'bringup.launch.py', 'sceen:=office', 'autostart:=false')
+    _, nodes = actions_of(describe(share_path('launch', 'sim.launch.py')), context)
+    assert 'autostart' not in parameters_of(nodes[0], context)[1]
+
+
 def test_shared_memory_is_set_for_all_unless_the_user_chose(monkeypatch):
     from lingbot_world_ros.nodes.ros_environment import profile_variable
     path = share_path('launch', 'sim.launch.py')
@@ -182,6 +215,21 @@ def test_mistakes_end_the_launch_in_words(arguments, words):
     description = describe(share_path('launch', 'sim.launch.py'))
     with pytest.raises(Exception, match=words):
         actions_of(description, **arguments)
+
+
+@pytest.mark.parametrize('ends, code', [
+    ('raise SystemExit(0)', 0), ('raise SystemExit(2)', 1), ('import os; os.abort()', 1)])
+def test_a_world_ends_the_launch_and_one_that_failed_is_told_by_the_exit_code(ends, code):
+    pytest.importorskip('launch_ros')
+    from launch import LaunchDescription, LaunchService
+    from launch.actions import ExecuteProcess
+    path = share_path('launch', 'sim.launch.py')
+    end_launch = runpy.run_path(str(path))['end_launch']
+    service = LaunchService(noninteractive=True)
+    service.include_launch_description(LaunchDescription([
+        ExecuteProcess(cmd=[sys.executable, '-c', 'input()']),  # ends with the launch only
+        ExecuteProcess(cmd=[sys.executable, '-c', ends], on_exit=end_launch)]))
+    assert service.run() == code
 
 
 @pytest.mark.parametrize('argument, package', [

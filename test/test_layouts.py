@@ -257,6 +257,15 @@ def test_foxglove_knows_every_panel_and_shows_each_once():
         f'/joint_states.position[{i}]' for i in range(5)]
 
 
+def test_foxglove_shows_pictures_of_a_recording_with_compressed_ones():
+    recorder = pytest.importorskip('lingbot_world_ros.nodes.recorder')
+    values = profile_values('default')
+    pictures = [panel['imageMode']['imageTopic']
+                for panel in panels(foxglove(values), 'Image').values()]
+    assert topic_names(values)['compressed'] in pictures
+    assert recorder.COMPRESSED not in recorder.LEFT_OUT['compressed']
+
+
 @pytest.mark.parametrize('text, names, wanted', [
     (ROVER, ['mast_pan_joint'], {'name': ['mast_pan_joint'], 'position': [0.5]}),
     (ROVER.partition('joints:')[0], [], {'name': [], 'position': []})])

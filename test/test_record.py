@@ -506,6 +506,18 @@ def test_no_world_is_one_error_and_leaves_nothing(domain, tmp_path):
     assert err.count('\n') == 1 and list(tmp_path.iterdir()) == []
 
 
+def test_ctrl_c_ends_the_wait_for_a_world(domain, tmp_path):
+    with Graph(list, domain) as graph:
+        process = record(domain, '-o', tmp_path / 'bag')
+        try:
+            graph.wait_for(lambda: 'recorder' in graph.probe.get_node_names(), 'the recorder')
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=PATIENCE_S)
+        finally:
+            process.kill()
+    assert (process.returncode, out, err) == (130, '', '') and list(tmp_path.iterdir()) == []
+
+
 def test_a_full_disk_ends_the_recorder_only(make_graph, domain, tmp_path):
     graph = make_graph(speed=20.0)
     # The middleware has files of its own that must not be limited.

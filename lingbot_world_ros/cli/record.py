@@ -52,18 +52,19 @@ def run(args: argparse.Namespace) -> int:
     from lingbot_world_ros.nodes.recorder import RecorderNode
     from lingbot_world_ros.nodes.ros_environment import node_args
     from lingbot_world_ros.nodes.ros_process import end_ros, start_ros, wait_for_world
-    from lingbot_world_ros.nodes.spinner import Spinner, stop_on_signals
+    from lingbot_world_ros.nodes.spinner import interrupt_on_signals, Spinner, stop_on_signals
     bag = BagWriter(args.output or Path(time.strftime('world_%Y_%m_%d-%H_%M_%S')))
     try:
         bag.note(NOTE, to_note(environment()))
         start_ros(node_args(namespace=args.namespace, more=args.ros_args))
         with Spinner() as spinner:
-            stop_on_signals(spinner)
+            interrupt_on_signals()  # a world may be long in coming
             node = spinner.add(RecorderNode(bag, images=args.images, topics=args.topics,
                                             hold=args.reset))
             wait_for_world(node.found, node.resolve_topic_name('world_spec'))
             if args.reset:
                 node.start_over()
+            stop_on_signals(spinner)
             _report_until_end(node, bag, spinner, args.duration)
     finally:
         end_ros()
