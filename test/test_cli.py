@@ -337,3 +337,15 @@ def test_what_follows_the_end_of_the_arguments_of_ros_is_for_the_verb():
                    '-p', 'c:=1']) == (
         ['sim', '--view', '--open'], ['--ros-args', '-r', 'a:=b', '--ros-args', '-p', 'c:=1'])
     assert _apart(['sim', '--', 'x']) == (['sim', '--', 'x'], [])
+
+
+@pytest.mark.parametrize('given, words', [
+    ('n' * 300 + '.yaml', 'there is no such file'), ('~no such user/w.yaml', 'no such file'),
+    ('a:b/w.yaml', 'a colon in its name')])
+def test_paths_of_worlds_that_cannot_be_are_one_error(tmp_path, monkeypatch, capsys, given, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'a:b').mkdir()
+    (tmp_path / 'a:b' / 'w.yaml').write_text('scene: office')
+    assert main(['sim', '--world', given]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith('error: --world') and words in said and said.count('\n') == 1

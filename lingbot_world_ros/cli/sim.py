@@ -181,10 +181,13 @@ def _world_file(given: str, world_path: str) -> Dict[str, str]:
     if not given or '://' in given or not given.endswith(('.yaml', '.yml')):
         return {}
     from lingbot_world_ros.errors import quoted, SpecError
-    path = Path(given).expanduser().absolute()
-    if not path.is_file():
+    path = Path(os.path.expanduser(given)).absolute()
+    if not os.path.isfile(path):  # also where the name cannot be one
         raise SpecError(f'--world {quoted(given)}: there is no such file; give a path, a URI or '
                         'the name of a world.')
+    if ':' in str(path.parent):
+        raise SpecError(f'--world {quoted(given)}: a folder of it has a colon in its name, which '
+                        'stands between folders in world_path; rename it.')
     return {'world': path.as_uri(),
             'world_path': ':'.join(filter(None, (world_path, str(path.parent))))}
 
