@@ -110,7 +110,8 @@ class Operator:
     def until(self, condition):
         """Wait until an expression in the page is true; ``s`` is its newest status."""
         self.page.wait_for_function(
-            f'() => {{ const s = window.lingbot?.state; return s && ({condition}); }}',
+            f'() => {{ const s = window.lingbot?.state;'
+            f' try {{ return s && ({condition}); }} catch {{ return false; }} }}',  # no pose yet
             timeout=PATIENCE_S * 1e3, polling=20)
 
     def until_link(self, link):

@@ -82,7 +82,7 @@ def _report_until_end(node: 'RecorderNode', bag: 'BagWriter', spinner: 'Spinner'
     start_s = time.monotonic()
     print(f'Recording {node.num_topics} topics to {bag.target}. Ctrl-C ends.', flush=True)
     show_until_end(spinner, lambda: _line(node, bag, time.monotonic() - start_s), duration_s,
-                   node.ended.is_set, lambda: bool(node.num_missed))
+                   node.ended.is_set, lambda: (node.status is None, bool(node.num_missed)))
 
 
 def _line(node: 'RecorderNode', bag: 'BagWriter', duration_s: float) -> str:
