@@ -121,13 +121,14 @@ class ActionEncoderNode(Node):
 
     def _subscribe(self, topics: SimpleNamespace) -> None:
         twist = twist_type(self._params.cmd_vel_type, os.environ.get('ROS_DISTRO', ''))
-        self.cmd_vel = qos.Listener(self, twist, topics.cmd_vel, self.on_cmd_vel, qos.STATE)
-        self.command_listeners = [self.cmd_vel, *(
+        self.command_listeners = [
             qos.Listener(self, msg_type, topic, callback, qos.STATE)
             for msg_type, topic, callback in (
+                (twist, topics.cmd_vel, self.on_cmd_vel),
                 (JointState, topics.joint_command, self.on_joint_command),
                 (JointTrajectory, topics.joint_trajectory, self.on_trajectory),
-                (Float64MultiArray, topics.joint_commands, self.on_arm_commands)))]
+                (Float64MultiArray, topics.joint_commands, self.on_arm_commands))]
+        self.cmd_vel = self.command_listeners[0]
 
     def link(self, sim_ns: Callable[[], int], on_command: Callable[[int], None]) -> None:
         """
