@@ -17,6 +17,7 @@ from lingbot_world_ros.errors import quoted, shown, SpecError
 PACKAGE = 'lingbot_world_ros'
 SCHEMES = ('file', 'package')
 URI = re.compile(r'(\w+)://([^/?#]*)((?:/[^?#]*)?)')
+CACHE = '~/.cache/lingbot_world_ros'  # what is slow to make and can be made again
 MAX_PATH = 4096  # characters; to resolve more takes time that grows with their square
 
 

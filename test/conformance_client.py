@@ -68,14 +68,23 @@ class Client:
         """Change the state; returns the code."""
         return self.code('set_simulation_state', prefix, state={'state': state})
 
+    def action_client(self, prefix=''):
+        """Return a client of the action that hears the feedback of its first goal, too."""
+        client = ActionClient(self.node, simulation_interfaces.action.SimulateSteps,
+                              f'{prefix}/simulate_steps')
+        self.wait(client.server_is_ready, 'the action')
+        # The server learns of subscriptions in the order in which they were made, so when it
+        # answers a service client that is newer it has found the one for feedback.
+        self._clients.pop((prefix, 'get_simulation_state'), None)
+        self.state(prefix)
+        return client
+
     def simulate(self, steps, prefix='', cancel_after=None):
         """Run the action; cancel once so many steps were reported."""
         key = prefix, 'simulate_steps'
         if key not in self._clients:
-            self._clients[key] = ActionClient(
-                self.node, simulation_interfaces.action.SimulateSteps, f'{prefix}/simulate_steps')
+            self._clients[key] = self.action_client(prefix)
         client, feedback, canceling = self._clients[key], [], []
-        self.wait(client.server_is_ready, 'the action')
         accepted = client.send_goal_async(
             simulation_interfaces.action.SimulateSteps.Goal(steps=steps),
             feedback_callback=lambda message: feedback.append(_plain(message.feedback)))
@@ -113,9 +122,7 @@ class Client:
         def on_feedback(_):
             second['sent'] = True
 
-        client = ActionClient(self.node, simulation_interfaces.action.SimulateSteps,
-                              f'{prefix}/simulate_steps')
-        self.wait(client.server_is_ready, 'the action')
+        client = self.action_client(prefix)
         accepted = client.send_goal_async(
             simulation_interfaces.action.SimulateSteps.Goal(steps=10 ** 9),
             feedback_callback=on_feedback)
@@ -137,9 +144,7 @@ class Client:
 
     def vanish_from_action(self, prefix=''):
         """Start a goal and leave in the middle of it."""
-        client = ActionClient(self.node, simulation_interfaces.action.SimulateSteps,
-                              f'{prefix}/simulate_steps')
-        self.wait(client.server_is_ready, 'the action')
+        client = self.action_client(prefix)
         client.send_goal_async(simulation_interfaces.action.SimulateSteps.Goal(steps=10 ** 9))
         self.wait(lambda: self.state(prefix) == PLAYING, 'the steps to begin')
         sys.stdout.write('null\n')

@@ -27,7 +27,7 @@ from ros_domain import Domain  # noqa: E402
 from ros_graph import Graph  # noqa: E402
 
 CLIENT = Path(__file__).with_name('conformance_client.py')
-PATIENCE_S = 30.0
+PATIENCE_S = 90.0  # more than the client's own, which says what it waited for
 STATES = ('stopped', 'playing', 'paused', 'no_world', 'error')
 STATE_NUMBERS = (0, 1, 2, 4, 2)  # an engine that failed stands still
 AT = '/table'  # the node that the table is asked of

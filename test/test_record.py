@@ -22,8 +22,10 @@ from lingbot_world_ros.cli.replay import verify_segments  # noqa: E402
 from lingbot_world_ros.errors import SpecError  # noqa: E402
 from lingbot_world_ros.messages.commands import twist_to_msg  # noqa: E402
 from lingbot_world_ros.msg import WorldStatus  # noqa: E402
+from lingbot_world_ros.nodes.endpoints import UNKNOWN  # noqa: E402
 from lingbot_world_ros.nodes.pair import make_pair  # noqa: E402
 from lingbot_world_ros.nodes.recorder import RecorderNode  # noqa: E402
+from lingbot_world_ros.nodes.spinner import Spinner  # noqa: E402
 from lingbot_world_ros.recording.bag import BagReader, BagWriter, end_file  # noqa: E402
 from lingbot_world_ros.recording.definitions import message_definition  # noqa: E402
 from lingbot_world_ros.recording.recorded import read_recording  # noqa: E402
@@ -40,7 +42,7 @@ from rosgraph_msgs.msg import Clock  # noqa: E402
 from sensor_msgs.msg import Image  # noqa: E402
 from std_msgs.msg import String  # noqa: E402
 from std_srvs.srv import SetBool, Trigger  # noqa: E402
-from waiting import PATIENCE_S  # noqa: E402
+from waiting import PATIENCE_S, wait_for  # noqa: E402
 import yaml  # noqa: E402
 
 COMMAND = [sys.executable, '-m', 'lingbot_world_ros.cli']
@@ -297,7 +299,8 @@ def eventful(domain, tmp_path_factory):
         steps(graph, 5)  # of which the recording must know nothing
         process = record(domain, '-o', path, '--reset')
         try:
-            graph.wait_for(lambda: process.stdout.readline().startswith('Recording'), 'the start')
+            while not (line := process.stdout.readline()).startswith('Recording'):
+                assert line, process.communicate()  # it has ended
             for speed in (0.3, -0.2, 0.5):
                 cmd_vel.publish(twist_to_msg(speed, speed * 2))
                 steps(graph, 4)
@@ -463,6 +466,30 @@ def test_a_missed_step_is_counted(make_graph):
     steps(graph, 4)
     graph.recorder.ended.clear()
     graph.wait_for(lambda: graph.recorder.num_missed >= 3, 'the missed steps')
+
+
+def test_a_world_whose_node_is_not_known_yet_is_waited_for(make_graph, tmp_path, monkeypatch):
+    """On a busy machine discovery tells of topics some time before it tells whose they are."""
+    make_graph()
+    bag, known = BagWriter(tmp_path / 'bag'), RecorderNode.get_publishers_info_by_topic
+
+    def unknown(self, topic):
+        found = known(self, topic)
+        for info in found:
+            info.node_name, info.node_namespace = UNKNOWN, '_NODE_NAMESPACE_UNKNOWN_'
+        return found
+
+    monkeypatch.setattr(RecorderNode, 'get_publishers_info_by_topic', unknown)
+    recorder = RecorderNode(bag, hold=True)
+    wait_for(lambda: recorder.get_publishers_info_by_topic('/world_status'), 'the world')
+    recorder.on_look()
+    assert not recorder.found.is_set() and not recorder.num_topics
+    monkeypatch.undo()
+    with Spinner() as spinner:
+        spinner.add(recorder)
+        assert recorder.found.wait(PATIENCE_S)
+        recorder.start_over()
+    bag.close()
 
 
 def test_what_has_come_when_it_ends_is_written(make_graph, tmp_path):

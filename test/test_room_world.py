@@ -16,7 +16,7 @@ from waiting import PATIENCE_S
 need_engine('room')
 
 from lingbot_world_ros.engines.room.engine import RoomWorld  # noqa: E402, I100
-from lingbot_world_ros.models.room.runtime import read_about, WEIGHTS  # noqa: E402
+from lingbot_world_ros.models.room.runtime import compile_graph, read_about, WEIGHTS  # noqa: E402
 
 SIZE_LIMIT_BYTES = 32e6
 
@@ -127,3 +127,32 @@ def test_truncated_file_is_one_clear_error(weights, name):
     world = RoomWorld(weights=weights)
     with pytest.raises(SpecError, match=f'{name} cannot be read.*Restore'):
         world.reset('office', 0)
+
+
+def drive(scene='office'):
+    """Drive a world whose graphs are compiled, or read from where they are kept."""
+    compile_graph.cache_clear()
+    _, seen = roll(RoomWorld(), scene, 3, 3)
+    return seen.rgb.tobytes(), seen.base_pose.tobytes()
+
+
+def test_compiled_graphs_are_kept_and_show_the_same(tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    seen, files = drive(), sorted(tmp_path.rglob('*.bin'))
+    assert [path.name.split('-')[0] for path in files] == ['dynamics', 'renderer']
+    before = [path.stat().st_mtime_ns for path in files]
+    assert drive() == seen and [path.stat().st_mtime_ns for path in files] == before
+    for path in files:  # one bit of a number
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+    damaged = [path.read_bytes() for path in files]
+    assert drive() == seen
+    assert all(path.read_bytes() != content for path, content in zip(files, damaged))
+
+
+def test_a_world_runs_where_nothing_can_be_kept(tmp_path, monkeypatch):
+    seen = drive()
+    (tmp_path / '.cache').touch()
+    monkeypatch.setenv('HOME', str(tmp_path))
+    assert drive() == seen and [path.name for path in tmp_path.iterdir()] == ['.cache']

@@ -11,6 +11,7 @@ running it again costs a fraction of a second. Only the standard library is used
 older Pythons can read, so that an unsupported one gets a sentence instead of a traceback.
 """
 import argparse
+import ast
 from concurrent.futures import ThreadPoolExecutor
 import ctypes
 import hashlib
@@ -88,18 +89,20 @@ def clean_environment():
     return environment
 
 
-def run(command, timeout_s=None):
+def run(command, timeout_s=None, environment=()):
     """
     Run a command quietly; on a terminal its newest line shows that it lives.
 
     :param command: list of arguments
     :param timeout_s: give up after this many seconds, or None
+    :param environment: further variables of it
     :return: exit status and everything it printed
     """
     live = sys.stdout.isatty()
     width = shutil.get_terminal_size().columns - 1
     lines = []
-    with subprocess.Popen([str(part) for part in command], cwd=ROOT, env=clean_environment(),
+    with subprocess.Popen([str(part) for part in command], cwd=ROOT,
+                          env={**clean_environment(), **dict(environment)},
                           stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT, text=True, errors='replace') as process:
         timer = threading.Timer(timeout_s or threading.TIMEOUT_MAX, process.kill)
@@ -255,6 +258,41 @@ def explain_pip(output):
     return 'read the lines above, then make again'
 
 
+def uv_settings():
+    """
+    Tell uv what pip is told of registries, proxies and certificates.
+
+    :return: environment variables of uv; those that are set already stay as they are
+    """
+    names = {'index-url': 'UV_DEFAULT_INDEX', 'extra-index-url': 'UV_INDEX',
+             'find-links': 'UV_FIND_LINKS', 'no-index': 'UV_NO_INDEX',
+             'constraint': 'UV_CONSTRAINT', 'trusted-host': 'UV_INSECURE_HOST',
+             'timeout': 'UV_HTTP_TIMEOUT', 'default-timeout': 'UV_HTTP_TIMEOUT',
+             'cert': 'SSL_CERT_FILE', 'proxy': 'ALL_PROXY'}
+    settings = {'UV_INDEX_STRATEGY': 'unsafe-best-match'}  # as pip: the newest of all registries
+    _, output = run([PYTHON, '-m', 'pip', 'config', 'list'])
+    for key, value in re.findall(r"^(?:global|install|:env:)\.([a-z-]+)=(['\"].*['\"])$", output,
+                                 re.MULTILINE):
+        if key in names:
+            settings[names[key]] = ' '.join(ast.literal_eval(value).split())
+    return {name: value for name, value in settings.items() if name not in os.environ}
+
+
+def uv_install(files):
+    """
+    Install with uv, which takes a third of pip's time.
+
+    :param files: arguments that name lists
+    :return: whether it is done; if not, it is up to pip, which also says why
+    """
+    uv = VENV / 'bin' / 'uv'
+    if not uv.exists() and run([PYTHON, '-m', 'pip', 'install', '--disable-pip-version-check',
+                                '--no-input', 'uv'])[0]:
+        return False
+    status, _ = run([uv, 'pip', 'install', '--python', PYTHON, *files], environment=uv_settings())
+    return status == 0
+
+
 def install_requirements(names, record):
     """
     Install the lists of ``requirements/`` that are new or have changed.
@@ -270,10 +308,11 @@ def install_requirements(names, record):
     say(f'Installing Python packages: {", ".join(Path(step).stem for step in missing)}')
     start = time.monotonic()
     files = [argument for step in steps for argument in ('-r', ROOT / step)]  # solved together
-    status, output = run([PYTHON, '-m', 'pip', 'install', '--disable-pip-version-check',
-                          '--no-input', *files])
-    if status:
-        raise InstallError(f'pip failed: {explain_pip(output)}.', output)
+    if not uv_install(files):
+        status, output = run([PYTHON, '-m', 'pip', 'install', '--disable-pip-version-check',
+                              '--no-input', *files])
+        if status:
+            raise InstallError(f'pip failed: {explain_pip(output)}.', output)
     record.update({step: steps[step] for step in missing})
     say(f'Python packages took {time.monotonic() - start:.0f} s')
 

@@ -247,7 +247,8 @@ def _judge_graph(ends: 'Ends', sources: 'Ends') -> Finding:
 
 
 def _node_names(ends: Sequence[Any], kind: Optional[str] = None) -> str:
-    return ', '.join(sorted(f'{end.node_namespace.rstrip("/")}/{end.node_name}' for end in ends
+    from lingbot_world_ros.nodes.endpoints import node_of
+    return ', '.join(sorted(node_of(end) or 'a node not known yet' for end in ends
                             if kind in (None, end.topic_type)))
 
 

@@ -29,6 +29,7 @@ from lingbot_world_ros.messages.stamps import stamp_to_ns
 from lingbot_world_ros.messages.world import carried_camera_from_msg, command_spec_from_msg
 from lingbot_world_ros.msg import ActionEmbedding as ActionEmbeddingMsg, WorldSpec as WorldSpecMsg
 from lingbot_world_ros.nodes import qos
+from lingbot_world_ros.nodes.endpoints import node_of
 from lingbot_world_ros.nodes.parameter_service import SafeParameterService
 from lingbot_world_ros.nodes.parameters import declare, flat
 from lingbot_world_ros.nodes.ros_process import spin_node
@@ -45,7 +46,6 @@ from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory
 
 LOOK_PERIOD_S = 2.0  # between two looks at who publishes commands
-UNKNOWN = '_NODE_NAME_UNKNOWN_'
 LOG_PERIOD_S = 2.0
 FIRST_STAMPED_DISTRO = 'kilted'  # from here on Nav2 and the wheel controllers use TwistStamped
 
@@ -242,12 +242,11 @@ class ActionEncoderNode(Node):
         topic, own = self.cmd_vel.topic_name, self.cmd_vel.msg_type.__name__
         for info in self.get_publishers_info_by_topic(topic):
             kind = info.topic_type.rpartition('/')[2]
-            who = f'{info.node_namespace.rstrip("/")}/{info.node_name}', kind
-            is_known = UNKNOWN not in info.node_name  # told by discovery a moment later
-            if kind != own and is_known and who not in self._told_types:
-                self._told_types.add(who)
+            node = node_of(info)
+            if kind != own and node is not None and (node, kind) not in self._told_types:
+                self._told_types.add((node, kind))
                 self.get_logger().warning(
-                    f'{topic}: {who[0]} publishes {kind}, but {own} is listened to, so nothing '
+                    f'{topic}: {node} publishes {kind}, but {own} is listened to, so nothing '
                     'arrives. Let it publish the other type, or set cmd_vel_type.')
 
     def on_joint_states(self, msg: JointState) -> None:

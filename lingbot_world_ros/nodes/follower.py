@@ -21,6 +21,7 @@ from lingbot_world_ros.messages.stamps import stamp_to_ns
 from lingbot_world_ros.messages.standard import number_to_msg
 from lingbot_world_ros.msg import WorldSpec as WorldSpecMsg, WorldStatus as WorldStatusMsg
 from lingbot_world_ros.nodes import qos
+from lingbot_world_ros.nodes.endpoints import node_of
 from lingbot_world_ros.nodes.parameters import declare, flat
 from lingbot_world_ros.nodes.world_publishers import WorldPublishers
 from lingbot_world_ros.recording.distance_to_truth import Comparison
@@ -197,8 +198,8 @@ class FollowerNode(Node):
     def _ask_for_reset(self) -> None:
         """Ask the node that tells ``world_spec``, once it can be asked."""
         if self._reset_client is None:
-            for info in self.get_publishers_info_by_topic(self._world_name)[:1]:
-                node = f'{info.node_namespace.rstrip("/")}/{info.node_name}'
+            nodes = map(node_of, self.get_publishers_info_by_topic(self._world_name))
+            for node in [*filter(None, nodes)][:1]:
                 self._reset_client = self.create_client(Trigger, f'{node}/reset')
         if self._reset_client is not None and self._reset_client.service_is_ready():
             self._reset_wanted = False

@@ -8,6 +8,7 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.msg import WorldStatus as WorldStatusMsg
 from lingbot_world_ros.nodes import qos
+from lingbot_world_ros.nodes.endpoints import node_of
 from lingbot_world_ros.recording.bag import BagWriter
 from rclpy.client import Client
 from rclpy.clock import Clock, ClockType
@@ -15,7 +16,6 @@ from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.serialization import deserialize_message
 from rclpy.subscription import Subscription
-from rclpy.topic_endpoint_info import TopicEndpointInfo
 from std_srvs.srv import Trigger
 
 RAW, COMPRESSED = 'sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage'
@@ -110,7 +110,7 @@ class RecorderNode(Node):
         """Follow what is new in the graph."""
         names = self._names_and_types()
         if self._spec not in names or self._status not in names:
-            return
+            return  # nor as long as discovery has not told whose they are
         for topic in (self._spec, self._status, *names):  # a world before its status
             if self._is_wanted(topic, names[topic]):
                 self._follow(topic, names[topic])
@@ -121,14 +121,15 @@ class RecorderNode(Node):
         nodes = set()
         for topic in (self._spec, self.resolve_topic_name('action_embedding')):
             for info in self.get_publishers_info_by_topic(topic):
-                nodes.add(_node_of(info))
+                nodes.add(node_of(info))
                 if topic == self._spec:
-                    self._world_node = _node_of(info)
+                    self._world_node = node_of(info) or self._world_node
+        nodes.discard(None)
         names = {}
         for topic, types in self.get_topic_names_and_types():
             ends = (*self.get_publishers_info_by_topic(topic),
                     *self.get_subscriptions_info_by_topic(topic))
-            if any(_node_of(info) in nodes for info in ends):
+            if any(node_of(info) in nodes for info in ends):
                 names[topic] = types[0]
         return names
 
@@ -214,7 +215,3 @@ class RecorderNode(Node):
         self._held, self.first_step = None, 0
         for topic, stamp_ns, cdr, _ in specs[-1:] + rest:
             self._bag.write(topic, stamp_ns, cdr)
-
-
-def _node_of(endpoint: TopicEndpointInfo) -> str:
-    return f'{endpoint.node_namespace.rstrip("/")}/{endpoint.node_name}'

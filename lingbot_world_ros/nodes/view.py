@@ -20,6 +20,7 @@ from lingbot_world_ros.messages.world import STATES
 from lingbot_world_ros.msg import WorldSpec as WorldSpecMsg, WorldStatus as WorldStatusMsg
 from lingbot_world_ros.nodes import qos
 from lingbot_world_ros.nodes.command_publishers import CommandPublishers
+from lingbot_world_ros.nodes.endpoints import node_of
 from lingbot_world_ros.nodes.parameter_service import SafeParameterService
 from lingbot_world_ros.nodes.parameters import declare
 from lingbot_world_ros.nodes.spinner import Spinner
@@ -208,8 +209,8 @@ class ViewNode(Node):
         self._num_others = self._commands.num_others
         for key in ('spec', 'status', 'compressed', 'image', 'truth'):
             self._there[key] = self.count_publishers(self._names[key][1])
-        for info in self.get_publishers_info_by_topic(self._names['spec'][1])[:1]:
-            self._world_node = f'{info.node_namespace.rstrip("/")}/{info.node_name}'
+        nodes = map(node_of, self.get_publishers_info_by_topic(self._names['spec'][1]))
+        for self._world_node in [*filter(None, nodes)][:1]:
             self._client.know(self._world_node)
         if not self._wanted:
             return

@@ -5,14 +5,22 @@ The files of the embedded world, and how OpenVINO runs them. Needs no torch.
 A folder holds ``model.json``, two ONNX graphs (dynamics, renderer) that all scenes share, and the
 tensors of each scene.
 """
+from contextlib import suppress
+from functools import lru_cache
 import hashlib
+from io import BytesIO
 import json
+import os
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any, Dict, Tuple, TYPE_CHECKING
 
 from lingbot_world_ros.errors import SpecError
+from lingbot_world_ros.models.cache_file import read_checked, write_checked
 import numpy as np
 from safetensors.numpy import load_file
+
+if TYPE_CHECKING:
+    from openvino import CompiledModel
 
 WEIGHTS = Path(__file__).parent / 'weights'
 FORMAT = 1
@@ -33,20 +41,8 @@ class Graph:
         :param threads: CPU threads
         """
         import openvino
-        core = openvino.Core()
-        try:
-            model = core.read_model(path)
-        except RuntimeError as error:
-            raise SpecError(f'{path} cannot be read: not an ONNX graph. {REMEDY}') from error
-        sizes = {}
-        for port in model.inputs:
-            name, shape = _port_name(port), port.get_partial_shape()
-            sizes[port] = tensors[name].shape if name in tensors else [
-                1, *(d.get_length() for d in list(shape)[1:])]
-        model.reshape(sizes)
-        compiled = core.compile_model(model, 'CPU', {
-            'INFERENCE_NUM_THREADS': threads, 'NUM_STREAMS': 1, 'PERFORMANCE_HINT': 'LATENCY',
-            'INFERENCE_PRECISION_HINT': 'f32'})
+        shapes = tuple((name, array.shape) for name, array in sorted(tensors.items()))
+        compiled = compile_graph(path, path.stat().st_mtime_ns, shapes, threads)
         self._request = compiled.create_infer_request()
         self._constants = []  # the request only borrows them
         self._inputs = {}
@@ -71,6 +67,45 @@ class Graph:
             array[:] = inputs[name]
         self._request.infer()
         return {name: array.copy() for name, array in self._outputs.items()}
+
+
+@lru_cache(8)  # worlds in one process share what does not change: both graphs of four scenes
+def compile_graph(path: Path, _mtime_ns: int, shapes: Tuple[Tuple[str, Tuple[int, ...]], ...],
+                  threads: int) -> 'CompiledModel':
+    """
+    Compile a graph for one world.
+
+    :param path: ONNX file
+    :param _mtime_ns: when it was written; another file is compiled anew
+    :param shapes: name and shape of constant inputs
+    :param threads: CPU threads
+    :return: of which each world makes a request of its own
+    """
+    import openvino
+    core = openvino.Core()
+    settings = {'INFERENCE_NUM_THREADS': threads, 'NUM_STREAMS': 1, 'PERFORMANCE_HINT': 'LATENCY',
+                'INFERENCE_PRECISION_HINT': 'f32'}
+    # Not by CACHE_DIR of OpenVINO, which changes the locale of the process while it works and
+    # takes a file with a changed byte.
+    made_of = (openvino.__version__, core.get_property('CPU', 'FULL_DEVICE_NAME'),
+               os.environ.get('ONEDNN_MAX_CPU_ISA'), settings, shapes)
+    key = hashlib.sha256(repr(made_of).encode() + path.read_bytes()).hexdigest()
+    kept = f'compiled/{path.stem}-{key[:32]}.bin'
+    content = read_checked(kept)
+    if content is not None:
+        with suppress(RuntimeError):
+            return core.import_model(BytesIO(content), 'CPU', settings)
+    try:
+        model = core.read_model(path)
+    except RuntimeError as error:
+        raise SpecError(f'{path} cannot be read: not an ONNX graph. {REMEDY}') from error
+    known = dict(shapes)
+    model.reshape({port: known.get(_port_name(port)) or [
+        1, *(d.get_length() for d in list(port.get_partial_shape())[1:])]
+        for port in model.inputs})
+    compiled = core.compile_model(model, 'CPU', settings)
+    write_checked(kept, compiled.export_model().getvalue())
+    return compiled
 
 
 def _port_name(port: Any) -> str:

@@ -7,10 +7,10 @@ Axes: n tokens of the prompt, d model width.
 import hashlib
 import os
 from pathlib import Path
-import tempfile
 from typing import Callable, Optional, Tuple, TYPE_CHECKING
 
 from lingbot_world_ros.errors import SpecError
+from lingbot_world_ros.models.cache_file import replace_file
 from lingbot_world_ros.models.wan.tokenizer import MAX_TOKENS
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class EmbeddingCache:
         """
         from safetensors.torch import save
         content = save({'embedding': embedding.contiguous()}, {'num_tokens': str(num_tokens)})
-        _replace(self._entry(key), content)
+        replace_file(self._entry(key), content)
         entries = sorted(self.folder.glob('*.safetensors'), key=_used_at, reverse=True)
         for path in entries[self.max_entries:]:
             path.unlink(missing_ok=True)
@@ -90,7 +90,7 @@ class EmbeddingCache:
             return note.read_text(errors='replace') if note.is_file() else ''
         try:
             if not note.is_file() or note.read_text(errors='replace') != fingerprint:
-                _replace(note, fingerprint.encode())
+                replace_file(note, fingerprint.encode())
         except OSError:
             pass  # matters only once the file is gone
         return fingerprint
@@ -108,16 +108,3 @@ def _used_at(path: Path) -> int:
         return path.stat().st_mtime_ns
     except OSError:  # another process deleted it
         return 0
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write a file that is there as a whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, suffix='.part')
-    try:
-        with os.fdopen(descriptor, 'wb') as file:
-            file.write(content)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

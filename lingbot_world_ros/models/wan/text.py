@@ -19,11 +19,10 @@ from lingbot_world_ros.models.wan.embedding_cache import EmbeddingCache
 from lingbot_world_ros.models.wan.tokenizer import (clean_prompt, DOWNLOAD, MAX_TOKENS, Tokenizer,
                                                     tokenizer_fingerprint, TOKENIZER_FOLDER)
 from lingbot_world_ros.models.wan.umt5 import ENCODER_FILE, encoder_fingerprint, load_network
+from lingbot_world_ros.paths import CACHE
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-DEFAULT_CACHE = '~/.cache/lingbot_world_ros'
 
 
 class TextEncoder:
@@ -137,7 +136,7 @@ def load_text_encoder(path: Union[str, Path, None], tokenizer_path: Union[str, P
     :param log: called with what a user should know
     :return: the encoder
     """
-    cache = EmbeddingCache(Path(cache_dir or DEFAULT_CACHE).expanduser() / 'text')
+    cache = EmbeddingCache(Path(cache_dir or CACHE).expanduser() / 'text')
     return TextEncoder(path, tokenizer_path, device, cache, log)
 
 
