@@ -4,8 +4,11 @@ import ast
 import importlib.util
 from importlib.util import find_spec
 from pathlib import Path
+import subprocess
+import sys
 
 import pytest
+from waiting import START_PATIENCE_S as PATIENCE_S
 
 PATH = Path(__file__).resolve().parent.parent / 'tools' / 'mutants.py'
 spec = importlib.util.spec_from_file_location('mutants', PATH)
@@ -53,16 +56,31 @@ def test_one_wanted_change_is_made_and_no_other():
                     'def f(a, b):\n    return a + b * 3'}
 
 
-def test_a_change_is_noticed_by_the_tests_of_its_function(tmp_path, monkeypatch):
+END_TO_END = """
+import sys
+sys.path.insert(0, 'tools')
+from pathlib import Path
+import subprocess
+import sys
+import mutants
+mutants.NOTES = Path(sys.argv[1])
+names = [name for name in mutants.unit_tests()['session/pacing.py'] if 'pacing' in name]
+notes = mutants.notes_of(names)
+sign = next(m for m in mutants.mutants_of('session/pacing.py')
+            if m.where == 'ChunkPacer._due_ns' and '+' in m.before)
+tests = mutants.tests_of(sign, notes)
+assert tests and not mutants.run(None, tests)
+assert mutants.run(sign, tests)
+assert notes == mutants.notes_of(names)  # from the file
+"""
+
+
+def test_a_change_is_noticed_by_the_tests_of_its_function(tmp_path):
     """End to end for one sign: the tests that run it fail with it and pass without."""
-    if PATH.parents[1] not in Path(find_spec('lingbot_world_ros').origin).parents:
+    root = PATH.parents[1]
+    if root not in Path(find_spec('lingbot_world_ros').origin).parents:
         pytest.skip('what is installed runs here, and the sources are what is changed')
-    names = [name for name in mutants.unit_tests()['session/pacing.py'] if 'pacing' in name]
-    monkeypatch.setattr(mutants, 'NOTES', tmp_path / 'mutants.json')
-    notes = mutants.notes_of(names)
-    sign = next(m for m in mutants.mutants_of('session/pacing.py')
-                if m.where == 'ChunkPacer._due_ns' and '+' in m.before)
-    tests = mutants.tests_of(sign, notes)
-    assert tests and not mutants.run(None, tests)
-    assert mutants.run(sign, tests)
-    assert notes == mutants.notes_of(names)  # from the file
+    # A process of its own, because it forks: no thread of another test may be in it.
+    done = subprocess.run([sys.executable, '-c', END_TO_END, tmp_path / 'mutants.json'], cwd=root,
+                          capture_output=True, text=True, timeout=PATIENCE_S)
+    assert done.returncode == 0, done.stdout + done.stderr

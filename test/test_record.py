@@ -542,7 +542,8 @@ def test_ctrl_c_ends_the_wait_for_a_world(domain, tmp_path):
             out, err = process.communicate(timeout=PATIENCE_S)
         finally:
             process.kill()
-    assert (process.returncode, out, err) == (130, '', '') and list(tmp_path.iterdir()) == []
+    assert (process.returncode, err) == (130, '') and list(tmp_path.iterdir()) == []
+    assert out in ('', f'Waiting for a world in ROS domain {domain} ...\n')  # a busy machine
 
 
 def test_a_full_disk_ends_the_recorder_only(make_graph, domain, tmp_path):

@@ -368,17 +368,89 @@ def build_interfaces(record):
     """
     value = digest(*INTERFACES)
     start = time.monotonic()
+    built = VENV / 'messages'
+    shutil.rmtree(built, ignore_errors=True)
     status, output = run([
-        PYTHON, '-m', 'colcon', 'build', '--merge-install', '--symlink-install',
+        PYTHON, '-m', 'colcon', 'build', '--merge-install',
         '--base-paths', '.', *sorted(ROOT.glob('interfaces/*/')),
-        '--build-base', VENV / 'build', '--install-base', VENV,
+        '--build-base', VENV / 'build', '--install-base', built,
         '--cmake-args', '-DBUILD_TESTING=OFF', '-DRCLPY_ONLY=ON',
         f'-DPython3_EXECUTABLE={PYTHON}'])
     if status:
         raise InstallError('The messages did not build: see the lines above, the whole log is in '
                            f'{VENV / "log"}; "make clean" starts over.', output)
+    keep_interfaces(built)
+    place_interfaces(built)
+    shutil.rmtree(built)
     record['interfaces'] = value
     say(f'The messages took {time.monotonic() - start:.0f} s')
+
+
+def kept_interfaces():
+    """
+    Say where messages are kept that were built from the same files with the same tools.
+
+    :return: a folder that may be there; None if nobody knows where home is
+    """
+    tools = sorted(path.name for path in VENV.glob('lib/python3*/site-packages/ros_*.dist-info'))
+    made_of = repr((digest(*INTERFACES, 'tools/install.py'), tools, platform.platform(),
+                    ask_python('import sys; print(sys.version)')))
+    key = hashlib.sha256(made_of.encode()).hexdigest()[:32]
+    home = os.path.expanduser('~')
+    return Path(home, '.cache', 'lingbot_world_ros', 'messages', key) if home != '~' else None
+
+
+def keep_interfaces(built):
+    """
+    Keep built messages for other checkouts; where that cannot be they build theirs.
+
+    :param built: what colcon installed
+    """
+    kept = kept_interfaces()
+    if kept is None:
+        return
+    making = kept.with_name(f'{kept.name}.{os.getpid()}')
+    try:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(built, making, symlinks=True)
+        making.rename(kept)
+        for old in sorted(kept.parent.iterdir(), key=lambda path: path.stat().st_mtime)[:-4]:
+            shutil.rmtree(old)
+    except OSError:  # a full disk, or another installation was first
+        shutil.rmtree(making, ignore_errors=True)
+
+
+def place_interfaces(built):
+    """
+    Put built messages among the wheels' own.
+
+    :param built: what colcon installed
+    :raises OSError: if the disk does not take it
+    """
+    def copy(source, target):
+        if os.path.islink(target):  # an earlier version made links into the checkout
+            os.unlink(target)
+        return shutil.copy2(source, target)
+    shutil.copytree(built, VENV, copy_function=copy, symlinks=True, dirs_exist_ok=True)
+
+
+def take_interfaces(record):
+    """
+    Take messages that another checkout has built already.
+
+    :param record: step -> digest, updated
+    :return: whether there are some
+    """
+    kept = kept_interfaces()
+    if kept is None or not kept.is_dir():
+        return False
+    try:
+        os.utime(kept)
+        place_interfaces(kept)
+    except OSError:
+        return False
+    record['interfaces'] = digest(*INTERFACES)
+    return True
 
 
 def link_checkout(record):
@@ -395,6 +467,13 @@ def link_checkout(record):
     python = shlex.quote(str(PYTHON))  # not by $0: a link to the command is in another folder
     command.write_text(f'#!/bin/sh\nexec {python} -m lingbot_world_ros.cli "$@"\n')
     command.chmod(0o755)
+    share, programs = (VENV / folder / 'lingbot_world_ros' for folder in ('share', 'lib'))
+    for link, name in ((share / 'config', 'config'), (share / 'launch', 'launch'),
+                       (programs, 'scripts')):
+        if link.is_dir() and not link.is_symlink():
+            shutil.rmtree(link)  # of an earlier version
+        if not link.is_symlink():
+            link.symlink_to(ROOT / name)
     record['checkout'] = value
 
 
@@ -466,7 +545,7 @@ def install(extras):
         install_requirements(FOR_MESSAGES, record)
         with ThreadPoolExecutor(1) as pool:  # the messages need a core, pip another one
             building = None
-            if record.get('interfaces') != digest(*INTERFACES):
+            if record.get('interfaces') != digest(*INTERFACES) and not take_interfaces(record):
                 check_compiler()
                 rewrite_exports()
                 say('Building the messages (a minute or two)')
