@@ -160,3 +160,58 @@ def test_run_stops_a_command_that_takes_too_long(install):
     status, output = install.run(['sh', '-c', 'echo started; exec sleep 60'], timeout_s=0.2)
     assert status != 0
     assert 'started' in output
+
+
+def test_uv_is_told_what_pip_knows_of_registries(install, monkeypatch):
+    """Also where pip has several values, or none; what the user has set for uv stays."""
+    told = ("global.index-url='https://a.example/simple'\n"
+            "global.extra-index-url='https://b.example/s\\nhttps://c.example/s'\n"
+            ":env:.find-links='/wheels /more'\ninstall.trusted-host='a.example'\n"
+            "global.timeout='60'\nglobal.no-cache-dir='true'\n")
+    monkeypatch.setattr(install, 'run', lambda command: (0, told))
+    monkeypatch.setenv('UV_HTTP_TIMEOUT', '7')
+    assert install.uv_settings() == {
+        'UV_INDEX_STRATEGY': 'unsafe-best-match', 'UV_DEFAULT_INDEX': 'https://a.example/simple',
+        'UV_INDEX': 'https://b.example/s https://c.example/s', 'UV_FIND_LINKS': '/wheels,/more',
+        'UV_INSECURE_HOST': 'a.example'}
+
+
+@pytest.mark.parametrize('failing', ['--no-input uv', 'uv pip'])
+def test_pip_does_it_where_uv_cannot(install, monkeypatch, tmp_path, failing):
+    """Its own failure is explained; that of uv is none."""
+    commands = []
+
+    def run(command, *_, **__):
+        commands.append(' '.join(map(str, command)))
+        return int(failing in commands[-1]), ''
+    monkeypatch.setattr(install, 'run', run)
+    monkeypatch.setattr(install, 'VENV', tmp_path)
+    record = {}
+    install.install_requirements(['run'], record)
+    assert list(record) == ['requirements/run.txt']
+    assert '-m pip install' in commands[-1] and commands[-1].endswith('run.txt')
+
+
+def test_messages_are_built_once_for_all_checkouts(install, monkeypatch, tmp_path):
+    """The same files and tools give the same key, a changed file another."""
+    monkeypatch.setenv('HOME', str(tmp_path))
+    monkeypatch.setattr(install, 'ask_python', lambda code: '3.11')
+    monkeypatch.setattr(install, 'digest', lambda *paths: 'one')
+    built = tmp_path / 'built'
+    (built / 'lib').mkdir(parents=True)
+    (built / 'lib' / 'a.so').write_text('new')
+    monkeypatch.setattr(install, 'VENV', tmp_path / 'venv')
+    assert not install.take_interfaces({})
+    for _ in range(2):  # the second finds it there
+        install.keep_interfaces(built)
+    assert len(list((tmp_path / '.cache/lingbot_world_ros/messages').iterdir())) == 1
+    source = tmp_path / 'source.so'
+    source.write_text('of a checkout')
+    (tmp_path / 'venv' / 'lib').mkdir(parents=True)
+    (tmp_path / 'venv' / 'lib' / 'a.so').symlink_to(source)
+    record = {}
+    assert install.take_interfaces(record) and record == {'interfaces': 'one'}
+    assert (tmp_path / 'venv/lib/a.so').read_text() == 'new'
+    assert source.read_text() == 'of a checkout'
+    monkeypatch.setattr(install, 'digest', lambda *paths: 'another')
+    assert not install.take_interfaces({})

@@ -100,7 +100,7 @@ def run(command, timeout_s=None, environment=()):
     """
     live = sys.stdout.isatty()
     width = shutil.get_terminal_size().columns - 1
-    lines = []
+    lines, start = [], time.monotonic()
     with subprocess.Popen([str(part) for part in command], cwd=ROOT,
                           env={**clean_environment(), **dict(environment)},
                           stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
@@ -111,7 +111,8 @@ def run(command, timeout_s=None, environment=()):
         for line in process.stdout:
             lines.append(line)
             if live and line.strip():
-                show(f'\r\033[K{line.strip()[:width]}')
+                text = f'{time.monotonic() - start:3.0f} s  {line.strip()}'
+                show(f'\r\033[K{text[:width]}')
         timer.cancel()
     if live:
         show('\r\033[K')
@@ -274,7 +275,8 @@ def uv_settings():
     for key, value in re.findall(r"^(?:global|install|:env:)\.([a-z-]+)=(['\"].*['\"])$", output,
                                  re.MULTILINE):
         if key in names:
-            settings[names[key]] = ' '.join(ast.literal_eval(value).split())
+            between = ',' if key == 'find-links' else ' '
+            settings[names[key]] = between.join(ast.literal_eval(value).split())
     return {name: value for name, value in settings.items() if name not in os.environ}
 
 
@@ -356,6 +358,7 @@ def rewrite_exports():
         fixed = re.sub(foreign + r'include/python[0-9.]+', python_include, text)
         fixed = re.sub(foreign + r'[^;"]*/numpy/[^;"]*include', numpy_include, fixed)
         if fixed != text:
+            path.unlink()  # uv links to its cache: written into, it would change there too
             path.write_text(fixed)
 
 
@@ -374,6 +377,7 @@ def build_interfaces(record):
         PYTHON, '-m', 'colcon', 'build', '--merge-install',
         '--base-paths', '.', *sorted(ROOT.glob('interfaces/*/')),
         '--build-base', VENV / 'build', '--install-base', built,
+        '--event-handlers', 'console_direct+',  # what make is at, for who watches
         '--cmake-args', '-DBUILD_TESTING=OFF', '-DRCLPY_ONLY=ON',
         f'-DPython3_EXECUTABLE={PYTHON}'])
     if status:
@@ -428,7 +432,7 @@ def place_interfaces(built):
     :raises OSError: if the disk does not take it
     """
     def copy(source, target):
-        if os.path.islink(target):  # an earlier version made links into the checkout
+        if os.path.lexists(target):  # an earlier version made links into the checkout
             os.unlink(target)
         return shutil.copy2(source, target)
     shutil.copytree(built, VENV, copy_function=copy, symlinks=True, dirs_exist_ok=True)
@@ -470,6 +474,7 @@ def link_checkout(record):
     share, programs = (VENV / folder / 'lingbot_world_ros' for folder in ('share', 'lib'))
     for link, name in ((share / 'config', 'config'), (share / 'launch', 'launch'),
                        (programs, 'scripts')):
+        link.parent.mkdir(parents=True, exist_ok=True)
         if link.is_dir() and not link.is_symlink():
             shutil.rmtree(link)  # of an earlier version
         if not link.is_symlink():
@@ -548,7 +553,8 @@ def install(extras):
             if record.get('interfaces') != digest(*INTERFACES) and not take_interfaces(record):
                 check_compiler()
                 rewrite_exports()
-                say('Building the messages (a minute or two)')
+                say('Building the messages, once for all checkouts: about a minute on two free '
+                    'cores')
                 building = pool.submit(build_interfaces, record)
             install_requirements([*BASE, *extras], record)
             if building is not None:
