@@ -8,6 +8,7 @@ import resource
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -18,7 +19,7 @@ pytest.importorskip('rosbags')
 from ament_index_python.packages import get_package_share_directory  # noqa: E402, I100
 from fake_world import FakeWorld  # noqa: E402
 from geometry_msgs.msg import Twist  # noqa: E402
-from lingbot_world_ros.cli.replay import verify_segments  # noqa: E402
+from lingbot_world_ros.cli.replay import verify_segments, watch  # noqa: E402
 from lingbot_world_ros.errors import SpecError  # noqa: E402
 from lingbot_world_ros.messages.commands import twist_to_msg  # noqa: E402
 from lingbot_world_ros.msg import WorldStatus  # noqa: E402
@@ -395,6 +396,12 @@ def test_a_recording_can_be_watched_under_the_names_of_a_profile(eventful, domai
     assert out.count('steps, the same as recorded.') == 2
     digests = {step.digest for segment in read_recording(eventful) for step in segment.steps}
     assert len(images) >= 20 and len({m.digest for m in statuses} & digests) >= 20
+
+
+def test_what_a_replay_sets_itself_is_no_parameter(eventful):
+    args = SimpleNamespace(speed=3.0, world_path='', param=['speed:=2.0'])
+    with pytest.raises(SpecError, match='sets speed itself; use --speed'):
+        watch(read_recording(eventful), args, fake)
 
 
 def test_everything_a_world_says_and_hears_is_recorded(make_graph, tmp_path):

@@ -139,7 +139,7 @@ def check_services() -> Finding:
     missing += [ACTION] if installed('action', ACTION) is None else []
     if missing:
         return Finding(WARN, 'services', f'not offered: {", ".join(missing)}; '
-                       'simulation_interfaces is missing or older than 2.0',
+                       'simulation_interfaces is missing or older than 1.4',
                        'sudo apt install ros-$ROS_DISTRO-simulation-interfaces; until then '
                        '~/reset, ~/pause and ~/step of world_model do')
     return Finding(OK, 'services', f'{len(SERVICES)} services and {ACTION} of '

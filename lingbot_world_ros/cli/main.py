@@ -53,6 +53,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
             return CLOSED_PIPE
         print(f'error: {lost}', file=sys.stderr)
         return UNWRITABLE
+    except KeyboardInterrupt:
+        return 130
 
 
 class _Version(argparse.Action):
@@ -132,5 +134,3 @@ def _run(argv: Optional[Sequence[str]]) -> int:
         print(f'error: {error.filename or "a file"} cannot be written: {error.strerror}.',
               file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        return 130

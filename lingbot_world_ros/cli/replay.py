@@ -7,6 +7,7 @@ import threading
 import time
 from typing import Any, Callable, Optional, Sequence, Set, TYPE_CHECKING
 
+from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.output import outlive_output
 
 if TYPE_CHECKING:
@@ -142,11 +143,16 @@ def watch(segments: Sequence['Segment'], args: argparse.Namespace,
     playable = [s for s in playable if s.world.engine == first.world.engine]
     engine = (make_engine or engine_maker())(first.world.engine)
     encoder = RecordedActions(engine.spec)
-    values = {**read_assignments(args.param), 'engine': first.world.engine,
-              'scene': first.world.scene, 'seed': first.seed, 'speed': args.speed,
-              'mode': Mode.REALTIME.value, 'autostart': True,
-              'initial_state': State.STOPPED.value, 'isolate_engine': False,
-              'reset_time_policy': TimePolicy.ZERO.value}
+    own = {'engine': first.world.engine, 'scene': first.world.scene, 'seed': first.seed,
+           'speed': args.speed, 'mode': Mode.REALTIME.value, 'autostart': True,
+           'initial_state': State.STOPPED.value, 'isolate_engine': False,
+           'reset_time_policy': TimePolicy.ZERO.value}
+    given = read_assignments(args.param)
+    for name in given:
+        if name in own:
+            raise SpecError(f'--param {name}:= is not for a replay, which sets {name} itself'
+                            f'{"; use --speed" if name == "speed" else ""}.')
+    values = {**given, **own}
     with params_file(args.profile) as file:
         start_ros(node_args(file, args.namespace, args.ros_args))
     try:
