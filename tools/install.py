@@ -379,7 +379,9 @@ def build_interfaces(record):
         '--build-base', VENV / 'build', '--install-base', built,
         '--event-handlers', 'console_direct+',  # what make is at, for who watches
         '--cmake-args', '-DBUILD_TESTING=OFF', '-DRCLPY_ONLY=ON',
-        f'-DPython3_EXECUTABLE={PYTHON}'])
+        f'-DPython3_EXECUTABLE={PYTHON}'],
+        # Else colcon lets make wait as long as the machine has other work.
+        environment={'MAKEFLAGS': f'-j{os.cpu_count() or 1}'})
     if status:
         raise InstallError('The messages did not build: see the lines above, the whole log is in '
                            f'{VENV / "log"}; "make clean" starts over.', output)
