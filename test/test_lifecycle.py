@@ -245,3 +245,14 @@ def test_parameters_set_while_running_take_effect_or_are_refused_in_words(make_g
         result = set_parameter(graph, name, kind, **value)
         assert not result.successful and words in result.reason, (name, result.reason)
     assert graph.nodes[0].params.speed == 0.5 and graph.nodes[0].session.spec.mode == 'realtime'
+
+
+@pytest.mark.parametrize('transition', [Transition(id=1), Transition(id=200),
+                                        Transition(label='configure'), Transition(label='jump')])
+def test_a_transition_that_cannot_be_is_refused_and_ends_nothing(make_graph, transition):
+    graph = make_graph(Factory())
+    answer = graph.call(ChangeState, '/world_model/change_state',
+                        ChangeState.Request(transition=transition))
+    assert not answer.success
+    state = graph.call(GetState, '/world_model/get_state').current_state
+    assert state.id == State.PRIMARY_STATE_ACTIVE

@@ -23,6 +23,7 @@ from lingbot_world_ros.messages.encodings import rgb_from_msg
 from lingbot_world_ros.msg import ActionEmbedding as ActionEmbeddingMsg, WorldSpec as WorldSpecMsg
 from lingbot_world_ros.nodes import qos
 from lingbot_world_ros.nodes.bond import ManagerBond
+from lingbot_world_ros.nodes.lifecycle_service import refuse_strange_transitions
 from lingbot_world_ros.nodes.newest import NewestOnly
 from lingbot_world_ros.nodes.parameter_service import SafeParameterService
 from lingbot_world_ros.nodes.parameters import declare, flat, given_values
@@ -93,6 +94,7 @@ class WorldModelNode(LifecycleNode):
         """
         super().__init__('world_model', start_parameter_services=False, **node_args)
         SafeParameterService(self)
+        refuse_strange_transitions(self)
         self._made_s, self._bond = time.monotonic(), ManagerBond(self)
         self.params = declare(self, WORLD_MODEL, self.on_parameter)
         if world is None:
