@@ -183,9 +183,10 @@ def main():
     setup = _receive()
     global WATCH
     # ROS reads its packages, Python its modules; /proc and /sys tell NumPy about the machine.
-    WATCH = Watch([sys.prefix, sys.base_prefix, sysconfig.get_path('stdlib'),
-                   Path(paths.__file__).parent.parent, setup['folders']['{worlds}'],
-                   setup['folders']['{files}']])
+    packages = filter(None, os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep))
+    WATCH = Watch([*(Path(prefix, 'share') for prefix in packages), sys.prefix, sys.base_prefix,
+                   sysconfig.get_path('stdlib'), Path(paths.__file__).parent.parent,
+                   setup['folders']['{worlds}'], setup['folders']['{files}']])
     direct = Direct(setup['folders'])
     graph = None
     if setup['graph']:
