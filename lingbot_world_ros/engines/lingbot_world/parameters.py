@@ -6,10 +6,10 @@ from lingbot_world_ros.parameter import Param
 
 _ROWS: Tuple[Tuple[Any, ...], ...] = (
     ('checkpoint', str, 'Folder or file of the network.'),
-    ('vae', str, 'File of the video autoencoder; empty: searched beside the checkpoint.'),
-    ('text_encoder', str, 'File or folder of the text encoder (UMT5-XXL); empty: searched '
+    ('vae', str, 'File of the video autoencoder; empty: looked for beside the checkpoint.'),
+    ('text_encoder', str, 'File or folder of the text encoder (UMT5-XXL); empty: looked for '
      'beside the checkpoint.'),
-    ('tokenizer', str, 'Folder of its tokenizer; empty: searched beside the checkpoint.'),
+    ('tokenizer', str, 'Folder of its tokenizer; empty: looked for beside the checkpoint.'),
     ('tiny_decoder', str, 'TAEHV file that decodes instead of the autoencoder, faster and '
      'softer; empty: none.'),
     ('device', str, 'Where the network runs, for example cuda:1 or cpu; auto needs a GPU.'),
