@@ -47,15 +47,15 @@ def generate_launch_description():
         DeclareLaunchArgument('profile', default_value='default', description=(
             'Parameter file: a name from config/ or the path of a YAML file.')),
         DeclareLaunchArgument('namespace', default_value='', description=(
-            'Put before all relative topic names.')),
+            'Prefix of all relative topic names.')),
         DeclareLaunchArgument('num_worlds', default_value='1', description=(
-            'Worlds to start; from two on each has a namespace, clock, frames and seed of its '
-            'own: world_0, world_1 ..., or <namespace>_0 ....')),
+            'Worlds to start; with two or more, each has its own namespace, clock, frames and '
+            'seed: world_0, world_1 ..., or <namespace>_0 ....')),
         DeclareLaunchArgument('composed', default_value='true', choices=['true', 'false'],
                               description='Run both nodes of a world in one process.'),
         DeclareLaunchArgument('log_level', default_value='info',
                               choices=['debug', 'info', 'warn', 'error'],
-                              description='Least severity that is logged.'),
+                              description='Lowest severity that is logged.'),
         *_show_arguments()]
     for name in OVERRIDES:
         arguments.append(_override_argument(PARAMS[name]))
@@ -75,7 +75,7 @@ def _show_arguments():
                 'write a layout for each world.'),
         declare('foxglove_port', '8765', 'TCP port of foxglove_bridge.', ()),
         declare('view', 'false', "Serve the operator's page of each world."),
-        declare('view_port', '', 'TCP port of the page of the first world, the others follow; '
+        declare('view_port', '', "TCP port of the first world's page, the others follow; "
                 'empty: as in the profile.', ()),
         declare('robot_state_publisher', '', 'Publish the links of the arm in tf; empty: with '
                 'RViz, if the world has a URDF and topic robot_description is not renamed for '

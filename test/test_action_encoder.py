@@ -553,4 +553,4 @@ def test_a_publisher_of_the_other_twist_type_is_told_once(domain, monkeypatch):
         other.destroy_node()
         rclpy.shutdown(context=elsewhere)
         assert len(told) == 1
-        assert '/other publishes TwistStamped, but Twist is listened to' in told[0]
+        assert '/other publishes TwistStamped, but Twist is expected' in told[0]

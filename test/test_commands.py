@@ -689,7 +689,7 @@ def test_robot_description_tightens_joint_limits():
 @pytest.mark.parametrize('robot, words', [
     ({PAN: JointLimits()}, f'no movable joint {LIFT}.*it has {PAN}'),
     ({**{n: JointLimits() for n in ROBOT.joint_names}, PAN: JointLimits(2.0, 3.0)},
-     f'{PAN} can be nowhere.* 2 to 1.2'),
+     f'{PAN} has no position.* 2 to 1.2'),
 ])
 def test_robot_description_that_does_not_fit_is_refused(robot, words):
     with pytest.raises(SpecError, match=words):

@@ -200,9 +200,9 @@ def peer(domain):
 
 
 @Row('The engine raises an error, returns numbers that are not finite or lacks memory, once',
-     'The step is made again from the last good state: the same frames, none missing, none twice',
+     'The step is repeated from the last good state: the same frames, none missing, none twice',
      '`recoveries` and `message` of `world_status`; a warning in the log',
-     'Nothing; look into the log if it comes back')
+     'Nothing; read the log if it happens again')
 @pytest.mark.parametrize('fault', ['error', 'nan', 'memory'])
 def test_engine_that_fails_once_goes_on(start, fault):
     world = start()
@@ -214,12 +214,12 @@ def test_engine_that_fails_once_goes_on(start, fault):
     assert world.statuses[-1].recoveries == 1
 
 
-@Row('The same, again in the second try',
+@Row('The same, also in the second try',
      'Sim time stops in the state error with the fault failed, diverged or out_of_memory; no '
-     'image any more; services answer',
+     'further images; services answer',
      '`state` 10, `fault` and `message` of `world_status`; `/diagnostics` ERROR; '
      '`get_simulation_state` and `step_simulation` answer OPERATION_FAILED with the reason',
-     '`reset_simulation`, or `load_world` where the world itself is the reason')
+     '`reset_simulation`, or `load_world` if the world is the cause')
 @pytest.mark.parametrize('fault, number, words', [
     ('error', WorldStatus.FAULT_FAILED, 'fails on demand'),
     ('nan', WorldStatus.FAULT_DIVERGED, 'base_pose'),
@@ -243,8 +243,8 @@ def test_engine_that_fails_again_stops_by_name_until_a_reset(start, fault, numbe
 
 
 @Row('A step of the engine hangs (`step_timeout_s`)',
-     'The step is given up, the state is error with the fault hung; a step request under way '
-     'answers; what comes back late is not shown. The reset makes a new engine',
+     'The step is given up, the state is error with the fault hung; a running step request '
+     'is answered; late results are dropped. The reset makes a new engine',
      'As above',
      '`reset_simulation`; `isolate_engine: true` if it happens again')
 def test_engine_that_hangs_is_given_up(start):
@@ -263,7 +263,7 @@ def test_engine_that_hangs_is_given_up(start):
 
 
 @Row('The same with `isolate_engine: true`',
-     'The process is killed and started again, the step is made again: no frame missing',
+     'The process is killed and restarted, the step is repeated: no frame missing',
      '`recoveries` and `message` of `world_status`',
      'Nothing')
 def test_isolated_engine_that_hangs_goes_on(start):
@@ -274,7 +274,7 @@ def test_isolated_engine_that_hangs_goes_on(start):
     world.wait(PAUSED, recoveries=1, fault=WorldStatus.FAULT_NONE, frame=4)
 
 
-@Row('The process of the engine is killed or ends (`isolate_engine: true`)',
+@Row('The engine process is killed or ends (`isolate_engine: true`)',
      'As before; a second loss in the same step is the state error with the fault lost',
      'As before',
      'Nothing; more memory if the kernel killed it')
@@ -285,9 +285,9 @@ def test_isolated_engine_that_is_killed_goes_on(start):
 
 
 @Row('A reliable subscriber stalls',
-     'The world keeps its rate and others receive every frame; the one that stalls finds the '
-     'newest of its queue',
-     'Nothing is wrong with the world; gaps in the stamps of that subscriber',
+     'The world keeps its rate and others receive every frame; the stalled one finds the '
+     'newest frames of its queue',
+     'Gaps in the stamps of that subscriber; the world is fine',
      'A deeper queue there, or `image_queue_depth`')
 def test_world_keeps_its_rate_when_a_subscriber_stalls(start, peer):
     world = start()
@@ -300,7 +300,7 @@ def test_world_keeps_its_rate_when_a_subscriber_stalls(start, peer):
 @Row('A publisher floods a command topic at 10 kHz',
      'The newest command wins, services answer within a second, memory does not grow',
      '`command_latency` of `world_status`; the CPU time of the process',
-     'Send commands at the rate of the frames')
+     'Send commands at the frame rate')
 def test_flood_of_commands_holds_up_nobody(start, peer):
     world = start()
     flooding = peer(world, 'flood', '--seconds', '120.0', '--last', '0.25')
@@ -317,8 +317,8 @@ def test_flood_of_commands_holds_up_nobody(start, peer):
                          'the newest command')
 
 
-@Row('A client leaves or is killed during its step request',
-     'The steps are made to their end, then the world is paused; the next client is served',
+@Row('A client exits or is killed during its step request',
+     'All steps are made, then the world is paused; the next client is served',
      '`state` and `step` of `world_status`',
      'Nothing; `set_simulation_state` interrupts the steps')
 def test_steps_of_a_client_that_dies_end_in_a_pause(start, peer):
@@ -346,7 +346,7 @@ def test_too_many_steps_are_answered_in_time(start):
 
 
 @Row('The disk fills up while `lingbot-world record` runs',
-     'The recorder ends with what was written before, readable; the world does not notice',
+     'The recorder ends; what it wrote is readable; the world is not affected',
      'The exit code of the recorder and its last line, which says how much was kept',
      'Make room; `--images none` or `compressed` writes less')
 def test_recording_on_a_full_disk_keeps_what_was_written(tmp_path):
@@ -367,9 +367,9 @@ def test_recording_on_a_full_disk_keeps_what_was_written(tmp_path):
         assert 100 < len(list(reader.messages('/t'))) < 400
 
 
-@Row('What a world prints cannot be written: the disk is full, its reader has left '
+@Row('Output cannot be written: the disk is full, its reader has ended '
      '(`lingbot-world sim \\| head`), the terminal is closed',
-     'World, recorder, page, follower and replay go on; the lines are lost',
+     'World, recorder, page, follower and replay continue; the lines are lost',
      'The log ends, or has a gap',
      'Nothing; `layout`, `inspect`, `doctor` and `replay --verify` end, as they only print')
 def test_nobody_ends_whose_words_are_lost(tmp_path):
@@ -421,8 +421,8 @@ def answers(port):
         return False
 
 
-@Row('The clock of the machine jumps',
-     'Nothing: sim time counts frames, everything else a steady clock',
+@Row('The system clock jumps',
+     'Nothing: sim time counts frames, everything else uses a steady clock',
      'Only the times in log lines jump',
      'Nothing')
 def test_jump_of_the_wall_clock_changes_nothing(start, monkeypatch):

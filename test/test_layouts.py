@@ -373,9 +373,9 @@ def test_links_of_the_urdf_join_the_frames_of_the_world(profile):
 @pytest.mark.parametrize('links, changes, words', [
     ('', {'frames.base': 'chassis'}, "frames.base='chassis' is no link of the URDF"),
     ('<link name="head"/><joint><parent link="head"/><child link="camera_link"/></joint>', {},
-     "'camera_link' is on 'base_link' for the world and on 'head' in the URDF"),
+     "'camera_link' has parent 'base_link' in the world, but 'head' in the URDF"),
     ('<joint><parent link="base_link"/><child link="camera_optical_frame"/></joint>',
-     {'camera_link': 'hand'}, "is on 'hand' for the world and on 'base_link'"),
+     {'camera_link': 'hand'}, "has parent 'hand' in the world, but 'base_link'"),
     ('<', {}, 'is no XML')])
 def test_two_parents_of_one_frame_are_refused(links, changes, words):
     values = {**profile_values('default'), 'robot_description': URDF.format(links), **changes}

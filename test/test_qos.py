@@ -99,7 +99,7 @@ def test_a_profile_can_be_overridden_and_the_choice_of_the_user_stays(make_graph
                 for topic in ('cmd', 'other')]
     heard(graph, careless[1], others, 'careless')
     assert reliability(graph, '/cmd') == {'robot': 'RELIABLE'}
-    with pytest.raises(SpecError, match='no topic name'):
+    with pytest.raises(SpecError, match='not a topic name'):
         qos.Listener(node, String, 'a b', got.append, qos.NEWEST)
 
 

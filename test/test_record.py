@@ -116,7 +116,7 @@ def test_a_file_that_came_during_the_recording_is_not_replaced(tmp_path, make):
     target = tmp_path / 'run.mcap'
     bag = write_texts(target, 'ab')
     make(target)
-    with pytest.raises(SpecError, match='by somebody else') as error:
+    with pytest.raises(SpecError, match='by another program') as error:
         bag.close()
     assert target.is_dir() or target.read_bytes() == b''
     kept = tmp_path / 'run.mcap.part' / 'run.mcap.part.mcap'
@@ -128,7 +128,7 @@ def test_a_name_that_is_too_long_is_one_error(tmp_path, name):
     with pytest.raises(SpecError, match='cannot be written .File name too long'):
         BagWriter(tmp_path / name)
     assert not list(tmp_path.iterdir())
-    with pytest.raises(SpecError, match='no recording'):
+    with pytest.raises(SpecError, match='There is no recording'):
         texts_in(tmp_path / ('n' * 300))
 
 
@@ -222,7 +222,7 @@ def test_a_bag_of_something_else_is_one_clear_error(tmp_path):
         read_recording(tmp_path / 'bag')
     with pytest.raises(SpecError, match='There is no recording'):
         read_recording(tmp_path / 'nothing')
-    with pytest.raises(SpecError, match='is no recording'):
+    with pytest.raises(SpecError, match='is not a recording'):
         read_recording(tmp_path)
 
 

@@ -345,7 +345,7 @@ def test_places_that_cannot_be_written_are_one_error(tmp_path):
 
 
 @pytest.mark.parametrize('content, words', [
-    (None, 'There is no'), ({}, 'is no recording'), ({'metadata.yaml': 'x: ['}, 'cannot be read'),
+    (None, 'There is no'), ({}, 'not a recording'), ({'metadata.yaml': 'x: ['}, 'cannot be read'),
     ({'evaluation.json': '{'}, 'cannot be read'), ({'evaluation.json': '[]'}, 'no evaluation'),
     ({'evaluation.json': '{"methods": 1, "settings": {}, "targets": 0}'}, 'no whole evaluation')])
 def test_damaged_runs_end_in_one_sentence(tmp_path, capsys, content, words):

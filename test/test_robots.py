@@ -265,7 +265,7 @@ def test_names_that_are_not_known_are_refused():
 @pytest.mark.parametrize('given, words', [
     ('lower="nan" upper="1" velocity="1"', 'mast_joint is NaN'),
     ('lower="-2" upper="1" velocity="NaN"', 'mast_joint is NaN'),
-    ('lower="1.5" upper="1" velocity="1"', 'mast_joint can be nowhere: .* 1.5 to 1')])
+    ('lower="1.5" upper="1" velocity="1"', 'mast_joint has no position: .* 1.5 to 1')])
 def test_limits_that_leave_a_joint_no_position_are_refused(read, given, words):
     """It was at home at NaN, and so was all that depends on it."""
     limit = 'lower="-2" upper="1" velocity="0.7"'

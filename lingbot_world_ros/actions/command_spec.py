@@ -71,7 +71,7 @@ class CommandSpec:
         high = tuple(min(a, b.high) for a, b in zip(self.joint_high, limits))
         for name, joint_low, joint_high in zip(self.joint_names, low, high):
             if joint_low > joint_high:
-                raise SpecError(f'Joint {name} can be nowhere: robot_description and the world '
+                raise SpecError(f'Joint {name} has no position: robot_description and the world '
                                 f'together leave {joint_low:g} to {joint_high:g}; correct its '
                                 'limits.')
         return replace(self, joint_low=low, joint_high=high,

@@ -173,7 +173,7 @@ def check_middleware() -> Finding:
     rmw = middleware()
     if rmw != 'rmw_fastrtps_cpp':
         return Finding(WARN, 'middleware', f'{rmw}; the shared-memory profile is for Fast DDS',
-                       'give this middleware room for images itself, or set '
+                       'configure this middleware for large images, or set '
                        'RMW_IMPLEMENTATION=rmw_fastrtps_cpp')
     return Finding(OK, 'middleware', rmw)
 
@@ -188,8 +188,8 @@ def check_dds_profile() -> Finding:
         return Finding(FAIL, 'dds profile', f'{variable}={path} does not exist',
                        f'unset {variable}, or point it to a file')
     if chosen is None:
-        return Finding(OK, 'dds profile', f'the nodes use {path}; for images above 0.5 MB let '
-                       f'subscribers use it too: export {variable}={path}')
+        return Finding(OK, 'dds profile', f'the nodes use {path}; for images above 0.5 MB, '
+                       f'subscribers need it too: export {variable}={path}')
     return Finding(OK, 'dds profile', f'{variable}={path}')
 
 
@@ -197,14 +197,15 @@ def check_shared_memory() -> Finding:
     """/dev/shm is there, can be written, and has room for the segments."""
     path = Path('/dev/shm')
     if not path.is_dir() or not os.access(path, os.W_OK):
-        return Finding(WARN, 'shared memory', f'{path} is missing or cannot be written; images go '
-                       'over UDP', 'mount a tmpfs there, or run the container with --ipc=host')
+        return Finding(WARN, 'shared memory',
+                       f'{path} is missing or cannot be written; images are sent over UDP',
+                       'mount a tmpfs there, or run the container with --ipc=host')
     usage = shutil.disk_usage(path)
     text = f'{usage.free / 2 ** 20:.0f} of {usage.total / 2 ** 20:.0f} MiB free in {path}'
     if usage.free < MIN_SHM_BYTES:
         return Finding(WARN, 'shared memory', text,
-                       'run the container with --shm-size=256m, or remove what ended programs '
-                       'left there (fastdds shm clean)')
+                       'run the container with --shm-size=256m, or remove leftovers of ended '
+                       'programs (fastdds shm clean)')
     return Finding(OK, 'shared memory', text)
 
 
@@ -237,7 +238,7 @@ def _judge_graph(ends: 'Ends', sources: 'Ends') -> Finding:
                              'cmd_vel_type, twist or twist_stamped)'))
         if types == [CLOCK] and len(sources[name]) > 1:
             problems.append((f'{name} comes from several nodes: {_node_names(sources[name])}',
-                             'end all but one, or give them a ROS_DOMAIN_ID each'))
+                             'end all but one, or give each its own ROS_DOMAIN_ID'))
     if problems:
         texts, remedies = zip(*problems)
         return Finding(WARN, 'graph', '; '.join(texts), '; '.join(remedies))
@@ -310,7 +311,7 @@ def check_cores() -> Finding:
     cores = len(os.sched_getaffinity(0))
     load = os.getloadavg()[0]
     if load > cores:
-        return Finding(WARN, 'cores', f'{cores}, and {load:.1f} programs want them',
+        return Finding(WARN, 'cores', f'{cores}, and {load:.1f} programs compete for them',
                        'end other programs while timing matters')
     return Finding(OK, 'cores', f'{cores}, load {load:.1f}')
 

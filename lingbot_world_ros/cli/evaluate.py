@@ -19,10 +19,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     :param parser: argparse parser of this verb
     """
-    parser.add_argument('--engine', default=DEFAULT_ENGINE, help='to score; it shows the rooms '
-                        f'and the robot of the reference world (default: {DEFAULT_ENGINE})')
+    parser.add_argument('--engine', default=DEFAULT_ENGINE, help='engine to score; it must '
+                        'have the rooms and the robot of the reference world '
+                        f'(default: {DEFAULT_ENGINE})')
     parser.add_argument('--quick', action='store_true',
-                        help='a small run of seconds that only shows that everything works')
+                        help='a run of seconds that only checks that everything works')
     parser.add_argument('--sequences', type=int, help='held-out sequences per set (default: 64, '
                         'rounded up to the same number in every scene)')
     parser.add_argument('--sets', type=int,
@@ -33,10 +34,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='trials per command, 0 for no command test (default: 200)')
     parser.add_argument('--batch-size', type=int, help='worlds side by side (default: 11)')
     parser.add_argument('--baseline', '--textbook', default='', metavar='FILE',
-                        help='weights of the baseline (needs torch); left out without; '
+                        help='weights of the baseline (needs torch; default: no baseline); '
                         '--textbook is its older name')
     parser.add_argument('--out', type=Path, default=Path('bench/out/evaluate'), metavar='DIR',
-                        help='where evaluation.json, evaluation.md and strip.png go, and the '
+                        help='folder for evaluation.json, evaluation.md, strip.png and the '
                         'truth that is kept between runs (default: bench/out/evaluate)')
     parser.add_argument('--json', action='store_true', help='print the JSON to standard output')
 

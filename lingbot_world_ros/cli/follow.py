@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from lingbot_world_ros.recording.follow import Follower
 
 NAME = 'follow'
-HELP = 'publish the truth beside a running world: another engine does the same, step by step'
+HELP = 'publish the truth beside a running world: another engine repeats it step by step'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,17 +26,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         f'registers (default: {TRUTH_ENGINE})')
     parser.add_argument('--namespace', default='', help='namespace of the world')
     parser.add_argument('--as', dest='below', default=TRUTH_ENGINE, metavar='NAME',
-                        help='put before the topic names of what it sees (default: '
+                        help='prefix of the topics it publishes (default: '
                         f'{TRUTH_ENGINE})')
     parser.add_argument('--reset', action='store_true',
-                        help='reset the world if it is past its first step; else the truth begins '
-                        'with its next reset')
+                        help='reset the world if it is past its first step; otherwise the truth '
+                        'begins with its next reset')
     parser.add_argument('--profile', default='default', metavar='NAME|FILE',
                         help='parameter file of the world, for its topic names (default: default)')
     parser.add_argument('--param', action='append', default=[], metavar='NAME:=VALUE',
                         help='any other parameter of the world; may be repeated')
     parser.add_argument('--duration', type=float, metavar='S',
-                        help='end by itself after this many seconds of wall time')
+                        help='stop after this many seconds of wall time')
 
 
 def run(args: argparse.Namespace) -> int:

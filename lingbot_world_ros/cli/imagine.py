@@ -33,16 +33,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='name of an .mp4 file, or of a folder for PNG pictures')
     path = parser.add_mutually_exclusive_group()
     path.add_argument('--poses', metavar='FOLDER', help='camera path: folder with poses.npy '
-                      '(n, 4, 4), camera-to-world, and maybe intrinsics.npy')
+                      '(n, 4, 4), camera-to-world, and optionally intrinsics.npy')
     path.add_argument('--keys', metavar='TEXT', help='camera path by keys: w a s d move, i j k l '
                       "turn, for so many frames each, for example 'w-20,wl-10,none-5'")
     add('--mode', default='auto', help='base: whole clips, slow; causal: a stream; auto: causal '
-        'where the checkpoint has it (default: auto)')
+        'if the checkpoint has it (default: auto)')
     add('--frames', type=int, metavar='N', help=f'frames at 16 Hz (default: {DEFAULT_FRAMES}, or '
-        'as long as the camera path where that is shorter)')
-    add('--seed', type=int, default=0, help='of the noise (default: 0)')
-    add('--size', default='480p', help='480p or 720p in the shape of the image, or HEIGHTxWIDTH, '
-        'to which the image is cropped (default: 480p)')
+        'the length of the camera path if that is shorter)')
+    add('--seed', type=int, default=0, help='seed of the noise (default: 0)')
+    add('--size', default='480p', help='480p or 720p in the aspect ratio of the image, or '
+        'HEIGHTxWIDTH, to which the image is cropped (default: 480p)')
     _add_base_arguments(parser.add_argument_group('base mode').add_argument)
     _add_model_arguments(parser.add_argument_group('models').add_argument)
 
@@ -50,10 +50,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_base_arguments(add: Callable[..., Any]) -> None:
     add('--steps', type=int, help='denoising steps (default: 70)')
     add('--guidance', type=float, help='weight of the prompt (default: 5)')
-    add('--negative-prompt', metavar='TEXT', help='what to stay away from (default: a list of '
-        'flaws, which also names people and cars: give another one where they are wanted)')
-    add('--clip-frames', type=int, default=0, metavar='N', help='make the video of clips of N '
-        'frames, each beginning with the last frame of the one before (default: one clip)')
+    add('--negative-prompt', metavar='TEXT', help='what to avoid (default: a list of '
+        'flaws, which also names people and cars: give another one if you want them)')
+    add('--clip-frames', type=int, default=0, metavar='N', help='make the video from clips of N '
+        'frames, each beginning with the last frame of the previous one (default: one clip)')
     add('--offload', action='store_true', default=None,
         help='keep one of the two networks in memory at a time (default: if both do not fit)')
 
@@ -64,10 +64,10 @@ def _add_model_arguments(add: Callable[..., Any]) -> None:
     add('--attention', default='auto', help='attention back end (default: auto)')
     add('--vae', default='', metavar='FILE', help='default: beside the checkpoint')
     add('--tiny-decoder', default='', metavar='FILE',
-        help='TAEHV weights that decode instead of the VAE, quicker and softer (default: none)')
+        help='TAEHV weights that decode instead of the VAE, faster and softer (default: none)')
     add('--text-encoder', default='', metavar='FILE', help='default: beside the checkpoint')
     add('--tokenizer', default='', metavar='FOLDER', help='default: beside the checkpoint')
-    add('--t5-device', default='cpu', help='where the text encoder works (default: cpu)')
+    add('--t5-device', default='cpu', help='where the text encoder runs (default: cpu)')
     add('--cache-dir', default='', metavar='FOLDER', help='where encoded prompts are kept '
         '(default: ~/.cache/lingbot_world_ros)')
 
@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
     with Progress() as progress:
         written = write_clip(out, _frames(args, progress.show), FRAME_RATE_HZ)
     if written.is_folder and out.suffix:
-        print(f'OpenCV cannot write {out.suffix} here, so the frames are pictures.',
+        print(f'OpenCV cannot write {out.suffix} here, so the frames are written as pictures.',
               file=sys.stderr)
     print(f'Written: {written.path} ({written.num_frames} frames at {FRAME_RATE_HZ:g} Hz)')
     return 0

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from lingbot_world_ros.models.wan.checkpoint import Checkpoint, Expert
 
 NAME = 'inspect'
-HELP = 'say what a LingBot-World checkpoint is, what is missing, and the memory it needs'
+HELP = 'show what a LingBot-World checkpoint is, what is missing, and the memory it needs'
 GPU_DECODER = 'fp16'  # as the engine decodes on a GPU
 CLIP_LATENTS = 21  # 81 frames
 SHOWN_PRECISIONS = ('bf16', 'fp8', 'nf4')
@@ -28,15 +28,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """
     add = parser.add_argument
     add('path', metavar='PATH', help='folder or file of a checkpoint; only headers are read')
-    add('--height', type=int, default=464, metavar='PX', help='of the video (default: 464)')
-    add('--width', type=int, default=832, metavar='PX', help='of the video (default: 832)')
+    add('--height', type=int, default=464, metavar='PX', help='height of the video (default: 464)')
+    add('--width', type=int, default=832, metavar='PX', help='width of the video (default: 832)')
     add('--window', type=int, default=0, metavar='LATENTS',
-        help="visible latent frames in all (default: the checkpoint's own)")
+        help="visible latent frames in total (default: the checkpoint's own)")
     add('--chunk', type=int, default=0, metavar='LATENTS',
         help="latent frames per step (default: the checkpoint's own)")
     add('--cache-in-8-bits', action='store_true', help='with keys and values in 8 bits')
     add('--keep-films', action=argparse.BooleanOptionalAction, default=True,
-        help="keep the camera's part of every block, or compute it in every pass")
+        help="keep the camera's part of every block, or recompute it in every pass")
     add('--tiny-decoder', action='store_true', help='with the small video decoder')
     add('--text-on-device', action='store_true', help='with the text encoder on the GPU')
     add('--json', action='store_true', help='print JSON')

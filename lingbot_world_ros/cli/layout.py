@@ -8,7 +8,7 @@ from lingbot_world_ros.settings.parameters import PARAMS
 from lingbot_world_ros.settings.profiles import DEFAULT_PROFILE
 
 NAME = 'layout'
-HELP = 'write a layout for RViz 2 or Foxglove with the names of a profile and namespace'
+HELP = 'write an RViz 2 or Foxglove layout with the names of a profile and namespace'
 OPEN = {'rviz': 'rviz2 -d {path} --ros-args -p use_sim_time:=true',
         'foxglove': 'Foxglove: Layouts, "Import from file...", {path}'}
 
@@ -20,11 +20,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     :param parser: argparse parser of this verb
     """
     add = parser.add_argument
-    add('tool', choices=sorted(SHIPPED), help='for which tool')
+    add('tool', choices=sorted(SHIPPED), help='tool to write it for')
     add('--profile', default=DEFAULT_PROFILE, metavar='NAME|FILE',
         help='parameter file whose topic and frame names to use (default: %(default)s)')
-    add('--namespace', default='', metavar='NAME', help='of the nodes, for example world_0')
-    add('--frame-prefix', metavar='TEXT', help="before all frames (default: the profile's)")
+    add('--namespace', default='', metavar='NAME',
+        help='namespace of the nodes, for example world_0')
+    add('--frame-prefix', metavar='TEXT', help="prefix of all frames (default: the profile's)")
     add('-o', '--output', metavar='FILE', help='file to write (default: print the layout)')
 
 

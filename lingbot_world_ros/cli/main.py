@@ -99,8 +99,8 @@ def _run(argv: Optional[Sequence[str]]) -> int:
     known = verb_names()
     names = [argv[0]] if argv and argv[0] in known else known
     parser = argparse.ArgumentParser(
-        prog='lingbot-world', description='A learned world model in the place of the simulator.')
-    parser.add_argument('--version', action=_Version, nargs=0, help='tell the version')
+        prog='lingbot-world', description='A learned world model in place of a simulator.')
+    parser.add_argument('--version', action=_Version, nargs=0, help='print the version')
     subparsers = parser.add_subparsers(dest='verb', required=True, metavar='verb')
     modules: Dict[str, Any] = {}
     for name in names:
@@ -125,8 +125,8 @@ def _run(argv: Optional[Sequence[str]]) -> int:
         if not ROS_PACKAGE.fullmatch(error.name or ''):
             raise
         print(f'error: {error.name} cannot be imported: {args.verb} needs ROS 2 and the messages '
-              'of this package. Without ROS run it through make ("make sim"); in a robot '
-              'workspace build with colcon and source install/setup.sh first.', file=sys.stderr)
+              'of this package. Without ROS, run it through make ("make sim"); in a robot '
+              'workspace, build with colcon and source install/setup.sh first.', file=sys.stderr)
         return 2
     except OSError as error:
         if error.errno not in DISK_FULL:

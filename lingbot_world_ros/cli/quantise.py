@@ -18,11 +18,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """
     add = parser.add_argument
     add('path', metavar='PATH', help='folder or file of a checkpoint')
-    add('out', metavar='FOLDER', type=Path, help='of the copy; a base model gets a folder for '
-        'each of its two networks in it')
+    add('out', metavar='FOLDER', type=Path, help='folder of the copy; a base model gets a '
+        'subfolder for each of its two networks')
     add('--expert', default='', help='high_noise, low_noise or causal (default: all)')
-    add('--device', default='cpu', help='where to quantise; the same result everywhere, sooner '
-        'on cuda (default: cpu)')
+    add('--device', default='cpu', help='where to quantise; the result is the same, cuda is '
+        'faster (default: cpu)')
 
 
 def run(args: argparse.Namespace) -> int:

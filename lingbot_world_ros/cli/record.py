@@ -24,17 +24,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     :param parser: argparse parser of this verb
     """
     parser.add_argument('-o', '--output', type=Path, metavar='DIR|FILE',
-                        help='folder to make, or a file that ends in .mcap (default: '
+                        help='folder to create, or a file that ends in .mcap (default: '
                         'world_<date>-<time>)')
     parser.add_argument('--namespace', default='', help='namespace of the world')
     parser.add_argument('--reset', action='store_true',
-                        help='reset the world first, so that all of it can be replayed')
+                        help='reset the world first, so that the whole run can be replayed')
     parser.add_argument('--images', choices=('raw', 'compressed', 'none'), default='raw',
-                        help='raw takes depth along (default: raw); replaying needs none')
+                        help='raw includes depth (default: raw); replaying needs no images')
     parser.add_argument('--topics', nargs='+', default=[], metavar='TOPIC',
-                        help='only these, beside world_spec and world_status')
+                        help='only these, plus world_spec and world_status')
     parser.add_argument('--duration', type=float, metavar='S',
-                        help='end by itself after this many seconds of wall time')
+                        help='stop after this many seconds of wall time')
 
 
 def run(args: argparse.Namespace) -> int:
@@ -100,14 +100,14 @@ def _line(node: 'RecorderNode', bag: 'BagWriter', duration_s: float) -> str:
 def _conclude(node: 'RecorderNode', bag: 'BagWriter') -> None:
     """Say what is there and what can be done with it."""
     if not bag.num_messages:
-        print(f'The world said nothing, {bag.target} was not made.')
+        print(f'Nothing arrived from the world; {bag.target} was not made.')
         return
     print(f'{bag.target}: {bag.num_messages} messages on {node.num_topics} topics, '
           f'{bag.num_bytes * 1e-6:.1f} MB.')
     if node.num_missed:
-        print(f'Of {node.num_missed} steps nothing was heard: this machine is too busy. They '
+        print(f'{node.num_missed} steps were missed: this machine is too busy. They '
               'cannot be replayed.')
     if node.first_step:
         print(f'The world was at step {node.first_step} when the recording began: it can be '
-              'replayed from the next reset on. With --reset all of it can.')
+              'replayed from the next reset on. Use --reset to record it all.')
     print(f'Replay it: lingbot-world replay {shlex.quote(str(bag.target))} --verify')

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from lingbot_world_ros.session.session import Session
 
 NAME = 'replay'
-HELP = 'make a recorded world happen again: --verify it byte by byte, or watch it'
+HELP = 'replay a recorded world: verify it byte by byte, or watch it'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,16 +31,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('recording', type=Path, help='folder or .mcap file')
     parser.add_argument('--verify', action='store_true',
                         help='as fast as possible and without ROS: compare all frames with the '
-                        'recorded digests; exit code 0: the same, 1: different, 2: cannot be told')
+                        'recorded digests; exit code 0: the same, 1: different, 2: unknown')
     parser.add_argument('--namespace', default='',
-                        help='namespace of the world, where several were recorded')
+                        help='namespace of the world, if several were recorded')
     parser.add_argument('--speed', type=float, default=1.0,
-                        help='sim seconds per wall second to watch it at, 0 for as fast as '
+                        help='sim seconds per wall second when watching; 0: as fast as '
                         'possible (default: 1)')
     parser.add_argument('--profile', default='default', metavar='NAME|FILE',
-                        help='parameter file with what the engine needs (default: default)')
+                        help='parameter file with settings for the engine (default: default)')
     parser.add_argument('--param', action='append', default=[], metavar='NAME:=VALUE',
-                        help='what the engine needs, for example lingbot.checkpoint:=FOLDER; may '
+                        help='setting for the engine, for example lingbot.checkpoint:=FOLDER; may '
                         'be repeated')
     parser.add_argument('--world-path', default='', metavar='DIR[:DIR]',
                         help='folders with the start images of the recording')

@@ -29,18 +29,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         'folder or evaluation.json of "lingbot-world evaluate"')
     add('-o', '--output', type=Path, metavar='FILE', help='default: RUN.html beside RUN')
     add('--title', default='', help="default: the recording's name")
-    add('--engine', default=TRUTH_ENGINE, choices=(TRUTH_ENGINE, 'none'), help='world that is '
-        f'taken as the truth; none makes no comparison (default: {TRUTH_ENGINE})')
-    add('--seconds', type=float, default=LIMIT_S, metavar='S', help='sim time of a segment that '
-        f'is shown and compared at most (default: {LIMIT_S:g})')
+    add('--engine', default=TRUTH_ENGINE, choices=(TRUTH_ENGINE, 'none'), help='world used '
+        f'as the truth; none: no comparison (default: {TRUTH_ENGINE})')
+    add('--seconds', type=float, default=LIMIT_S, metavar='S', help='longest sim time of a '
+        f'segment that is shown and compared (default: {LIMIT_S:g})')
     add('--verify', action='store_true',
         help='also replay the recording and compare all frames byte by byte')
-    add('--force', action='store_true', help='overwrite a file that is no report')
-    add('--namespace', default='', help='namespace of the world, where several were recorded')
+    add('--force', action='store_true', help='overwrite a file that is not a report')
+    add('--namespace', default='', help='namespace of the world, if several were recorded')
     add('--profile', default='default', metavar='NAME|FILE',
-        help='parameter file with what the engine needs to replay (default: default)')
+        help='parameter file with settings for the engine (default: default)')
     add('--param', action='append', default=[], metavar='NAME:=VALUE',
-        help='what the engine needs, for example lingbot.checkpoint:=FOLDER; may be repeated')
+        help='setting for the engine, for example lingbot.checkpoint:=FOLDER; may be repeated')
     add('--world-path', default='', metavar='DIR[:DIR]',
         help='folders with the start images of the recording')
 

@@ -51,20 +51,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f'--{option.replace("_", "-")}', help=param.description, **kind)
     parser.add_argument('--param', action='append', default=[], metavar='NAME:=VALUE',
                         help='any other parameter; may be repeated')
-    parser.add_argument('--namespace', default='', help='put before all relative topic names')
+    parser.add_argument('--namespace', default='', help='prefix of all relative topic names')
     parser.add_argument('--view', action='store_true',
                         help='serve a page that shows the world and drives it')
     parser.add_argument('--open', action='store_true',
-                        help='the same, and open it in a browser where there is a screen')
+                        help='the same, and open it in a browser if there is a screen')
     parser.add_argument('--truth', action='store_true',
                         help='run the MuJoCo reference world beside it, with the same actions')
     parser.add_argument('--worlds', type=int, default=1, metavar='N',
-                        help='that many worlds, world_0, world_1 ..., each in a process with '
-                        'namespace, clock, frames and seed of its own (default: 1)')
+                        help='number of worlds, world_0, world_1 ..., each with its own '
+                        'process, namespace, clock, frames and seed (default: 1)')
     parser.add_argument('--log-level', default='info',
                         choices=('debug', 'info', 'warn', 'error'), help='(default: info)')
     parser.add_argument('--duration', type=float, metavar='S',
-                        help='end by itself after this many seconds of wall time')
+                        help='stop after this many seconds of wall time')
 
 
 def _option(name: str) -> str:
@@ -183,11 +183,11 @@ def _world_file(given: str, world_path: str) -> Dict[str, str]:
     from lingbot_world_ros.errors import quoted, SpecError
     path = Path(os.path.expanduser(given)).absolute()
     if not os.path.isfile(path):  # also where the name cannot be one
-        raise SpecError(f'--world {quoted(given)}: there is no such file; give a path, a URI or '
+        raise SpecError(f'--world {quoted(given)}: there is no such file. Give a path, a URI or '
                         'the name of a world.')
     if ':' in str(path.parent):
-        raise SpecError(f'--world {quoted(given)}: a folder of it has a colon in its name, which '
-                        'stands between folders in world_path; rename it.')
+        raise SpecError(f'--world {quoted(given)}: a folder in its path has a colon in its name, '
+                        'which separates folders in world_path; rename it.')
     return {'world': path.as_uri(),
             'world_path': ':'.join(filter(None, (world_path, str(path.parent))))}
 
@@ -254,7 +254,7 @@ def _teleop_command() -> str:
 def _tell(world: 'WorldModelNode', companions: 'Companions') -> str:
     """Say how the world is doing, and first what has ended beside it."""
     for name, code in companions.ended():
-        print(f'\nThe {name} has ended, exit code {code}; the world goes on without it.')
+        print(f'\nThe {name} has ended, exit code {code}; the world continues without it.')
     session = world.session
     if session is None:
         return 'not configured'

@@ -29,8 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """
     parser.add_argument('--namespace', default='', help='namespace of the world')
     parser.add_argument('--robot', default='', metavar='NAME|FILE',
-                        help='the robot of the world, for one that steers like a car: turns are '
-                        'asked for only while it drives')
+                        help='the robot of the world; one that steers like a car is '
+                        'asked to turn only while it drives')
 
 
 def run(args: argparse.Namespace) -> int:
@@ -44,8 +44,8 @@ def run(args: argparse.Namespace) -> int:
     outlive_output()
     from lingbot_world_ros.errors import SpecError
     if not sys.stdin.isatty():
-        raise SpecError('teleop reads keys and standard input is not a terminal; start it in one, '
-                        'or publish cmd_vel and joint_command from a program.')
+        raise SpecError('teleop reads keys, but standard input is not a terminal. Start it in '
+                        'one, or publish cmd_vel and joint_command from a program.')
     from lingbot_world_ros.nodes.ros_environment import node_args
     from lingbot_world_ros.nodes.ros_process import end_ros, start_ros, wait_for_world
     from lingbot_world_ros.nodes.spinner import Spinner

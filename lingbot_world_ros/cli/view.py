@@ -21,14 +21,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='parameter file of the world or simulator: a name from config/ or a '
                         'path (default: default)')
     parser.add_argument('--namespace', default='', help='namespace of the world')
-    parser.add_argument('--host', help='address to listen on; another than this machine needs a '
+    parser.add_argument('--host', help='address to listen on; any except loopback needs a '
                         'token (default: 127.0.0.1)')
     parser.add_argument('--port', help='TCP port (default: the first free one from '
                         '8420 on)')
-    parser.add_argument('--token', help='let in only who knows this text; one is made up where '
-                        'it is needed and not given')
+    parser.add_argument('--token', help='text needed to open the page; generated if '
+                        'needed and not given')
     parser.add_argument('--open', action='store_true',
-                        help='open the page in a browser, where there is a screen')
+                        help='open the page in a browser if there is a screen')
     parser.add_argument('--param', action='append', default=[], metavar='NAME:=VALUE',
                         help='any other parameter; may be repeated')
 

@@ -246,8 +246,8 @@ class ActionEncoderNode(Node):
             if kind != own and node is not None and (node, kind) not in self._told_types:
                 self._told_types.add((node, kind))
                 self.get_logger().warning(
-                    f'{topic}: {node} publishes {kind}, but {own} is listened to, so nothing '
-                    'arrives. Let it publish the other type, or set cmd_vel_type.')
+                    f'{topic}: {node} publishes {kind}, but {own} is expected, so nothing '
+                    'arrives. Change its type, or set cmd_vel_type.')
 
     def on_joint_states(self, msg: JointState) -> None:
         """Note where the joints are; what changes from frame to frame is encoded anew."""

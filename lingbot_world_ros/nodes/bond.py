@@ -14,7 +14,7 @@ from rclpy.node import Node
 TOPIC = 'bond'
 HEARTBEAT_S = 0.1  # what the manager counts on
 NEVER_S = 1e6  # without a sign of the manager; whether it lives is not for a node to judge
-REMEDY = ("Nav2's lifecycle manager wants a bond of each node: sudo apt install "
+REMEDY = ("Nav2's lifecycle manager expects a bond from each node: sudo apt install "
           'ros-$ROS_DISTRO-bondpy, or give it bond_timeout: 0.0')
 
 

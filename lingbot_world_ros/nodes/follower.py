@@ -78,8 +78,8 @@ class FollowerNode(Node):
                or p.name.startswith(('topics.', 'frames.'))]
         self.params = declare(self, [*own, *engine_entry(name).table()])
         if not below:
-            raise SpecError("The prefix is empty, so the truth would be published as the world's "
-                            'own; name another, for example reference.')
+            raise SpecError("The prefix is empty: the truth would be published under the world's "
+                            'names; give another prefix, for example reference.')
         for topic in (f'{below}/odom', 'world_spec'):
             qos.topic_name(self, topic)
         options = engine_options({**flat(self.params), 'engine': name})

@@ -65,8 +65,8 @@ def _pass_over(node: Node, unknown: Mapping[str, SpecError]) -> None:
     if names not in _passed_over:
         _passed_over.add(names)
         node.get_logger().warning(
-            f'A parameter file gives all nodes what no node of this package has; ignored: '
-            f'{shown(names, MAX_SHOWN)}.')
+            'A parameter file gives all nodes parameters that no node of this package has; '
+            f'ignored: {shown(names, MAX_SHOWN)}.')
 
 
 def declare(node: Node, params: Iterable[Param],

@@ -65,7 +65,7 @@ def topic_name(node: Node, topic: str) -> str:
     try:
         validate_topic_name(topic)
     except NameValidationException as error:
-        raise SpecError(f'{topic!r} is no topic name: {_line(error)}') from error
+        raise SpecError(f'{topic!r} is not a topic name: {_line(error)}') from error
     return node.resolve_topic_name(topic)
 
 
@@ -140,11 +140,11 @@ class Listener:
     def _on_incompatible(self, event: Any) -> None:
         deaf, log = self._subscription, self._node.get_logger()
         if deaf is None or event.last_policy_kind != QoSPolicyKind.RELIABILITY:
-            log.warning(f'{self.topic_name}: a publisher is not heard, its '
-                        f'{QoSPolicyKind(event.last_policy_kind).name} does not fit.')
+            log.warning(f'{self.topic_name}: nothing arrives from a publisher, its '
+                        f'{QoSPolicyKind(event.last_policy_kind).name} is incompatible.')
             return
-        log.info(f'{self.topic_name}: a publisher offers best effort only; it is listened to with '
-                 'that from now on.')
+        log.info(f'{self.topic_name}: a publisher offers only best effort; the subscription uses '
+                 'best effort from now on.')
         profile = copy(deaf.qos_profile)
         profile.reliability = ReliabilityPolicy.BEST_EFFORT
         self.take_waiting(profile.depth)

@@ -77,8 +77,8 @@ class RecorderNode(Node):
         :raises SpecError: it cannot be reset
         """
         if not self.heard.wait(PATIENCE_S):
-            raise SpecError('The world says nothing: is its node active? "ros2 lifecycle get '
-                            f'{self._world_node}" tells.')
+            raise SpecError('Nothing arrives from the world. Is its node active? Check with "ros2 '
+                            f'lifecycle get {self._world_node}".')
         name = f'{self._world_node}/reset'
         client: Client = self.create_client(Trigger, name)
         if not client.wait_for_service(PATIENCE_S):

@@ -78,7 +78,7 @@ class EntityServices:
             twist = self._twist(session, entity, request.state.twist, frame, pose)
         if pose is None and twist is None:
             response.result.error_message = ('Nothing was set: set_pose and set_twist are false, '
-                                             'and acceleration has no meaning here.')
+                                             'and acceleration is ignored.')
             return
         await self._answers.done(session.move(entity.name, pose, twist))
 
@@ -97,8 +97,8 @@ class EntityServices:
             yaw = entity.pose[2] if pose is None else pose[2]
             return standard.twist_from_msg(twist, frame[2], yaw, session.world.spec)
         if not standard.is_at_rest(twist):
-            raise Refusal(OPERATION_FAILED, 'An object is put down at rest; it has no twist that '
-                          'can be set.')
+            raise Refusal(OPERATION_FAILED, 'An object is placed at rest; its twist cannot be '
+                          'set.')
         return None
 
     def _frame(self, session: Session, frame_id: str) -> np.ndarray:

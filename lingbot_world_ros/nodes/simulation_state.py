@@ -93,11 +93,11 @@ class StateServices:
         if scope in (0, standard.SCOPE_ALL):
             return True, True
         if scope & ~(standard.SCOPE_TIME | standard.SCOPE_STATE | standard.SCOPE_SPAWNED):
-            raise Refusal(FEATURE_UNSUPPORTED, f'scope={scope} has bits that no scope has.')
+            raise Refusal(FEATURE_UNSUPPORTED, f'scope={scope} has unknown bits.')
         time_too, state_too = bool(scope & standard.SCOPE_TIME), bool(scope & standard.SCOPE_STATE)
         policy = self._answers.params.reset_time_policy
         if time_too and not state_too and policy != TimePolicy.ZERO:
-            raise Refusal(FEATURE_UNSUPPORTED, 'Time does not start over: reset_time_policy is '
+            raise Refusal(FEATURE_UNSUPPORTED, 'Time does not restart: reset_time_policy is '
                           f'{policy}.')
         return time_too, state_too
 

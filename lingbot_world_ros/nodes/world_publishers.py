@@ -238,8 +238,8 @@ class WorldPublishers(SessionObserver):
         name = qos.topic_name(self._node, topic)
         for taken, publisher in self._publishers.items():
             if publisher.topic_name == name:
-                raise SpecError(f'topics.{taken} and topics.{key} are both {name}; give each a '
-                                'name of its own.')
+                raise SpecError(f'topics.{taken} and topics.{key} are both {name}; give each '
+                                'its own name.')
         self._publishers[key] = qos.publisher(self._node, msg_type, topic, profile)
 
     def _publish_image(self, rgb: Optional[np.ndarray], stamp_ns: int) -> None:

@@ -147,7 +147,7 @@ class BagWriter:
         """
         if self._is_file:
             if os.path.lexists(self.target):
-                raise SpecError(f'{self.target} was made by somebody else meanwhile; the '
+                raise SpecError(f'{self.target} was made meanwhile by another program; the '
                                 f'recording is {self._path}.')
             self._path.replace(self.target)
             shutil.rmtree(self.folder)
@@ -247,12 +247,12 @@ class BagReader:
         if path.is_dir() and not (path / 'metadata.yaml').exists():
             files = [file for file in path.iterdir() if file.suffix in SUFFIXES]
             if len(files) != 1:
-                raise SpecError(f'{path} is no recording: it holds no metadata.yaml and not just '
-                                'one .mcap file.')
+                raise SpecError(f'{path} is not a recording: it has neither metadata.yaml nor '
+                                'exactly one .mcap file.')
             path = files[0]
         if path.is_file() and path.suffix not in SUFFIXES:
-            raise SpecError(f'{path} is no recording; give the folder that "lingbot-world record" '
-                            'named, or the .mcap file in it.')
+            raise SpecError(f'{path} is not a recording; give the folder that "lingbot-world '
+                            'record" named, or the .mcap file in it.')
         try:
             self.reader = Reader(path)
             self.reader.open()

@@ -205,8 +205,8 @@ def check_target(path: Path, force: bool) -> None:
         raise SpecError(f'{path} cannot be read ({error.strerror}); name another file with -o.') \
             from error
     if not ours:
-        raise SpecError(f'{path} is no report of "lingbot-world report" and would be lost; name '
-                        'another file with -o, or overwrite it with --force.')
+        raise SpecError(f'{path} was not written by "lingbot-world report"; name another file '
+                        'with -o, or overwrite it with --force.')
 
 
 def write(text: str, path: Path) -> None:

@@ -94,7 +94,7 @@ class Calibration:
         if wrong.any():
             u, v = np.asarray(pixels)[wrong][0]
             raise SpecError(f'the distortion of the calibration has no solution at pixel u={u:g}, '
-                            f'v={v:g}; it holds near the middle only: ask for a smaller image.')
+                            f'v={v:g}; it is valid only near the middle: use a smaller image.')
         return rays
 
     def project(self, points: np.ndarray) -> np.ndarray:
@@ -188,8 +188,8 @@ def _check_rectification(calibration: Calibration) -> None:
     assert p is not None  # made of k where none was given
     require_pixels(p[0, 0], p[1, 1], 'projection_matrix')
     if not np.allclose(r @ r.T, np.eye(3), atol=1e-2):
-        raise SpecError(f'rectification_matrix {r.ravel().tolist()} is no rotation; leave it out '
-                        'where the camera is alone.')
+        raise SpecError(f'rectification_matrix {r.ravel().tolist()} is not a rotation; leave it '
+                        'out for a single camera.')
 
 
 def _size(content: Dict[str, Tree]) -> Tuple[int, int]:

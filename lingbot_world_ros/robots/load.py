@@ -81,7 +81,7 @@ def joint_from_urdf(name: str, unit: str, limits: JointLimits) -> JointSpec:
     """
     low, high = max(limits.low, -MAX_POSITION), min(limits.high, MAX_POSITION)
     if low > high:
-        raise SpecError(f'Joint {shown(name)} can be nowhere: its limits in the URDF are '
+        raise SpecError(f'Joint {shown(name)} has no position: its limits in the URDF are '
                         f'{limits.low:g} to {limits.high:g}.')
     speed = limits.speed if isfinite(limits.speed) else DEFAULT_JOINT_SPEED
     return JointSpec(name, unit, low, high, speed, home=float(np.clip(0.0, low, high)))

@@ -91,7 +91,7 @@ class RobotModel:
         lost = {link for joint in robot.joints for link in (joint.parent, joint.child)} - known
         if lost:
             raise SpecError(f'{NAME}: a joint names link {shown(", ".join(sorted(lost)))}, which '
-                            'is not there.')
+                            'does not exist.')
         roots = [link for link in self.links if link not in self._parents]
         if len(roots) != 1:
             raise SpecError(f'{NAME}: {len(roots)} links have no parent '

@@ -334,7 +334,7 @@ class Supervisor:
             if not is_wanted() or self._steps.broken_by is not None:
                 raise
             text = f'{type(error).__name__}: {error}'
-            self._log.warning(f'The engine failed; it goes back and tries once more. {text}')
+            self._log.warning(f'The engine failed; the step is tried once more. {text}')
             note = f'Recovered {self._recover()}. {text}'
             observation = self._steps.make(actions, render=self._is_watched())
         return MadeStep(observation, self._clock.now_ns() - started_ns, note, self.conditioning)

@@ -49,14 +49,14 @@ def link_publisher_parameters(values: dict) -> dict:
     base, camera, optical = (values[f'frames.{name}'] for name in ('base', 'camera', 'optical'))
     if base not in parents:
         raise SpecError(f'frames.base={quoted(base)} is no link of the URDF '
-                        f'({shown(", ".join(parents))}); its links would hang nowhere.')
+                        f'({shown(", ".join(parents))}); its links would have no parent.')
     link = values['camera_link']
     for child, parent in ((optical, link),) if link else ((camera, base), (optical, camera)):
         if child != parent and parents.get(child) not in (None, parent):
             raise SpecError(
-                f'Frame {quoted(child)} is on {quoted(parent)} for the world and on '
-                f'{quoted(parents[child])} in the URDF; tf knows one parent only. Give '
-                'frames.camera or frames.optical a name of its own.')
+                f'Frame {quoted(child)} has parent {quoted(parent)} in the world, but '
+                f'{quoted(parents[child])} in the URDF; tf allows only one parent. Give '
+                'frames.camera or frames.optical another name.')
     return {'robot_description': text, 'frame_prefix': values['frame_prefix'],
             'use_sim_time': values['publish_clock']}
 

@@ -17,62 +17,62 @@ WORLD_MODEL: Tuple[Param, ...] = (
     Param('engine', str, 'World model to run: '
           + ''.join(f'{entry.name} ({entry.summary}), ' for entry in SHIPPED.values())
           + 'or one that another package registers.'),
-    Param('isolate_engine', bool, 'Run the engine in a process of its own, which is started again '
-          'when it hangs, is killed or runs out of memory.'),
+    Param('isolate_engine', bool, 'Run the engine in its own process, which is restarted when '
+          'it hangs, is killed or runs out of memory.'),
     Param('autostart', bool, 'Configure and activate by itself; false waits for lifecycle calls.'),
-    Param('world', str, 'World to load: a name, a package:// or file:// URI of a world file; '
-          'empty takes scene and seed.'),
-    Param('world_path', str, 'Folders, separated by colons, from which world files may be loaded '
-          'beside those that ship.'),
-    Param('scene', str, 'Scene to start in; world_spec lists those of the engine. An engine that '
-          'has none of the default name starts in its first.'),
-    Param('start_image', str, 'Picture to start from, a path, package:// or file:// URL, in place '
+    Param('world', str, 'World to load: a name, or a package:// or file:// URI of a world file; '
+          'empty: use scene and seed.'),
+    Param('world_path', str, 'More folders from which world files may be loaded, separated by '
+          'colons.'),
+    Param('scene', str, 'Scene to start in; world_spec lists the scenes of the engine. An '
+          'engine without the default scene starts in its first one.'),
+    Param('start_image', str, 'Image to start from (a path, package:// or file:// URL) instead '
           'of that of world or scene; for engines that take images.'),
-    Param('prompt', str, 'Text to start with, in place of that of world or scene; for engines '
+    Param('prompt', str, 'Text to start with, instead of that of world or scene; for engines '
           'that take text.'),
-    Param('seed', int, 'Start state of the scene, from the next reset on.', 0, 2 ** 31 - 1,
-          dynamic=True),
-    Param('mode', str, 'When sim time advances: realtime (paced to the wall), stepped (by '
-          'step_simulation only) or lockstep (one step per command).',
+    Param('seed', int, 'Selects the start state of the scene, from the next reset on.',
+          0, 2 ** 31 - 1, dynamic=True),
+    Param('mode', str, 'When sim time advances: realtime (with the wall clock), stepped (only '
+          'on step_simulation) or lockstep (one step per command).',
           choices=texts(Mode), dynamic=True),
     Param('initial_state', str, 'State after the start; playing is paused in stepped mode.',
           choices=texts(INITIAL_STATES)),
-    Param('state_after_reset', str, 'What ResetSimulation leaves: keep the state, or playing as '
-          'Isaac Sim does.', choices=('keep', State.PLAYING.value)),
-    Param('reset_time_policy', str, 'Sim time after a reset: zero (starts again) or monotonic '
-          '(goes on).', choices=texts(TimePolicy)),
+    Param('state_after_reset', str, 'State after ResetSimulation: keep, or playing as in Isaac '
+          'Sim.', choices=('keep', State.PLAYING.value)),
+    Param('reset_time_policy', str, 'Sim time after a reset: zero (restarts) or monotonic '
+          '(continues).', choices=texts(TimePolicy)),
     Param('speed', float, 'Sim seconds per wall second in realtime mode; 0 is as fast as '
           'possible.', 0.0, 100.0, dynamic=True),
-    Param('clock_rate_hz', float, 'Ticks of /clock per sim second between frames, never beyond '
-          'the newest; 0 is one per frame.', 0.0, 1000.0),
+    Param('clock_rate_hz', float, 'Ticks of /clock per sim second between frames, never ahead '
+          'of the newest frame; 0 is one per frame.', 0.0, 1000.0),
     Param('action_timeout_s', float,
-          'Wall seconds without action_embedding after which the robot stands still.',
+          'Wall seconds without action_embedding after which the robot stops.',
           0.01, 3600.0, dynamic=True),
     Param('lockstep_commands', int, 'Commands that make one step in lockstep mode.', 1, 1000),
-    Param('lockstep_timeout_s', float, 'Wall seconds after which lockstep goes on without a '
-          'command.', 0.01, 3600.0, dynamic=True),
+    Param('lockstep_timeout_s', float, 'Wall seconds after which lockstep makes a step without '
+          'a command.', 0.01, 3600.0, dynamic=True),
     Param('step_timeout_s', float, 'Wall seconds after which a step of the engine counts as '
           'hanging.', 0.1, 3600.0, dynamic=True),
-    Param('service_timeout_s', float, 'Wall seconds after which a service call that is not done '
+    Param('service_timeout_s', float, 'Wall seconds after which an unfinished service call '
           'answers with an error.', 0.1, 3600.0, dynamic=True),
-    Param('service_prefix', str, 'Put before the names of the simulation services; empty is the '
-          'root (the namespace of the node), /gzserver is Gazebo.'),
+    Param('service_prefix', str, 'Prefix of the names of the simulation services; empty: none '
+          '(the namespace of the node); /gzserver: as in Gazebo.'),
     Param('entity_name', str, 'Name of the robot in the entity services.'),
-    Param('frame_prefix', str, 'Put before every frame name.'),
+    Param('frame_prefix', str, 'Prefix of every frame name.'),
     *(Param(f'frames.{name}', str, f'Name of the {name} frame.')
       for name in ('odom', 'base', 'camera', 'optical')),
-    Param('camera_info_url', str, 'Calibration file (package://, file:// or a path) of the camera '
-          'to show; empty is that of the engine.'),
-    Param('field_of_view_deg', float, 'Horizontal field of view of the camera to show; 0 is '
+    Param('camera_info_url', str, 'Calibration file (package://, file:// or a path) of the '
+          'published camera; empty: that of the engine.'),
+    Param('field_of_view_deg', float, 'Horizontal field of view of the published camera; 0: '
           'that of the engine.', 0.0, 179.0),
     Param('image_width', int, 'Pixels; 0 is that of the engine.', 0, 8192),
     Param('image_height', int, 'Pixels; 0 is that of the engine.', 0, 8192),
-    Param('publish_clock', bool, 'Publish sim time; one world per clock topic may.'),
+    Param('publish_clock', bool, 'Publish sim time; only one world per clock topic may do so.'),
     Param('publish_tf', bool, 'Publish transforms.'),
-    Param('publish_scan', bool, 'Publish a laser scan made from depth, where there is depth.'),
-    Param('scan_min_height_m', float, 'Lowest point over the floor that the scan sees.',
+    Param('publish_scan', bool, 'Publish a laser scan made from depth, if the engine has depth.'),
+    Param('scan_min_height_m', float, 'Lowest height above the floor that the scan sees.',
           -10.0, 10.0),
-    Param('scan_max_height_m', float, 'Highest point over the floor that the scan sees.',
+    Param('scan_max_height_m', float, 'Greatest height above the floor that the scan sees.',
           -10.0, 10.0),
     Param('scan_max_range_m', float, 'Range beyond which the scan reports nothing.', 0.1, 1000.0),
     Param('jpeg_quality', int, 'Quality of the compressed image.', 1, 100, dynamic=True),
@@ -82,23 +82,24 @@ WORLD_MODEL: Tuple[Param, ...] = (
 )
 
 ACTION_ENCODER: Tuple[Param, ...] = (
-    Param('cmd_vel_type', str, 'Message type of cmd_vel: auto goes by ROS_DISTRO.',
+    Param('cmd_vel_type', str, 'Message type of cmd_vel; auto depends on ROS_DISTRO.',
           choices=('auto', 'twist', 'twist_stamped')),
-    Param('arm_commands_interface', str, 'What the values on arm_controller/commands are.',
+    Param('arm_commands_interface', str, 'Meaning of the values on arm_controller/commands.',
           choices=('position', 'velocity')),
     Param('cmd_timeout_s', float, 'Seconds after which a velocity command that is not repeated '
-          'becomes zero: wall time in realtime mode, else sim time.', 0.01, 3600.0, dynamic=True),
-    Param('encode_rate_hz', float, 'Least rate of action_embedding, wall time.', 1.0, 1000.0),
-    Param('policy_frequency', float, 'Hz of sim time at which trajectory points without timing '
-          'follow each other.', 0.1, 1000.0, dynamic=True),
-    Param('allow_nonzero_velocity_at_trajectory_end', bool, 'Take trajectories whose last point '
-          'has a velocity, as MoveIt Servo sends them; false refuses them, as '
-          'joint_trajectory_controller does from Iron on.', dynamic=True),
-    Param('limits.linear_velocity_mps', float, 'Largest forward speed; 0 is that of the engine.',
+          'becomes zero: wall time in realtime mode, otherwise sim time.',
+          0.01, 3600.0, dynamic=True),
+    Param('encode_rate_hz', float, 'Minimum rate of action_embedding, in wall time.', 1.0, 1000.0),
+    Param('policy_frequency', float, 'Rate in sim time of trajectory points that have no '
+          'timing, Hz.', 0.1, 1000.0, dynamic=True),
+    Param('allow_nonzero_velocity_at_trajectory_end', bool, 'Accept trajectories whose last '
+          'point has a velocity, as MoveIt Servo sends them; false refuses them, as '
+          'joint_trajectory_controller does since Iron.', dynamic=True),
+    Param('limits.linear_velocity_mps', float, 'Largest forward speed; 0: that of the engine.',
           0.0, 100.0),
     Param('limits.linear_acceleration_mps2', float, 'Largest forward acceleration; 0: no limit.',
           0.0, 1000.0),
-    Param('limits.angular_velocity_radps', float, 'Largest turn rate; 0 is that of the engine.',
+    Param('limits.angular_velocity_radps', float, 'Largest turn rate; 0: that of the engine.',
           0.0, 100.0),
     Param('limits.angular_acceleration_radps2', float, 'Largest turn acceleration; 0: no limit.',
           0.0, 1000.0),
@@ -113,40 +114,40 @@ TOPICS = tuple(
         ('image', 'predicted colour image'), ('camera_info', 'calibration of the image'),
         ('compressed', 'predicted colour image as JPEG'), ('depth', 'predicted depth image'),
         ('scan', 'laser scan made from depth'), ('joint_states', 'predicted joint states'),
-        ('odom', 'predicted odometry'), ('path', 'way of the base since the reset'),
+        ('odom', 'predicted odometry'), ('path', 'path of the base since the reset'),
         ('tf', 'moving transforms'), ('tf_static', 'fixed transforms'), ('clock', 'sim time'),
         ('diagnostics', 'state of health'), ('real_time_factor', 'sim seconds per wall second'),
         ('robot_description', 'URDF of the robot, latched'), ('cmd_vel', 'base velocity commands'),
         ('joint_command', 'joint commands by name'),
         ('joint_trajectory', 'joint trajectory commands'),
         ('joint_commands', 'joint commands as an array'), ('prompt', 'text for the world model'),
-        ('anchor_image', 'picture for the world model to go on from')))
+        ('anchor_image', 'image for the world model to continue from')))
 
-ROBOT = Param('robot', str, 'Robot: a name of config/robots, or a path, package:// or file:// URI '
-              'of its YAML; empty is that of the engine.')
+ROBOT = Param('robot', str, 'Robot: a name from config/robots, or a path, package:// or file:// '
+              'URI of its YAML; empty: that of the engine.')
 SHARED = (
     *TOPICS,
     ROBOT,
     Param('robot_description', str, 'URDF: the XML itself, a package:// or file:// URL or a path. '
-          'Tightens joint limits and gives the kinematics; empty is the robot of the engine.'),
-    Param('camera_link', str, 'Link of the URDF that carries the camera, for engines with a free '
-          'camera; empty is the base.'),
+          'Tightens joint limits and provides the kinematics; empty: that of the engine.'),
+    Param('camera_link', str, 'Link of the URDF that carries the camera, for engines with a '
+          'free camera; empty: the base.'),
     Param('camera_path', str, 'Path that the camera follows instead of cmd_vel, for engines with '
-          'a free camera: a folder with poses.npy, or keys:w-16,none-16; empty is cmd_vel.'))
+          'a free camera: a folder with poses.npy, or keys:w-16,none-16; empty: cmd_vel.'))
 ENGINES = tuple(row for entry in SHIPPED.values() for row in entry.table())
 WORLD_MODEL += SHARED  # and the table of the engine that runs
 ACTION_ENCODER += (*(row for row in ENGINES if row.name == CAMERA_SCALE), *SHARED)
 VIEW = (
-    Param('view.host', str, "Address the operator's page listens on; another than this machine's "
-          'own needs a token.'),
-    Param('view.port', int, 'TCP port of the page; 0 is the first free one from 8420 on.',
+    Param('view.host', str, "Address the operator's page listens on; any address except loopback "
+          'needs a token.'),
+    Param('view.port', int, 'TCP port of the page; 0: the first free one from 8420 on.',
           0, 65535),
-    Param('view.token', str, 'The page is for those who know this text; empty is for everybody '
-          'on this machine.'),
-    Param('view.reference', str, 'Namespace of the truth beside the imagined world, as '
-          '"lingbot-world follow" has it.'),
-    Param('view.linear_velocity_mps', float, 'Largest velocity asked of a robot whose simulator '
-          'has no world_spec.', 0.0, 100.0),
+    Param('view.token', str, 'Text needed to open the page; empty: open to everybody on this '
+          'machine.'),
+    Param('view.reference', str, 'Namespace of the truth beside the imagined world, as in '
+          '"lingbot-world follow".'),
+    Param('view.linear_velocity_mps', float, 'Largest velocity commanded to a robot whose '
+          'simulator has no world_spec.', 0.0, 100.0),
     Param('view.angular_velocity_radps', float, 'The same for turning.', 0.0, 100.0),
     Param('view.joint_velocity', float, 'The same for joints, rad/s or m/s.', 0.0, 100.0),
     *(p for p in WORLD_MODEL if p.name == 'service_prefix'), ROBOT, *TOPICS)

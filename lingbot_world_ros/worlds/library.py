@@ -189,8 +189,8 @@ class WorldLibrary:
         try:
             if not is_uri(entry):
                 if folder is None:
-                    raise WorldError(NOT_FOUND, f'Image {quoted(entry)} is beside no file; give '
-                                     'a file:// or package:// URI.')
+                    raise WorldError(NOT_FOUND, f'Image {quoted(entry)} is relative, but there is '
+                                     'no world file; give a file:// or package:// URI.')
                 entry = (folder / entry).as_uri()
             path = self._allowed_path(entry, tuple(IMAGE_STARTS), 'image')
             is_image = begins_as_image(path)

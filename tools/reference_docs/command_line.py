@@ -8,11 +8,11 @@ from lingbot_world_ros.cli.main import verb_names
 from md import code, page, prose, table
 
 INTRO = """
-`lingbot-world VERB --help` prints the same. In a ROS workspace `ros2 run lingbot_world_ros
-lingbot-world VERB` does what `lingbot-world VERB` does elsewhere. What follows `--ros-args` goes
-to ROS. `lingbot-world --version` tells the version. Exit codes: 0 done, 2 for what the user can
-fix (told in one line), 130 interrupted; of commands that only print 141 when nobody reads on, 1
-when it cannot be written."""
+`lingbot-world VERB --help` prints the same. In a ROS workspace type `ros2 run lingbot_world_ros
+lingbot-world VERB`. Arguments after `--ros-args` go to ROS. `lingbot-world --version` prints the
+version. Exit codes: 0 success, 2 an error that the user can fix (explained in one line), 130
+interrupted; commands that only print also return 141 when their reader has ended, and 1 when
+their output cannot be written."""
 HEAD = ('argument', 'choices or default', 'meaning')
 
 

@@ -21,62 +21,62 @@ from parameters import tables
 
 TOPICS = """
 Names and types of the default profile; relative names move into the namespace of the node. The
-[profiles](profiles.md) rename them to what a stack expects, and each name with a parameter can be
-any other. Quality of service can be overridden too:
-[Simulator profiles](../simulators.md#quality-of-service). Nothing is drawn, encoded or sent for a
-topic that nobody subscribes to. Who joins while time stands still gets the newest frame; `view`
-follows pictures and states while a page is open."""
+[profiles](profiles.md) rename them for a stack, and every name with a parameter
+can be changed. Quality of service can be overridden too:
+[Simulator profiles](../simulators.md#quality-of-service). Nothing is rendered, encoded or sent
+for a topic without subscribers. A subscriber that joins while time stands still gets the newest
+frame; `view` subscribes to images and states while a page is open."""
 SERVICES = """
-Of the node `world_model`, relative to its namespace; `service_prefix` is put before the names of
-`simulation_interfaces`. Which of its services answers what in which state:
-[simulation_interfaces](../simulation_interfaces.md). Each node has ROS's own services for
-parameters besides, and `world_model`, a managed node, those for its lifecycle."""
+Services of the node `world_model`, relative to its namespace; `service_prefix` is prepended to
+the names of `simulation_interfaces`. What each answers in each state:
+[simulation_interfaces](../simulation_interfaces.md). Each node also has ROS's own parameter
+services, and `world_model`, a managed node, those for its lifecycle."""
 
 FRAME = 'with each frame'
 STEP = 'after each step, and each second while time stands still'
-TRUTH = 'after each step that it followed'
-COMMAND = 'at any time; the newest counts'
+TRUTH = 'after each followed step'
+COMMAND = 'at any time; the newest wins'
 # When a topic is sent: by its parameter without "topics.", else by its name.
 WHEN = {
     'image': FRAME, 'camera_info': FRAME, 'compressed': FRAME,
     'depth': f'{FRAME}, where the engine predicts depth',
     'camera/depth/camera_info': f'{FRAME}, beside depth',
     'scan': f'{FRAME}, with `publish_scan` and depth', 'joint_states': FRAME, 'odom': FRAME,
-    'path': 'twice per sim second, a long one less often',
+    'path': 'twice per sim second, less often when it is long',
     'tf': f'{FRAME}, with `publish_tf`', 'tf_static': 'at each reset',
     'clock': '`clock_rate_hz` times per sim second, with `publish_clock`',
     'world_spec': 'at each reset, and when world or mode change', 'world_status': STEP,
     'real_time_factor': 'after each step', 'diagnostics': 'each second',
     'robot_description': 'once', 'action_embedding': 'with each command, and '
-    '`encode_rate_hz` times a second; in one process only to who looks on',
-    'cmd_vel': 'again and again: it ends after `cmd_timeout_s`',
+    '`encode_rate_hz` times a second; in one process only for outside subscribers',
+    'cmd_vel': 'repeatedly: it ends after `cmd_timeout_s`',
     'joint_command': 'at any time; positions are held, velocities end after `cmd_timeout_s`',
     'joint_trajectory': COMMAND, 'joint_commands': COMMAND, 'prompt': COMMAND,
     'anchor_image': COMMAND,
-    'reference/image_error': f'{TRUTH}, while somebody wants it',
+    'reference/image_error': f'{TRUTH}, while it has subscribers',
     'reference/position_error': TRUTH}
 MEANING = {  # of names that are no parameter; nodes hear what others send
     'camera/depth/camera_info': 'calibration of the depth image',
     'world_spec': 'what the running world is: [WorldSpec](messages.md#worldspec)',
     'world_status': 'how it is doing: [WorldStatus](messages.md#worldstatus)',
-    'reference/image_error': 'difference of both pictures: RMS, 1 is full scale',
+    'reference/image_error': 'difference between both images: RMS, 1 is full scale',
     'reference/position_error': 'distance between both bases, metres',
-    'action_embedding': 'what the next step is asked to do: '
+    'action_embedding': 'commands for the next step: '
     '[ActionEmbedding](messages.md#actionembedding)'}
 SERVICE = {  # by type
     'GetSimulatorFeatures': 'what the simulator can do; `custom_info` names engine and model',
     'GetSimulationState': 'stopped, playing, paused, no world',
     'SetSimulationState': 'stop, play, pause, quit',
     'ResetSimulation': 'start over: time, state or both',
-    'StepSimulation': 'make steps while paused; answers when they are made',
+    'StepSimulation': 'make steps while paused; answers when they are done',
     'SimulateSteps': 'make steps, with feedback after each and a way to cancel',
-    'LoadWorld': 'another world by name, URI or text', 'UnloadWorld': 'leave no world',
+    'LoadWorld': 'load a world by name, URI or text', 'UnloadWorld': 'unload the world',
     'GetCurrentWorld': 'the loaded world', 'GetAvailableWorlds': 'worlds that can be loaded',
     'GetEntities': 'names of robot and movable objects, filtered',
     'GetEntitiesStates': 'their poses and twists', 'GetEntityState': 'pose and twist of one',
-    'SetEntityState': 'put the robot or an object elsewhere',
+    'SetEntityState': 'move the robot or an object',
     'GetEntityInfo': 'category, description and tags of one',
-    'GetNamedPoses': 'places of the loaded world that have a name'}
+    'GetNamedPoses': 'named places of the loaded world'}
 FOR_COMMANDS = ('action_encoder', 'view')  # know cmd_vel, of which there are two types
 BESIDE = 'reference/'  # what the follower puts before its topics
 ALL_NODES = (*NODES, 'follower')
@@ -209,7 +209,7 @@ def _topics(known):
 def _topic(types, qos, key, parameter, defaults):
     name = defaults[parameter] if parameter else key
     if _is_truth(key):
-        meaning, when = f'as {code(key.removeprefix(BESIDE))}, of the engine that follows', TRUTH
+        meaning, when = f'as {code(key.removeprefix(BESIDE))}, from the following engine', TRUTH
     else:
         meaning, when = MEANING.get(key) or prose(PARAMS[parameter].description.removeprefix(
             'Topic name: ').rstrip('.')), WHEN[key]

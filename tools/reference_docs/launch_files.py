@@ -17,10 +17,10 @@ from md import code, page, prose, table
 FOLDER = Path(__file__).resolve().parent.parent.parent / 'launch'
 STOOD_IN_FOR = ('launch', 'launch_ros', 'launch_xml', 'launch_yaml', 'ament_index_python')
 INTRO = """
-`ros2 launch lingbot_world_ros FILE NAME:=VALUE ...`; `--show-args` prints the same. An argument
-that is left empty has the value of the profile. [Parameters](parameters.md) with a dot in their
-name, such as `lingbot.precision:=fp8`, are arguments of `sim.launch.py` and
-`lingbot_world.launch.py` as well. Launch ends with its worlds, with an error code when one of them
+`ros2 launch lingbot_world_ros FILE NAME:=VALUE ...`; `--show-args` prints the same. An empty
+argument takes the profile's value. [Parameters](parameters.md) with a dot in their
+name, such as `lingbot.precision:=fp8`, are also arguments of `sim.launch.py` and
+`lingbot_world.launch.py`. Launch ends with its worlds, with an error code if one of them
 failed."""
 
 

@@ -9,21 +9,20 @@ from md import code, page, prose, table
 TYPES = {bool: 'bool', int: 'integer', float: 'double', str: 'string'}
 HEAD = ('parameter', 'type', 'default', 'range', 'set while running', 'meaning')
 INTRO = """
-Every parameter of every node, as a running node declares it. Those of an engine are declared while
-it is the one that runs. A profile may hold those of other engines; only `lingbot.checkpoint` is
+Every parameter of every node, as a running node declares it. Those of an engine are declared only
+while it runs. A profile may contain those of other engines, except `lingbot.checkpoint`, which is
 then refused. Defaults are those of
 [`config/default.yaml`](../../config/default.yaml); a [profile](profiles.md) changes some. Set
 them in a profile, with `--param NAME:=VALUE` of `lingbot-world sim`, as a [launch
-argument](launch.md), or, where the table says so, with `ros2 param set` while the node runs. A
-name that does not exist, a wrong type and a value outside the range are refused before anything
-starts.
+argument](launch.md), or, where the table says so, with `ros2 param set` while the node runs. An
+unknown name, a wrong type or a value outside the range is refused before anything starts.
 
-On a command line and as launch argument, text is what is typed, without quotes beyond those of the
-shell: `--param 'prompt:=[old town] a street: wet'`. In a profile it is YAML: `yes`, `12:30` and
-`007` are text where text is wanted, but a text with `: ` or ` #` in it, or with one of
-``[]{}*&!|>'"%@` `` in front, needs quotes. Numbers are those of YAML 1.2, such as `1e-05`, `.5`,
-`+1` and `0x1f`, without quotes; `1_000`, `12:30` and `007` are none. What follows `--ros-args` is
-read by ROS, for which `yes`, `007` and `1e-05` are no text without quotes:
+On a command line and as a launch argument, type text as it is, quoted only for the shell:
+`--param 'prompt:=[old town] a street: wet'`. In a profile it is YAML: `yes`, `12:30` and
+`007` are text where text is expected, but text that contains `: ` or ` #`, or begins with one of
+``[]{}*&!|>'"%@` ``, needs quotes. Numbers follow YAML 1.2, such as `1e-05`, `.5`,
+`+1` and `0x1f`, without quotes; `1_000`, `12:30` and `007` are not numbers. ROS reads everything
+after `--ros-args`; there `yes`, `007` and `1e-05` are text only with quotes:
 `-p 'prompt:="yes"'`."""
 PROFILES = """
 What each parameter file in `config/` changes of

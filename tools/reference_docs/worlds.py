@@ -10,9 +10,9 @@ from lingbot_world_ros.worlds.start_images import start_images
 from md import code, page, prose, table
 
 INTRO = """
-What can be named in the parameters `engine`, `scene` and `world` without a file of your own. A
-running world lists its scenes in `world_spec`, and all worlds it can load in the answer of
-`get_available_worlds`."""
+Values for the parameters `engine`, `scene` and `world` that need no file of your own. A
+running world lists its scenes in `world_spec`, and `get_available_worlds` answers with all worlds
+that it can load."""
 ENGINES = """
 Another Python package can add one: [Your own engine](../your_own_engine.md)."""
 WORLD_FILES = """

@@ -110,7 +110,7 @@ export class Joints {
     if (key === this.key) return;
     this.key = key;
     this.rows = joints.map((joint, index) => new JointRow(joint, index, this.host));
-    const none = make('p', 'quiet', 'No joints heard of.');
+    const none = make('p', 'quiet', 'No joints received.');
     byId('joints').replaceChildren(...(joints.length ? this.rows.map((one) => one.row) : [none]));
   }
 

@@ -309,8 +309,8 @@ function showKind(tag, world, word) {
   const has = (list) => (list ?? []).some((one) => one.includes(word));
   const kind = has(world.predicted) ? 'predicted' : has(world.integrated) ? 'integrated' : '';
   setText(tag, kind);
-  tag.title = kind === 'integrated' ? 'summed up from the commands; the model never saw it'
-    : 'the model says how it goes on';
+  tag.title = kind === 'integrated' ? 'computed from the commands; the model never sees it'
+    : 'predicted by the model';
   tag.hidden = kind === '';
 }
 
