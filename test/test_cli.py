@@ -158,7 +158,7 @@ def test_sim_waits_for_lifecycle_calls_where_it_shall_not_start_itself(domain):
 
 def test_several_worlds_run_side_by_side_and_end_together(domain):
     need_engine('reference')
-    process = start(domain, 'sim', '--worlds', '2', *REFERENCE, '--namespace', 'w')
+    process = start(domain, 'sim', '--worlds', '2', *REFERENCE, '--namespace', 'w', '--seed', '3')
     try:
         with Graph(lambda: [], domain) as graph:
             odoms = [graph.listen(Odometry, f'/w_{i}/odom') for i in range(2)]
@@ -175,7 +175,7 @@ def test_several_worlds_run_side_by_side_and_end_together(domain):
     finally:
         process.kill()
     assert process.returncode == 0 and 'Traceback' not in err
-    assert '[w_0] World' in out and 'seed 0' in out and '[w_1] World' in out and 'seed 1' in out
+    assert '[w_0] World' in out and 'seed 3' in out and '[w_1] World' in out and 'seed 4' in out
 
 
 @pytest.mark.parametrize('option, text', [
