@@ -44,6 +44,9 @@ class Robot:
     def world(self):
         return ROBOT_WORLD
 
+    def map(self):
+        return {}
+
     def status(self):
         return {'link': 'live', 'filler': 'x' * 2000}
 
