@@ -418,4 +418,5 @@ window.lingbot = Object.freeze({
   get lastStamp() { return pictures.camera.stamp; },
   get state() { return view.status; },
   get world() { return view.world; },
+  get map() { return map.told; },
 });
