@@ -85,8 +85,9 @@ def test_text_output_ends_with_a_verdict(capsys):
 def test_a_world_that_is_slow_to_answer_is_found(monkeypatch):
     monkeypatch.setattr(doctor, 'QUIET_S', 0.5)
     program = ('import rclpy\nfrom lingbot_world_ros.msg import WorldSpec\nrclpy.init()\n'
-               'node = rclpy.create_node("slow")\nnode.create_publisher(WorldSpec, "world_spec", 1)'
-               '\nprint("up", flush=True)\nrclpy.spin(node)\n')
+               'node = rclpy.create_node("slow")\n'
+               'node.create_publisher(WorldSpec, "world_spec", 1)\n'
+               'print("up", flush=True)\nrclpy.spin(node)\n')
     world = subprocess.Popen([sys.executable, '-c', program], stdout=subprocess.PIPE)
     try:
         world.stdout.readline()
