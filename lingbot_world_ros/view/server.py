@@ -227,7 +227,9 @@ class Server:
                      ) -> web.StreamResponse:
         """Answer only those who may ask, and tell browsers what the page may do."""
         try:
-            self._check_origin(request, request.headers.get('Origin'))
+            # Scripts come with it too; without them a page could not say what is wrong.
+            self._check_origin(request, request.headers.get('Origin')
+                               if request.path in ('/', '/ws') else None)
             self._check_token(request)
             response = await handler(request)
         except web.HTTPException as error:

@@ -61,17 +61,14 @@ export class Link {
     this.startedAt = performance.now();
     const socket = new WebSocket(socketUrl());
     socket.binaryType = 'arraybuffer';
-    let opened = false;
+    this.opened = false;
     socket.onopen = () => {
-      opened = true;
+      this.opened = true;
       this.refusal = '';
       this.on.opened();
     };
     socket.onmessage = (event) => this.receive(event.data);
-    socket.onclose = () => {
-      if (!opened) this.askWhy();
-      this.drop(socket);
-    };
+    socket.onclose = () => this.drop(socket);
     this.socket = socket;
   }
 
@@ -103,6 +100,7 @@ export class Link {
     if (socket !== this.socket) return;
     socket.onopen = socket.onmessage = socket.onclose = null;
     socket.close();
+    if (!this.opened) this.askWhy();
     this.socket = null;
     const wait = RETRY_MS[Math.min(this.tries, RETRY_MS.length - 1)];
     this.tries += 1;
