@@ -389,13 +389,16 @@ def test_it_fits_the_window(open_page, scheme, width, height):
     assert (sum(map(float, dark)) < 200) == (scheme == 'dark')
 
 
-def test_no_list_and_no_text_is_cut_at_any_width(operator):
+def test_the_picture_fills_its_place_and_nothing_is_cut_at_any_width(operator):
     operator.page.evaluate('document.fonts.ready')
     for width in (320, 345, 375, 412, 480, 540, 640, 699, 700, 768, 820, 912, 1019, 1020, 1100,
                   1180, 1280, 1366, 1440, 1600, 1920):
         for height in (420, 720, 1100):
             operator.page.set_viewport_size({'width': width, 'height': height})
             assert operator.page.evaluate(CUT) == [], (width, height)
+            place = operator.page.locator('#camera').bounding_box()
+            if height > 600:  # the picture is 4 by 3
+                assert place['width'] / place['height'] == pytest.approx(4 / 3, rel=0.05), width
 
 
 def test_everything_can_be_reached_by_keyboard(open_page):
