@@ -231,7 +231,7 @@ def _introduce(world: 'WorldModelNode', encoder: 'ActionEncoderNode',
     teleop += f' --robot {shlex.quote(world.params.robot)}' if world.params.robot else ''
     print(f'First image after {first_image_s:.1f} s.')
     print(told('World', [
-        f'{spec.engine} ({spec.model}),', f'scene {status.scene},', f'seed {status.seed},',
+        f'{spec.engine} ({spec.model}),', f'scene {status.scene}, seed {status.seed},',
         f'{spec.camera.width_px}x{spec.camera.height_px} at {spec.frame_rate_hz:g} Hz,',
         f'ROS domain {domain_id()}']))
     print(told('Publishes', sensors.topics))
