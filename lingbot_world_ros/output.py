@@ -9,10 +9,11 @@ import errno
 import io
 import os
 import sys
-from typing import Any, Optional, TextIO
+from typing import Any, Optional, Sequence, TextIO
 
 CLOSED_PIPE = 141  # exit code of a command that SIGPIPE ends, as shells tell it
 UNWRITABLE = 1
+INDENT, WIDTH, ROWS = 11, 80, 2  # of a list that is told at a start: it fits a small terminal
 
 
 class OutputLost(Exception):
@@ -102,3 +103,25 @@ def _fill_gaps() -> None:
             os.fstat(fd)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+
+
+def told(label: str, names: Sequence[str]) -> str:
+    """
+    Put a list behind a label, in rows that fit a small terminal.
+
+    :param label: shorter than ``INDENT``
+    :param names: none of them is cut; the last ones are counted where there are many
+    :return: at most ``ROWS`` lines
+    """
+    lines, rest = [label.ljust(INDENT)], list(names)
+    while rest:
+        more = f' and {len(rest)} more' if len(lines) == ROWS else ''
+        is_new = lines[-1].endswith(' ')
+        space = WIDTH - 1 - len(lines[-1]) - (len(more) if len(rest) > 1 else 0)
+        if is_new or len(rest[0]) < space:
+            lines[-1] += rest.pop(0) if is_new else f' {rest.pop(0)}'
+        elif more:
+            return '\n'.join(lines) + more
+        else:
+            lines.append(' ' * INDENT)
+    return '\n'.join(lines)

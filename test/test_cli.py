@@ -23,6 +23,7 @@ from lingbot_world_ros.cli.teleop import _RawTerminal  # noqa: E402
 from lingbot_world_ros.messages.commands import twist_to_msg  # noqa: E402
 from lingbot_world_ros.nodes.pair import make_pair  # noqa: E402
 from lingbot_world_ros.nodes.world_model import WorldModelNode  # noqa: E402
+from lingbot_world_ros.output import told  # noqa: E402
 from lingbot_world_ros.paths import share_path  # noqa: E402
 from lingbot_world_ros.processes import run_together  # noqa: E402
 from nav_msgs.msg import Odometry  # noqa: E402
@@ -96,6 +97,22 @@ def test_mistakes_are_one_line_and_exit_code_2(domain, args, words):
     assert words in err and err.startswith('error: ') and err.count('\n') == 1
 
 
+def test_a_truth_without_its_packages_is_refused_before_anything_starts(monkeypatch, capsys):
+    monkeypatch.setattr('lingbot_world_ros.engines.registry.find_spec', lambda name: None)
+    assert main(['sim', '--truth']) == 2
+    said = capsys.readouterr()
+    assert 'make sim EXTRAS=reference ARGS=--truth' in said.err and said.err.count('\n') == 1
+    assert said.out == ''
+
+
+def test_long_lists_take_two_rows_of_a_small_terminal():
+    names = [f'/robot_{i}/camera/image_raw' for i in range(19)]
+    first, second = told('Publishes', names).splitlines()
+    assert first.startswith('Publishes  /robot_0/') and second.endswith(' and 15 more')
+    assert max(map(len, (first, second))) < 80
+    assert told('Listens', names[:2]) == f'Listens    {names[0]} {names[1]}'
+
+
 @pytest.mark.parametrize('number', ['999', 'seven', '-1', '\u00b2', '9' * 5000])
 def test_bad_domain_is_one_line_and_exit_code_2(number):
     process = start(number, 'sim', *REFERENCE)
@@ -111,6 +128,8 @@ def test_sim_tells_what_it_does_refuses_a_second_one_and_ends_on_signals(domain,
                     '--param', 'cmd_vel_type:=twist')
     try:
         said = read_until(process, 'Ctrl-C ends')
+        rows = sum(-(-len(line) // 80) for line in said.splitlines())
+        assert rows <= 20  # of a small terminal's 24; the page's address and a status follow
         for words in ('First image after', 'scene office', '/camera/image_raw', '/cmd_vel',
                       ' teleop', '/cmd_vel takes Twist'):
             assert words in said
@@ -158,7 +177,7 @@ def test_sim_waits_for_lifecycle_calls_where_it_shall_not_start_itself(domain):
 
 def test_several_worlds_run_side_by_side_and_end_together(domain):
     need_engine('reference')
-    process = start(domain, 'sim', '--worlds', '2', *REFERENCE, '--namespace', 'w')
+    process = start(domain, 'sim', '--worlds', '2', *REFERENCE, '--namespace', 'w', '--seed', '3')
     try:
         with Graph(lambda: [], domain) as graph:
             odoms = [graph.listen(Odometry, f'/w_{i}/odom') for i in range(2)]
@@ -175,7 +194,7 @@ def test_several_worlds_run_side_by_side_and_end_together(domain):
     finally:
         process.kill()
     assert process.returncode == 0 and 'Traceback' not in err
-    assert '[w_0] World' in out and 'seed 0' in out and '[w_1] World' in out and 'seed 1' in out
+    assert '[w_0] World' in out and 'seed 3' in out and '[w_1] World' in out and 'seed 4' in out
 
 
 @pytest.mark.parametrize('option, text', [

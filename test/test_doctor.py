@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """doctor: findings with remedies, and exit codes."""
 import json
+import signal
+import subprocess
+import sys
+import threading
 
 from needs import need_engine
 import pytest
@@ -76,6 +80,26 @@ def test_text_output_ends_with_a_verdict(capsys):
     need_engine('room')
     assert main(['doctor']) == 0
     assert capsys.readouterr().out.strip().splitlines()[-1] == 'Ready.'
+
+
+def test_a_world_that_is_slow_to_answer_is_found(monkeypatch):
+    monkeypatch.setattr(doctor, 'QUIET_S', 0.5)
+    program = ('import rclpy\nfrom lingbot_world_ros.msg import WorldSpec\nrclpy.init()\n'
+               'node = rclpy.create_node("slow")\n'
+               'node.create_publisher(WorldSpec, "world_spec", 1)\n'
+               'print("up", flush=True)\nrclpy.spin(node)\n')
+    world = subprocess.Popen([sys.executable, '-c', program], stdout=subprocess.PIPE)
+    try:
+        world.stdout.readline()
+        world.send_signal(signal.SIGSTOP)  # as on a machine that has no time for it
+        going_on = threading.Timer(4.0, world.send_signal, [signal.SIGCONT])
+        going_on.start()
+        finding = doctor.check_graph()
+        going_on.join()
+    finally:
+        world.kill()
+        world.communicate()
+    assert (finding.level, finding.text) == ('OK', 'worlds in this ROS domain: /slow')
 
 
 def warned(words):

@@ -12,6 +12,7 @@ from lingbot_world_ros.recording.distance_to_truth import Comparison
 from lingbot_world_ros.recording.follow import Follower, FollowerObserver
 from lingbot_world_ros.session.session import Session
 from lingbot_world_ros.session.spec import SessionSpec
+from lingbot_world_ros.settings.profiles import load_profile
 from lingbot_world_ros.worlds.definition import WorldDefinition
 from needs import need_engine
 import numpy as np
@@ -20,6 +21,7 @@ from test_replay import eventful, leading, Wander
 from waiting import PATIENCE_S, START_PATIENCE_S, wait_for
 
 LOG = logging.getLogger('test')
+SEED = load_profile('default')['seed']
 FRAME_BYTES = 'rgb', 'base_pose', 'joint_position'
 
 
@@ -381,7 +383,7 @@ def test_the_node_publishes_what_the_other_engine_sees_with_the_same_stamps(grap
     assert graph.call(SetBool, '/world_model/pause', SetBool.Request(data=True)).success
     graph.wait_for(lambda: follower.session.status.step == graph.nodes[0].session.status.step,
                    'the last step')
-    assert follower.session.status.digest and follower.text == 'Follows a, seed 0.'
+    assert follower.session.status.digest and follower.text == f'Follows a, seed {SEED}.'
     for name in topics:
         pairs = [(m, by_stamp(world[name]).get(stamp)) for stamp, m in
                  by_stamp(truth[name]).items()]
@@ -415,7 +417,7 @@ def test_nothing_is_drawn_before_somebody_subscribes_and_operators_are_told(grap
     diagnostics = graph.listen(DiagnosticArray, '/diagnostics')
     told = graph.wait_for(lambda: [s for m in diagnostics for s in m.status
                                    if s.name == 'follower: truth'], 'the diagnostics')[-1]
-    assert (told.message, told.level) == ('Follows a, seed 0.', b'\x00')
+    assert (told.message, told.level) == (f'Follows a, seed {SEED}.', b'\x00')
     assert graph.call(SetBool, '/world_model/pause', SetBool.Request(data=True)).success
     late = graph.listen(Image, 'reference/camera/image_raw')
     graph.wait_for(lambda: graph.nodes[0].session.status.stamp_ns in by_stamp(late),

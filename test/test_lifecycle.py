@@ -234,7 +234,7 @@ def test_parameters_set_while_running_take_effect_or_are_refused_in_words(make_g
     graph.newest(status, lambda m: 0.0 < m.real_time_factor < 1.0, 'half the speed')
     assert set_parameter(graph, 'seed', ParameterType.PARAMETER_INTEGER,
                          integer_value=7).successful
-    assert graph.newest(status).seed == 0
+    assert graph.newest(status).seed != 7
     assert graph.call(Trigger, '/world_model/reset').success
     assert graph.newest(status).seed == 7
     for name, kind, value, words in (

@@ -39,6 +39,28 @@ LIT = """name => {
   return c.offsetWidth > 100 && p.some((v, i) => i % 4 === 0 && v > 60);
 }"""
 
+# What does not fit its box or the window; of lists, entries that would not fit.
+CUT = """() => {
+  const context = document.createElement('canvas').getContext('2d');
+  const width = document.documentElement.clientWidth;
+  const cut = [];
+  for (const e of document.querySelectorAll('body *')) {
+    if (!e.checkVisibility() || e.closest('.unseen, #notes')) continue;
+    const [box, style] = [e.getBoundingClientRect(), getComputedStyle(e)];
+    let fits = box.left > -1 && box.right < width + 1;
+    if (e.matches('select')) {
+      context.font = style.font;
+      const inner = e.clientWidth - 2 * parseFloat(style.paddingLeft) - 16; // and the arrow
+      fits &&= [...e.options].every((o) => context.measureText(o.text).width <= inner);
+    } else if (style.display !== 'inline' && !e.matches('input')) {
+      fits &&= e.scrollWidth <= e.clientWidth;
+    }
+    if (!fits) cut.push(`${e.tagName}#${e.id}.${e.className} ${e.textContent.slice(0, 30)}`);
+  }
+  return cut;
+}"""
+MAP = "() => document.getElementById('plot-map').toDataURL()"
+
 
 @pytest.fixture(scope='module')
 def site():
@@ -155,7 +177,8 @@ def test_a_slider_and_hold_buttons_move_the_arm(operator):
     operator.page.mouse.down()
     operator.until(f's.joints.elbow_joint > {elbow} + 0.2')
     operator.page.mouse.up()
-    operator.stands(lambda status: [status['joints']['elbow_joint']], 0.01)
+    held = operator.stands(lambda status: [status['joints']['elbow_joint']], 0.01)[0]
+    operator.hold('l', f's.joints.elbow_joint < {held} - 0.2')
 
 
 def test_a_slider_moves_by_keyboard_alone(operator):
@@ -176,6 +199,8 @@ def test_pause_step_play_and_reset(operator, by):
     press('play', 'p')
     operator.until_link('paused')
     operator.until('s.link === "paused" && Math.abs(lingbot.lastStamp - s.sim_s) < 1e-3')
+    banner, picture = (page.locator(name).bounding_box() for name in ('#overlay', '#camera'))
+    assert banner['height'] > 0 and banner['y'] + banner['height'] <= picture['y'] + 1
     before, frames = operator.status(), page.evaluate('window.lingbot.frames')
     press('step', 'n')
     operator.until(f's.step === {before["step"] + 1}')
@@ -209,8 +234,7 @@ def test_another_seed_scene_and_mode(operator):
     operator.until_link('stepping')
     page.select_option('#mode', 'realtime')
     operator.until('s.mode === "realtime"')
-    page.click('#play')
-    operator.until_link('live')
+    operator.until_link('live')  # it plays again
     page.fill('#seed', '0')
     page.select_option('#world-select', label='living_room')
     operator.until('s.scene === "living_room"')
@@ -282,6 +306,43 @@ def test_who_else_drives_fits_a_small_window(operator, open_page):
     operator.page.keyboard.up('a')
 
 
+def test_the_map_is_the_same_in_every_page_and_after_a_reload(operator, open_page):
+    def shows_it(page):
+        """Wait until a page shows the map that the first one shows."""
+        page.wait_for_function(f'map => ({MAP})() === map', arg=operator.page.evaluate(MAP),
+                               timeout=PATIENCE_S * 1e3)
+
+    page = operator.page
+    empty = page.evaluate(MAP)
+    operator.hold('w', 's.pose[0] > 0.4')
+    page.wait_for_selector('#latency-value:not(.faded)')
+    operator.stands()
+    page.keyboard.press('p')
+    operator.until_link('paused')
+    page.wait_for_selector('#latency-value.faded')
+    page.wait_for_function('() => lingbot.map.origin && lingbot.map.path.length > 4')
+    assert set(page.evaluate('lingbot.map.objects')) == set(
+        page.evaluate('lingbot.world.plan.objects'))
+    assert page.evaluate(MAP) != empty
+    shows_it(open_page(link='paused').page)
+    page.reload()
+    operator.until_link('paused')
+    shows_it(page)
+    page.keyboard.press('p')
+    operator.until_link('live')
+
+
+def test_contact_is_shown_where_the_robot_is_stuck(operator):
+    page = operator.page
+    assert page.is_hidden('#contact')
+    page.fill('#speed', '1')
+    operator.hold('w', 's.contact > 0.9')
+    page.wait_for_selector('#contact', state='visible')
+    assert operator.status('pose')[0] > 2.0  # the way ahead was free
+    operator.hold('s', 's.contact < 0.1')
+    page.wait_for_selector('#contact', state='hidden')
+
+
 def test_a_touch_stick_drives(site, open_page):
     operator = open_page(viewport={'width': 360, 'height': 640}, has_touch=True, is_mobile=True)
     page = operator.page
@@ -326,6 +387,18 @@ def test_it_fits_the_window(open_page, scheme, width, height):
     dark = operator.page.evaluate(
         'getComputedStyle(document.body).backgroundColor.match(/[0-9.]+/g).slice(0, 3)')
     assert (sum(map(float, dark)) < 200) == (scheme == 'dark')
+
+
+def test_the_picture_fills_its_place_and_nothing_is_cut_at_any_width(operator):
+    operator.page.evaluate('document.fonts.ready')
+    for width in (320, 345, 375, 412, 480, 540, 640, 699, 700, 768, 820, 912, 1019, 1020, 1100,
+                  1180, 1280, 1366, 1440, 1600, 1920):
+        for height in (420, 720, 1100):
+            operator.page.set_viewport_size({'width': width, 'height': height})
+            assert operator.page.evaluate(CUT) == [], (width, height)
+            place = operator.page.locator('#camera').bounding_box()
+            if height > 600:  # the picture is 4 by 3
+                assert place['width'] / place['height'] == pytest.approx(4 / 3, rel=0.05), width
 
 
 def test_everything_can_be_reached_by_keyboard(open_page):

@@ -219,6 +219,18 @@ def test_a_page_from_elsewhere_is_refused(site):
         urlopen(Request(site.url, headers={'Host': 'robot.example'}))
 
 
+def test_a_tunnel_that_changes_the_address_is_named_as_the_cause(site):
+    page = site.browser.new_page()
+    page.route('http://tunnel.example/**', lambda route: route.fulfill(response=route.fetch(
+        url=route.request.url.replace('http://tunnel.example/', site.url))))
+    page.goto('http://tunnel.example/')
+    page.wait_for_function(
+        "() => document.getElementById('link-text').textContent.includes('ssh -L')")
+    assert "refuses this page: A page from 'http://tunnel.example' may not ask here" in (
+        page.inner_text('#overlay-text'))
+    page.close()
+
+
 def test_a_page_that_is_there_first_waits_for_its_world(site, open_page):
     site.world.end()
     site.view.end()

@@ -151,8 +151,8 @@ def test_worlds_are_kept_apart_by_hand():
     assert namespace == 'world_1'
     assert apart == {'frame_prefix': 'world_1/', 'seed': 6, 'service_prefix': 'gzserver',
                      'topics.clock': 'clock'}
-    namespace, apart = world_parameters(0, 3, {'frame_prefix': 'r1/'}, 'farm')
-    assert (namespace, apart['frame_prefix'], apart['seed']) == ('farm_0', 'farm_0/r1/', 0)
+    namespace, apart = world_parameters(0, 3, {'frame_prefix': 'r1/', 'seed': 3}, 'farm')
+    assert (namespace, apart['frame_prefix'], apart['seed']) == ('farm_0', 'farm_0/r1/', 3)
     absolute = world_parameters(2, 3, {'topics.image': '/front/rgb', 'topics.tf': '/tf'})[1]
     assert absolute['topics.image'] == 'front/rgb' and 'topics.tf' not in absolute
 

@@ -401,10 +401,12 @@ def test_who_joins_while_time_stands_still_gets_what_nobody_heard_and_others_not
     late = graph.listen(JointState, 'joint_states')
     joints = one(graph, late, graph.sensors.on_standstill)
     assert stamp_to_ns(joints.header.stamp) == STAMP_NS + PERIOD_NS
+    way = graph.listen(Path, 'path')
+    one(graph, way, graph.sensors.on_standstill)
     for _ in range(3):
         graph.sensors.on_standstill()
     last_ns = STAMP_NS + 2 * PERIOD_NS
     graph.sensors.on_frame(replace(make_frame(), stamp_ns=last_ns))  # comes after all the others
     graph.wait_for(lambda: stamp_to_ns(first[-1].header.stamp) == last_ns and
                    stamp_to_ns(late[-1].header.stamp) == last_ns, 'the last frame')
-    assert (len(first), len(late)) == (heard + 1, 2)
+    assert (len(first), len(late), len(way)) == (heard + 1, 2, 1)

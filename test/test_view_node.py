@@ -213,6 +213,11 @@ def test_a_robot_moves_while_asked_to_and_stops_when_the_page_goes_silent(make_g
             assert moving['driver']['mine']
             x, y, _ = await page.standstill()  # no further word
             assert x > 0.3 and abs(y) < 1e-6
+            way = await page.until(lambda: (m := page.told['map', None]['path'])[-1:]
+                                   and m[-1][0] > 0.25 and m, 'the way')
+            assert way[0] == [0.0, 0.0]
+        async with pages(view) as page:  # another page, which has seen nothing of it
+            assert page.told['map', None]['path'][:len(way)] == way
 
     graph = make_graph('-p', 'cmd_timeout_s:=100.0')  # what stops it is the page's server
     asyncio.run(drive(graph.view))
@@ -318,6 +323,8 @@ def test_pause_step_reset_seed_mode_and_load(make_graph):
             await page.status(lambda s: s['link'] == 'stepping', 'stepped mode')
             ok, text = await page.do('play')
             assert not ok and 'step' in text
+            assert (await page.do('mode', mode='realtime'))[0]
+            await page.status(lambda s: s['link'] == 'live', 'a world that plays again')
             ok, text = await page.do('prompt', text='snow')
             assert not ok and 'prompt' in text
 
@@ -380,6 +387,9 @@ def test_another_simulator_is_shown_and_driven_with_what_it_offers(make_graph):
     async def drive(view, graph, send, twists):
         async with pages(view) as page:
             sending = asyncio.ensure_future(send())
+            strange = await page.status(lambda s: 'cannot be shown' in s['text'], 'the reason')
+            assert strange['link'] == 'stale' and "'martian'" in strange['text']
+            encoding[0] = 'rgb8'
             status = await page.status(lambda s: s['link'] == 'live' and s['joints'], 'pictures')
             await page.until(lambda: page.told['world', None]['joints'], 'joints')
             world = page.told['world', None]
@@ -396,7 +406,7 @@ def test_another_simulator_is_shown_and_driven_with_what_it_offers(make_graph):
             await page.status(lambda s: s['link'] == 'paused', 'its pause')
 
     graph = make_graph(nodes=lambda: [ViewNode()])
-    probe, state = graph.probe, ['playing']
+    probe, state, encoding = graph.probe, ['playing'], ['martian']
     image = probe.create_publisher(Image, 'camera/image_raw', 1)
     joints = probe.create_publisher(JointState, 'joint_states', 1)
     twists = graph.listen(TwistStamped, 'cmd_vel')
@@ -411,7 +421,9 @@ def test_another_simulator_is_shown_and_driven_with_what_it_offers(make_graph):
 
     async def send():
         while True:
-            image.publish(image_to_msg(np.zeros((6, 8, 3), np.uint8), 10 ** 9, 'camera'))
+            picture = image_to_msg(np.zeros((6, 8, 3), np.uint8), 10 ** 9, 'camera')
+            picture.encoding = encoding[0]
+            image.publish(picture)
             joints.publish(JointState(name=['wheel'], position=[0.5]))
             await asyncio.sleep(0.05)
 
@@ -444,6 +456,13 @@ def test_pages_of_others_may_not_ask_and_other_machines_need_a_token(make_graph)
                     assert answer.status == 403
                 with pytest.raises(aiohttp.WSServerHandshakeError):
                     await session.ws_connect(f'{server.url}ws', headers=headers)
+            # A tunnel that gives the page another name: its browser sends no Origin here.
+            reach = f'{server.url}reach?origin='
+            async with session.get(f'{reach}https://me.tunnel.example') as answer:
+                text = await answer.text()
+                assert answer.status == 403 and 'me.tunnel.example' in text and 'ssh -L' in text
+            async with session.get(reach + server.url.rstrip('/')) as answer:
+                assert answer.status == 204
             async with session.get(f'{server.url}../../../nodes/view.py') as answer:
                 assert answer.status == 404
         with pytest.raises(SpecError, match='needs a token'):

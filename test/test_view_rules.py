@@ -1,14 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rules of the operator's page that need neither ROS nor a browser."""
+from math import pi
+import re
+
+from lingbot_world_ros.actions.keyboard import JOINT_KEYS
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.view import link, messages
 from lingbot_world_ros.view.controls import Controls, IDLE_S, SILENCE_S
+from lingbot_world_ros.view.floor_plan import Origin, plan_of, Way
 from lingbot_world_ros.view.link import link_of, LOST_S, Signs, STALE_S
 from lingbot_world_ros.view.pictures import COLOUR, colour_jpeg, depth_jpeg, HEADER, packed
+from lingbot_world_ros.view.server import PAGE
 import numpy as np
 import pytest
 
 cv2 = pytest.importorskip('cv2')
+pytest.importorskip('aiohttp')
 ALIVE = dict(where='/world_status', state='playing', sign_age_s=0.1, image_age_s=0.1,
              has_publishers=True, step_s=1 / 15)
 
@@ -55,6 +62,9 @@ def test_a_request_without_motion_does_not_make_a_moving_robot_count_as_stopped(
     ({'has_publishers': False}, link.LOST, 'gone'),
     ({'image_age_s': STALE_S + 0.3}, link.STALE, 'slow or hangs'),
     ({'image_age_s': None}, link.STALE, 'No picture yet'),
+    ({'image_age_s': None, 'unshown': '/image: what is that?'}, link.STALE,
+     'Pictures come but cannot be shown: /image: what is that?'),
+    ({'state': None, 'sign_age_s': None, 'image_age_s': None, 'unshown': 'X.'}, link.STALE, 'X.'),
     ({'image_age_s': None, 'watches': False}, link.LIVE, ''),
     ({'image_age_s': 3.0, 'step_s': 1.5}, link.LIVE, ''),  # an engine of one frame in 1.5 s
     ({'state': 'paused', 'image_age_s': 60.0}, link.PAUSED, 'Play'),
@@ -106,6 +116,51 @@ def test_what_cannot_be_used_is_refused_in_one_sentence(text, words):
     with pytest.raises(SpecError, match=words) as error:
         messages.parse(text)
     assert len(str(error.value)) < 400
+
+
+def test_keys_move_the_same_joints_as_in_teleop():
+    names = {'BracketLeft': '[', 'Quote': "'"}
+    table = re.search(r'JOINT_KEYS = (\[\[.*?\]\]);', (PAGE / 'drive.js').read_text(), re.S)[1]
+    codes = re.findall(r"'(\w+)', '(\w+)'", table)
+    assert JOINT_KEYS == tuple(tuple(names.get(code, code.removeprefix('Key').lower())
+                                     for code in pair) for pair in codes)
+
+
+def test_a_room_is_told_as_far_as_a_robot_may_meet_it():
+    plan = plan_of('office', 1.26)
+    assert plan['size_m'] == [7.0, 5.0]
+    assert [4.3, 0.85, 0.0, 0.06, 0.85] in plan['parts']  # the wall beside the doorway
+    assert [4.3, 2.5, 0.0, 0.06, 0.8] not in plan['parts']  # the lintel over it
+    assert plan['objects'] == {'parcel': [0.18, 0.18], 'bin': [0.16], 'stool': [0.18]}
+    assert plan_of('image', 1.26) is None
+
+
+def test_the_way_grows_by_steps_and_is_taken_over_whole():
+    way = Way()
+    for x in (0.0, 0.01, 0.04, 0.2):
+        way.add((x, 0.0, 0.0))
+    before = way.points
+    assert before == [[0.0, 0.0], [0.2, 0.0]]
+    way.set([(0.0, 0.0), (1.0, 1.0)])
+    assert way.points == [[0.0, 0.0], [1.0, 1.0]] and before == [[0.0, 0.0], [0.2, 0.0]]
+
+
+def test_where_odometry_starts_follows_from_one_pose_in_both_frames():
+    origin = Origin()
+    origin.meet(5, (2.0, 1.0, 0.0))
+    assert origin.pose is None  # no odometry of that time
+    origin.note(5, (1.0, 0.0, 0.0))
+    origin.meet(5, (2.0, 2.0, pi / 2))
+    np.testing.assert_allclose(origin.pose, (2.0, 1.0, pi / 2))
+    origin.note(6, (1.05, 0.0, 0.0))
+    origin.meet(6, (2.0, 2.0, pi / 2))  # told a frame late
+    np.testing.assert_allclose(origin.pose, (2.0, 1.0, pi / 2))
+    origin.meet(6, (4.0, 2.0, pi / 2))  # it was put elsewhere
+    np.testing.assert_allclose(origin.pose, (4.0, 0.95, pi / 2))
+    for stamp in (7, 8, 9):
+        origin.note(stamp, (1.0, 0.0, 0.0))
+    origin.meet(9, (4.0, 2.0, pi / 2))  # it stands
+    np.testing.assert_allclose(origin.pose, (4.0, 1.0, pi / 2))
 
 
 def test_a_picture_travels_with_its_sim_time():

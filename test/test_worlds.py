@@ -2,6 +2,8 @@
 """How robots move in the worlds that have a physics: turns, walls, joints, rest."""
 from lingbot_world_ros.engines.registry import make_world
 from lingbot_world_ros.errors import SpecError
+from lingbot_world_ros.settings.profiles import load_profile
+from lingbot_world_ros.worlds.scenes import SCENES
 from needs import need_engine
 import numpy as np
 import pytest
@@ -91,6 +93,18 @@ def test_walls_stop_the_base_and_are_felt(world):
     assert all(0.2 < p < s - 0.2 for p, s in zip(seen.base_pose[0, 0], size))
     assert seen.contact[0, 0] > 0.5
     assert np.hypot(*seen.base_twist[0, 0, :2]) < 0.2
+
+
+@pytest.mark.parametrize('scene', sorted(SCENES))
+def test_the_default_seed_looks_far_and_forward_leads_somewhere_in_every_room(world, scene):
+    start = world.reset(scene, load_profile('default')['seed'])
+    assert np.percentile(start.depth_m, 90) > 2.5  # metres; a wall in the face is at one
+    command, contact = action(world, base__linear__x=0.8), 0.0
+    for _ in range(45):
+        seen = world.step(command, render=False)
+        contact = max(contact, float(seen.contact.max()))
+    assert contact < 0.5
+    assert np.hypot(*(seen.base_pose - start.base_pose)[0, 0, :2]) > 2.0
 
 
 def test_observed_state_is_taken_over(world):

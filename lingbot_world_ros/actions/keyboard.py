@@ -19,7 +19,7 @@ BASE_KEYS = {  # share of the speeds forward, to the left and of the turn
     'left': (0.0, 0.0, 1.0), 'right': (0.0, 0.0, -1.0)}
 ARC_KEYS = {'q': (1.0, 0.0, 1.0), 'e': (1.0, 0.0, -1.0)}
 STRAFE_KEYS = {'q': (0.0, 1.0, 0.0), 'e': (0.0, -1.0, 0.0)}  # in their place, where it can
-JOINT_KEYS = (('u', 'j'), ('i', 'k'), ('o', 'l'), ('p', ';'), ('y', 'h'), ('t', 'g'), ('r', 'f'))
+JOINT_KEYS = (('u', 'j'), ('i', 'k'), ('o', 'l'), ('y', 'h'), ('t', 'g'), ('f', 'v'), ('[', "'"))
 ARROWS = {'\x1b[A': 'up', '\x1b[B': 'down', '\x1b[C': 'right', '\x1b[D': 'left'}
 FASTER, SLOWER, STOP = '+', '-', ' '
 SCALES = (0.1, 0.25, 0.5, 0.75, 1.0)

@@ -16,7 +16,7 @@ from lingbot_world_ros.engines.registry import DEFAULT_ENGINE, EngineEntry, SHIP
 from lingbot_world_ros.errors import SpecError
 
 if TYPE_CHECKING:
-    from lingbot_world_ros.nodes.probe import Ends
+    from lingbot_world_ros.nodes.probe import Graph
 
 NAME = 'doctor'
 HELP = 'check the installation and say what to do about each finding'
@@ -25,7 +25,8 @@ MIN_PYTHON = (3, 10)
 MIN_SHM_BYTES = 96 * 2 ** 20  # two processes with a segment of 32 MiB each, and some air
 TIMED_STEPS = 30
 PATIENCE_S = 5.0  # for a message to itself
-LOOK_S = 2.0  # for other nodes in the ROS domain
+QUIET_S = 2.0  # nothing new is to be heard of others in the ROS domain
+LOOK_S = 20.0  # for others in it, at most
 CLOCK = 'rosgraph_msgs/msg/Clock'
 
 
@@ -224,10 +225,11 @@ def check_topics() -> Finding:
 def check_graph() -> Finding:
     """What else is in this ROS domain does not get into each other's way."""
     from lingbot_world_ros.nodes.probe import look_at_graph
-    return _judge_graph(*look_at_graph(LOOK_S))
+    return _judge_graph(look_at_graph(QUIET_S, LOOK_S))
 
 
-def _judge_graph(ends: 'Ends', sources: 'Ends') -> Finding:
+def _judge_graph(graph: 'Graph') -> Finding:
+    ends, sources = graph.ends, graph.sources
     problems: List[Tuple[str, str]] = []
     for name in sorted(ends):
         types = sorted({end.topic_type for end in ends[name]})
@@ -244,7 +246,10 @@ def _judge_graph(ends: 'Ends', sources: 'Ends') -> Finding:
         return Finding(WARN, 'graph', '; '.join(texts), '; '.join(remedies))
     worlds = [_node_names(sources[name]) for name in sorted(sources)
               if name.endswith('/world_spec') and sources[name]]
-    return Finding(OK, 'graph', f'worlds in this ROS domain: {", ".join(worlds) or "none"}')
+    silent = '' if not graph.num_silent else (
+        f'; {graph.num_silent} more taking part on this machine, not heard of in {LOOK_S:g} s')
+    return Finding(OK, 'graph', f'worlds in this ROS domain: {", ".join(worlds) or "none"}'
+                   + silent)
 
 
 def _node_names(ends: Sequence[Any], kind: Optional[str] = None) -> str:

@@ -4,7 +4,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from lingbot_world_ros.engines.registry import SHIPPED, TRUTH_ENGINE
-from lingbot_world_ros.output import outlive_output
+from lingbot_world_ros.output import outlive_output, told
 
 if TYPE_CHECKING:
     from lingbot_world_ros.nodes.follower import FollowerNode
@@ -85,8 +85,7 @@ def _introduce(node: 'FollowerNode') -> None:
     spec = node.follower.session.world.spec
     print(f'Follows    {node.resolve_topic_name("world_status")} with engine {spec.engine} '
           f'({spec.model}), ROS domain {domain_id()}\n'
-          f'Publishes  {" ".join(node.topics)}\n'
-          'Ctrl-C ends.', flush=True)
+          f'{told("Publishes", node.topics)}\nCtrl-C ends.', flush=True)
 
 
 def status_line(follower: 'Follower', comparison: 'Comparison') -> str:

@@ -8,7 +8,7 @@ import time
 from typing import Any, Callable, Optional, Sequence, Set, TYPE_CHECKING
 
 from lingbot_world_ros.errors import SpecError
-from lingbot_world_ros.output import outlive_output
+from lingbot_world_ros.output import outlive_output, told
 
 if TYPE_CHECKING:
     from lingbot_world_ros.engines.interface import WorldModel
@@ -165,7 +165,7 @@ def watch(segments: Sequence['Segment'], args: argparse.Namespace,
             node.refuse_second_clock(spinner)
             session, sensors = node.session, node.sensors
             assert session is not None and sensors is not None  # autostart made it active
-            print(f'Publishes {" ".join(sensors.topics)}\nCtrl-C ends.', flush=True)
+            print(f'{told("Publishes", sensors.topics)}\nCtrl-C ends.', flush=True)
             status = StatusLine()
             for segment in playable:
                 if not _show(segment, session, encoder, spinner, status, args.world_path):

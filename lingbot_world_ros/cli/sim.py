@@ -14,8 +14,9 @@ import sys
 import time
 from typing import Any, Dict, List, Mapping, Sequence, Tuple, TYPE_CHECKING
 
-from lingbot_world_ros.engines.registry import KEYS
-from lingbot_world_ros.output import outlive_output
+from lingbot_world_ros.engines.registry import engine_entry, KEYS, TRUTH_ENGINE
+from lingbot_world_ros.errors import SpecError
+from lingbot_world_ros.output import outlive_output, told
 
 if TYPE_CHECKING:
     from lingbot_world_ros.engines.interface import WorldSpec
@@ -88,6 +89,7 @@ def run(args: argparse.Namespace) -> int:
     args.ros_args = [NODE_NAME.sub('world_model:', arg) for arg in args.ros_args]
     values = load_profile(args.profile)
     overrides = _overrides(args, values)
+    _check_truth(args.truth)
     if args.worlds != 1:
         return _run_worlds(args, values, overrides)
     from lingbot_world_ros.nodes.pair import make_pair
@@ -113,9 +115,9 @@ def run(args: argparse.Namespace) -> int:
                 _tell_how_to_activate(world)
             else:
                 _introduce(world, encoder, first_image_s)
-            if PAGE in companions.names:
-                print(companions.first_line(PAGE, PAGE_PATIENCE_S))
-            print('Ctrl-C ends.', flush=True)
+            page = (companions.first_line(PAGE, PAGE_PATIENCE_S) if PAGE in companions.names
+                    else '')
+            print(f'Ctrl-C ends.\n\n{page}\n' if page else 'Ctrl-C ends.', flush=True)
             show_until_end(spinner, lambda: _tell(world, companions), args.duration,
                            kind=lambda: _kind(world))
     except KeyboardInterrupt:
@@ -124,6 +126,16 @@ def run(args: argparse.Namespace) -> int:
         end_ros()
         raise
     return end_process(code)
+
+
+def _check_truth(is_wanted: bool) -> None:
+    """Refuse a truth that could not start, before anything else does."""
+    from lingbot_world_ros.paths import pip_install
+    missing = engine_entry(TRUTH_ENGINE).missing() if is_wanted else ()
+    if missing:
+        raise SpecError(f'--truth needs the Python package {" and ".join(missing)}: make sim '
+                        f'EXTRAS=reference ARGS=--truth in a checkout, else '
+                        f'{pip_install(*missing)}.')
 
 
 def _companions(args: argparse.Namespace,
@@ -180,7 +192,7 @@ def _world_file(given: str, world_path: str) -> Dict[str, str]:
     """Let a path name a world file: who types it may read its folder."""
     if not given or '://' in given or not given.endswith(('.yaml', '.yml')):
         return {}
-    from lingbot_world_ros.errors import quoted, SpecError
+    from lingbot_world_ros.errors import quoted
     path = Path(os.path.expanduser(given)).absolute()
     if not os.path.isfile(path):  # also where the name cannot be one
         raise SpecError(f'--world {quoted(given)}: there is no such file. Give a path, a URI or '
@@ -217,14 +229,16 @@ def _introduce(world: 'WorldModelNode', encoder: 'ActionEncoderNode',
     namespace = encoder.get_namespace().strip('/')
     teleop = _teleop_command() + (f' --namespace {namespace}' if namespace else '')
     teleop += f' --robot {shlex.quote(world.params.robot)}' if world.params.robot else ''
-    print(f'First image after {first_image_s:.1f} s.\n'
-          f'World      {spec.engine} ({spec.model}), scene {status.scene}, seed {status.seed}, '
-          f'{spec.camera.width_px}x{spec.camera.height_px} at {spec.frame_rate_hz:g} Hz, '
-          f'ROS domain {domain_id()}\n'
-          f'Publishes  {" ".join(sensors.topics)}\n'
-          f'Listens    {" ".join(_heard(spec, world, encoder))} ({topic} takes {twist})\n'
-          f'Answers    {" ".join(answered_names(world))}\n'
-          f'Drive it   {teleop}    (keyboard, in a second terminal)')
+    print(f'First image after {first_image_s:.1f} s.')
+    print(told('World', [
+        f'{spec.engine} ({spec.model}),', f'scene {status.scene}, seed {status.seed},',
+        f'{spec.camera.width_px}x{spec.camera.height_px} at {spec.frame_rate_hz:g} Hz,',
+        f'ROS domain {domain_id()}']))
+    print(told('Publishes', sensors.topics))
+    print(told('Listens', [f'{topic} takes {twist},', *(
+        name for name in _heard(spec, world, encoder) if name != topic)]))
+    print(told('Answers', answered_names(world)))
+    print(f'Drive it   {teleop}    (keyboard, in a second terminal)')
     if shutil.which('ros2'):  # not part of a .venv
         print(f'           ros2 topic pub -r 10 {topic} geometry_msgs/msg/{twist} "{{{motion}}}"')
         for joint in spec.joints[:1]:

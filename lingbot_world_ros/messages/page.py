@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Messages of a world -> what the operator's page is told, in numbers that JSON can carry."""
 from math import isfinite, isnan, pi
-from typing import Any, List, Optional
+from typing import Any, List, Optional, Tuple
 
 from lingbot_world_ros.actions.layout import ANGULAR, LATERAL, LINEAR, velocity_name
 from lingbot_world_ros.errors import quoted, SpecError
 from lingbot_world_ros.messages.frames import planar_pose_from_msg
 from lingbot_world_ros.messages.stamps import stamp_to_ns
 from lingbot_world_ros.msg import WorldSpec as WorldSpecMsg, WorldStatus as WorldStatusMsg
-from nav_msgs.msg import Odometry
+from nav_msgs.msg import Odometry, Path
 from sensor_msgs.msg import CompressedImage
 
 JPEG, PNG = b'\xff\xd8\xff', b'\x89PNG\r\n\x1a\n'  # how files of these formats begin
@@ -90,6 +90,17 @@ def pose(msg: Optional[Odometry]) -> Optional[List[float]]:
         return None
     values = [round(value, 4) for value in planar_pose_from_msg(msg.pose.pose).tolist()]
     return values if all(map(isfinite, values)) else None
+
+
+def path(msg: Path) -> List[Tuple[float, float]]:
+    """
+    Read where the base has been.
+
+    :param msg: Path message
+    :return: x, y [m] in its frame; without points that are none
+    """
+    points = [(pose.pose.position.x, pose.pose.position.y) for pose in msg.poses]
+    return [(x, y) for x, y in points if isfinite(x) and isfinite(y)]
 
 
 def picture(msg: CompressedImage) -> bytes:

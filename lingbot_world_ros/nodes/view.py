@@ -21,6 +21,7 @@ from lingbot_world_ros.msg import WorldSpec as WorldSpecMsg, WorldStatus as Worl
 from lingbot_world_ros.nodes import qos
 from lingbot_world_ros.nodes.command_publishers import CommandPublishers
 from lingbot_world_ros.nodes.endpoints import node_of
+from lingbot_world_ros.nodes.floor_map import FloorMap
 from lingbot_world_ros.nodes.parameter_service import SafeParameterService
 from lingbot_world_ros.nodes.parameters import declare
 from lingbot_world_ros.nodes.spinner import Spinner
@@ -49,7 +50,8 @@ AWAY_S = 0.6  # so long, or the world does not see that a subscription was gone
 STATE_NAMES = {number: name for name, number in STATES.items()}
 # Matches reliable and best-effort publishers alike; only the newest counts.
 WATCHING = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
-OF_A_FRAME = {'image', 'compressed', 'depth', 'odom', 'joint_states'}  # once, while it stands
+# Sent once to who joins, while it stands.
+OF_A_FRAME = {'image', 'compressed', 'depth', 'odom', 'joint_states', 'path'}
 # Of these several nodes tell a part each.
 SHARED, WATCHING_ALL = ('joint_states', 'diagnostics'), QoSProfile(
     depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -75,9 +77,11 @@ class ViewNode(Node):
         self.params = declare(self, VIEW)
         topics = self.params.topics
         self.on_picture: Callable[[int, float, bytes], None] = lambda kind, stamp_s, jpeg: None
-        self._drive = load_robot(self.params.robot).drive if self.params.robot else None
+        robot = load_robot(self.params.robot)
+        self._drive = robot.drive if self.params.robot else None
         self._commands = CommandPublishers(self, topics.cmd_vel, topics.joint_command)
         self._client = WorldClient(self, self.params.service_prefix, topics.prompt)
+        self._map = FloorMap(self._client.ask_in_background, robot.footprint.height_m)
         self._names = self._topic_names()
         # key -> (wall time [s, steady], newest message)
         self._heard: Dict[str, Tuple[float, Any]] = {}
@@ -93,6 +97,7 @@ class ViewNode(Node):
         self._polled: Optional[Tuple[float, Optional[str]]] = None  # when, and the state
         self._joints: Dict[str, float] = {}  # name -> position
         self._is_video = False  # compressed is no picture
+        self._unshown = ''  # why pictures cannot be shown
         self._asked_worlds_s = -inf
         self._there: Dict[str, int] = {}  # publishers by key
         self._num_others, self._ticks, self._polled_s = 0, 0, 0.0
@@ -106,6 +111,10 @@ class ViewNode(Node):
     def world(self) -> dict:
         """Describe the world to a page."""
         return self._world
+
+    def map(self) -> dict:
+        """Tell where robot and objects are in the room, and the way of the base."""
+        return self._map.told
 
     def status(self) -> dict:
         """Tell how the world is doing."""
@@ -185,6 +194,7 @@ class ViewNode(Node):
         if before is None or before.engine != msg.engine:
             self._joints = {}
             self._worlds, self._asked_worlds_s = [], -inf
+        self._map.on_world_spec(msg)
         self._world = self._describe()
 
     def on_description(self, msg: Any) -> None:
@@ -207,7 +217,7 @@ class ViewNode(Node):
     def _look(self) -> None:
         self._commands.look()
         self._num_others = self._commands.num_others
-        for key in ('spec', 'status', 'compressed', 'image', 'truth'):
+        for key in ('spec', 'status', 'compressed', 'image', 'truth', 'path'):
             self._there[key] = self.count_publishers(self._names[key][1])
         nodes = map(node_of, self.get_publishers_info_by_topic(self._names['spec'][1]))
         for self._world_node in [*filter(None, nodes)][:1]:
@@ -221,6 +231,7 @@ class ViewNode(Node):
         if not self._worlds and now_s - self._asked_worlds_s > WORLDS_S:
             if self._client.ask_in_background('GetAvailableWorlds', self._on_worlds):
                 self._asked_worlds_s = now_s
+        self._map.look()
         self._world = self._describe()
 
     def _on_state(self, response: Any) -> None:
@@ -235,7 +246,7 @@ class ViewNode(Node):
     def _topic_names(self) -> Dict[str, Tuple[Any, str]]:
         """Return key -> message type, full name, of everything that may be followed."""
         from diagnostic_msgs.msg import DiagnosticArray
-        from nav_msgs.msg import Odometry
+        from nav_msgs.msg import Odometry, Path
         from sensor_msgs.msg import CompressedImage, Image, JointState
         from std_msgs.msg import Float32, String
         topics, beside = self.params.topics, self.params.view.reference.strip('/')
@@ -243,7 +254,7 @@ class ViewNode(Node):
             'spec': (WorldSpecMsg, 'world_spec'), 'status': (WorldStatusMsg, 'world_status'),
             'compressed': (CompressedImage, topics.compressed), 'image': (Image, topics.image),
             'depth': (Image, topics.depth), 'odom': (Odometry, topics.odom),
-            'joint_states': (JointState, topics.joint_states),
+            'joint_states': (JointState, topics.joint_states), 'path': (Path, topics.path),
             'diagnostics': (DiagnosticArray, topics.diagnostics),
             'robot_description': (String, topics.robot_description),
             'truth': (CompressedImage, f'{beside}/{topics.compressed.lstrip("/")}'),
@@ -281,11 +292,15 @@ class ViewNode(Node):
             wanted = wanted - {'colour'} | {'compressed' if small else 'image'}
         if self._there.get('truth') and 'status' in wanted:
             wanted |= {'image_error', 'position_error'}
+        if self._there.get('path') and 'odom' in wanted:
+            wanted |= {'path'}
         for key in [key for key in self._followed if key not in wanted]:
             self.destroy_subscription(self._followed.pop(key))
             self._heard.pop('image' if key == 'compressed' else key, None)
             if key == 'joint_states':
                 self._joints = {}
+            elif key in ('compressed', 'image'):
+                self._unshown = ''
         now_s = time.monotonic()
         for key in wanted - set(self._followed):
             if now_s < self._away_s.get(key, 0.0):
@@ -303,6 +318,10 @@ class ViewNode(Node):
                 return
         elif key == 'joint_states':
             self._hear_joints(msg)
+        elif key == 'odom':
+            self._map.on_odometry(msg, keeps_way='path' not in self._followed)
+        elif key == 'path':
+            self._map.on_path(msg)
         elif key in ('compressed', 'image', 'depth', 'truth'):
             key = self._show(topic, msg)
         if key is not None:
@@ -329,10 +348,14 @@ class ViewNode(Node):
                 jpeg = depth_jpeg(depth_from_msg(msg))
         except SpecError as error:
             self._is_video |= key == 'compressed'
+            if key in ('compressed', 'image'):
+                self._unshown = f'{self._names[key][1]}: {error}'
             self.get_logger().warning(f'{self._names[key][1]}: {error}',
                                       throttle_duration_sec=5.0)
             return None
         self.on_picture({'depth': DEPTH, 'truth': TRUTH}.get(key, COLOUR), stamp_s, jpeg)
+        if key in ('compressed', 'image'):
+            self._unshown = ''
         return 'image' if key == 'compressed' else key
 
     # What follows from it; either thread
@@ -350,7 +373,8 @@ class ViewNode(Node):
                  f'{self.context.get_domain_id()}')
         ages = [self._age_s(key, now_s) for key in ('status', 'image', 'diagnostics')]
         signs: Dict[str, Any] = {
-            'where': where, 'image_age_s': ages[1], 'watches': 'status' in self._followed,
+            'where': where, 'unshown': self._unshown, 'image_age_s': ages[1],
+            'watches': 'status' in self._followed,
             'sign_age_s': min((age for age in ages if age is not None), default=None)}
         if status is None:
             polled_s, state = self._polled or (0.0, None)
@@ -376,7 +400,8 @@ class ViewNode(Node):
             'namespace': self.get_namespace(), 'domain': self.context.get_domain_id(),
             'topics': {**named, **self._commands.topics}, 'worlds': self._worlds,
             'modes': list(MODES), 'depth_far_m': FAR_M,
-            'has_truth': bool(self._there.get('truth')), 'max_curvature': self._max_curvature(),
+            'has_truth': bool(self._there.get('truth')), 'plan': self._map.plan,
+            'max_curvature': self._max_curvature(),
             'can': {**self._client.can(), 'prompt': spec is not None and spec.takes_text}}
         return {**told, **(self._describe_unknown() if spec is None else page.world(spec))}
 

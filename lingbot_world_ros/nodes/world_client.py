@@ -24,7 +24,7 @@ from std_srvs.srv import SetBool, Trigger
 
 PATIENCE_S = 35.0  # a world answers within its service_timeout_s, 30 s
 STANDARD = ('SetSimulationState', 'GetSimulationState', 'StepSimulation', 'ResetSimulation',
-            'LoadWorld', 'GetAvailableWorlds')
+            'LoadWorld', 'GetAvailableWorlds', 'GetEntitiesStates')
 OWN = {'reset': Trigger, 'pause': SetBool, 'step': Trigger, 'set_parameters': SetParameters}
 OK, ALREADY = 1, 101  # of simulation_interfaces/Result
 PLAYING, PAUSED = 1, 2  # of simulation_interfaces/SimulationState
@@ -154,8 +154,10 @@ class WorldClient:
         await self._standard('LoadWorld', request)
         await self._set_state(PAUSED if mode == Mode.STEPPED else PLAYING)  # loaded worlds stand
 
-    async def _mode(self, mode: str, _: str) -> None:
+    async def _mode(self, mode: str, before: str) -> None:
         await self._set_parameter('mode', mode)
+        if before == Mode.STEPPED and mode != before:  # it stands, which nobody asked for
+            await self._set_state(PLAYING)
 
     async def _seed(self, seed: int, mode: str) -> None:
         await self._set_parameter('seed', seed)

@@ -145,10 +145,13 @@ class WorldPublishers(SessionObserver):
         with self._lock:
             if self._frame is None:
                 return
-            self._due |= {key for key in OF_A_FRAME if key in self._publishers
+            self._due |= {key for key in (*OF_A_FRAME, 'path') if key in self._publishers
                           and not self._publishers[key].get_subscription_count()}
             if any(map(self._is_wanted, list(self._due))):
                 self._publish_frame(self._frame)
+            if 'path' in self._due:
+                self._publish('path', lambda stamp_ns, out: self._trail.take(stamp_ns),
+                              self._frame.stamp_ns)
 
     def _publish_frame(self, frame: Frame) -> np.ndarray:
         """Publish what of a frame is wanted, and return where the robot is in odom, (3,)."""

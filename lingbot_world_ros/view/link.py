@@ -21,7 +21,8 @@ class Signs:
     not tell, as with a simulator that has no ``world_status`` and no state service. Ages are
     wall seconds, None: never heard. ``step_s``: wall seconds between pictures that are usual.
     ``watches``: somebody looks, so pictures are subscribed to. ``lost_s``: without a sign of life
-    for longer the world is lost.
+    for longer the world is lost. ``unshown``: pictures come but cannot be shown, why; '' if they
+    can.
     """
 
     where: str  # topic and ROS domain, for the user
@@ -34,6 +35,7 @@ class Signs:
     step_s: float = 0.0
     watches: bool = True
     lost_s: float = LOST_S
+    unshown: str = ''
 
 
 def link_of(signs: Signs) -> Tuple[str, str]:
@@ -44,6 +46,8 @@ def link_of(signs: Signs) -> Tuple[str, str]:
     :return: one of the constants above, and why in one sentence ('' when live)
     """
     if signs.sign_age_s is None and signs.has_publishers:
+        if signs.unshown:
+            return STALE, _why_stale(signs, '')
         return WAITING, f'Waiting for the first word on {signs.where}.'
     if signs.sign_age_s is None:
         return WAITING, (f'Nothing is heard on {signs.where}. Start a world there ("lingbot-world '
@@ -61,7 +65,7 @@ def _silent(signs: Signs) -> Tuple[str, str]:
     if not signs.watches or (signs.image_age_s is not None
                              and signs.image_age_s <= LOST_S + 2.0 * signs.step_s):
         return LIVE, ''
-    return STALE, f'{_no_picture(signs)}: the simulator is paused, slow or gone.'
+    return STALE, _why_stale(signs, 'the simulator is paused, slow or gone')
 
 
 def _told(signs: Signs) -> Tuple[str, str]:
@@ -82,11 +86,13 @@ def _told(signs: Signs) -> Tuple[str, str]:
         return STEPPING, 'Lockstep mode: each command makes a step.'
     if signs.watches and (signs.image_age_s is None
                           or signs.image_age_s > STALE_S + 2.0 * signs.step_s):
-        return STALE, f'{_no_picture(signs)}: the world plays, but its engine is slow or hangs.'
+        return STALE, _why_stale(signs, 'the world plays, but its engine is slow or hangs')
     return LIVE, ''
 
 
-def _no_picture(signs: Signs) -> str:
+def _why_stale(signs: Signs, guess: str) -> str:
+    if signs.unshown:
+        return f'Pictures come but cannot be shown: {signs.unshown}'
     if signs.image_age_s is None:
-        return 'No picture yet'
-    return f'No picture for {signs.image_age_s:.0f} s'
+        return f'No picture yet: {guess}.'
+    return f'No picture for {signs.image_age_s:.0f} s: {guess}.'

@@ -6,9 +6,9 @@ It holds no state of the world: pictures and states come from a ``Robot`` (nodes
 commands go there. Pictures are never queued: a page that is slow gets the newest one.
 
 What a page sends is read by ``messages``. It is told, as JSON with a ``type``: ``hello`` (its id),
-``world`` (what ``Robot.world`` returns, when it changes), ``status`` (what ``Robot.status``
-returns, who drives and how many watch, ten times a second), ``done`` (the answer to a ``do``),
-``note`` (text for the user) and ``pong``. Pictures are binary messages, see ``pictures``.
+``world`` and ``map`` (what ``Robot`` returns by these names, when it changes), ``status`` (what
+``Robot.status`` returns, who drives and how many watch, ten times a second), ``done`` (the answer
+to a ``do``), ``note`` (text for the user) and ``pong``. Pictures are binary, see ``pictures``.
 """
 import asyncio
 from dataclasses import dataclass
@@ -53,6 +53,9 @@ class Robot(Protocol):
     def world(self) -> dict:
         """Return what the message ``world`` tells, without its type."""
 
+    def map(self) -> dict:
+        """Return what the message ``map`` tells; another object when that changes."""
+
     def status(self) -> dict:
         """Return what the message ``status`` tells of the world, without type and pages."""
 
@@ -90,6 +93,7 @@ class _Page:
     wake: asyncio.Event
     shows: Show = Show(False, False)
     world: Optional[dict] = None  # as last told
+    map: Optional[dict] = None  # the same
 
     def __post_init__(self) -> None:
         self.texts: List[str] = []
@@ -158,6 +162,7 @@ class Server:
         app = web.Application(middlewares=[self._guard])
         app.router.add_get('/', self._on_index)
         app.router.add_get('/ws', self._on_socket)
+        app.router.add_get('/reach', self._on_reach)
         app.router.add_static('/', PAGE)
         self._runner = runner = web.AppRunner(app, access_log=None, handle_signals=False)
         await runner.setup()
@@ -222,7 +227,9 @@ class Server:
                      ) -> web.StreamResponse:
         """Answer only those who may ask, and tell browsers what the page may do."""
         try:
-            self._check_origin(request)
+            # Scripts come with it too; without them a page could not say what is wrong.
+            self._check_origin(request, request.headers.get('Origin')
+                               if request.path in ('/', '/ws') else None)
             self._check_token(request)
             response = await handler(request)
         except web.HTTPException as error:
@@ -232,15 +239,17 @@ class Server:
             response.headers.update(HEADERS)
         return response
 
-    def _check_origin(self, request: web.Request) -> None:
+    def _check_origin(self, request: web.Request, origin: Optional[str]) -> None:
         """Refuse what a page of somebody else makes a browser ask here."""
         host = _name_of(f'//{request.host}')
+        tunnel = ('If a tunnel brought you here, take one that keeps the address: ssh -L '
+                  f'{self._port}:127.0.0.1:{self._port} <machine>.\n')
         if is_local(self._host) and host not in (*LOCAL_NAMES, self._host):
             raise web.HTTPForbidden(text=f'This page is served as {self._host}, not as '
-                                    f'{quoted(host)}.\n')
-        origin = request.headers.get('Origin')
+                                    f'{quoted(host)}. {tunnel}')
         if origin is not None and origin.partition('://')[2] != request.host:
-            raise web.HTTPForbidden(text=f'Pages from {quoted(origin)} may not ask here.\n')
+            raise web.HTTPForbidden(text=f'A page from {quoted(origin)} may not ask here: it is '
+                                    f'served as {quoted(request.host)}. {tunnel}')
 
     def _check_token(self, request: web.Request) -> None:
         """Refuse who does not know the token; any bytes may come in its place."""
@@ -258,9 +267,19 @@ class Server:
             return answer
         return web.FileResponse(PAGE / 'index.html')
 
-    async def _on_socket(self, request: web.Request) -> web.StreamResponse:
+    async def _on_reach(self, request: web.Request) -> web.StreamResponse:
+        """Say why a socket would be refused: a browser does not tell its page."""
+        self._check_origin(request, request.query.get('origin'))
+        self._check_room()
+        return web.Response(status=204)
+
+    def _check_room(self) -> None:
         if len(self._pages) >= MAX_PAGES:
-            raise web.HTTPServiceUnavailable(text=f'{MAX_PAGES} pages are open already.\n')
+            raise web.HTTPServiceUnavailable(text=f'{MAX_PAGES} pages are open already. Close '
+                                             'one.\n')
+
+    async def _on_socket(self, request: web.Request) -> web.StreamResponse:
+        self._check_room()
         socket = web.WebSocketResponse(max_msg_size=4 * MAX_BYTES, heartbeat=5.0, timeout=1.0,
                                        compress=False)
         await socket.prepare(request)
@@ -282,6 +301,7 @@ class Server:
     def _greet(self, page: _Page) -> None:
         page.tell('hello', you=page.id, period_s=PERIOD_S)
         self._tell_world(page, self._robot.world())
+        self._tell_map(page, self._robot.map())
         self._tell_status(page, self._robot.status())
         if COLOUR in self._newest:
             page.show(COLOUR, self._newest[COLOUR])
@@ -391,16 +411,22 @@ class Server:
             self._controls.expire(now_s)
             if not self._pages:
                 continue
-            world, status = self._robot.world(), self._robot.status()
+            world, plan, status = self._robot.world(), self._robot.map(), self._robot.status()
             for page in self._pages.values():
                 if page.world != world:
                     self._tell_world(page, world)
                 if not page.texts:  # a page that does not read is not told more and more
+                    if page.map is not plan:
+                        self._tell_map(page, plan)
                     self._tell_status(page, status)
 
     def _tell_world(self, page: _Page, world: dict) -> None:
         page.world = world
         page.tell('world', **world)
+
+    def _tell_map(self, page: _Page, plan: dict) -> None:
+        page.map = plan
+        page.tell('map', **plan)
 
     def _tell_status(self, page: _Page, status: dict) -> None:
         controls = self._controls

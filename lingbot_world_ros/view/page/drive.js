@@ -20,7 +20,9 @@ const BASE_KEYS = new Map([
 ]);
 // In their place, for a robot that strafes.
 const STRAFE_KEYS = new Map([['KeyQ', [0, 1, 0]], ['KeyE', [0, -1, 0]]]);
-const JOINT_KEYS = new Map([['BracketLeft', -1], ['BracketRight', 1]]);
+// Of each joint: more, less; as in teleop (actions/keyboard.py).
+export const JOINT_KEYS = [['KeyU', 'KeyJ'], ['KeyI', 'KeyK'], ['KeyO', 'KeyL'], ['KeyY', 'KeyH'],
+                           ['KeyT', 'KeyG'], ['KeyF', 'KeyV'], ['BracketLeft', 'Quote']];
 const MODIFIERS = new Set(['Control', 'Alt', 'Meta', 'AltGraph']);
 const TEXT = "input:not([type='range'], [type='checkbox']), select, textarea";
 
@@ -48,7 +50,7 @@ export class Drive {
     this.sideways = 0; // -1 or 1, from the hold buttons
     this.limits = { linear: 0, lateral: 0, angular: 0, curvature: Infinity };
     this.joints = [];
-    this.chosen = 0;
+    this.jointKeys = new Map(); // code -> [joint name, -1 or 1]
     this.seq = 0;
     this.sent = this.command();
     this.sentAt = -Infinity;
@@ -64,13 +66,8 @@ export class Drive {
 
   setJoints(names) {
     this.joints = names;
-    this.choose(Math.min(this.chosen, Math.max(0, names.length - 1)));
-  }
-
-  choose(index) {
-    if (index !== this.chosen) this.keys.delete('BracketLeft'), this.keys.delete('BracketRight');
-    this.chosen = index;
-    this.onChosen?.(index);
+    this.jointKeys = new Map(names.slice(0, JOINT_KEYS.length).flatMap((name, i) => (
+      JOINT_KEYS[i].map((code, less) => [code, [name, less ? -1 : 1]]))));
     this.update();
   }
 
@@ -111,10 +108,8 @@ export class Drive {
       && joints.set(this.joints[i], value));
     for (const code of this.keys) {
       this.baseKey(code)?.forEach((push, i) => { base[i] += push; });
-      const name = this.joints[this.chosen];
-      if (JOINT_KEYS.has(code) && name) {
-        joints.set(name, (joints.get(name) ?? 0) + JOINT_KEYS.get(code));
-      }
+      const [name, push] = this.jointKeys.get(code) ?? [];
+      if (name) joints.set(name, (joints.get(name) ?? 0) + push);
     }
     const share = (value) => Math.round(clamp(value, -1, 1) * speed * 1000) / 1000 || 0;
     const moving = [...joints].map(([name, value]) => [name, share(value)]);
@@ -231,7 +226,7 @@ export class Drive {
     if (event.target.matches?.(TEXT) || document.querySelector('dialog[open]')) return;
     if (event.code === 'Space') this.onSpace(event);
     else if (isWidgetKey(event)) return;
-    else if (this.baseKey(event.code) || JOINT_KEYS.has(event.code)) this.onHeldKey(event);
+    else if (this.baseKey(event.code) || this.jointKeys.has(event.code)) this.onHeldKey(event);
     else if (!event.repeat) this.onShortcut(event);
   }
 
@@ -251,10 +246,8 @@ export class Drive {
   }
 
   onShortcut(event) {
-    const digit = /^(?:Digit|Numpad)([1-9])$/.exec(event.code);
     if (event.key === '?') this.host.shortcut('help');
     else if (event.shiftKey) return;
-    else if (digit) this.joints[digit[1] - 1] && this.choose(digit[1] - 1);
     else if (event.code === 'KeyP') this.host.shortcut('play');
     else if (event.code === 'KeyN') this.host.shortcut('step');
     else if (event.code === 'KeyR') this.host.shortcut('reset');

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /** One row per joint: a slider for what is asked, a mark for where the joint is. */
 import { byId, clamp, isNumber, make, setProperty, setText } from './dom.js';
+import { JOINT_KEYS } from './drive.js';
 
 const SEND_MS = 50; // least time between two position commands of one slider
 const SETTLE_MS = 1500; // a slider that was let go shows what was asked at least this long
@@ -31,22 +32,22 @@ class JointRow {
     this.output.htmlFor = this.slider.id;
     this.mark = make('span', 'mark');
     this.mark.hidden = true;
-    const less = this.holdButton(-1, isGripper ? 'close' : 'less');
-    const more = this.holdButton(1, isGripper ? 'open' : 'more');
-    const label = make('label', 'name', index < 9 ? make('kbd', '', String(index + 1)) : '',
+    const keys = (JOINT_KEYS[index] ?? []).map(keyName);
+    const less = this.holdButton(-1, isGripper ? 'close' : 'less', keys[1]);
+    const more = this.holdButton(1, isGripper ? 'open' : 'more', keys[0]);
+    const label = make('label', 'name', ...keys.map((key) => make('kbd', '', key)),
       make('span', '', shortName(name)));
     label.htmlFor = this.slider.id;
     label.title = `${name}: ${this.low} to ${this.high} ${unit}`;
     const track = make('span', 'track', this.slider, make('span', 'where', this.mark));
     this.row = make('div', 'joint', label, this.output, less, track, more);
-    this.row.addEventListener('pointerdown', () => this.host.choose(index));
     this.listen();
   }
 
-  holdButton(direction, word) {
+  holdButton(direction, word, key) {
     const button = make('button', '', direction < 0 ? '−' : '+');
     button.type = 'button';
-    button.title = `hold: ${word}`;
+    button.title = `hold: ${word}${key ? ` (${key})` : ''}`;
     button.setAttribute('aria-label', `${this.joint.name}: hold for ${word}`);
     this.host.addJointHold(button, this.joint.name, direction);
     return button;
@@ -91,13 +92,16 @@ class JointRow {
   }
 }
 
+/** What stands on a key of a US keyboard. */
+const keyName = (code) => ({ BracketLeft: '[', Quote: "'" }[code] ?? code.replace('Key', ''));
+
 const shortName = (name) => name.replace(/_joint$/, '').replaceAll('_', ' ');
 
 const positionText = (position, unit) =>
   (Math.abs(position) < 5e-4 ? 0 : position).toFixed(unit === 'm' ? 3 : 2);
 
 export class Joints {
-  /** @param {{send: function(object), addJointHold: function, choose: function(number)}} host */
+  /** @param {{send: function(object), addJointHold: function}} host */
   constructor(host) {
     this.host = host;
     this.rows = [];
@@ -112,10 +116,6 @@ export class Joints {
     this.rows = joints.map((joint, index) => new JointRow(joint, index, this.host));
     const none = make('p', 'quiet', 'No joints received.');
     byId('joints').replaceChildren(...(joints.length ? this.rows.map((one) => one.row) : [none]));
-  }
-
-  choose(index) {
-    this.rows.forEach((one, i) => one.row.classList.toggle('chosen', i === index));
   }
 
   show(positions) {

@@ -4,6 +4,7 @@
  *
  * A server that says nothing for SILENT_MS counts as lost even while the socket looks open; the
  * socket is then replaced. No message is kept for later: an old command must never act late.
+ * Why a socket was refused a browser does not tell, so the server is asked once more without one.
  */
 
 export const SILENT_MS = 1500;
@@ -49,6 +50,7 @@ export class Link {
     this.heardAt = -Infinity;
     this.isLost = false;
     this.tries = 0;
+    this.refusal = ''; // why the server lets this page in no more, in its words
     this.connect();
     setInterval(() => this.watch(), 250);
     addEventListener('online', () => this.retryNow());
@@ -59,7 +61,12 @@ export class Link {
     this.startedAt = performance.now();
     const socket = new WebSocket(socketUrl());
     socket.binaryType = 'arraybuffer';
-    socket.onopen = () => this.on.opened();
+    this.opened = false;
+    socket.onopen = () => {
+      this.opened = true;
+      this.refusal = '';
+      this.on.opened();
+    };
     socket.onmessage = (event) => this.receive(event.data);
     socket.onclose = () => this.drop(socket);
     this.socket = socket;
@@ -77,11 +84,23 @@ export class Link {
     }
   }
 
+  /** Ask the server why it refused a socket; one that is gone does not answer. */
+  async askWhy() {
+    try {
+      const query = new URLSearchParams({ origin: location.origin });
+      const answer = await fetch(new URL(`reach?${query}`, location.href));
+      this.refusal = answer.ok ? '' : (await answer.text()).trim();
+    } catch {
+      this.refusal = '';
+    }
+  }
+
   /** Close a socket that is no use any more and plan the next try. */
   drop(socket) {
     if (socket !== this.socket) return;
     socket.onopen = socket.onmessage = socket.onclose = null;
     socket.close();
+    if (!this.opened) this.askWhy();
     this.socket = null;
     const wait = RETRY_MS[Math.min(this.tries, RETRY_MS.length - 1)];
     this.tries += 1;

@@ -5,13 +5,16 @@ import { byId, fixed, isNumber, make, setProperty, setText } from './dom.js';
 import { Drive } from './drive.js';
 import { Joints } from './joints.js';
 import { Link, SILENT_MS } from './link.js';
+import { FloorMap } from './map.js';
 import { Pictures } from './pictures.js';
-import { History, PathPlot, TimePlot } from './plots.js';
+import { History, TimePlot } from './plots.js';
 
 const NUMBERS_MS = 250; // plots and numbers are redrawn at most this often
 const TAKE_GRACE_MS = 400; // an older status may still say that somebody else drives
 const NOTE_MS = { info: 5000, warn: 8000, error: 14000 };
 const MAX_NOTES = 3;
+const FRESH_MS = 2000; // a latency that was measured longer ago fades
+const CONTACT = 0.5; // probability from which on the base counts as touching something
 
 const SERVER_LOST = "The page's server does not answer; it reconnects by itself.";
 const SERVER_HINT = 'If it was ended, start it again: make sim, or lingbot-world view.'
@@ -29,12 +32,12 @@ const COVERS = {
 };
 
 const view = { world: null, status: null, statusAt: -Infinity, link: '', takenAt: -Infinity,
-               numbersAt: -Infinity };
+               numbersAt: -Infinity, latencyAt: -Infinity };
 const pictures = new Pictures(() => {
   if (performance.now() - view.numbersAt >= NUMBERS_MS) showNumbers();
 });
 const history = new History();
-const path = new PathPlot('plot-path');
+const map = new FloorMap('plot-map');
 const plots = [
   new TimePlot('plot-rtf', {
     unit: '×', top: 1.25,
@@ -71,9 +74,7 @@ const drive = new Drive({
 const joints = new Joints({
   send,
   addJointHold: (button, name, direction) => drive.addJointHold(button, name, direction),
-  choose: (index) => drive.choose(index),
 });
-drive.onChosen = (index) => joints.choose(index);
 const controls = new Controls({ send, take, note, resetDone: () => joints.follow() });
 
 const shortcuts = {
@@ -86,6 +87,7 @@ const shortcuts = {
 const handlers = {
   hello: () => show(),
   world: onWorld,
+  map: (told) => map.setMap(told),
   status: onStatus,
   done: (message) => controls.onDone(message),
   note: ({ level, text }) => note(level, text),
@@ -103,7 +105,7 @@ function onWorld(world) {
   drive.setJoints((world.joints ?? []).map((joint) => joint.name));
   joints.setWorld(world.joints ?? [], world.known && !world.joints?.length);
   joints.lock(lockedBy());
-  joints.choose(drive.chosen);
+  map.setRoom(world.plan);
   controls.setWorld(world);
   showPictureChoices(world, isFirst);
   showWords(world);
@@ -112,16 +114,20 @@ function onWorld(world) {
 
 function onStatus(status) {
   if (isNewRun(view.status, status)) {
-    path.clear();
+    map.clear();
     joints.follow();
   }
   if (view.status && status.refused > view.status.refused && status.message) {
     note('warn', `Refused: ${status.message}`);
   }
+  const now = performance.now();
+  // The world repeats its newest latency until another is measured.
+  if (view.status && status.latency_ms !== view.status.latency_ms) view.latencyAt = now;
   view.status = status;
-  view.statusAt = performance.now();
-  history.add(view.statusAt, status.link === 'live' || status.link === 'stepping' ? status : {});
-  if (status.pose && status.pose.every(isNumber)) path.add(status.pose);
+  view.statusAt = now;
+  const moves = status.link === 'live' || status.link === 'stepping';
+  history.add(now, !moves ? {} : isFresh() ? status : { ...status, latency_ms: null });
+  if (status.pose && status.pose.every(isNumber)) map.add(status.pose, touches());
   if (otherDrives()) drive.forget();
   controls.setStatus(status);
   showLink();
@@ -145,13 +151,16 @@ function onLost() {
 
 // -- the state of the link, judged by the page too
 
-/** @return {{link: string, text: string}} what to show now */
+/** @return {{link: string, text: string, hint: string, isDeaf: boolean}} what to show now */
 function judge() {
-  if (link.isSilent()) return { link: 'lost', text: SERVER_LOST, hint: SERVER_HINT };
+  const lost = link.refusal
+    ? { link: 'lost', text: `The page's server refuses this page: ${link.refusal}`, hint: '' }
+    : { link: 'lost', text: SERVER_LOST, hint: SERVER_HINT };
+  if (link.isSilent()) return { ...lost, isDeaf: true };
   const { status } = view;
   if (!status) return { link: 'waiting', text: "Connecting to the page's server." };
   const quiet = performance.now() - view.statusAt;
-  if (quiet > SILENT_MS) return { link: 'lost', text: SERVER_LOST, hint: SERVER_HINT };
+  if (quiet > SILENT_MS) return { ...lost, isDeaf: true };
   // The server has newer pictures than this page: they do not get through.
   const behind = pictures.age() - (status.image_age_s ?? Infinity);
   if (status.link === 'live' && behind > 3 && !document.hidden) {
@@ -167,7 +176,7 @@ function lostFor() {
 }
 
 function showLink() {
-  const { link: state, text, hint = HINTS[state] ?? '' } = judge();
+  const { link: state, text, hint = HINTS[state] ?? '', isDeaf = false } = judge();
   const name = state.replaceAll('_', ' ');
   setText(byId('link'), name);
   setText(byId('link-text'), text);
@@ -182,9 +191,8 @@ function showLink() {
   setText(byId('announce'), `${name}. ${text}`);
   coverPictures(state);
   document.title = state === 'live' ? 'lingbot_world_ros' : `${name} – lingbot_world_ros`;
-  const silent = hint === SERVER_HINT;
-  controls.show(silent ? SERVER_LOST : '');
-  joints.lock(silent ? SERVER_LOST : lockedBy());
+  controls.show(isDeaf ? text : '');
+  joints.lock(isDeaf ? text : lockedBy());
 }
 
 function coverPictures(state) {
@@ -192,7 +200,6 @@ function coverPictures(state) {
   byId('overlay').hidden = cover === '';
   setProperty(byId('overlay'), 'className', cover);
   for (const glass of document.querySelectorAll('.glass')) {
-    glass.classList.toggle('held', cover === 'band');
     glass.classList.toggle('old', cover.startsWith('cover'));
   }
 }
@@ -256,11 +263,30 @@ function showNumbers() {
   setProperty(byId('camera-numbers'), 'title',
     `sim time, steps since the reset, pictures per second${problem}`);
   setText(byId('rtf-value'), `${fixed(status.rtf, 2)} ×`);
-  setText(byId('latency-value'), `${fixed(status.latency_ms, 0)} ms`);
+  showLatency(status);
+  showContact();
   showUncertainty(status);
   showTruth(status);
   joints.show(status.joints ?? {});
   drawPlots();
+}
+
+const isFresh = () => performance.now() - view.latencyAt < FRESH_MS;
+
+function showLatency({ latency_ms: latency }) {
+  const value = byId('latency-value');
+  const isOld = isNumber(latency) && !isFresh();
+  setText(value, isNumber(latency) ? `${fixed(latency, 0)} ms${isOld ? ', before' : ''}` : '–');
+  value.classList.toggle('faded', isOld);
+  setProperty(value, 'title', isOld ? 'of the last command; no new one has come' : '');
+}
+
+const touches = () => (view.status?.contact ?? 0) > CONTACT;
+
+function showContact() {
+  const now = touches() && !byId('camera').parentElement.classList.contains('old');
+  setProperty(byId('contact'), 'hidden', !now);
+  byId('camera').parentElement.classList.toggle('touch', now);
 }
 
 function uncertaintyNote() {
@@ -288,7 +314,7 @@ function showTruth({ truth_error: error, truth_position_error_m: offset }) {
 function drawPlots() {
   const now = performance.now();
   for (const plot of plots) plot.draw(history.rows, now);
-  path.draw();
+  map.draw();
 }
 
 /** Say which states the model predicts and which are only summed up from the commands. */
@@ -299,7 +325,11 @@ function showWords(world) {
   }
   setProperty(byId('camera-what'), 'title', [world.model, topicName('image')].join('; '));
   showKind(byId('joints-kind'), world, 'joint');
-  showKind(byId('path-kind'), world, 'base');
+  showKind(byId('map-kind'), world, 'base');
+  setProperty(byId('map-figure'), 'title', world.plan
+    ? 'Walls and furniture are those of the scene, objects where the world has them; the line is'
+      + ' the way of the base by its odometry since the reset.'
+    : 'The way of the base by its odometry since the reset, x up.');
   setText(byId('help-where'), `${topicName('image')} and ${topicName('cmd_vel')}`
     + `${isNumber(world.domain) ? `, ROS_DOMAIN_ID ${world.domain}` : ''}`
     + `${world.model ? `, model ${world.model}` : ''}.`);
@@ -388,4 +418,5 @@ window.lingbot = Object.freeze({
   get lastStamp() { return pictures.camera.stamp; },
   get state() { return view.status; },
   get world() { return view.world; },
+  get map() { return map.told; },
 });

@@ -56,6 +56,8 @@ class Screen {
     if (canvas.width !== bitmap.width || canvas.height !== bitmap.height) {
       canvas.width = bitmap.width;
       canvas.height = bitmap.height;
+      const box = canvas.id === 'camera' ? document.documentElement : canvas.closest('figure');
+      box.style.setProperty('--aspect', bitmap.width / bitmap.height);
     }
     this.context.drawImage(bitmap, 0, 0);
     bitmap.close();

@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-/** Plots of the last minute and the top view of the base path, on small canvases. */
-import { fixed, isNumber } from './dom.js';
+/** Plots of the last minute, on small canvases. */
+import { isNumber } from './dom.js';
 
 const SPAN_S = 60;
-const MAX_PATH = 1500; // points; a longer path is thinned out
 const FONT = '11px system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif';
-const COLORS = ['ink', 'quiet', 'line', 'edge', 'accent', 'warn', 'bad', 'true', 'box'];
+const COLORS = ['ink', 'quiet', 'line', 'edge', 'accent', 'warn', 'bad', 'true', 'box', 'field'];
 
 /** Colours of the page as it is shown now, light or dark. */
-let palette = {};
+export let palette = {};
 function readPalette() {
   const style = getComputedStyle(document.documentElement);
   const color = (name) => style.getPropertyValue(`--${name}`).trim();
@@ -36,7 +35,7 @@ export class History {
 }
 
 /** A canvas that follows the size of its box and the pixels of the screen. */
-class Sheet {
+export class Sheet {
   constructor(id) {
     this.canvas = document.getElementById(id);
     this.context = this.canvas.getContext('2d');
@@ -212,154 +211,5 @@ export class TimePlot {
       right -= 22;
     }
     context.lineWidth = 1;
-  }
-}
-
-/** Where the base went, from above: x of odom up, y to the left, as the robot starts out. */
-export class PathPlot {
-  constructor(id) {
-    this.sheet = new Sheet(id);
-    this.points = [];
-    this.pose = null;
-  }
-
-  clear() {
-    this.points = [];
-    this.pose = null;
-  }
-
-  /** @param {[number, number, number]} pose x, y [m], yaw [rad] in odom */
-  add(pose) {
-    this.pose = pose;
-    const last = this.points[this.points.length - 1];
-    if (last && Math.hypot(pose[0] - last[0], pose[1] - last[1]) < 0.02) return;
-    this.points.push([pose[0], pose[1]]);
-    if (this.points.length > MAX_PATH) this.points = this.points.filter((_, i) => i % 2 === 0);
-  }
-
-  draw() {
-    this.sheet.redraw = () => this.draw();
-    if (this.sheet.width < 40 || this.sheet.height < 40) return;
-    const context = this.sheet.begin();
-    const view = this.view();
-    this.grid(context, view);
-    if (!this.pose) {
-      this.silence(context);
-      return;
-    }
-    this.trail(context, view);
-    this.robot(context, view);
-    this.scaleBar(context, view);
-    this.numbers(context);
-  }
-
-  /** Scale and centre that show the whole path with a margin, at least 2 m across. */
-  view() {
-    const { width, height } = this.sheet;
-    const all = this.pose ? [...this.points, this.pose, [0, 0]] : [[0, 0]];
-    const xs = all.map((p) => p[0]);
-    const ys = all.map((p) => p[1]);
-    const low = [Math.min(...xs), Math.min(...ys)];
-    const high = [Math.max(...xs), Math.max(...ys)];
-    const across = Math.max(2, (high[1] - low[1]) * 1.25);
-    const along = Math.max(2, (high[0] - low[0]) * 1.25);
-    const scale = Math.min((width - 24) / across, (height - 50) / along); // px per metre
-    const middle = [(low[0] + high[0]) / 2, (low[1] + high[1]) / 2];
-    return {
-      scale,
-      x: (y) => width / 2 - (y - middle[1]) * scale,
-      y: (x) => (height - 22) / 2 - (x - middle[0]) * scale,
-      step: niceStep(Math.max(width, height) / scale, 6),
-    };
-  }
-
-  grid(context, { x, y, step, scale }) {
-    const { width, height } = this.sheet;
-    context.strokeStyle = palette.line;
-    context.lineWidth = 1;
-    context.beginPath();
-    const first = (at0, size) => Math.ceil(((at0 - size) / scale) / step);
-    for (let i = first(x(0), width); x(i * step) >= 0; i += 1) {
-      context.moveTo(Math.round(x(i * step)) + 0.5, 0);
-      context.lineTo(Math.round(x(i * step)) + 0.5, height);
-    }
-    for (let i = first(y(0), height); y(i * step) >= 0; i += 1) {
-      context.moveTo(0, Math.round(y(i * step)) + 0.5);
-      context.lineTo(width, Math.round(y(i * step)) + 0.5);
-    }
-    context.stroke();
-  }
-
-  trail(context, { x, y }) {
-    context.strokeStyle = palette.accent;
-    context.lineWidth = 2;
-    context.beginPath();
-    for (const [px, py] of this.points) context.lineTo(x(py), y(px));
-    context.lineTo(x(this.pose[1]), y(this.pose[0]));
-    context.stroke();
-    context.strokeStyle = palette.edge;
-    context.beginPath();
-    context.arc(x(0), y(0), 4, 0, 2 * Math.PI);
-    context.stroke();
-    context.fillStyle = palette.quiet;
-    context.textAlign = 'left';
-    context.fillText('start', x(0) + 8, y(0) + 14);
-  }
-
-  robot(context, { x, y }) {
-    context.save();
-    context.translate(x(this.pose[1]), y(this.pose[0]));
-    context.rotate(-this.pose[2]);
-    context.beginPath();
-    context.moveTo(0, -11);
-    context.lineTo(7.5, 8);
-    context.lineTo(0, 4);
-    context.lineTo(-7.5, 8);
-    context.closePath();
-    context.fillStyle = palette.ink;
-    context.strokeStyle = palette.box;
-    context.lineWidth = 2;
-    context.stroke();
-    context.fill();
-    context.restore();
-  }
-
-  silence(context) {
-    context.fillStyle = palette.quiet;
-    context.textAlign = 'left';
-    context.fillText('no odometry heard', 9, 12);
-  }
-
-  /** Position and heading in odom, in words. */
-  numbers(context) {
-    const [x, y, yaw] = this.pose;
-    const degrees = Math.round((Math.atan2(Math.sin(yaw), Math.cos(yaw)) * 180) / Math.PI);
-    const text = `x ${fixed(x, 2)}  y ${fixed(y, 2)}  yaw ${degrees}°`;
-    context.fillStyle = palette.box;
-    context.fillRect(5, 1, context.measureText(text).width + 8, 15);
-    context.fillStyle = palette.quiet;
-    context.textAlign = 'left';
-    context.fillText(text, 9, 12);
-  }
-
-  scaleBar(context, { scale }) {
-    const { width, height } = this.sheet;
-    const metres = niceStep((width * 0.4) / scale, 1.6);
-    const text = `${metres < 1 ? metres.toFixed(1) : metres} m`;
-    const [left, at] = [10, height - 9];
-    const right = left + metres * scale;
-    context.fillStyle = palette.box;
-    context.fillRect(left - 4, at - 10, metres * scale + context.measureText(text).width + 16, 15);
-    context.strokeStyle = palette.ink;
-    context.lineWidth = 1.5;
-    context.beginPath();
-    context.moveTo(left, at - 4);
-    context.lineTo(left, at);
-    context.lineTo(right, at);
-    context.lineTo(right, at - 4);
-    context.stroke();
-    context.fillStyle = palette.quiet;
-    context.textAlign = 'left';
-    context.fillText(text, right + 6, at + 1);
   }
 }
