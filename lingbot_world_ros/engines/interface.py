@@ -37,6 +37,8 @@ class Capabilities:
     undo_step: bool = False
     render: bool = False  # a state that came from elsewhere
     kill: bool = False
+    keep_scenes: bool = False  # its scenes are those of worlds.scenes, in their frame and metres
+    know_truth: bool = False  # states are those of its world; else predicted or integrated
 
 
 @dataclass(frozen=True)

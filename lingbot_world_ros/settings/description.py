@@ -50,13 +50,16 @@ def link_publisher_parameters(values: dict) -> dict:
     if base not in parents:
         raise SpecError(f'frames.base={quoted(base)} is no link of the URDF '
                         f'({shown(", ".join(parents))}); its links would hang nowhere.')
-    link = values['camera_link']
-    for child, parent in ((optical, link),) if link else ((camera, base), (optical, camera)):
+    link, others = values['camera_link'], [values[f'frames.{name}'] for name in (
+        'imu', 'footprint')]
+    for child, parent in (*(((optical, link),) if link else ((camera, base), (optical, camera))),
+                          *((other, base) for other in others if other)):
         if child != parent and parents.get(child) not in (None, parent):
             raise SpecError(
                 f'Frame {quoted(child)} is on {quoted(parent)} for the world and on '
                 f'{quoted(parents[child])} in the URDF; tf knows one parent only. Give '
-                'frames.camera or frames.optical a name of its own.')
+                'the frame a name of its own (frames.camera, frames.optical, frames.imu or '
+                'frames.footprint).')
     return {'robot_description': text, 'frame_prefix': values['frame_prefix'],
             'use_sim_time': values['publish_clock']}
 

@@ -38,7 +38,7 @@ except (AttributeError, OSError, RuntimeError) as error:  # of the OpenGL it ask
 from lingbot_world_ros.engines.reference.mjcf import (scene_mjcf,  # noqa: E402, I100
                                                       TIMESTEPS_PER_FRAME)
 
-CAN = Capabilities(render=True)
+CAN = Capabilities(render=True, keep_scenes=True, know_truth=True)
 STATE = mujoco.mjtState.mjSTATE_INTEGRATION  # of a row
 SUPERSAMPLING = 2  # rendered this much larger per axis, then averaged: MuJoCo's own AA is slow
 
