@@ -44,7 +44,9 @@ WHEN = {
     'points': f'{FRAME}, beside depth',
     'scan': f'{FRAME}, with `publish_scan` and depth', 'joint_states': FRAME, 'odom': FRAME,
     'contact': f'{FRAME}, from engines that predict or know it', 'imu': FRAME,
-    'predicted_pose': f'{FRAME}, from engines that predict it',
+    'predicted_pose': f'{FRAME}; the reference world, which knows it, has '
+    '`topics.ground_truth_pose` in its place',
+    'map': 'at each reset, with `publish_map`',
     'path': 'twice per sim second, a long one less often',
     'tf': f'{FRAME}, with `publish_tf`', 'tf_static': 'at each reset',
     'clock': '`clock_rate_hz` times per sim second, with `publish_clock`',
@@ -141,7 +143,8 @@ def ask() -> Graph:
         nodes = {}
         try:
             for name in names:
-                nodes[name] = _make(name, cmd_vel_type=cmd_vel_type, initial_state='stopped')
+                nodes[name] = _make(name, cmd_vel_type=cmd_vel_type, initial_state='stopped',
+                                    publish_map=True)
             nodes['view'].watch(True, True, True)  # it follows what a page looks at
             nodes['view'].on_tick()
             for name, node in nodes.items():
