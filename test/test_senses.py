@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Points, IMU, map, contact and poses: by hand, against the reference world, and over topics."""
 from dataclasses import replace
+import logging
 
 from needs import need_engine
 import pytest
@@ -26,10 +27,14 @@ from lingbot_world_ros.nodes.parameters import declare  # noqa: E402
 from lingbot_world_ros.nodes.world_publishers import WorldPublishers  # noqa: E402
 from lingbot_world_ros.robots.calibration import Calibration  # noqa: E402
 from lingbot_world_ros.robots.load import load_robot  # noqa: E402
+from lingbot_world_ros.robots.urdf import RobotModel  # noqa: E402
 from lingbot_world_ros.session.frame import Frame, frame_of  # noqa: E402
+from lingbot_world_ros.session.session import Session  # noqa: E402
+from lingbot_world_ros.session.spec import SessionSpec  # noqa: E402
 from lingbot_world_ros.session.states import Mode, State  # noqa: E402
 from lingbot_world_ros.session.status import SessionStatus  # noqa: E402
 from lingbot_world_ros.settings.parameters import WORLD_MODEL  # noqa: E402
+from lingbot_world_ros.worlds.definition import WorldDefinition  # noqa: E402
 from lingbot_world_ros.worlds.floor_plan import floor_plan  # noqa: E402
 from lingbot_world_ros.worlds.scenes import get_scene, SCENES  # noqa: E402
 from nav_msgs.msg import OccupancyGrid  # noqa: E402
@@ -37,9 +42,10 @@ import numpy as np  # noqa: E402
 import rclpy  # noqa: E402
 from ros_domain import Domain  # noqa: E402
 from ros_graph import Graph  # noqa: E402
-from sensor_msgs.msg import Imu, PointCloud2  # noqa: E402
+from sensor_msgs.msg import CameraInfo, Image, Imu, PointCloud2  # noqa: E402
 from std_msgs.msg import Bool  # noqa: E402
 from tf2_msgs.msg import TFMessage  # noqa: E402
+from waiting import PATIENCE_S  # noqa: E402
 
 ROBOT = load_robot()
 HEIGHT_M = ROBOT.footprint.height_m
@@ -384,6 +390,75 @@ def test_nothing_is_made_for_nobody(make_graph, monkeypatch):
 def test_a_world_without_our_scenes_has_no_map(make_graph, name):
     with pytest.raises(SpecError, match=f"{name}: engine 'fake' has no floor plan.*false"):
         make_graph(f'{name}:=true', world=FakeWorld())
+
+
+# The camera at the wrist.
+
+class TwoEyes(Office):
+    """A fake world with a second camera that is black."""
+
+    def __init__(self):
+        super().__init__()
+        self.spec = replace(self.spec, robot=ROBOT, can=replace(self.spec.can, watch_wrist=True))
+        self.told = []
+
+    def watch_wrist(self, is_watched):
+        self.told.append(is_watched)
+
+    def step(self, actions, render=True):
+        seen = super().step(actions, render)
+        wrist = np.zeros((1, 1, 120, 160, 3), np.uint8) if self.told[-1:] == [True] else None
+        return replace(seen, wrist_rgb=wrist)
+
+
+def test_the_wrist_camera_sees_the_fingertip_where_the_urdf_has_it():
+    need_engine('reference')
+    world, model = make_world('reference'), RobotModel.from_description(ROBOT.description)
+    world.reset('workshop', 0)
+    world.watch_wrist(True)
+    camera, still = ROBOT.cameras[1].camera, np.zeros((1, 1, 7), np.float32)
+    rng, low, high = np.random.default_rng(1), ROBOT.joint_array('low'), ROBOT.joint_array('high')
+    for _ in range(3):
+        seen = world.step(still)
+        joints = rng.uniform(low, high)
+        world.observe(replace(seen, joint_position=joints[None, None]), render=False)
+        seen = world.step(still)
+        at = dict(zip(ROBOT.joint_names, seen.joint_position[0, 0]))
+        T = (se3.inverse(model.link_pose('wrist_camera_optical_frame', at))
+             @ model.link_pose('left_fingertip_link', at))
+        u, v = camera.project(se3.transformed(T, np.array([-0.015, 0.0, 0.0])))
+        image = seen.wrist_rgb[0, 0].astype(int)
+        assert image[round(v), round(u)].max() < 60  # a finger is nearly black
+        ahead = camera.project(se3.transformed(T, np.array([0.07, 0.0, 0.0])))
+        assert image[tuple(np.round(ahead[::-1]).astype(int))].max() > 60  # and ends there
+    world.close()
+
+
+def test_the_second_camera_is_drawn_only_while_somebody_looks_and_has_its_own_frame(make_graph):
+    world = TwoEyes()
+    graph = make_graph('publish_wrist_camera:=true', 'frame_prefix:=w/', world=world)
+    session = Session(world, SessionSpec(mode='stepped'), observers=[graph.sensors],
+                      log=logging.getLogger('test'),
+                      is_wrist_watched=graph.sensors.is_wrist_watched)
+    try:
+        session.start(WorldDefinition('office', 'office')).result(PATIENCE_S)
+        session.advance(2).result(PATIENCE_S)
+        assert world.told == []
+        images = graph.listen(Image, 'wrist_camera/image_raw')
+        infos = graph.listen(CameraInfo, 'wrist_camera/camera_info')
+        graph.wait_for(lambda: session.advance(1).result(PATIENCE_S) and images and infos,
+                       'an image')
+        assert world.told == [True]
+        assert images[-1].header.frame_id == 'w/wrist_camera_optical_frame'
+        assert infos[-1].k[0] == pytest.approx(ROBOT.cameras[1].camera.fx_px)
+        assert (images[-1].width, images[-1].height) == (infos[-1].width, infos[-1].height)
+    finally:
+        session.close()
+
+
+def test_an_engine_with_one_camera_says_so_in_a_sentence(make_graph):
+    with pytest.raises(SpecError, match="engine 'fake' draws one camera, the first of its robot"):
+        make_graph('publish_wrist_camera:=true')
 
 
 def test_names_of_the_base_frame_may_be_left_out_but_not_shared():

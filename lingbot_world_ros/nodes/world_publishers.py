@@ -31,7 +31,8 @@ from lingbot_world_ros.messages.world import (diagnostics_to_msg, world_spec_to_
 from lingbot_world_ros.msg import WorldSpec as WorldSpecMsg
 from lingbot_world_ros.nodes import qos
 from lingbot_world_ros.nodes.world_topics import OF_A_FRAME, OF_A_PICTURE, world_topics
-from lingbot_world_ros.robots.urdf import read_description
+from lingbot_world_ros.robots.calibration import Calibration
+from lingbot_world_ros.robots.urdf import read_description, RobotModel
 from lingbot_world_ros.session.frame import Frame
 from lingbot_world_ros.session.observer import SessionObserver
 from lingbot_world_ros.session.status import SessionStatus
@@ -90,6 +91,10 @@ class WorldPublishers(SessionObserver):
         if 'imu' in self._publishers:
             self._imu = PlanarImu(1.0 / spec.frame_rate_hz, params.imu_gyroscope_noise_density,
                                   params.imu_accelerometer_noise_density)
+        if 'wrist_image' in self._publishers:
+            second = spec.robot.cameras[1]
+            self._wrist = Calibration(second.camera)
+            self._wrist_frame = params.frame_prefix + _optical(self._description, second.link)
         if 'robot_description' in self._publishers:
             self._publishers['robot_description'].publish(
                 text_to_msg(self._description))
@@ -170,6 +175,7 @@ class WorldPublishers(SessionObserver):
         self._publish('tf', base_tf_to_msg, pose_odom, stamp_ns, self._frames,
                       frame.start_pose if self._params.publish_map_odom_tf else None)
         self._publish_image(frame.rgb, stamp_ns)
+        self._publish_wrist(frame)
         if frame.depth_m is not None:
             self._publish_depth(frame.depth_m, frame.joint_position, stamp_ns)
             if frame.rgb is not None and self._is_wanted('points'):
@@ -245,6 +251,15 @@ class WorldPublishers(SessionObserver):
                                 'name of its own.')
         self._publishers[key] = qos.publisher(self._node, msg_type, topic, profile)
 
+    def _publish_wrist(self, frame: Frame) -> None:
+        if 'wrist_camera_info' not in self._publishers:
+            return
+        self._publish('wrist_camera_info', camera_info_to_msg, self._wrist, frame.stamp_ns,
+                      self._wrist_frame)
+        if frame.wrist_rgb is not None:
+            self._publish('wrist_image', image_to_msg, frame.wrist_rgb, frame.stamp_ns,
+                          self._wrist_frame)
+
     def _publish_image(self, rgb: Optional[np.ndarray], stamp_ns: int) -> None:
         self._publish('camera_info', camera_info_to_msg, self._view.calibration, stamp_ns,
                       self._frames.optical)
@@ -282,6 +297,11 @@ class WorldPublishers(SessionObserver):
         return any(key in self._publishers and self._publishers[key].get_subscription_count()
                    for key in OF_A_PICTURE)
 
+    def is_wrist_watched(self) -> bool:
+        """Return whether somebody looks through the second camera."""
+        publisher = self._publishers.get('wrist_image')
+        return publisher is not None and publisher.get_subscription_count() > 0
+
     def _is_wanted(self, key: str) -> bool:
         if key in OF_A_FRAME and key not in self._due:
             return False
@@ -306,3 +326,19 @@ def _robot_description(given: str, spec: WorldSpec) -> str:
     if given:
         return read_description(given)
     return spec.robot.description
+
+
+def _optical(description: str, link: str) -> str:
+    """
+    Name the frame of a camera's images.
+
+    :param description: URDF
+    :param link: that carries the camera
+    :return: its optical frame
+    :raises SpecError: the URDF has none
+    """
+    _, optical = RobotModel.from_description(description).camera_links(link)
+    if not optical:
+        raise SpecError(f'publish_wrist_camera: link {link!r} of robot_description has no child '
+                        'whose name ends in optical_frame, which the images need; add one.')
+    return optical

@@ -18,8 +18,8 @@ from std_msgs.msg import Bool, Float32, String
 from tf2_msgs.msg import TFMessage
 
 OF_A_FRAME = ('tf', 'image', 'camera_info', 'compressed', 'depth', 'depth_camera_info', 'points',
-              'scan', 'joint_states', 'odom', 'contact', 'imu', 'ground_truth_pose',
-              'predicted_pose')
+              'scan', 'wrist_image', 'wrist_camera_info', 'joint_states', 'odom', 'contact',
+              'imu', 'ground_truth_pose', 'predicted_pose')
 OF_A_PICTURE = ('image', 'compressed', 'depth', 'points', 'scan')
 
 
@@ -51,6 +51,9 @@ def world_topics(spec: WorldSpec, params: SimpleNamespace,
         yield 'scan', LaserScan, names.scan, qos.STATE
     yield 'joint_states', JointState, names.joint_states, qos.STATE
     yield 'odom', Odometry, names.odom, qos.STATE
+    if params.publish_wrist_camera:
+        yield 'wrist_image', Image, names.wrist_image, images
+        yield 'wrist_camera_info', CameraInfo, names.wrist_camera_info, images
     yield 'path', Path, names.path, qos.STATE
     yield 'imu', Imu, names.imu, qos.STATE
     if 'contact' in spec.predicted_states:
@@ -76,8 +79,11 @@ def world_topics(spec: WorldSpec, params: SimpleNamespace,
 
 
 def _check_scenes(spec: WorldSpec, params: SimpleNamespace) -> None:
-    """Refuse what takes the geometry of scenes where an engine has others."""
+    """Refuse what takes the geometry of our scenes, or a second camera, where there is none."""
     for name in ('publish_map', 'publish_map_odom_tf'):
         if getattr(params, name) and not spec.can.keep_scenes:
             raise SpecError(f'{name}: engine {spec.engine!r} has no floor plan of its worlds; '
                             'leave it false.')
+    if params.publish_wrist_camera and not spec.can.watch_wrist:
+        raise SpecError(f'publish_wrist_camera: engine {spec.engine!r} draws one camera, the '
+                        'first of its robot; leave it false, or take an engine that simulates.')

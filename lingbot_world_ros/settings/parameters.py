@@ -79,6 +79,8 @@ WORLD_MODEL: Tuple[Param, ...] = (
     Param('publish_map_odom_tf', bool, 'Publish where odom is in the map, in place of a '
           'localisation; for engines that keep to our scenes.'),
     Param('map_resolution_m', float, 'Side of a cell of the map, metres.', 0.01, 1.0),
+    Param('publish_wrist_camera', bool, 'Publish images of the second camera of the robot, at the '
+          'wrist; for the reference world.'),
     Param('contact_threshold', float, 'Probability of a touch from which contact is true.',
           0.0, 1.0, dynamic=True),
     Param('imu_gyroscope_noise_density', float, 'White noise of the turn rates of the IMU, '
@@ -128,6 +130,8 @@ TOPICS = tuple(
     Param(f'topics.{key}', str, f'Topic name: {meaning}.') for key, meaning in (
         ('image', 'predicted colour image'), ('camera_info', 'calibration of the image'),
         ('compressed', 'predicted colour image as JPEG'), ('depth', 'predicted depth image'),
+        ('wrist_image', 'colour image of the second camera'),
+        ('wrist_camera_info', 'calibration of the second camera'),
         ('points', 'coloured points made from depth'),
         ('scan', 'laser scan made from depth'), ('contact', 'whether the base touches something'),
         ('imu', 'turn rate and acceleration from the motion of the base, with noise'),

@@ -25,7 +25,9 @@ Names and types of the default profile; relative names move into the namespace o
 any other. Quality of service can be overridden too:
 [Simulator profiles](../simulators.md#quality-of-service). Nothing is drawn, encoded or sent for a
 topic that nobody subscribes to. Who joins while time stands still gets the newest frame; `view`
-follows pictures and states while a page is open."""
+follows pictures and states while a page is open. The reference world has besides
+`topics.ground_truth_pose`, the true pose, and with `publish_wrist_camera` `topics.wrist_image` and
+`topics.wrist_camera_info`, drawn while somebody looks."""
 SERVICES = """
 Of the node `world_model`, relative to its namespace; `service_prefix` is put before the names of
 `simulation_interfaces`. Which of its services answers what in which state:
