@@ -44,7 +44,8 @@ class Steps:
         :param is_wrist_watched: asked before each step, of engines with a second camera
         """
         self._get_world, self._calls, self._clock = get_world, calls, clock
-        self._is_wrist_watched, self._draws_wrist = is_wrist_watched, False
+        self._is_wrist_watched = is_wrist_watched
+        self._draws_wrist: Optional[WorldModel] = None  # the engine that was told to
         self.good: Optional[GoodState] = None  # newest
         self.broken_by: Optional[Exception] = None  # a step could not be taken back
         self.finish_ns: Optional[int] = None  # that the newest finish_step took
@@ -96,9 +97,9 @@ class Steps:
 
     def _watch_wrist(self, world: WorldModel) -> None:
         is_watched = world.spec.can.watch_wrist and self._is_wrist_watched()
-        if is_watched != self._draws_wrist:
+        if is_watched != (self._draws_wrist is world):
             self._calls.watched(lambda: world.watch_wrist(is_watched))
-            self._draws_wrist = is_watched
+            self._draws_wrist = world if is_watched else None
 
     def finish(self) -> None:
         """Do what the next step needs, unless that is done; the next step tells of a failure."""
@@ -124,7 +125,7 @@ class Steps:
 
     def restarted(self) -> None:
         """Take note that another process has taken over, to which no step is unfinished."""
-        self._is_unfinished, self._finish_error, self._draws_wrist = False, None, False
+        self._is_unfinished, self._finish_error, self._draws_wrist = False, None, None
 
     def try_again(self) -> None:
         """Prepare for the same step once more; what failed to be finished will be, too."""
