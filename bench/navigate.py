@@ -262,7 +262,7 @@ def summary(engine: str, trials: List[dict]) -> dict:
 
 def run(engine: str, num_trials: int, first_seed: int = 0) -> dict:
     """
-    Drive a number of times, through all scenes in turn.
+    Drive a number of times; the seed says in which scene, too.
 
     :param engine: ``room`` or ``reference``
     :param num_trials: how often
@@ -271,9 +271,9 @@ def run(engine: str, num_trials: int, first_seed: int = 0) -> dict:
     """
     scenes, done = list(SCENES), []
     with Navigation(engine) as navigation:
-        for index in range(num_trials):
-            done.append(navigation.trial(scenes[index % len(scenes)], first_seed + index))
-            print(f'{index + 1}/{num_trials} {json.dumps(done[-1])}', file=sys.stderr)
+        for seed in range(first_seed, first_seed + num_trials):
+            done.append(navigation.trial(scenes[seed % len(scenes)], seed))
+            print(f'{len(done)}/{num_trials} {json.dumps(done[-1])}', file=sys.stderr)
     return summary(engine, done)
 
 

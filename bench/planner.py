@@ -16,7 +16,7 @@ import numpy as np
 
 MARGIN_M = 0.04  # beyond the footprint that is kept free
 SOFT_M, SOFT_COST = 0.35, 4.0  # beyond the margin it is dearer to drive, up to this much
-KNOWN_M = 0.15  # what a scan sees so near to what is on the map is on the map
+KNOWN_M = 0.25  # so near to what is on the map is the map: predicted depth is off by 0.11 m RMS
 MARK, ENOUGH, FADE = 1.0, 2.5, 0.6  # per scan; a cell is taken from ENOUGH on
 STEPS = [(row, column, float(np.hypot(row, column)))
          for row in (-1, 0, 1) for column in (-1, 0, 1) if row or column]

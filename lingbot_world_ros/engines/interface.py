@@ -287,8 +287,7 @@ class WorldModel(ABC):
 
     def watch_wrist(self, is_watched: bool) -> None:
         """
-        Draw the robot's second camera with each picture from now on, or no more
-        (``can.watch_wrist``).
+        Draw the robot's second camera from now on, or no more (``can.watch_wrist``).
 
         :param is_watched: whether ``Observation.wrist_rgb`` is wanted
         :raises SpecError: it draws one camera only

@@ -117,7 +117,7 @@ class WorldPublishers(SessionObserver):
     def on_reset(self, status: SessionStatus) -> None:
         """Describe the world anew for everybody, late joiners included."""
         with self._lock:
-            self._frame = self._before = None
+            self._frame = self._before = None  # the base is somewhere else now
         self._seed = status.seed
         self._trail.clear()
         self.on_mode(status)
