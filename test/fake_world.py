@@ -29,7 +29,7 @@ class FakeWorld(WorldModel):
                  has_depth=True):
         self.spec = WorldSpec(engine='fake', model='fake 1', scenes=scenes, robot=robot,
                               action=robot_action_layout(robot), frames_per_step=frames_per_step,
-                              predicted_states=('base', 'joints'), has_depth=has_depth,
+                              predicted_states=('base', 'joints', 'contact'), has_depth=has_depth,
                               can=Capabilities(render=True))
         self.script = script or {}
         self.actions = []

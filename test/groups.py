@@ -7,10 +7,10 @@ from pathlib import Path
 GROUPS = {
     'package': ('package_*', 'import_rules', 'types', 'interface_hashes', 'mutants', 'net'),
     'docs': ('docs', 'doc_commands', 'your_own_engine'),
-    'programs': ('cli', 'doctor', 'launch', 'bench', 'smoke', 'two_worlds'),
+    'programs': ('cli', 'doctor', 'launch', 'bench', 'navigate', 'smoke', 'two_worlds'),
     'nodes': ('nodes', 'action_encoder', 'camera_geometry', 'layouts', 'lifecycle',
               'mode_parameter', 'playback', 'profiles', 'publishers', 'stepping',
-              'text_and_images'),
+              'text_and_images', 'senses'),
     'services': ('conformance', 'simulation_services'),
     'robustness': ('faults', 'fuzz', 'soak'),
     'view': ('view*', 'page*', 'glass'),

@@ -309,6 +309,24 @@ def test_given_state_is_drawn_or_refused(sample, world, story):
     all_same(sample.steps(world, range(1)), after)
 
 
+def test_second_camera_is_drawn_while_watched_or_refused(sample, world, story):
+    if not world.spec.can.watch_wrist:
+        with pytest.raises(SpecError, match='draws one camera, the first of its robot'):
+            world.watch_wrist(True)
+        return
+    first = sample.begin(world)
+    world.watch_wrist(True)
+    watched = sample.steps(world, range(2))
+    assert sample.steps(world, range(2, 3), render=False)[0].wrist_rgb is None
+    world.watch_wrist(False)
+    assert first.wrist_rgb is sample.steps(world, range(3, 4))[0].wrist_rgb is None
+    camera = world.spec.robot.cameras[1].camera
+    for seen, before in zip(watched, story[1:]):
+        assert seen.wrist_rgb.dtype == np.uint8 and seen.wrist_rgb.std() > 5.0
+        assert seen.wrist_rgb.shape == (1, 1, camera.height_px, camera.width_px, 3)
+        np.testing.assert_array_equal(seen.rgb, before.rgb)  # the first camera sees as ever
+
+
 def test_engine_is_killed_or_that_is_refused(sample, world, story):
     if not world.spec.can.kill:
         with pytest.raises(SpecError, match='killed'):

@@ -77,7 +77,7 @@ def published(graph, count):
 
 def test_every_profile_that_ships_is_in_the_table():
     assert {tuple(sorted(cells)) for cells in table().values()} == {tuple(PROFILES)}
-    assert {'isaac_sim', 'gazebo', 'moveit', 'nav2'} < set(PROFILES)
+    assert {'isaac_sim', 'gazebo', 'moveit', 'nav2', 'turtlebot4'} < set(PROFILES)
 
 
 @pytest.mark.parametrize('profile', PROFILES)

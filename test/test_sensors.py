@@ -217,13 +217,14 @@ def test_frames_carry_the_names_and_the_prefix_they_are_given():
 
 @pytest.mark.parametrize('changes', [dict(base='odom'), dict(camera=''), dict(optical='/eye')])
 def test_frame_names_that_make_no_tree_are_refused(changes):
-    with pytest.raises(SpecError, match='four different names'):
+    with pytest.raises(SpecError, match='different names'):
         frames.FrameNames(**changes)
 
 
 def test_base_transform_of_a_quarter_turn():
     msg = frames.base_tf_to_msg([1.0, 2.0, np.pi / 2], STAMP_NS, frames.FrameNames())
-    again = frames.base_tf_to_msg([3.0, 2.0, np.pi / 2], STAMP_NS + 1, frames.FrameNames(), msg)
+    again = frames.base_tf_to_msg([3.0, 2.0, np.pi / 2], STAMP_NS + 1, frames.FrameNames(),
+                                  out=msg)
     assert again is msg
     T = frames.transform_from_msg(msg.transforms[0].transform)
     np.testing.assert_allclose(T[:3, 3], [3.0, 2.0, 0.0])

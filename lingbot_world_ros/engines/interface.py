@@ -37,6 +37,9 @@ class Capabilities:
     undo_step: bool = False
     render: bool = False  # a state that came from elsewhere
     kill: bool = False
+    watch_wrist: bool = False  # draw the robot's second camera, while somebody looks
+    keep_scenes: bool = False  # its scenes are those of worlds.scenes, in their frame and metres
+    know_truth: bool = False  # states are those of its world; else predicted or integrated
 
 
 @dataclass(frozen=True)
@@ -129,6 +132,7 @@ class Observation:
     object_pose: np.ndarray  # (b, t, n, 3) float64: x, y, yaw of the movable objects
     depth_m: Optional[np.ndarray] = None  # (b, t, h, w) float32, metres along the optical axis
     base_pose_cov: Optional[np.ndarray] = None  # (b, t, 3, 3) float64 of base_pose since reset
+    wrist_rgb: Optional[np.ndarray] = None  # (b, t, h, w, 3) uint8 of the robot's second camera
     uncertainty: Optional[np.ndarray] = None  # (b, t) float32: predicted RMS image error, 0..1
     calibrated: Optional[np.ndarray] = None  # (b, t) bool: uncertainty inside calibrated range
     extra: Dict[str, Any] = field(default_factory=dict)
@@ -280,6 +284,15 @@ class WorldModel(ABC):
         :raises SpecError: it cannot, or a state of other shapes
         """
         raise self._refusal('draws no state but its own')
+
+    def watch_wrist(self, is_watched: bool) -> None:
+        """
+        Draw the robot's second camera from now on, or no more (``can.watch_wrist``).
+
+        :param is_watched: whether ``Observation.wrist_rgb`` is wanted
+        :raises SpecError: it draws one camera only
+        """
+        raise self._refusal('draws one camera, the first of its robot, and no other')
 
     @property
     def is_lost(self) -> bool:

@@ -105,6 +105,10 @@ class IsolatedWorld(WorldModel):
         """Draw a state; see ``WorldModel.render``."""
         return self._call('render', state)
 
+    def watch_wrist(self, is_watched: bool) -> None:
+        """Draw the second camera, or no more; see ``WorldModel.watch_wrist``."""
+        self._call('watch_wrist', is_watched)
+
     def kill(self, reason: Exception) -> None:
         """
         End the process at once; the call under way raises ``reason``. Any thread may do that.

@@ -18,29 +18,35 @@ from tf2_msgs.msg import TFMessage
 @dataclass(frozen=True)
 class FrameNames:
     """
-    Names of the tree ``odom -> base_link -> camera_link -> camera_optical_frame``.
+    Names of the tree ``map -> odom -> base_link -> camera_link -> camera_optical_frame``.
 
-    ``odom`` is where the robot was at the last reset, ``base`` on the floor under the base's
-    centre (both x forward, y left, z up); ``camera`` has x where the camera looks, ``optical`` is
-    there too with x right, y down, z where it looks.
+    ``map`` is the frame of the scene; ``odom`` is where the robot was at the last reset, ``base``
+    on the floor under the base's centre (both x forward, y left, z up); ``camera`` has x where
+    the camera looks, ``optical`` is there too with x right, y down, z where it looks. ``imu`` and
+    ``footprint`` are other names for ``base``, '' where there are none.
     """
 
     odom: str = 'odom'
     base: str = 'base_link'
     camera: str = 'camera_link'
     optical: str = 'camera_optical_frame'
+    map: str = 'map'
+    imu: str = ''
+    footprint: str = ''
 
     def __post_init__(self) -> None:
         """Refuse names of which no tree can be made."""
-        names = [getattr(self, f.name) for f in fields(self)]
+        names = [getattr(self, f.name) for f in fields(self)
+                 if getattr(self, f.name) or f.name not in ('imu', 'footprint')]
         bad = [name for name in names if not name or name.startswith('/')]
         if bad or len(set(names)) < len(names):
-            raise SpecError(f'frames {", ".join(names)} must be four different names that are '
-                            'not empty and do not begin with a slash.')
+            raise SpecError(f'frames {", ".join(names)} must be different names that are not '
+                            'empty and do not begin with a slash.')
 
     def prefixed(self, prefix: str) -> 'FrameNames':
         """Put a text before every name, for several robots in one tree."""
-        return FrameNames(*(prefix + getattr(self, f.name) for f in fields(self)))
+        names = (getattr(self, f.name) for f in fields(self))
+        return FrameNames(*(name and prefix + name for name in names))
 
 
 def transform_to_msg(T: np.ndarray) -> Transform:
@@ -85,32 +91,36 @@ def planar_pose_from_msg(msg: Pose) -> np.ndarray:
 
 
 def base_tf_to_msg(pose_odom: Union[np.ndarray, Sequence[float]], stamp_ns: int,
-                   frames: FrameNames, out: Optional[TFMessage] = None) -> TFMessage:
+                   frames: FrameNames, odom_map: Optional[np.ndarray] = None,
+                   out: Optional[TFMessage] = None) -> TFMessage:
     """
-    Write the transform ``odom -> base_link``.
+    Write the transform ``odom -> base_link`` and, if asked for, ``map -> odom``.
 
     :param pose_odom: (3,) x, y [m], yaw [rad] of base_link in odom
     :param stamp_ns: sim time
     :param frames: frame names
-    :param out: message to fill again; None makes one
+    :param odom_map: (3,) x, y [m], yaw [rad] of odom in map; None leaves that one out
+    :param out: message of the same transforms to fill again; None makes one
     :return: the message
     """
+    poses = [pose_odom] if odom_map is None else [pose_odom, odom_map]
     if out is None:
-        link = TransformStamped(child_frame_id=frames.base)
-        link.header.frame_id = frames.odom
-        out = TFMessage(transforms=[link])
-    link = out.transforms[0]
-    set_stamp(link.header.stamp, stamp_ns)
-    move, turn = link.transform.translation, link.transform.rotation
-    move.x, move.y = float(pose_odom[0]), float(pose_odom[1])
-    turn.x, turn.y, turn.z, turn.w = quat_from_yaw(pose_odom[2])
+        out = TFMessage(transforms=[TransformStamped(child_frame_id=child) for child in (
+            frames.base, frames.odom)[:len(poses)]])
+        for link, parent in zip(out.transforms, (frames.odom, frames.map)):
+            link.header.frame_id = parent
+    for link, pose in zip(out.transforms, poses):
+        set_stamp(link.header.stamp, stamp_ns)
+        move, turn = link.transform.translation, link.transform.rotation
+        move.x, move.y = float(pose[0]), float(pose[1])
+        turn.x, turn.y, turn.z, turn.w = quat_from_yaw(pose[2])
     return out
 
 
 def static_tf_to_msg(camera: MountedCamera, stamp_ns: int, frames: FrameNames,
                      link: str = '') -> TFMessage:
     """
-    Write ``base_link -> camera_link -> camera_optical_frame``.
+    Write ``base_link -> camera_link -> camera_optical_frame``, and what else is at the base.
 
     :param camera: where the camera is on the robot
     :param stamp_ns: sim time
@@ -123,6 +133,8 @@ def static_tf_to_msg(camera: MountedCamera, stamp_ns: int, frames: FrameNames,
         (frames.camera, frames.optical, T_LINK_OPTICAL))
     if link:
         chain = ((link, frames.optical, optical_in_link(link)),)
+    chain += tuple((frames.base, name, np.eye(4)) for name in (frames.footprint, frames.imu)
+                   if name)
     links = []
     for parent, child, T in chain:
         if parent == child:  # whoever publishes the robot's links publishes this one

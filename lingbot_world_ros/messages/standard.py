@@ -2,7 +2,7 @@
 """Texts, numbers and switches <-> std_msgs and std_srvs."""
 from typing import Optional
 
-from std_msgs.msg import Float32, String
+from std_msgs.msg import Bool, Float32, String
 from std_srvs.srv import SetBool
 
 
@@ -21,6 +21,19 @@ def number_to_msg(number: float, out: Optional[Float32] = None) -> Float32:
     """
     out = out or Float32()
     out.data = number
+    return out
+
+
+def fact_to_msg(is_so: bool, out: Optional[Bool] = None) -> Bool:
+    """
+    Write whether something is so.
+
+    :param is_so: of what, the topic says
+    :param out: message to write into, None for a new one
+    :return: the message
+    """
+    out = out or Bool()
+    out.data = is_so
     return out
 
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Joints and base motion -> sensor_msgs/JointState, nav_msgs/Odometry, rosgraph_msgs/Clock."""
+"""Joints and base motion -> sensor_msgs, nav_msgs, geometry_msgs, rosgraph_msgs."""
 from array import array
 from typing import Iterable, Optional, Sequence, Union
 
+from geometry_msgs.msg import PoseWithCovarianceStamped
 from lingbot_world_ros.geometry.rotation import rotation_from_yaw
 from lingbot_world_ros.messages.frames import FrameNames, planar_pose_to_msg
 from lingbot_world_ros.messages.stamps import set_stamp
@@ -80,6 +81,27 @@ def odometry_to_msg(pose_odom: Iterable[float], base_twist: Union[np.ndarray, Se
     twist.angular.z = float(base_twist[2])
     out.twist.covariance[::7] = FIXED_VARIANCE
     out.twist.covariance[[0, 7, 35]] = twist_variance
+    return out
+
+
+def pose_to_msg(pose: Iterable[float], covariance: np.ndarray, stamp_ns: int, frame_id: str,
+                out: Optional[PoseWithCovarianceStamped] = None) -> PoseWithCovarianceStamped:
+    """
+    Write where the base is.
+
+    :param pose: (3,) x, y [m], yaw [rad] in a frame
+    :param covariance: (6, 6) of it
+    :param stamp_ns: sim time
+    :param frame_id: that frame
+    :param out: message to fill again; None makes one
+    :return: the message
+    """
+    if out is None:
+        out = PoseWithCovarianceStamped()
+        out.header.frame_id = frame_id
+    set_stamp(out.header.stamp, stamp_ns)
+    planar_pose_to_msg(pose, out.pose.pose)
+    out.pose.covariance = covariance.ravel()
     return out
 
 

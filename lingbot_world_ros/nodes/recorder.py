@@ -19,7 +19,9 @@ from rclpy.subscription import Subscription
 from std_srvs.srv import Trigger
 
 RAW, COMPRESSED = 'sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage'
-LEFT_OUT = {'raw': (COMPRESSED,), 'compressed': (RAW,), 'none': (RAW, COMPRESSED)}
+POINTS = 'sensor_msgs/msg/PointCloud2'  # large, and made of images
+LEFT_OUT = {'raw': (COMPRESSED, POINTS), 'compressed': (RAW, POINTS),
+            'none': (RAW, COMPRESSED, POINTS)}
 OF_NO_WORLD = ('/rosout', '/parameter_events')
 LOOK_PERIOD_S = 0.2
 PATIENCE_S = 15.0  # on a busy machine nodes take seconds to find one another
@@ -161,7 +163,7 @@ class RecorderNode(Node):
             self.get_logger().warning(f'{topic} is not recorded: {error}')
             return
         profile = QoSProfile(
-            depth=IMAGE_DEPTH if msg_type in (RAW, COMPRESSED) else DEPTH,
+            depth=IMAGE_DEPTH if msg_type in (RAW, COMPRESSED, POINTS) else DEPTH,
             reliability=(ReliabilityPolicy.RELIABLE if reliable
                          else ReliabilityPolicy.BEST_EFFORT),
             durability=(DurabilityPolicy.TRANSIENT_LOCAL if latched

@@ -238,7 +238,8 @@ class WorldModelNode(LifecycleNode):
                 observers.append(_EncoderLink(self._encoder, self.sensors,
                                               engine.spec.robot.drive))
             self.session = Session(engine, spec, observers=observers, log=self.get_logger(),
-                                   make_world=make_engine)
+                                   make_world=make_engine,
+                                   is_wrist_watched=self.sensors.is_wrist_watched)
         except Exception:
             engine.close()
             raise

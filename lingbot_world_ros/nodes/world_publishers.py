@@ -8,42 +8,40 @@ status, diagnostics) is a new message each time.
 """
 from threading import Lock
 from types import SimpleNamespace
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Set, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence, Set
 
-from diagnostic_msgs.msg import DiagnosticArray
 from lingbot_world_ros.engines.interface import WorldSpec
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.geometry import se2
 from lingbot_world_ros.messages.camera_info import camera_info_to_msg
 from lingbot_world_ros.messages.frames import base_tf_to_msg, FrameNames, static_tf_to_msg
 from lingbot_world_ros.messages.image import compressed_to_msg, depth_to_msg, image_to_msg
+from lingbot_world_ros.messages.imu import imu_to_msg, PlanarImu
+from lingbot_world_ros.messages.map import map_to_msg
+from lingbot_world_ros.messages.points import DepthPoints, points_to_msg
 from lingbot_world_ros.messages.scan import DepthScan, scan_to_msg
-from lingbot_world_ros.messages.standard import number_to_msg, text_to_msg
+from lingbot_world_ros.messages.standard import fact_to_msg, number_to_msg, text_to_msg
 from lingbot_world_ros.messages.state import (clock_to_msg, covariance_in_odom, EXACT_VARIANCE,
-                                              joint_state_to_msg, odometry_to_msg, TWIST_VARIANCE)
+                                              joint_state_to_msg, odometry_to_msg, pose_to_msg,
+                                              TWIST_VARIANCE)
 from lingbot_world_ros.messages.trail import Trail
 from lingbot_world_ros.messages.view import make_view
 from lingbot_world_ros.messages.world import (diagnostics_to_msg, world_spec_to_msg,
                                               world_status_to_msg)
-from lingbot_world_ros.msg import WorldSpec as WorldSpecMsg, WorldStatus as WorldStatusMsg
+from lingbot_world_ros.msg import WorldSpec as WorldSpecMsg
 from lingbot_world_ros.nodes import qos
-from lingbot_world_ros.robots.urdf import read_description
+from lingbot_world_ros.nodes.world_topics import OF_A_FRAME, OF_A_PICTURE, world_topics
+from lingbot_world_ros.robots.calibration import Calibration
+from lingbot_world_ros.robots.urdf import read_description, RobotModel
 from lingbot_world_ros.session.frame import Frame
 from lingbot_world_ros.session.observer import SessionObserver
 from lingbot_world_ros.session.status import SessionStatus
-from nav_msgs.msg import Odometry, Path
+from lingbot_world_ros.worlds.floor_plan import floor_plan
+from lingbot_world_ros.worlds.scenes import get_scene
 import numpy as np
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile
-from rosgraph_msgs.msg import Clock
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState, LaserScan
-from std_msgs.msg import Float32, String
-from tf2_msgs.msg import TFMessage
-
-OF_A_FRAME = ('tf', 'image', 'camera_info', 'compressed', 'depth', 'depth_camera_info', 'scan',
-              'joint_states', 'odom')
-OF_A_PICTURE = ('image', 'compressed', 'depth', 'scan')
 
 
 class WorldPublishers(SessionObserver):
@@ -72,20 +70,31 @@ class WorldPublishers(SessionObserver):
                 spec.camera, min_height_m=params.scan_min_height_m,
                 max_height_m=params.scan_max_height_m, min_range_m=spec.robot.footprint.radius_m,
                 max_range_m=params.scan_max_range_m)
+        self._points: Optional[DepthPoints] = None  # once somebody wants them
         self._description = _robot_description(params.robot_description, spec)
         self._messages: Dict[str, Any] = {}
         self._publishers: Dict[str, Publisher] = {}
-        self._lock = Lock()  # guards the three below and _messages
+        self._lock = Lock()  # guards the four below and _messages
         self._frame: Optional[Frame] = None  # newest
+        self._seed = 0  # of the world
+        self._before: Optional[Frame] = None  # the one before it, if the base moved on from there
         self._due: Set[str] = set()  # what of it did not leave yet
         self._status: Optional[SessionStatus] = None  # the newest that was told
         try:
-            for key, msg_type, topic, profile in self._topics():
+            for key, msg_type, topic, profile in world_topics(spec, params,
+                                                              bool(self._description)):
                 if not only or key in only:
                     self._add(key, msg_type, topic, profile)
         except BaseException:
             self.destroy()
             raise
+        if 'imu' in self._publishers:
+            self._imu = PlanarImu(1.0 / spec.frame_rate_hz, params.imu_gyroscope_noise_density,
+                                  params.imu_accelerometer_noise_density)
+        if 'wrist_image' in self._publishers:
+            second = spec.robot.cameras[1]
+            self._wrist = Calibration(second.camera)
+            self._wrist_frame = params.frame_prefix + _optical(self._description, second.link)
         if 'robot_description' in self._publishers:
             self._publishers['robot_description'].publish(
                 text_to_msg(self._description))
@@ -107,8 +116,15 @@ class WorldPublishers(SessionObserver):
 
     def on_reset(self, status: SessionStatus) -> None:
         """Describe the world anew for everybody, late joiners included."""
+        with self._lock:
+            self._frame = self._before = None  # the base is somewhere else now
+        self._seed = status.seed
         self._trail.clear()
         self.on_mode(status)
+        if 'map' in self._publishers:
+            plan = floor_plan(get_scene(status.scene), self._spec.robot.footprint.height_m,
+                              self._params.map_resolution_m)
+            self._publishers['map'].publish(map_to_msg(plan, status.stamp_ns, self._frames.map))
         if 'tf_static' in self._publishers:
             link = self._params.camera_link
             self._publishers['tf_static'].publish(static_tf_to_msg(
@@ -123,6 +139,8 @@ class WorldPublishers(SessionObserver):
     def on_frame(self, frame: Frame) -> None:
         """Publish one frame: where the robot is and what it sees."""
         with self._lock:
+            if self._frame is None or self._frame.index != frame.index:
+                self._before = self._frame
             self._frame, self._due = frame, set(OF_A_FRAME)
             pose_odom = self._publish_frame(frame)
             self._trail.add(pose_odom, frame.stamp_ns)
@@ -157,10 +175,14 @@ class WorldPublishers(SessionObserver):
         """Publish what of a frame is wanted, and return where the robot is in odom, (3,)."""
         stamp_ns = frame.stamp_ns
         pose_odom = se2.relative(frame.start_pose, frame.base_pose)
-        self._publish('tf', base_tf_to_msg, pose_odom, stamp_ns, self._frames)
+        self._publish('tf', base_tf_to_msg, pose_odom, stamp_ns, self._frames,
+                      frame.start_pose if self._params.publish_map_odom_tf else None)
         self._publish_image(frame.rgb, stamp_ns)
+        self._publish_wrist(frame)
         if frame.depth_m is not None:
             self._publish_depth(frame.depth_m, frame.joint_position, stamp_ns)
+            if frame.rgb is not None and self._is_wanted('points'):
+                self._publish_points(frame.depth_m, frame.rgb, stamp_ns)
         self._publish('joint_states', joint_state_to_msg, self._spec.robot.joint_names,
                       frame.joint_position, frame.joint_velocity, stamp_ns)
         if self._is_wanted('odom'):
@@ -168,7 +190,24 @@ class WorldPublishers(SessionObserver):
             self._publish('odom', odometry_to_msg, pose_odom, frame.base_twist,
                           covariance_in_odom(frame.start_pose[2], frame.base_pose_cov),
                           EXACT_VARIANCE if exact else TWIST_VARIANCE, stamp_ns, self._frames)
+        if self._is_wanted('contact'):
+            self._publish('contact', fact_to_msg, frame.contact >= self._params.contact_threshold)
+        for key in ('ground_truth_pose', 'predicted_pose'):
+            if self._is_wanted(key):
+                self._publish(key, pose_to_msg, frame.base_pose,
+                              covariance_in_odom(0.0, frame.base_pose_cov), stamp_ns,
+                              self._frames.map)
+        if self._is_wanted('imu'):
+            reading = self._imu.read(frame, self._last_of_motion(frame), self._seed)
+            self._publish('imu', imu_to_msg, reading,
+                          self._imu, stamp_ns, self._frames.imu or self._frames.base)
         return pose_odom
+
+    def _last_of_motion(self, frame: Frame) -> Optional[Frame]:
+        """Return the frame before, unless the base was put elsewhere since: odom went along."""
+        before = self._before
+        moved_on = before is not None and np.array_equal(before.start_pose, frame.start_pose)
+        return before if moved_on else None
 
     def on_clock(self, stamp_ns: int) -> None:
         """Publish sim time; also called by the thread that ticks between frames."""
@@ -207,36 +246,6 @@ class WorldPublishers(SessionObserver):
             self._publishers['diagnostics'].publish(diagnostics_to_msg(
                 status, self._spec, self._params.speed, name))
 
-    def _topics(self) -> Iterator[Tuple[str, Any, str, QoSProfile]]:
-        """Key, type, name and profile of everything there is to publish."""
-        params, names = self._params, self._params.topics
-        images = qos.image_qos(params.image_reliability, params.image_queue_depth)
-        yield 'image', Image, names.image, images
-        yield 'camera_info', CameraInfo, names.camera_info, images
-        yield 'compressed', CompressedImage, names.compressed, images
-        if self._spec.has_depth:
-            yield 'depth', Image, names.depth, images
-            folder, slash, _ = names.depth.rpartition('/')
-            beside = f'{folder}{slash}camera_info'
-            if beside != names.camera_info:  # else the two images share it: it is the same
-                yield 'depth_camera_info', CameraInfo, beside, images
-        if self._scan is not None:
-            yield 'scan', LaserScan, names.scan, qos.STATE
-        yield 'joint_states', JointState, names.joint_states, qos.STATE
-        yield 'odom', Odometry, names.odom, qos.STATE
-        yield 'path', Path, names.path, qos.STATE
-        yield 'spec', WorldSpecMsg, 'world_spec', qos.LATCHED
-        yield 'status', WorldStatusMsg, 'world_status', qos.STATE
-        yield 'real_time_factor', Float32, names.real_time_factor, qos.STATE
-        yield 'diagnostics', DiagnosticArray, names.diagnostics, qos.STATE
-        if self._description:
-            yield 'robot_description', String, names.robot_description, qos.LATCHED
-        if params.publish_tf:
-            yield 'tf', TFMessage, names.tf, qos.TF
-            yield 'tf_static', TFMessage, names.tf_static, qos.LATCHED
-        if params.publish_clock:
-            yield 'clock', Clock, names.clock, qos.NEWEST
-
     def _add(self, key: str, msg_type: Any, topic: str, profile: QoSProfile) -> None:
         name = qos.topic_name(self._node, topic)
         for taken, publisher in self._publishers.items():
@@ -244,6 +253,15 @@ class WorldPublishers(SessionObserver):
                 raise SpecError(f'topics.{taken} and topics.{key} are both {name}; give each '
                                 'its own name.')
         self._publishers[key] = qos.publisher(self._node, msg_type, topic, profile)
+
+    def _publish_wrist(self, frame: Frame) -> None:
+        if 'wrist_camera_info' not in self._publishers:
+            return
+        self._publish('wrist_camera_info', camera_info_to_msg, self._wrist, frame.stamp_ns,
+                      self._wrist_frame)
+        if frame.wrist_rgb is not None:
+            self._publish('wrist_image', image_to_msg, frame.wrist_rgb, frame.stamp_ns,
+                          self._wrist_frame)
 
     def _publish_image(self, rgb: Optional[np.ndarray], stamp_ns: int) -> None:
         self._publish('camera_info', camera_info_to_msg, self._view.calibration, stamp_ns,
@@ -267,6 +285,12 @@ class WorldPublishers(SessionObserver):
             self._publish('scan', scan_to_msg, self._scan, self._scan.ranges(depth_m, arm_m),
                           1.0 / self._spec.frame_rate_hz, stamp_ns, self._frames.base)
 
+    def _publish_points(self, depth_m: np.ndarray, rgb: np.ndarray, stamp_ns: int) -> None:
+        if self._points is None:
+            self._points = DepthPoints(self._view.calibration)
+        self._publish('points', points_to_msg, self._points.points(self._view.depth(depth_m)),
+                      self._view.image(rgb), stamp_ns, self._frames.optical)
+
     def seen(self, rgb: np.ndarray) -> np.ndarray:
         """Return an image of the engine as it is published, (h, w, 3) uint8."""
         return self._view.image(rgb)
@@ -275,6 +299,11 @@ class WorldPublishers(SessionObserver):
         """Return whether somebody looks at what takes rendering."""
         return any(key in self._publishers and self._publishers[key].get_subscription_count()
                    for key in OF_A_PICTURE)
+
+    def is_wrist_watched(self) -> bool:
+        """Return whether somebody looks through the second camera."""
+        publisher = self._publishers.get('wrist_image')
+        return publisher is not None and publisher.get_subscription_count() > 0
 
     def _is_wanted(self, key: str) -> bool:
         if key in OF_A_FRAME and key not in self._due:
@@ -300,3 +329,19 @@ def _robot_description(given: str, spec: WorldSpec) -> str:
     if given:
         return read_description(given)
     return spec.robot.description
+
+
+def _optical(description: str, link: str) -> str:
+    """
+    Name the frame of a camera's images.
+
+    :param description: URDF
+    :param link: that carries the camera
+    :return: its optical frame
+    :raises SpecError: the URDF has none
+    """
+    _, optical = RobotModel.from_description(description).camera_links(link)
+    if not optical:
+        raise SpecError(f'publish_wrist_camera: link {link!r} of robot_description has no child '
+                        'whose name ends in optical_frame, which the images need; add one.')
+    return optical

@@ -13,10 +13,11 @@ class Frame:
     """
     One moment of a world, with the sim time it belongs to.
 
-    ``rgb`` (h, w, 3) uint8, None if it was not asked for; ``depth_m`` (h, w) float32 or None;
-    poses (3,) x, y [m], yaw [rad] in the scene frame, ``start_pose`` being that of the odometry's
-    origin; ``base_twist`` (3,) v_x, v_y, w_z in base_link; joints (J,) rad or m;
-    ``base_pose_cov`` (3, 3) or None; ``uncertainty`` NaN where the engine does not estimate it.
+    ``rgb`` (h, w, 3) uint8, None if it was not asked for, ``wrist_rgb`` likewise; ``depth_m``
+    (h, w) float32 or None; poses (3,) x, y [m], yaw [rad] in the scene frame, ``start_pose``
+    being that of the odometry's origin; ``base_twist`` (3,) v_x, v_y, w_z in base_link; joints
+    (J,) rad or m; ``base_pose_cov`` (3, 3) or None; ``uncertainty`` NaN where the engine does not
+    estimate it.
     """
 
     index: int
@@ -32,6 +33,7 @@ class Frame:
     contact: float
     uncertainty: float
     calibrated: bool
+    wrist_rgb: Optional[np.ndarray] = None
 
 
 def moment(observation: Observation, t: int = -1) -> Observation:
@@ -73,7 +75,8 @@ def frame_of(observation: Observation, t: int, index: int, stamp_ns: int,
         joint_velocity=observation.joint_velocity[0, t],
         contact=float(observation.contact[0, t]),
         uncertainty=float(at(observation.uncertainty, np.nan)),
-        calibrated=estimated and bool(at(observation.calibrated, True)))
+        calibrated=estimated and bool(at(observation.calibrated, True)),
+        wrist_rgb=at(observation.wrist_rgb))
 
 
 def frame_digest(before: str, frame: Frame) -> str:

@@ -50,7 +50,8 @@ class Session:
                  observers: Sequence[SessionObserver], log: Log,
                  clock: Optional[WallClock] = None,
                  make_world: Optional[Callable[[], WorldModel]] = None,
-                 is_watched: Callable[[], bool] = lambda: True):
+                 is_watched: Callable[[], bool] = lambda: True,
+                 is_wrist_watched: Callable[[], bool] = lambda: False):
         """
         Prepare; nothing runs before ``start``.
 
@@ -63,6 +64,7 @@ class Session:
             from that
         :param is_watched: asked by the worker before each step whether somebody looks; if not,
             its frames come without picture and depth, and only poses count for the digest
+        :param is_wrist_watched: asked likewise, for the robot's second camera
         """
         self.spec = spec
         self._clock = clock or WallClock()
@@ -70,7 +72,8 @@ class Session:
         self._steps: Optional[Future] = None  # the newest that were asked for
         self._engine = Supervisor(world, wake=self._wake, clock=self._clock, log=log,
                                   timeout_s=lambda: self.spec.step_timeout_s,
-                                  make_world=make_world, is_watched=is_watched)
+                                  make_world=make_world, is_watched=is_watched,
+                                  is_wrist_watched=is_wrist_watched)
         self._sim = SimClock(world.spec.frame_period_ns)
         self._reader = ActionReader(world.spec, clock=self._clock, wake=self._wake,
                                     is_closing=lambda: self._worker.is_closing)

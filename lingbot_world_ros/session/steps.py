@@ -33,15 +33,19 @@ class Steps:
     Called in the thread in which the engine is called.
     """
 
-    def __init__(self, get_world: Callable[[], WorldModel], calls: Calls, clock: WallClock):
+    def __init__(self, get_world: Callable[[], WorldModel], calls: Calls, clock: WallClock,
+                 is_wrist_watched: Callable[[], bool]):
         """
         Prepare.
 
         :param get_world: returns the engine
         :param calls: watches what it is called for
         :param clock: steady wall clock
+        :param is_wrist_watched: asked before each step, of engines with a second camera
         """
         self._get_world, self._calls, self._clock = get_world, calls, clock
+        self._is_wrist_watched = is_wrist_watched
+        self._draws_wrist: Optional[WorldModel] = None  # the engine that was told to
         self.good: Optional[GoodState] = None  # newest
         self.broken_by: Optional[Exception] = None  # a step could not be taken back
         self.finish_ns: Optional[int] = None  # that the newest finish_step took
@@ -79,6 +83,7 @@ class Steps:
         if self._finish_error is not None:
             raise self._finish_error
         world, unseen = self._get_world(), {} if render else {'render': False}
+        self._watch_wrist(world)
         observation = self._calls.watched(lambda: world.step(actions, **unseen))
         try:
             check_finite(observation)
@@ -89,6 +94,12 @@ class Steps:
         self._is_unfinished = world.spec.can.finish_step
         self.keep(observation, is_step=True)
         return observation
+
+    def _watch_wrist(self, world: WorldModel) -> None:
+        is_watched = world.spec.can.watch_wrist and self._is_wrist_watched()
+        if is_watched != (self._draws_wrist is world):
+            self._calls.watched(lambda: world.watch_wrist(is_watched))
+            self._draws_wrist = world if is_watched else None
 
     def finish(self) -> None:
         """Do what the next step needs, unless that is done; the next step tells of a failure."""
@@ -114,7 +125,7 @@ class Steps:
 
     def restarted(self) -> None:
         """Take note that another process has taken over, to which no step is unfinished."""
-        self._is_unfinished, self._finish_error = False, None
+        self._is_unfinished, self._finish_error, self._draws_wrist = False, None, None
 
     def try_again(self) -> None:
         """Prepare for the same step once more; what failed to be finished will be, too."""

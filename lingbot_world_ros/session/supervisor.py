@@ -51,7 +51,8 @@ class Supervisor:
     def __init__(self, world: WorldModel, *, wake: threading.Condition, clock: WallClock,
                  log: Log, timeout_s: Callable[[], float],
                  make_world: Optional[Callable[[], WorldModel]] = None,
-                 is_watched: Callable[[], bool] = lambda: True):
+                 is_watched: Callable[[], bool] = lambda: True,
+                 is_wrist_watched: Callable[[], bool] = lambda: False):
         """
         Prepare.
 
@@ -62,13 +63,14 @@ class Supervisor:
         :param timeout_s: asked for how long a step may take
         :param make_world: makes another engine should this one hang
         :param is_watched: asked before each step whether it takes pictures
+        :param is_wrist_watched: asked before each step whether it takes those of a second camera
         """
         self.world, self._make_world, self._is_watched = world, make_world, is_watched
         self._clock, self._log, self._timeout_s = clock, log, timeout_s
         self.makes_ahead = world.spec.frames_per_step > 1 and world.spec.can.undo_step
         self._calls = Calls(wake=wake, clock=clock, timeout_s=timeout_s,
                             has_thread=self.makes_ahead)
-        self._steps = Steps(lambda: self.world, self._calls, clock)
+        self._steps = Steps(lambda: self.world, self._calls, clock, is_wrist_watched)
         self.conditioning = Conditioning()  # in effect
         self.gone_by: Optional[Exception] = None  # why the engine was left behind
         self._begun: Tuple[Any, ...] = ()  # what the last reset was called with

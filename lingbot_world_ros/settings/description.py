@@ -50,13 +50,15 @@ def link_publisher_parameters(values: dict) -> dict:
     if base not in parents:
         raise SpecError(f'frames.base={quoted(base)} is no link of the URDF '
                         f'({shown(", ".join(parents))}); its links would have no parent.')
-    link = values['camera_link']
-    for child, parent in ((optical, link),) if link else ((camera, base), (optical, camera)):
+    link, others = values['camera_link'], [values[f'frames.{name}'] for name in (
+        'imu', 'footprint')]
+    for child, parent in (*(((optical, link),) if link else ((camera, base), (optical, camera))),
+                          *((other, base) for other in others if other)):
         if child != parent and parents.get(child) not in (None, parent):
             raise SpecError(
                 f'Frame {quoted(child)} has parent {quoted(parent)} in the world, but '
                 f'{quoted(parents[child])} in the URDF; tf allows only one parent. Give '
-                'frames.camera or frames.optical another name.')
+                'frames.camera, frames.optical, frames.imu or frames.footprint another name.')
     return {'robot_description': text, 'frame_prefix': values['frame_prefix'],
             'use_sim_time': values['publish_clock']}
 

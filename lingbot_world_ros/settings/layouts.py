@@ -70,7 +70,7 @@ def topic_names(values: dict, namespace: str = '') -> dict:
 def frame_names(values: dict) -> dict:
     """Return the full names of all frames by what ``frames.*`` calls them."""
     return {name[len('frames.'):]: values['frame_prefix'] + frame
-            for name, frame in values.items() if name.startswith('frames.')}
+            for name, frame in values.items() if name.startswith('frames.') and frame}
 
 
 def render_layout(tool: str, values: dict, namespace: str = '') -> str:
@@ -107,8 +107,10 @@ def absent_topics(values: dict) -> list:
     :raises SpecError: unknown engine
     """
     engine, values = engine_entry(values['engine']), with_robot(values)
-    absent = [] if engine.has_depth else ['depth', 'depth_camera_info']
+    absent = [] if engine.has_depth else ['depth', 'depth_camera_info', 'points']
     absent += [] if engine.has_depth and values['publish_scan'] else ['scan']
+    absent += [] if values['publish_map'] else ['map']
+    absent += [] if values['publish_wrist_camera'] else ['wrist_image', 'wrist_camera_info']
     return absent + ([] if engine.robot or values['robot_description'] else ['robot_description'])
 
 

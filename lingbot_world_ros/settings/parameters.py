@@ -61,6 +61,11 @@ WORLD_MODEL: Tuple[Param, ...] = (
     Param('frame_prefix', str, 'Prefix of every frame name.'),
     *(Param(f'frames.{name}', str, f'Name of the {name} frame.')
       for name in ('odom', 'base', 'camera', 'optical')),
+    Param('frames.map', str, 'Name of the frame of the scene: of the map, and of poses in it.'),
+    Param('frames.imu', str, 'Name of the frame of the IMU, which is the base; empty: '
+          'frames.base.'),
+    Param('frames.footprint', str, 'Another name for the base frame, which some stacks want, such '
+          'as base_footprint; empty: none.'),
     Param('camera_info_url', str, 'Calibration file (package://, file:// or a path) of the '
           'published camera; empty: that of the engine.'),
     Param('field_of_view_deg', float, 'Horizontal field of view of the published camera; 0: '
@@ -69,6 +74,19 @@ WORLD_MODEL: Tuple[Param, ...] = (
     Param('image_height', int, 'Pixels; 0 is that of the engine.', 0, 8192),
     Param('publish_clock', bool, 'Publish sim time; only one world per clock topic may do so.'),
     Param('publish_tf', bool, 'Publish transforms.'),
+    Param('publish_map', bool, 'Publish the floor plan of the scene as a map, latched; for '
+          'engines that keep to our scenes.'),
+    Param('publish_map_odom_tf', bool, 'Publish where odom is in the map, in place of a '
+          'localisation; for engines that keep to our scenes.'),
+    Param('map_resolution_m', float, 'Side of a cell of the map, metres.', 0.01, 1.0),
+    Param('publish_wrist_camera', bool, 'Publish images of the second camera of the robot, at the '
+          'wrist; for the reference world.'),
+    Param('contact_threshold', float, 'Probability of a touch from which contact is true.',
+          0.0, 1.0, dynamic=True),
+    Param('imu_gyroscope_noise_density', float, 'White noise of the turn rates of the IMU, '
+          'rad/s/sqrt(Hz).', 0.0, 1.0),
+    Param('imu_accelerometer_noise_density', float, 'White noise of the accelerations of the IMU, '
+          'm/s^2/sqrt(Hz).', 0.0, 10.0),
     Param('publish_scan', bool, 'Publish a laser scan made from depth, if the engine has depth.'),
     Param('scan_min_height_m', float, 'Lowest height above the floor that the scan sees.',
           -10.0, 10.0),
@@ -113,7 +131,14 @@ TOPICS = tuple(
     Param(f'topics.{key}', str, f'Topic name: {meaning}.') for key, meaning in (
         ('image', 'predicted colour image'), ('camera_info', 'calibration of the image'),
         ('compressed', 'predicted colour image as JPEG'), ('depth', 'predicted depth image'),
-        ('scan', 'laser scan made from depth'), ('joint_states', 'predicted joint states'),
+        ('wrist_image', 'colour image of the second camera'),
+        ('wrist_camera_info', 'calibration of the second camera'),
+        ('points', 'coloured points made from depth'),
+        ('scan', 'laser scan made from depth'), ('contact', 'whether the base touches something'),
+        ('imu', 'turn rate and acceleration from the motion of the base, with noise'),
+        ('ground_truth_pose', 'true pose of the base in the scene'),
+        ('predicted_pose', 'predicted pose of the base in the scene'),
+        ('map', 'floor plan of the scene'), ('joint_states', 'predicted joint states'),
         ('odom', 'predicted odometry'), ('path', 'path of the base since the reset'),
         ('tf', 'moving transforms'), ('tf_static', 'fixed transforms'), ('clock', 'sim time'),
         ('diagnostics', 'state of health'), ('real_time_factor', 'sim seconds per wall second'),

@@ -25,7 +25,10 @@ Names and types of the default profile; relative names move into the namespace o
 can be changed. Quality of service can be overridden too:
 [Simulator profiles](../simulators.md#quality-of-service). Nothing is rendered, encoded or sent
 for a topic without subscribers. A subscriber that joins while time stands still gets the newest
-frame; `view` subscribes to images and states while a page is open."""
+frame; `view` subscribes to images and states while a page is open. The
+reference world also has `topics.ground_truth_pose`, the true pose, and with
+`publish_wrist_camera` `topics.wrist_image` and `topics.wrist_camera_info`, drawn while somebody
+looks."""
 SERVICES = """
 Services of the node `world_model`, relative to its namespace; `service_prefix` is prepended to
 the names of `simulation_interfaces`. What each answers in each state:
@@ -41,7 +44,12 @@ WHEN = {
     'image': FRAME, 'camera_info': FRAME, 'compressed': FRAME,
     'depth': f'{FRAME}, where the engine predicts depth',
     'camera/depth/camera_info': f'{FRAME}, beside depth',
+    'points': f'{FRAME}, beside depth',
     'scan': f'{FRAME}, with `publish_scan` and depth', 'joint_states': FRAME, 'odom': FRAME,
+    'contact': f'{FRAME}, from engines that predict or know it', 'imu': FRAME,
+    'predicted_pose': f'{FRAME}; the reference world, which knows it, has '
+    '`topics.ground_truth_pose` in its place',
+    'map': 'at each reset, with `publish_map`',
     'path': 'twice per sim second, less often when it is long',
     'tf': f'{FRAME}, with `publish_tf`', 'tf_static': 'at each reset',
     'clock': '`clock_rate_hz` times per sim second, with `publish_clock`',
@@ -138,7 +146,8 @@ def ask() -> Graph:
         nodes = {}
         try:
             for name in names:
-                nodes[name] = _make(name, cmd_vel_type=cmd_vel_type, initial_state='stopped')
+                nodes[name] = _make(name, cmd_vel_type=cmd_vel_type, initial_state='stopped',
+                                    publish_map=True)
             nodes['view'].watch(True, True, True)  # it follows what a page looks at
             nodes['view'].on_tick()
             for name, node in nodes.items():

@@ -6,6 +6,7 @@ Training data, ground truth, and a classical simulator to put next to the imagin
 Deterministic by scene, seed and actions. Rendering is headless (EGL, else OSMesa).
 """
 import atexit
+from dataclasses import replace
 import os
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 import weakref
@@ -35,10 +36,10 @@ try:
 except (AttributeError, OSError, RuntimeError) as error:  # of the OpenGL it asks for
     raise SpecError(NO_DRAWING.format(error)) from error
 
-from lingbot_world_ros.engines.reference.mjcf import (scene_mjcf,  # noqa: E402, I100
-                                                      TIMESTEPS_PER_FRAME)
+from lingbot_world_ros.engines.reference.mjcf import (HEAD, scene_mjcf,  # noqa: E402, I100
+                                                      TIMESTEPS_PER_FRAME, WRIST)
 
-CAN = Capabilities(render=True)
+CAN = Capabilities(render=True, keep_scenes=True, know_truth=True)
 STATE = mujoco.mjtState.mjSTATE_INTEGRATION  # of a row
 SUPERSAMPLING = 2  # rendered this much larger per axis, then averaged: MuJoCo's own AA is slow
 
@@ -76,7 +77,8 @@ class ReferenceScene:
         self.scene, self.robot = scene, robot
         self.model = mujoco.MjModel.from_xml_string(text, files)
         self.data = mujoco.MjData(self.model)
-        self._renderers: Dict[int, '_Renderer'] = {}  # supersampling -> its off-screen buffer
+        # camera, supersampling -> its off-screen buffer
+        self._renderers: Dict[Tuple[str, int], '_Renderer'] = {}
         joint = self.model.joint
         self._base = [joint(n).qposadr[0] for n in ('base_x', 'base_y', 'base_yaw')]
         self._arm = [joint(n).qposadr[0] for n in robot.joint_names]
@@ -151,21 +153,24 @@ class ReferenceScene:
         return bool((pairs == self._base_geom).any())
 
     def render(self, groups: Sequence[int] = (0, 1, 2),
-               supersampling: int = SUPERSAMPLING) -> Tuple[np.ndarray, np.ndarray]:
+               supersampling: int = SUPERSAMPLING,
+               camera: str = HEAD) -> Tuple[np.ndarray, np.ndarray]:
         """
-        Draw the head camera.
+        Draw a camera.
 
         :param groups: visible geom groups: 0 static, 1 robot, 2 movable objects
         :param supersampling: rendered pixels per image pixel and axis
+        :param camera: ``HEAD``, or ``WRIST`` where the robot has a second one
         :return: rgb (h, w, 3) uint8, depth (h, w) float32 metres along the optical axis
         """
-        if supersampling not in self._renderers:
-            self._renderers[supersampling] = _Renderer(self.model, self.robot.camera,
-                                                       supersampling)
+        which = camera, supersampling
+        if which not in self._renderers:
+            own = self.robot.cameras[camera == WRIST].camera
+            self._renderers[which] = _Renderer(self.model, own, camera, supersampling)
             if not _OPEN:  # exit runs in reverse order, and the first context registered GL's
                 atexit.register(_close_renderers)
             _OPEN.add(self)
-        return self._renderers[supersampling].draw(self.data, groups)
+        return self._renderers[which].draw(self.data, groups)
 
     def arm_mask(self) -> np.ndarray:
         """Pixels where the robot is nearer than everything else, (h, w) bool."""
@@ -182,7 +187,7 @@ class ReferenceScene:
 class _Renderer:
     """An off-screen buffer and what is needed to read colour and depth from one pass."""
 
-    def __init__(self, model: Any, camera: MountedCamera, supersampling: int) -> None:
+    def __init__(self, model: Any, camera: MountedCamera, name: str, supersampling: int) -> None:
         self.supersampling = supersampling
         width, height = camera.width_px * supersampling, camera.height_px * supersampling
         try:
@@ -196,7 +201,7 @@ class _Renderer:
         self._option = mujoco.MjvOption()
         self._camera = mujoco.MjvCamera()
         self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
-        self._camera.fixedcamid = model.camera('head').id
+        self._camera.fixedcamid = model.camera(name).id
         self._model = model
         self._viewport = mujoco.MjrRect(0, 0, width, height)
         self._rgb = np.empty((height, width, 3), np.uint8)
@@ -274,9 +279,11 @@ class ReferenceWorld(WorldModel):
             raise SpecError(f'batch_size={batch_size} must be at least 1.')
         self.spec = WorldSpec(engine='reference', model=f'mujoco {mujoco.__version__}',
                               scenes=tuple(SCENES), robot=robot,
-                              action=robot_action_layout(robot), has_depth=True, can=CAN,
+                              action=robot_action_layout(robot), has_depth=True,
+                              can=replace(CAN, watch_wrist=len(robot.cameras) > 1),
                               predicted_states=('base', 'joints', 'contact', 'objects'))
         self.batch_size, self._arm_mask = batch_size, arm_mask
+        self._wrist_is_watched = False
         self._compiled: Dict[str, ReferenceScene] = {}  # the one model of all rows in a scene
         self._rows: List[_Row] = []  # none before the first reset
 
@@ -328,6 +335,12 @@ class ReferenceWorld(WorldModel):
         return side_by_side([self._shown(self._put(row, state, i), True)
                              for i, row in enumerate(self._rows)])
 
+    def watch_wrist(self, is_watched: bool) -> None:
+        """Draw the camera at the wrist too, or no more; see ``WorldModel.watch_wrist``."""
+        if not self.spec.can.watch_wrist:
+            return super().watch_wrist(is_watched)
+        self._wrist_is_watched = is_watched
+
     def snapshot(self, rows: Rows = None) -> Tuple[_Row, ...]:
         """Return the state of rows."""
         return tuple(self._rows[i] for i in chosen_rows(rows, self.batch_size))
@@ -370,8 +383,10 @@ class ReferenceWorld(WorldModel):
     def _shown(self, sim: ReferenceScene, render: bool) -> Observation:
         """Look at a simulation; nothing of it is shared."""
         rgb, depth = sim.render() if render else (None, None)
+        wrist = sim.render(camera=WRIST)[0] if render and self._wrist_is_watched else None
         seen: Dict[str, Any] = dict(
-            rgb=rgb, depth_m=depth, base_pose=sim.base_pose, base_twist=sim.base_twist,
+            rgb=rgb, depth_m=depth, wrist_rgb=wrist, base_pose=sim.base_pose,
+            base_twist=sim.base_twist,
             joint_position=sim.joint_position, joint_velocity=sim.joint_velocity,
             contact=np.float32(sim.contact), object_pose=sim.object_pose)
         extra = {'arm_mask': sim.arm_mask()[None, None]} if render and self._arm_mask else {}

@@ -9,12 +9,16 @@ from typing import Dict, Iterable, List, Tuple
 
 import cv2
 from lingbot_world_ros.engines.reference.textures import texture
+from lingbot_world_ros.geometry.camera import PinholeCamera, T_LINK_OPTICAL
+from lingbot_world_ros.geometry.se3 import pose_from_rpy
 from lingbot_world_ros.robots.arm import Arm
 from lingbot_world_ros.robots.robot import JointSpec, Robot
+from lingbot_world_ros.robots.urdf import is_optical, RobotModel
 from lingbot_world_ros.worlds.scenes import Movable, Part, Scene, WALL_HEIGHT_M
 import numpy as np
 
 TIMESTEPS_PER_FRAME = 8
+HEAD, WRIST = 'head', 'wrist'  # the first and the second camera of a robot
 FLOOR_GAP_M = 0.02  # between the floor and the base
 _TEXTURE_PX = {'floor': 512, 'wall': 512}
 # Texture repeats per metre for floors; everything else is stretched once over its surface.
@@ -113,12 +117,14 @@ def _movable_body(movable: Movable) -> str:
  material="{movable.material}"/></body>"""
 
 
-def _link(joint: JointSpec, axis: str, pos: Tuple[float, float, float], inner: str) -> str:
+def _link(joint: JointSpec, axis: str, pos: Tuple[float, float, float], inner: str,
+          camera: Tuple[str, str] = ('', '')) -> str:
     kind = 'slide' if joint.unit == 'm' else 'hinge'
     return f"""<body pos="{_numbers(pos)}">
 <inertial pos="0 0 0" mass="0.05" diaginertia="0.0005 0.0005 0.0005"/>
 <joint name="{joint.name}" type="{kind}" axis="{axis}" range="{joint.low} {joint.high}"
- limited="true" armature="{0.1 if kind == 'hinge' else 2.0}"/>{inner}</body>"""
+ limited="true" armature="{0.1 if kind == 'hinge' else 2.0}"/>
+{inner}{_at(joint.name, camera)}</body>"""
 
 
 def _capsule(length: float, radius: float, material: str) -> str:
@@ -135,9 +141,7 @@ def _finger(arm: Arm, side: int) -> str:
 
 def _robot_body(robot: Robot) -> str:
     r, h = robot.footprint.radius_m, robot.footprint.base_height_m
-    camera = robot.camera
-    # Camera axes of MuJoCo: x right, y up, looks along -z.
-    xyaxes = (*camera.T_base_optical[:3, 0], *-camera.T_base_optical[:3, 1])
+    camera, wrist = robot.camera, _wrist_camera(robot)
     # What can be touched hangs on the body that slides, not on the one that turns: a round base
     # pressed against a corner would otherwise be spun up by contacts that miss its axis.
     return f"""<body name="base_slide" pos="0 0 0">
@@ -151,23 +155,50 @@ def _robot_body(robot: Robot) -> str:
 <joint name="base_yaw" type="hinge" axis="0 0 1"/>
 <geom type="cylinder" group="1" contype="0" conaffinity="0" size="{r - 0.01} {h / 2}"
  pos="0 0 {h / 2 + FLOOR_GAP_M}" material="arm_grey"/>
-<camera name="head" pos="{_numbers(camera.position_m)}" xyaxes="{_numbers(xyaxes)}"
- fovy="{float(np.rad2deg(camera.field_of_view_rad[1]))!r}"/>
-{_arm(robot) if robot.joints else ''}</body></body>"""
+{_camera(HEAD, camera, camera.T_base_camera_link)}{_at('', wrist)}
+{_arm(robot, wrist) if robot.joints else ''}</body></body>"""
+
+
+def _camera(name: str, camera: PinholeCamera, T_body_link: np.ndarray) -> str:
+    """Put a camera on a body; axes of MuJoCo: x right, y up, looks along -z."""
+    xyaxes = (*-T_body_link[:3, 1], *T_body_link[:3, 2])
+    return (f'<camera name="{name}" pos="{_numbers(T_body_link[:3, 3])}" '
+            f'xyaxes="{_numbers(xyaxes)}" '
+            f'fovy="{float(np.rad2deg(camera.field_of_view_rad[1]))!r}"/>')
+
+
+def _wrist_camera(robot: Robot) -> Tuple[str, str]:
+    """Return the joint that carries the second camera, '' for the base, and the camera."""
+    if len(robot.cameras) < 2:
+        return '', ''
+    second = robot.cameras[1]
+    chain = RobotModel.from_description(robot.description).chain(second.link)
+    moving = [i for i, joint in enumerate(chain) if joint.name in robot.joint_names]
+    T = np.eye(4)
+    for joint in chain[moving[-1] + 1 if moving else 0:]:
+        T = T @ pose_from_rpy(joint.xyz, joint.rpy)
+    if is_optical(second.link):
+        T = T @ T_LINK_OPTICAL.T
+    return chain[moving[-1]].name if moving else '', _camera(WRIST, second.camera, T)
+
+
+def _at(joint: str, camera: Tuple[str, str]) -> str:
+    """Return a camera where a joint carries it, '' elsewhere."""
+    return camera[1] if camera[0] == joint else ''
 
 
 def _half_height(robot: Robot) -> float:
     return round(0.5 * (robot.footprint.height_m - FLOOR_GAP_M), 6)
 
 
-def _arm(robot: Robot) -> str:
+def _arm(robot: Robot, wrist_camera: Tuple[str, str]) -> str:
     """Draw the column that carries the shoulder, and the arm from there."""
     arm, h = robot.arm, robot.footprint.base_height_m
     assert arm is not None, 'joints are those of an arm'
     x, y, z = arm.shoulder_m
     pan, lift, elbow, wrist, grip = robot.joints
     tip = arm.hand_m
-    left = _link(grip, '0 1 0', (tip, 0, 0), _finger(arm, 1))
+    left = _link(grip, '0 1 0', (tip, 0, 0), _finger(arm, 1), wrist_camera)
     right = (f'<body name="right_finger" pos="{tip} 0 0">'
              '<inertial pos="0 0 0" mass="0.05" diaginertia="0.0005 0.0005 0.0005"/>'
              '<joint name="right_finger" type="slide" axis="0 -1 0" armature="2"/>'
@@ -175,13 +206,16 @@ def _arm(robot: Robot) -> str:
     palm = (f'<geom type="box" group="1" contype="0" conaffinity="0" material="arm_grey" '
             f'pos="{tip} 0 0" size="0.012 0.062 0.018"/>')
     hand = _link(wrist, '0 1 0', (arm.forearm_m, 0, 0),
-                 _capsule(tip, 0.022, 'arm_grey') + palm + left + right)
+                 _capsule(tip, 0.022, 'arm_grey') + palm + left + right,
+                 wrist_camera)
     fore = _link(elbow, '0 1 0', (arm.upper_arm_m, 0, 0),
-                 _capsule(arm.forearm_m, 0.026, 'arm_white') + hand)
-    upper = _link(lift, '0 1 0', (0, 0, 0), _capsule(arm.upper_arm_m, 0.032, 'arm_orange') + fore)
+                 _capsule(arm.forearm_m, 0.026, 'arm_white') + hand,
+                 wrist_camera)
+    upper = _link(lift, '0 1 0', (0, 0, 0), _capsule(arm.upper_arm_m, 0.032, 'arm_orange') + fore,
+                  wrist_camera)
     column = (f'<geom type="cylinder" group="1" contype="0" conaffinity="0" '
               f'size="0.05 {(z - h) / 2}" pos="{x} {y} {(z + h) / 2}" material="arm_dark"/>')
-    return column + _link(pan, '0 0 1', arm.shoulder_m, upper)
+    return column + _link(pan, '0 0 1', arm.shoulder_m, upper, wrist_camera)
 
 
 def _actuators(robot: Robot) -> str:

@@ -25,7 +25,7 @@ from lingbot_world_ros.worlds.scenes import get_scene
 import numpy as np
 
 NUM_OBJECTS = 3  # movable objects of every scene
-CAN = Capabilities(render=True)
+CAN = Capabilities(render=True, keep_scenes=True)
 NO_CONTACT = np.zeros(1, np.float32)
 
 
