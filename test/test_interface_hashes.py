@@ -95,7 +95,7 @@ HASHES = {  # RIHS01 of control_msgs 6.3 to 6.8, simulation_interfaces 2.1 and t
     'tf2_msgs/msg/TFMessage':
         'e369d0f05a23ae52508854b66f6aa0437f3449d652e8cbf22d5abe85d020f087',
 }
-# What differs: control_msgs of Humble and Jazzy, and simulation_interfaces 1.4 to 1.6, of Kilted, too.
+# What differs: control_msgs of Humble and Jazzy, simulation_interfaces 1.4 to 1.6, of Kilted, too.
 EARLIER = {
     'control_msgs/action/FollowJointTrajectory':
         '738ebcb7a2d7cfa42f9f1001cc99ce3a4383d1cfe508015d9be8485e4b1c66f6',
