@@ -2,6 +2,7 @@
 """FollowJointTrajectory of the arm controller, asked as MoveIt asks it; a row of the docs each."""
 from array import array
 from math import inf, nan
+from pathlib import Path
 import sys
 from types import SimpleNamespace
 
@@ -216,6 +217,7 @@ def test_the_error_is_what_is_desired_minus_what_is(arm):
     sent = arm.send(pan([4 * PERIOD_S], [0.4]))
     arm.step(2, sent)
     assert list(sent.feedback[-1].error.positions) == pytest.approx([0.2], abs=1e-6)
+    assert list(sent.feedback[-1].error.velocities) == pytest.approx([0.1 / PERIOD_S], abs=1e-3)
     assert list(sent.feedback[-1].actual.positions) == pytest.approx([0.0])
 
 
@@ -446,6 +448,14 @@ def test_a_goal_ends_with_a_reset(arm):
     assert arm.position[PAN] == pytest.approx(0.0, abs=1e-6)
 
 
+def test_a_goal_ends_with_another_mode(arm):
+    """What it was to be followed by, step or wall, is gone."""
+    sent = arm.send(pan([4 * PERIOD_S], [0.4]))
+    arm.node.session.set_mode('lockstep').result()
+    arm.node.session.set_mode('stepped').result()
+    assert arm.result(sent)[:2] == (ABORTED, Code.INVALID_GOAL)
+
+
 def test_a_goal_ends_when_its_node_is_deactivated_and_none_is_taken_until_it_is_active(arm):
     sent = arm.send(pan([4 * PERIOD_S], [0.4]))
     arm.step(2, sent)
@@ -489,6 +499,42 @@ def test_nothing_listens_or_ticks_for_the_action_without_a_goal(arm, monkeypatch
     assert len(list(arm.encoder.timers)) == 1  # looks who publishes commands, as ever
     monkeypatch.setattr(arm.encoder.trajectories, 'observe', None)  # called, it would fail
     arm.step(2)
+
+
+DOCS = Path(__file__).resolve().parent.parent / 'docs' / 'commands.md'
+ROWS = {  # of the table there -> the tests behind it
+    'name': 'the_name_follows_that_of_the_topic',
+    'clock': 'goals_are_followed_by_sim_time_in_every_mode',
+    'goals at a time': 'a_goal_for_other_joints_takes_over_too',
+    'refused': 'goals_that_cannot_be_followed_are_refused_and_change_nothing',
+    'some of the joints': 'a_goal_for_some_joints_leaves_the_others',
+    'header.stamp': 'a_stamp_in_the_future_starts_then_and_one_in_the_past_drops_points',
+    'feedback': 'a_goal_is_followed_frame_by_frame_until_it_is_reached',
+    'error': 'the_error_is_what_is_desired_minus_what_is',
+    'path tolerance': 'a_path_tolerance_that_is_violated_ends_the_goal_and_the_arm_holds',
+    'goal tolerance': 'a_goal_tolerance_has_to_be_met_within_its_time',
+    'velocity tolerance': 'a_velocity_tolerance_is_looked_at',
+    'defaults': 'parameters_are_the_tolerances_of_goals_that_give_none',
+    'tolerance 0 and -1': 'parameters_are_the_tolerances_of_goals_that_give_none',
+    'other tolerances that mean nothing':
+        'goals_that_cannot_be_followed_are_refused_and_change_nothing',
+    'cancel': 'a_goal_that_is_canceled_leaves_the_arm_where_it_is',
+    'a command by topic for its joints': 'another_command_for_its_joints_takes_over',
+    'controller deactivated':
+        'a_goal_ends_when_its_node_is_deactivated_and_none_is_taken_until_it_is_active',
+    'reset, another mode, no world, a failed engine': 'a_goal_ends_with_a_reset',
+    'INVALID_JOINTS, OLD_HEADER_TIMESTAMP':
+        'goals_that_cannot_be_followed_are_refused_and_change_nothing',
+}
+
+
+def test_every_row_of_the_documented_table_has_a_test():
+    if not DOCS.is_file():
+        pytest.skip('docs/ is not installed with the package')
+    section = DOCS.read_text().split('## FollowJointTrajectory')[1].split('\n## ')[0]
+    titles = [line.split('|')[1].strip() for line in section.splitlines() if line[:1] == '|'][2:]
+    assert titles == list(ROWS)
+    assert all(f'test_{name}' in globals() for name in ROWS.values())
 
 
 # Worlds of their own from here on: rclpy has one graph at a time.

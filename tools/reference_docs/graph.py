@@ -27,7 +27,8 @@ any other. Quality of service can be overridden too:
 topic that nobody subscribes to. Who joins while time stands still gets the newest frame; `view`
 follows pictures and states while a page is open."""
 SERVICES = """
-Of the node `world_model`, relative to its namespace; `service_prefix` is put before the names of
+Of the node `world_model`, relative to its namespace; FollowJointTrajectory is of `action_encoder`,
+beside `topics.joint_trajectory`. `service_prefix` is put before the names of
 `simulation_interfaces`. Which of its services answers what in which state:
 [simulation_interfaces](../simulation_interfaces.md). Each node has ROS's own services for
 parameters besides, and `world_model`, a managed node, those for its lifecycle."""
@@ -76,7 +77,9 @@ SERVICE = {  # by type
     'GetEntitiesStates': 'their poses and twists', 'GetEntityState': 'pose and twist of one',
     'SetEntityState': 'put the robot or an object elsewhere',
     'GetEntityInfo': 'category, description and tags of one',
-    'GetNamedPoses': 'places of the loaded world that have a name'}
+    'GetNamedPoses': 'places of the loaded world that have a name',
+    'FollowJointTrajectory': 'move the arm, with feedback, tolerances and a way to cancel: '
+    '[rules](../commands.md#followjointtrajectory)'}
 FOR_COMMANDS = ('action_encoder', 'view')  # know cmd_vel, of which there are two types
 BESIDE = 'reference/'  # what the follower puts before its topics
 ALL_NODES = (*NODES, 'follower')
@@ -89,7 +92,7 @@ class Graph:
     What the nodes of the package have.
 
     ``topics``: (node, ``'in'`` or ``'out'``, full name) -> types and quality of service;
-    ``services``: (name, type) pairs of world_model, actions included; ``told``: what the
+    ``services``: (name, type) pairs, actions included; ``told``: what the
     docstrings of its handlers of std_srvs say, by the last part of the name.
     """
 
@@ -111,7 +114,7 @@ class Graph:
                     types, _ = self.topics.setdefault((name, direction, end.topic_name),
                                                       ([], _qos(end.qos_profile)))
                     types.append(kind)
-        if name == 'world_model':
+        if name in ('world_model', 'action_encoder'):
             self._ask_services(node)
 
     def _ask_services(self, node):
@@ -120,8 +123,9 @@ class Graph:
                                                             node.get_namespace())
         found = [(service.srv_name, _type_name(service.srv_type)) for service in node.services]
         found += [(name, types[0]) for name, types in actions]
-        self.services = sorted(pair for pair in found if not pair[1].startswith(OF_ROS))
-        for name, kind in self.services:
+        found = [pair for pair in found if not pair[1].startswith(OF_ROS)]
+        self.services = sorted({*self.services, *found})
+        for name, kind in found:
             if kind.startswith('std_srvs/'):
                 self.told[_last(name)] = inspect.getdoc(getattr(node, f'on_{_last(name)}'))
 
@@ -226,7 +230,7 @@ def _is_truth(key):
 def _services(graph):
     offered = graph.services
     standard = {_last(kind): name for name, kind in offered
-                if kind.startswith('simulation_interfaces/')}
+                if not kind.startswith('std_srvs/')}
     _compare('services', set(standard), set(SERVICE))
     order, rows = list(SERVICE), []
     for name, kind in sorted(offered, key=lambda pair: (
@@ -237,7 +241,7 @@ def _services(graph):
             name, what = f'~/{short}', prose(graph.told[short].rstrip('.'))
         rows.append(('action' if '/action/' in kind else 'service',
                      code(name.removeprefix('/')), code(kind), what))
-    return page('Services and action', SERVICES, table(('', 'name', 'type', 'what'), rows))
+    return page('Services and actions', SERVICES, table(('', 'name', 'type', 'what'), rows))
 
 
 def _last(name):
