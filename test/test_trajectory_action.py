@@ -387,6 +387,14 @@ def test_a_goal_for_other_joints_takes_over_too(arm):
     assert arm.result(new)[1] == Code.SUCCESSFUL
 
 
+def test_a_goal_may_end_before_its_client_knows_that_it_was_accepted(arm, monkeypatch):
+    action = arm.encoder.trajectories
+    take, step = action._take, arm.node.session.advance
+    monkeypatch.setattr(action, '_take', lambda *goal: take(*goal) and bool(step(1).result()))
+    assert arm.result(arm.send(pan([0.0], [0.1])))[:2] == (SUCCEEDED, Code.SUCCESSFUL)
+    assert not action._asked
+
+
 def test_a_goal_that_is_canceled_leaves_the_arm_where_it_is(arm):
     sent = arm.send(pan([4 * PERIOD_S], [0.4]))
     arm.step(2, sent)

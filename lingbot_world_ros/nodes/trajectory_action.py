@@ -8,7 +8,7 @@ goes the way of every other command; here is who is told of it. ``docs/commands.
 from concurrent.futures import Future
 from functools import partial
 import threading
-from typing import Any, Callable, List, NamedTuple, Optional, Sequence
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
 
 from lingbot_world_ros.actions.commands import CommandBuffer
 from lingbot_world_ros.actions.trajectory_goal import Code, Progress, TrajectoryGoal
@@ -83,6 +83,7 @@ class TrajectoryAction:
         self._node, self._take, self._hold = node, take, hold
         self._lock = threading.Lock()  # guards what is below
         self._followed: Optional[_Followed] = None
+        self._asked: Dict[int, _Followed] = {}  # by identity of the message, until it is accepted
         self._type, self._server = installed(), None
         if self._type is None:
             node.get_logger().info(f'No action {self.name}: control_msgs is not installed (sudo '
@@ -112,7 +113,7 @@ class TrajectoryAction:
             """Watch over a goal, before a step can follow it."""
             with self._lock:
                 before.extend(filter(None, [self._followed]))
-                self._followed = _Followed(goal)
+                self._followed = self._asked[id(request)] = _Followed(goal)
         is_taken = self._take(request, begin)
         for followed in before:
             followed.outcome.set_result(Outcome(
@@ -120,9 +121,8 @@ class TrajectoryAction:
         return GoalResponse.ACCEPT if is_taken else GoalResponse.REJECT
 
     def on_accepted(self, handle: ServerGoalHandle) -> None:
-        """Take note of who is to be told."""
-        followed = self._followed
-        assert followed is not None and followed.handle is None  # on_goal left it right before
+        """Take note of who is to be told; the goal may have ended already."""
+        followed = self._asked.pop(id(handle.request))
         followed.handle = handle
         handle.execute(partial(self._execute, followed=followed))
 

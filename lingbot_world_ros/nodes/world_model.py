@@ -88,6 +88,7 @@ class WorldModelNode(LifecycleNode):
     session: Optional[Session] = None  # while not configured, as the next two
     sensors: Optional[WorldPublishers] = None
     first_frame: Optional[WorkerFuture] = None
+    _encoder: Optional[Encoder] = None
     _simulation: Optional[SimulationServices] = None
 
     def __init__(self, world: Optional[Callable[[], WorldModel]] = None,
