@@ -590,8 +590,9 @@ def test_in_two_processes_silence_ends_a_goal(start, monkeypatch):
 
 
 def test_the_name_follows_that_of_the_topic(start):
-    start('-p', 'mode:=stepped', '-p', 'topics.joint_trajectory:=/left/jtc/joint_trajectory',
-          '-r', '__ns:=/w1', name='left/jtc/follow_joint_trajectory')
+    arm = start('-p', 'mode:=stepped', '-p', 'topics.joint_trajectory:=left/joint_trajectory',
+                '-r', '__ns:=/w1', name='w1/left/follow_joint_trajectory')
+    assert arm.encoder.trajectories.full_name == '/w1/left/follow_joint_trajectory'
 
 
 def test_without_control_msgs_there_is_no_action_and_one_line_says_so(monkeypatch, domain):
@@ -605,6 +606,7 @@ def test_without_control_msgs_there_is_no_action_and_one_line_says_so(monkeypatc
     encoder = ActionEncoderNode(context=context)
     try:
         assert [line for line in lines if 'control_msgs is not installed' in line] == lines
+        assert encoder.trajectories.full_name == ''
         assert len(lines) == 1 and not get_action_server_names_and_types_by_node(
             encoder, 'action_encoder', '/')
     finally:

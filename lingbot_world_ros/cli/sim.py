@@ -223,7 +223,7 @@ def _introduce(world: 'WorldModelNode', encoder: 'ActionEncoderNode',
           f'ROS domain {domain_id()}\n'
           f'Publishes  {" ".join(sensors.topics)}\n'
           f'Listens    {" ".join(_heard(spec, world, encoder))} ({topic} takes {twist})\n'
-          f'Answers    {" ".join(answered_names(world))}\n'
+          f'Answers    {" ".join([*answered_names(world), encoder.trajectories.full_name])}\n'
           f'Drive it   {teleop}    (keyboard, in a second terminal)')
     if shutil.which('ros2'):  # not part of a .venv
         print(f'           ros2 topic pub -r 10 {topic} geometry_msgs/msg/{twist} "{{{motion}}}"')

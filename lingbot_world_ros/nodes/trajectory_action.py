@@ -149,6 +149,11 @@ class TrajectoryAction:
     # What becomes of them, in any thread.
 
     @property
+    def full_name(self) -> str:
+        """The name that clients see, '' where there is no action."""
+        return '' if self._server is None else qos.topic_name(self._node, self.name)
+
+    @property
     def goal(self) -> Optional[TrajectoryGoal]:
         """The goal that is followed, None if there is none."""
         followed = self._followed
