@@ -478,6 +478,7 @@ def link_checkout(record):
         if link.is_dir() and not link.is_symlink():
             shutil.rmtree(link)  # of an earlier version
         if not link.is_symlink():
+            link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to(ROOT / name)
     record['checkout'] = value
 
