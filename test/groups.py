@@ -10,7 +10,7 @@ GROUPS = {
     'programs': ('cli', 'doctor', 'launch', 'bench', 'navigate', 'smoke', 'two_worlds'),
     'nodes': ('nodes', 'action_encoder', 'camera_geometry', 'layouts', 'lifecycle',
               'mode_parameter', 'playback', 'profiles', 'publishers', 'stepping',
-              'text_and_images', 'senses'),
+              'text_and_images', 'senses', 'trajectory_action'),
     'services': ('conformance', 'simulation_services'),
     'robustness': ('faults', 'fuzz', 'soak'),
     'view': ('view*', 'page*', 'glass'),

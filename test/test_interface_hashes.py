@@ -9,7 +9,13 @@ from xml.etree import ElementTree
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-HASHES = {  # RIHS01 of simulation_interfaces 2.1 and of tf2_msgs
+HASHES = {  # RIHS01 of control_msgs 6.3 to 6.8, simulation_interfaces 2.1 and tf2_msgs
+    'control_msgs/action/FollowJointTrajectory':
+        'ff29901b2693f5deb847e96084a1c2cdb26e70b7c847be21859b70a55fb29cf0',
+    'control_msgs/msg/JointComponentTolerance':
+        '739ea7566931944d33830fa10f1bf5e7a7fbdc3172bce7a7eaac642bd6e3ffa4',
+    'control_msgs/msg/JointTolerance':
+        'c254f9cece0f3b733017b6990fd46d1326e25242d6b8844398c97d9a88e7d648',
     'simulation_interfaces/msg/Bounds':
         'e8624fe51f0f5548197542697d924c5699ac7198f1e4c68e50c3ca2af73f5b3f',
     'simulation_interfaces/msg/EntityCategory':
@@ -89,7 +95,10 @@ HASHES = {  # RIHS01 of simulation_interfaces 2.1 and of tf2_msgs
     'tf2_msgs/msg/TFMessage':
         'e369d0f05a23ae52508854b66f6aa0437f3449d652e8cbf22d5abe85d020f087',
 }
-BEFORE_2 = {  # of simulation_interfaces 1.4 to 1.6, of Humble, Jazzy and Kilted: what differs
+# What differs: control_msgs of Humble and Jazzy, simulation_interfaces 1.4 to 1.6, of Kilted, too.
+EARLIER = {
+    'control_msgs/action/FollowJointTrajectory':
+        '738ebcb7a2d7cfa42f9f1001cc99ce3a4383d1cfe508015d9be8485e4b1c66f6',
     'simulation_interfaces/msg/Spawnable':
         '8c22025d840e7a05ab31ba56f998b06458b549a9744b4695be25b778829fc176',
     'simulation_interfaces/srv/GetSpawnables':
@@ -144,6 +153,7 @@ CONSTANTS = {  # of simulation_interfaces, the same in all of these; no hash cov
         'UNSUPPORTED_ASSETS=108 INVALID_POSE=109',
     'srv/UnloadWorld_Response': 'NO_WORLD_LOADED=101',
 }
+KILTED = (2, 1)  # its action_msgs is of no earlier version
 KNOWN = ((1, 4), (1, 5), (1, 6), (2, 1))  # versions of simulation_interfaces
 PACKAGES = sorted({name.split('/')[0] for name in HASHES})
 
@@ -195,8 +205,9 @@ def test_installed_type_is_the_original_one(name):
         pytest.skip(f'{package} is installed without type hashes, as distributions before Iron do')
     hashes = {entry['type_name']: entry['hash_string'] for entry in
               json.loads((folder / kind / f'{short_name}.json').read_text())['type_hashes']}
-    is_older = package == 'simulation_interfaces' and version(folder) < (2, 0)
-    wanted = {**HASHES, **BEFORE_2} if is_older else HASHES
+    is_older = {'simulation_interfaces': lambda: version(folder) < (2, 0),
+                'control_msgs': lambda: version(share('action_msgs')) < KILTED}
+    wanted = {**HASHES, **EARLIER} if is_older.get(package, bool)() else HASHES
     assert hashes[name] == f'RIHS01_{wanted[name]}'
 
 
@@ -207,7 +218,7 @@ def test_every_package_of_the_checkout_is_compared():
 
 @pytest.mark.parametrize('package', PACKAGES)
 def test_checkout_has_the_compared_interfaces_and_no_other(package):
-    """Clients find all of simulation_interfaces; of tf2_msgs what is published here."""
+    """Clients find all of simulation_interfaces; of the others what is used here."""
     sources = interfaces(ROOT / 'interfaces' / package, ('.msg', '.srv', '.action'))
     assert sources == {name for name in HASHES if name.startswith(f'{package}/')}
 
@@ -239,6 +250,19 @@ def test_constants_are_the_original_ones(name):
     message = getattr(import_module(f'simulation_interfaces.{kind}'), part)
     expected = dict(pair.split('=') for pair in CONSTANTS[name].split())
     assert {key: str(getattr(message, key, None)) for key in expected} == expected
+
+
+def test_constants_of_control_msgs_are_the_original_ones():
+    """The result codes, and the components of a joint."""
+    share('control_msgs')
+    from control_msgs.action import FollowJointTrajectory
+    from control_msgs.msg import JointComponentTolerance
+    result = FollowJointTrajectory.Result
+    assert [result.SUCCESSFUL, result.INVALID_GOAL, result.INVALID_JOINTS,
+            result.OLD_HEADER_TIMESTAMP, result.PATH_TOLERANCE_VIOLATED,
+            result.GOAL_TOLERANCE_VIOLATED] == [0, -1, -2, -3, -4, -5]
+    of = JointComponentTolerance
+    assert [of.X_AXIS, of.Y_AXIS, of.Z_AXIS, of.TRANSLATION, of.ROTATION] == [1, 2, 3, 4, 5]
 
 
 def test_step_simulation_steps_once_by_default():

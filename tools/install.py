@@ -349,14 +349,18 @@ def check_compiler():
 
 
 def rewrite_exports():
-    """Correct the wheels' CMake files, which name folders of the machine that made them."""
+    """
+    Correct the wheels' CMake files, which name folders of the machine that made them.
+
+    uv links files of its cache: one that is written in place would be there for every other
+    ``.venv``, too, and one that was, names folders of a ``.venv`` that may be gone.
+    """
     code = 'import numpy, sysconfig; print(sysconfig.get_path("include"), numpy.get_include())'
     python_include, numpy_include = ask_python(code).split()
-    foreign = r'/opt/python/cp[^;"/]+/'
     for path in VENV.glob('share/*/cmake/*.cmake'):
         text = path.read_text()
-        fixed = re.sub(foreign + r'include/python[0-9.]+', python_include, text)
-        fixed = re.sub(foreign + r'[^;"]*/numpy/[^;"]*include', numpy_include, fixed)
+        fixed = re.sub(r'/[^;":>]*/include/python3[.][0-9]+', python_include, text)
+        fixed = re.sub(r'/[^;":>]*/numpy/[^;":>]*include', numpy_include, fixed)
         if fixed != text:
             path.unlink()  # uv links to its cache: written into, it would change there too
             path.write_text(fixed)
@@ -476,10 +480,10 @@ def link_checkout(record):
     share, programs = (VENV / folder / 'lingbot_world_ros' for folder in ('share', 'lib'))
     for link, name in ((share / 'config', 'config'), (share / 'launch', 'launch'),
                        (programs, 'scripts')):
-        link.parent.mkdir(parents=True, exist_ok=True)
         if link.is_dir() and not link.is_symlink():
             shutil.rmtree(link)  # of an earlier version
         if not link.is_symlink():
+            link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to(ROOT / name)
     record['checkout'] = value
 

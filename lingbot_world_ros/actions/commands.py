@@ -22,6 +22,7 @@ import numpy as np
 MESSAGE_NS = 5_000_000_000  # how long the newest problem is told
 MAX_WAIT_NS = 86_400 * 1_000_000_000  # until a trajectory starts; beyond it the stamp is wall time
 MESSAGE_LENGTH = 500  # characters; a sender can put whole books into a name
+ROUNDING = 1e-3  # rad or m; a planner rounds its limits
 REST = (0.0, 0.0, 0.0)
 HOLD, VELOCITY, POSITION, TRAJECTORY = range(4)  # what drives a joint
 TWIST_NAMES = ('linear.x', 'linear.y', 'linear.z', 'angular.x', 'angular.y', 'angular.z')
@@ -59,6 +60,7 @@ class CommandBuffer:
         self._timeout_ns = round(spec.timeout_s * 1e9)
         self._twist, self._twist_ns, self._twist_topic = REST, 0, ''
         self._mode = [HOLD] * num_joints
+        self._claims = [(0, '')] * num_joints  # number and topic of the command a joint follows
         self._velocity, self._velocity_ns = [0.0] * num_joints, [0] * num_joints
         self._position = [0.0] * num_joints
         self._way_speed = [inf] * num_joints  # of a position command
@@ -79,6 +81,7 @@ class CommandBuffer:
         """Forget every command (after a reset); the counters go on."""
         self._twist = REST
         self._halt(range(len(self._mode)))
+        self._claims = [(0, '')] * len(self._mode)
         self._limiter.clear()
 
     def set_timeout(self, timeout_s: float) -> None:
@@ -173,7 +176,7 @@ class CommandBuffer:
                 if not isnan(rate):
                     self._way_speed[column] = abs(self._velocity[column]) or inf
             self._mode[column] = VELOCITY if isnan(goal) else POSITION
-        self._accept(limited, topic)
+        self._accept(limited, topic, [column for column, *_ in asked])
 
     def joint_array(self, values: Sequence[float], interface: str, now_ns: int, *,
                     topic: str = 'arm_controller/commands') -> None:
@@ -218,7 +221,7 @@ class CommandBuffer:
         :param accelerations: like ``velocities``
         :param start_ns: sim time the times count from; 0 is the first step that follows it
         :param sim_ns: sim time now
-        :param policy_frequency_hz: rate of the points of a chunk without timing
+        :param policy_frequency_hz: rate of the points of a chunk without timing; 0 takes none
         :param may_end_in_motion: take it over although its last point has a velocity; the joints
             stop there unless another one takes over before
         :param topic: where it came from, for the message
@@ -230,7 +233,7 @@ class CommandBuffer:
             columns = (self._joint_columns(names, topic) if len(names)
                        else range(len(self._mode)))
             self._halt(columns)
-            self._accept('', topic)
+            self._accept('', topic, columns)
             return
         columns = self._joint_columns(names, topic)
         nothing = [()] * len(times_s)
@@ -276,7 +279,49 @@ class CommandBuffer:
             waiting = self._waiting[column]
             waiting[:] = [other for other in waiting if max(other.start_ns, sim_ns) < begin_ns]
             waiting.append(points)
-        self._accept(limited, topic)
+        self._accept(limited, topic, [column for column, rows in given.items() if rows])
+
+    def require_within(self, names: Sequence[str], positions: Sequence[Sequence[float]],
+                       topic: str) -> None:
+        """
+        Refuse positions beyond the limits of the joints, but for rounding.
+
+        :param names: joints; those that are not there are left to ``trajectory``
+        :param positions: one list per point, one value per name, rad or m
+        :param topic: where they came from, for the message
+        :raises SpecError: a position is out of reach; nothing changed
+        """
+        low, high = self.spec.joint_low, self.spec.joint_high
+        for values in positions:
+            for name, value in zip(names, values):
+                i = self._index.get(name)
+                if i is not None and not isnan(value) and not (
+                        low[i] - ROUNDING <= value <= high[i] + ROUNDING):
+                    self._refuse(topic, f'position {value:g} of {name} is beyond its limits '
+                                 f'{low[i]:g} to {high[i]:g}; send one within')
+
+    def claim(self, column: int) -> Tuple[int, str]:
+        """Return number and topic of the command that a joint follows; 0 and '' for none."""
+        return self._claims[column]
+
+    def plan(self, column: int, sim_ns: int) -> Plan:
+        """
+        Return the way that a trajectory leads a joint.
+
+        :param column: of the joint, in world order
+        :param sim_ns: sim time of the newest frame
+        :return: the plan; where there is none any more, of staying where it ended
+        """
+        plan = self._plans[column]
+        return plan or Plan([sim_ns], [(self._position[column], 0.0, 0.0)], [])
+
+    def hold(self, number: int) -> None:
+        """
+        Let joints hold where they are that follow one command; that is no command itself.
+
+        :param number: of the command
+        """
+        self._halt(column for column, claim in enumerate(self._claims) if claim[0] == number)
 
     def refuse(self, topic: str, reason: str) -> None:
         """
@@ -466,8 +511,10 @@ class CommandBuffer:
         self._tell(f'{topic}: refused, {text}.')
         raise SpecError(self.message)
 
-    def _accept(self, limited: str, topic: str) -> None:
+    def _accept(self, limited: str, topic: str, columns: Iterable[int]) -> None:
         self.accepted += 1
+        for column in columns:
+            self._claims[column] = self.accepted, topic
         if limited:
             self.clipped += 1
             self._tell(f'{topic}: {limited}.')

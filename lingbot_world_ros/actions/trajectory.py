@@ -128,7 +128,7 @@ def check_points(num_joints: int, times_s: Sequence[float], positions: Sequence[
     :param positions: one list per point
     :param velocities: one list per point, empty where none are given
     :param accelerations: one list per point, empty where none are given
-    :param policy_frequency_hz: rate of the points of a chunk without timing
+    :param policy_frequency_hz: rate of the points of a chunk without timing; 0 takes no chunks
     :param may_end_in_motion: whether the last point may have a velocity
     :return: time of each point after the start [ns], and the spacing of a chunk to be smoothed
         [ns], 0 for anything else
@@ -154,7 +154,7 @@ def check_points(num_joints: int, times_s: Sequence[float], positions: Sequence[
                         'or set allow_nonzero_velocity_at_trajectory_end, as MoveIt Servo needs '
                         'it')
     spacing_ns = 0
-    if len(times_s) > 1 and not any(times_s):
+    if len(times_s) > 1 and not any(times_s) and policy_frequency_hz:
         times_s = [(number + 1) / policy_frequency_hz for number in range(len(times_s))]
         if not any(map(len, [*velocities, *accelerations])):
             spacing_ns = round(1e9 / policy_frequency_hz)
@@ -163,7 +163,8 @@ def check_points(num_joints: int, times_s: Sequence[float], positions: Sequence[
     times_ns = tuple(round(time_s * 1e9) for time_s in times_s)
     if times_ns[0] < 0 or any(b <= a for a, b in zip(times_ns, times_ns[1:])):
         raise SpecError('time_from_start must start at 0 s or later and increase from point to '
-                        'point (or be 0 for all points of a chunk)')
+                        'point' + (' (or be 0 for all points of a chunk)'
+                                   if policy_frequency_hz else ''))
     return times_ns, spacing_ns
 
 

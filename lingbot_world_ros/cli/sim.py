@@ -237,7 +237,7 @@ def _introduce(world: 'WorldModelNode', encoder: 'ActionEncoderNode',
     print(told('Publishes', sensors.topics))
     print(told('Listens', [f'{topic} takes {twist},', *(
         name for name in _heard(spec, world, encoder) if name != topic)]))
-    print(told('Answers', answered_names(world)))
+    print(told('Answers', [*answered_names(world), encoder.trajectories.full_name]))
     print(f'Drive it   {teleop}    (keyboard, in a second terminal)')
     if shutil.which('ros2'):  # not part of a .venv
         print(f'           ros2 topic pub -r 10 {topic} geometry_msgs/msg/{twist} "{{{motion}}}"')

@@ -29,7 +29,8 @@ GROUP = 'lingbot_world_ros.engines'  # of entry points
 NAME = re.compile(r'[a-z][a-z0-9_]*')
 WHERE = re.compile(r'\w+(\.\w+)*:\w+')
 TAKES = ('robot', 'robot_description', 'on_progress')
-RESERVED = ('frames', 'limits', 'topics', 'view')  # first parts of names that all worlds have
+# First parts of names that all worlds have.
+RESERVED = ('constraints', 'frames', 'limits', 'topics', 'view')
 
 
 @dataclass(frozen=True)

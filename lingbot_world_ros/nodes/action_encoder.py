@@ -20,12 +20,14 @@ from lingbot_world_ros.actions.commands import CommandBuffer, MESSAGE_LENGTH
 from lingbot_world_ros.actions.embedding import ActionEmbedding, CarriedCamera, encode
 from lingbot_world_ros.actions.limits import Limits
 from lingbot_world_ros.actions.playback import CameraPlayback, open_path, require_free_camera
+from lingbot_world_ros.actions.trajectory_goal import Constraints, TrajectoryGoal
 from lingbot_world_ros.engines.registry import CAMERA_SCALE
 from lingbot_world_ros.errors import shown, SpecError
 from lingbot_world_ros.messages.action_embedding import embedding_to_msg
 from lingbot_world_ros.messages.commands import (joint_command_from_msg, trajectory_from_msg,
                                                  twist_from_msg)
 from lingbot_world_ros.messages.stamps import stamp_to_ns
+from lingbot_world_ros.messages.trajectory_goal import goal_from_msg
 from lingbot_world_ros.messages.world import carried_camera_from_msg, command_spec_from_msg
 from lingbot_world_ros.msg import ActionEmbedding as ActionEmbeddingMsg, WorldSpec as WorldSpecMsg
 from lingbot_world_ros.nodes import qos
@@ -33,6 +35,8 @@ from lingbot_world_ros.nodes.endpoints import node_of
 from lingbot_world_ros.nodes.parameter_service import SafeParameterService
 from lingbot_world_ros.nodes.parameters import declare, flat
 from lingbot_world_ros.nodes.ros_process import spin_node
+from lingbot_world_ros.nodes.trajectory_action import TrajectoryAction
+from lingbot_world_ros.nodes.world_watch import WorldWatch
 from lingbot_world_ros.robots.drive import Drive
 from lingbot_world_ros.robots.load import load_robot
 from lingbot_world_ros.robots.urdf import read_description, RobotModel
@@ -72,6 +76,8 @@ class ActionEncoderNode(Node):
     one lock guards the commands and what is known of the world.
     """
 
+    trajectories: TrajectoryAction  # once it is made
+
     def __init__(self, **node_args: Any) -> None:
         """
         Subscribe; commands are taken once a world has begun.
@@ -106,8 +112,13 @@ class ActionEncoderNode(Node):
         self._quiet_until_s: Dict[str, float] = {}  # by topic: a flood shall not flood the log
         self._newest_frame_ns: Callable[[], int] = lambda: self._sim_ns
         self._on_command: Optional[Callable[[int], None]] = None
+        self._standstill: Callable[[], str] = lambda: ''
         self._publisher = qos.publisher(self, ActionEmbeddingMsg, 'action_embedding', qos.NEWEST)
         self._subscribe(params.topics)
+        self.trajectories = TrajectoryAction(self, params.topics.joint_trajectory, self.take_goal,
+                                             self.hold)
+        self._watch = WorldWatch(self, lambda: self.trajectories.goal is not None,
+                                 self.stop)
         self._unlinked: List[qos.Listener] = [
             qos.Listener(self, WorldSpecMsg, 'world_spec', self.on_world_spec, qos.LATCHED),
             qos.Listener(self, JointState, params.topics.joint_states, self.on_joint_states,
@@ -130,14 +141,23 @@ class ActionEncoderNode(Node):
                 (Float64MultiArray, topics.joint_commands, self.on_arm_commands))]
         self.cmd_vel = self.command_listeners[0]
 
-    def link(self, sim_ns: Callable[[], int], on_command: Callable[[int], None]) -> None:
+    def destroy_node(self) -> None:
+        """Tell the client of a goal before its server goes away."""
+        if hasattr(self, 'trajectories'):
+            self.trajectories.destroy()
+        super().destroy_node()
+
+    def link(self, sim_ns: Callable[[], int], on_command: Callable[[int], None],
+             standstill: Callable[[], str] = lambda: '') -> None:
         """
         Serve a session in this process instead of the topics ``world_spec`` and ``joint_states``.
 
         :param sim_ns: called for the sim time of the newest frame
         :param on_command: called with the number of accepted commands after each of them
+        :param standstill: called for the reason why no goal can be followed now, '' for none
         """
         self._newest_frame_ns, self._on_command = sim_ns, on_command
+        self._standstill = standstill
         for listener in self._unlinked:
             listener.destroy()
         self._unlinked = []
@@ -182,11 +202,11 @@ class ActionEncoderNode(Node):
                 self._num_frames *= 2  # the step that follows may begin late, or be made ahead
             self._period_ns = round(1e9 / msg.frame_rate)
             self._valid_until_ns = 0
-            if goes_on:
-                return
-            self._joint_position = np.zeros(len(spec.joint_names))
-            self._playback, self._path_is_over = playback, False
-            self._sim_ns = stamp_ns
+            if not goes_on:
+                self._joint_position = np.zeros(len(spec.joint_names))
+                self._playback, self._path_is_over = playback, False
+                self._sim_ns = stamp_ns
+        self.trajectories.end('The world was reset, or its mode has changed.')
 
     def pull(self, sim_ns: int, joint_position: np.ndarray,
              by_step: bool = False) -> Optional[ActionEmbedding]:
@@ -206,6 +226,25 @@ class ActionEncoderNode(Node):
         if self._publisher.get_subscription_count():
             self._publisher.publish(embedding_to_msg(embedding, self._frame_id))
         return embedding
+
+    def observe(self, stamp_ns: int, position: np.ndarray, velocity: np.ndarray) -> None:
+        """
+        Tell of a frame of the session in this process.
+
+        :param stamp_ns: its sim time
+        :param position: (J,) of the joints, rad or m
+        :param velocity: (J,) rad/s or m/s
+        """
+        if self.trajectories.goal is not None:
+            self.trajectories.observe(stamp_ns, position, velocity)
+
+    def stop(self, reason: str) -> None:
+        """
+        Follow no goal any more.
+
+        :param reason: for whoever sent it
+        """
+        self.trajectories.end(f'The goal has ended: {reason}.')
 
     def catch_up(self) -> None:
         """
@@ -260,6 +299,10 @@ class ActionEncoderNode(Node):
                 if name in known and isfinite(position):  # NaN is what nobody has measured
                     self._joint_position[known.index(name)] = position
             is_due = self._valid_until_ns or self._buffer.spec.ages_in_sim_time
+        if self.trajectories.goal is not None:
+            speeds = dict(zip(msg.name, msg.velocity))
+            self.observe(stamp_to_ns(msg.header.stamp), self._joint_position,
+                         np.array([speeds.get(name, 0.0) for name in known]))
         if is_due:
             self.encode()
 
@@ -287,19 +330,65 @@ class ActionEncoderNode(Node):
 
     def on_trajectory(self, msg: JointTrajectory) -> None:
         """Positions over sim time."""
-        names, times_s, positions, velocities, accelerations, start_ns = trajectory_from_msg(msg)
-        params = self._params
-        topic = params.topics.joint_trajectory
-        self._take(topic, lambda buffer, now_ns, sim_ns: buffer.trajectory(
-            names, times_s, positions, velocities, accelerations, start_ns=start_ns,
-            sim_ns=sim_ns, topic=topic, policy_frequency_hz=params.policy_frequency,
-            may_end_in_motion=params.allow_nonzero_velocity_at_trajectory_end))
+        topic = self._params.topics.joint_trajectory
+        self._take(topic, lambda buffer, now_ns, sim_ns: self._follow(
+            buffer, msg, topic, sim_ns, self._params.policy_frequency))
 
-    def _take(self, topic: str, command: Callable[[CommandBuffer, int, int], None]) -> None:
-        """Hand a command over to the buffer; say what was wrong with it."""
+    def take_goal(self, request: Any, begin: Callable[[TrajectoryGoal], None]) -> bool:
+        """
+        Take over a goal of the action as a command.
+
+        :param request: control_msgs/FollowJointTrajectory_Goal
+        :param begin: called with the goal before a step can follow it
+        :return: whether it was taken; if not, the log says why
+        """
+        topic, constraints = self.trajectories.name, self._params.constraints
+
+        def command(buffer: CommandBuffer, now_ns: int, sim_ns: int) -> None:
+            msg, before = request.trajectory, buffer.accepted
+            standstill = self._standstill()
+            if standstill:
+                buffer.refuse(topic, standstill)
+            try:
+                goal = goal_from_msg(request, Constraints(
+                    constraints.trajectory, constraints.goal, constraints.goal_time))
+            except SpecError as error:
+                buffer.refuse(topic, str(error))
+            buffer.require_within(msg.joint_names, [p.positions for p in msg.points], topic)
+            self._follow(buffer, msg, topic, sim_ns, 0.0)
+            assert buffer.accepted == before + 1, 'a goal of NaN alone was refused before'
+            begin(goal.accepted(buffer.accepted, buffer.spec.joint_names))
+        is_taken = self._take(topic, command)
+        if is_taken and self._on_command is None:
+            self._watch.begin()
+        return is_taken
+
+    def hold(self, number: int) -> None:
+        """
+        Let joints hold where they are that follow one command.
+
+        :param number: of the command
+        """
+        with self._lock:
+            if self._buffer is None:
+                return
+            self._buffer.hold(number)
+        if self._on_command is None:
+            self.encode()
+
+    def _follow(self, buffer: CommandBuffer, msg: JointTrajectory, topic: str, sim_ns: int,
+                policy_frequency_hz: float) -> None:
+        names, times_s, positions, velocities, accelerations, start_ns = trajectory_from_msg(msg)
+        buffer.trajectory(
+            names, times_s, positions, velocities, accelerations, start_ns=start_ns,
+            sim_ns=sim_ns, topic=topic, policy_frequency_hz=policy_frequency_hz,
+            may_end_in_motion=self._params.allow_nonzero_velocity_at_trajectory_end)
+
+    def _take(self, topic: str, command: Callable[[CommandBuffer, int, int], None]) -> bool:
+        """Hand a command over to the buffer; say what was wrong with it, and whether it counts."""
         sim_ns = self._newest_frame_ns()  # before the lock: a session may hold its own meanwhile
         with self._lock:
-            buffer, accepted = self._buffer, None
+            buffer, accepted, usurper = self._buffer, None, ''
             if buffer is None:
                 problem = f'{topic}: dropped, no world runs yet; start world_model.'
             else:
@@ -308,6 +397,7 @@ class ActionEncoderNode(Node):
                     command(buffer, self._now_ns(buffer, sim_ns), sim_ns)
                     if buffer.accepted != before:  # else it was all NaN, no command for anybody
                         accepted = buffer.accepted
+                        usurper = self.trajectories.usurper(buffer)
                     if buffer.message is not told:
                         problem = buffer.message
                 except SpecError as error:
@@ -315,11 +405,14 @@ class ActionEncoderNode(Node):
         if problem:
             self._warn(topic, problem)
         if accepted is None:
-            return
+            return False
+        if usurper:
+            self.trajectories.end(f'A command on {usurper} has taken over.', holds=False)
         if self._on_command is None:
             self.encode()
         else:
             self._on_command(accepted)
+        return True
 
     def _encode(self, buffer: CommandBuffer) -> ActionEmbedding:
         """Encode the coming step; call it with the lock held."""
@@ -328,6 +421,7 @@ class ActionEncoderNode(Node):
         sim_ns = self._sim_ns
         targets = buffer.targets(self._now_ns(buffer, sim_ns), sim_ns, self._num_frames,
                                  self._period_ns, self._joint_position)
+        self.trajectories.planned(buffer, sim_ns)
         motion = None
         if self._playback is not None:
             motion, targets = self._played(self._playback, buffer, targets)

@@ -2,12 +2,13 @@
 """Handlers of services that wait for another thread without holding up the executor."""
 import concurrent.futures
 import time
-from typing import List, Tuple
+from typing import List, Optional, Tuple
 
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.task import Future
+from rclpy.timer import Timer
 
 CHECK_PERIOD_S = 0.05  # how often waits that are over are looked for
 
@@ -22,7 +23,7 @@ class Waiting:
 
     def __init__(self, node: Node):
         """
-        Prepare; nothing ticks while nobody waits.
+        Prepare; there is no timer before somebody waits, and none ticks while nobody does.
 
         :param node: rclpy node whose handlers wait
         """
@@ -31,13 +32,12 @@ class Waiting:
         self.steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._node = node
         self._waits: List[Tuple[float, Future]] = []  # deadline [s, steady]
-        self._timer = node.create_timer(CHECK_PERIOD_S, self._end_waits, clock=self.steady,
-                                        callback_group=self.group)
-        self._timer.cancel()
+        self._timer: Optional[Timer] = None
 
     def destroy(self) -> None:
         """Withdraw the timer; call it before the node is destroyed."""
-        self._node.destroy_timer(self._timer)
+        if self._timer is not None:
+            self._node.destroy_timer(self._timer)
 
     async def wait(self, outcome: concurrent.futures.Future, within_s: float) -> bool:
         """
@@ -58,7 +58,10 @@ class Waiting:
         outcome.add_done_callback(wake)
         if within_s:
             self._waits.append((time.monotonic() + within_s, done))
-            if self._timer.is_canceled():
+            if self._timer is None:
+                self._timer = self._node.create_timer(
+                    CHECK_PERIOD_S, self._end_waits, clock=self.steady, callback_group=self.group)
+            elif self._timer.is_canceled():
                 self._timer.reset()
         await done
         return outcome.done()
@@ -70,5 +73,5 @@ class Waiting:
             if deadline_s <= now_s and not done.done():
                 done.set_result(False)
         self._waits = [entry for entry in self._waits if not entry[1].done()]
-        if not self._waits:
+        if not self._waits and self._timer is not None:
             self._timer.cancel()

@@ -33,6 +33,7 @@ from lingbot_world_ros.nodes.spinner import Spinner
 from lingbot_world_ros.nodes.world_publishers import WorldPublishers
 from lingbot_world_ros.progress import Loading
 from lingbot_world_ros.robots.drive import Drive
+from lingbot_world_ros.session.frame import Frame
 from lingbot_world_ros.session.latch import EmbeddingSource
 from lingbot_world_ros.session.observer import SessionObserver
 from lingbot_world_ros.session.session import Session
@@ -55,18 +56,30 @@ LOG_PERIOD_S = 5.0
 WATCH_PERIOD_S = 0.2
 BEAT_S = 0.5
 END_PATIENCE_S = 3.0  # for a step in progress; a launch file waits 5 s before it insists
+INACTIVE = 'the node world_model is not active; configure and activate it'
+_ENDED = {State.NO_WORLD: 'no world is loaded; load one first',
+          State.ERROR: 'the engine of the world has failed; reset it'}
 DISCOVERY_S = 3.5  # Fast DDS announces a node every 3 s, should its first calls go unheard
 
 
 class Encoder(EmbeddingSource, Protocol):
     """An action encoder in the same process, or what stands where one is."""
 
-    def link(self, sim_ns: Callable[[], int], on_command: Callable[[int], None], /) -> None:
+    def link(self, sim_ns: Callable[[], int], on_command: Callable[[int], None],
+             standstill: Callable[[], str], /) -> None:
         """Serve a session, see ``ActionEncoderNode``."""
         ...
 
     def begin(self, msg: WorldSpecMsg, drive: Drive, /) -> None:
         """Take over a new world."""
+        ...
+
+    def observe(self, stamp_ns: int, position: np.ndarray, velocity: np.ndarray, /) -> None:
+        """Take note of where the joints are in a frame."""
+        ...
+
+    def stop(self, reason: str, /) -> None:
+        """Take note that the world goes on with nothing it was asked for."""
         ...
 
 
@@ -76,6 +89,7 @@ class WorldModelNode(LifecycleNode):
     session: Optional[Session] = None  # while not configured, as the next two
     sensors: Optional[WorldPublishers] = None
     first_frame: Optional[WorkerFuture] = None
+    _encoder: Optional[Encoder] = None
     _simulation: Optional[SimulationServices] = None
 
     def __init__(self, world: Optional[Callable[[], WorldModel]] = None,
@@ -245,7 +259,8 @@ class WorldModelNode(LifecycleNode):
             raise
         if self._encoder is not None:
             session = self.session  # bound here: a late command may come after a cleanup
-            self._encoder.link(lambda: session.sim_ns, session.command_arrived)
+            self._encoder.link(lambda: session.sim_ns, session.command_arrived,
+                               lambda: self._standstill(session))
             session.link(self._encoder)
         self._resume = False
 
@@ -275,17 +290,28 @@ class WorldModelNode(LifecycleNode):
         if not self.params.autostart:  # else nobody manages it
             self._bond.form()
 
-    def _deactivate(self) -> None:
-        assert self.session is not None  # it was configured
+    def _standstill(self, session: Session) -> str:
+        """Say why a world follows no goal of an action, '' if it does."""
+        if self.running_session() is not session:
+            return INACTIVE
+        return _ENDED.get(session.status.state, '')
+
+    def _stop(self) -> None:
+        """Follow nothing any more."""
         self._bond.part()
         self._is_active = False
+        if self._encoder is not None:
+            self._encoder.stop(INACTIVE)
+
+    def _deactivate(self) -> None:
+        assert self.session is not None  # it was configured
+        self._stop()
         self._resume = self.session.status.state == State.PLAYING
         if self._resume:
             self.session.pause().exception()
 
     def _drop_session(self, patience_s: Optional[float] = None) -> None:
-        self._is_active = False
-        self._bond.part()
+        self._stop()
         if self.session is not None:
             self.session.close(patience_s)
         if self.sensors is not None:
@@ -464,6 +490,13 @@ class _EncoderLink(SessionObserver):
         self._encoder.begin(self._sensors.world_spec(status), self._drive)
 
     on_mode = on_reset
+
+    def on_frame(self, frame: Frame) -> None:
+        self._encoder.observe(frame.stamp_ns, frame.joint_position, frame.joint_velocity)
+
+    def on_status(self, status: SessionStatus) -> None:
+        if status.state in _ENDED:
+            self._encoder.stop(_ENDED[status.state])
 
 
 def _as_it_is(session: Session) -> WorkerFuture:

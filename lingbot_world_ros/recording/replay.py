@@ -56,6 +56,12 @@ class RecordedActions(SessionObserver):
     def begin(self, *_: object) -> None:
         """Take no notice of a world that starts."""
 
+    def observe(self, *_: object) -> None:
+        """Take no notice of frames."""
+
+    def stop(self, *_: object) -> None:
+        """Take no notice of a world that stands."""
+
     def catch_up(self) -> None:
         """Nothing comes in."""
 

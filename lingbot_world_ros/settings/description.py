@@ -31,6 +31,28 @@ def description_of(values: dict) -> str:
     return load_robot(robot).description if robot else ''
 
 
+def with_ros2_control(values: dict, element: str) -> str:
+    """
+    Make the URDF of a robot one of ros2_control.
+
+    :param values: all parameters by name
+    :param element: ``<ros2_control>`` as XML
+    :return: URDF as XML with that element; as it is if it has one already
+    :raises SpecError: there is no URDF, one of both is no XML, or the URDF lacks a joint
+    """
+    robot = _parsed('robot_description', description_of(values))
+    if robot.find('ros2_control') is None:
+        control = _parsed('ros2_control', element)
+        known = {joint.get('name') for joint in robot.findall('joint')}
+        missing = [name for name in (joint.get('name') for joint in control.findall('joint'))
+                   if name not in known]
+        if missing:
+            raise SpecError(f'ros2_control has joint {shown(", ".join(map(str, missing)))}, which '
+                            'the URDF lacks; give ros2_control:= a file for this robot.')
+        robot.append(control)
+    return ElementTree.tostring(robot, encoding='unicode')
+
+
 def link_publisher_parameters(values: dict) -> dict:
     """
     Say what robot_state_publisher is started with, so that its frames join those of the world.
@@ -65,10 +87,7 @@ def link_publisher_parameters(values: dict) -> dict:
 
 def _parents(text: str) -> Dict[str, Optional[str]]:
     """Return the parent of every link by name, None for that of the base."""
-    try:
-        robot = ElementTree.fromstring(text)
-    except ElementTree.ParseError as error:
-        raise SpecError(f'robot_description is no XML: {error}.') from error
+    robot = _parsed('robot_description', text)
     parents: Dict[str, Optional[str]] = {
         link.get('name', ''): None for link in robot.findall('link')}
     for joint in robot.findall('joint'):
@@ -76,3 +95,10 @@ def _parents(text: str) -> Dict[str, Optional[str]]:
         if child is not None and parent is not None:
             parents[child.get('link', '')] = parent.get('link')
     return parents
+
+
+def _parsed(name: str, text: str) -> ElementTree.Element:
+    try:
+        return ElementTree.fromstring(text)
+    except ElementTree.ParseError as error:
+        raise SpecError(f'{name} is no XML: {error}.') from error

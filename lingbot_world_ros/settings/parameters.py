@@ -113,6 +113,11 @@ ACTION_ENCODER: Tuple[Param, ...] = (
     Param('allow_nonzero_velocity_at_trajectory_end', bool, 'Accept trajectories whose last '
           'point has a velocity, as MoveIt Servo sends them; false refuses them, as '
           'joint_trajectory_controller does since Iron.', dynamic=True),
+    Param('constraints.trajectory', float, 'How far each joint may be from a goal of '
+          'FollowJointTrajectory on the way, rad or m; 0: no limit.', 0.0, 1000.0, dynamic=True),
+    Param('constraints.goal', float, 'The same at its end.', 0.0, 1000.0, dynamic=True),
+    Param('constraints.goal_time', float, 'Seconds of sim time after its end until that must '
+          'hold; 0: forever.', 0.0, 86400.0, dynamic=True),
     Param('limits.linear_velocity_mps', float, 'Largest forward speed; 0: that of the engine.',
           0.0, 100.0),
     Param('limits.linear_acceleration_mps2', float, 'Largest forward acceleration; 0: no limit.',

@@ -154,11 +154,12 @@ class Probe:
     def _client(self, kind, service):
         if service not in self._clients:
             package, _, name = kind.split('/')
-            srv_type = getattr(import_module(f'{package}.srv'), name, None)
-            if srv_type is None:  # a part of an action
+            if '_' in name:  # a part of an action
                 action, part = name.split('_')
                 srv_type = getattr(getattr(import_module(f'{package}.action'), action).Impl,
                                    f'{part}Service')
+            else:
+                srv_type = getattr(import_module(f'{package}.srv'), name)
             self._clients[service] = self.node.create_client(srv_type, service)
             self.wait_for(self._clients[service].service_is_ready, f'service {service}')
         return self._clients[service]

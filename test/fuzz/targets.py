@@ -112,6 +112,17 @@ def trajectories(draw):
     return {'header': draw(headers), 'joint_names': names, 'points': points}
 
 
+@st.composite
+def goals(draw):
+    """Goals of FollowJointTrajectory, with and without tolerances."""
+    def tolerances():
+        return [{'name': name, 'position': draw(speeds), 'velocity': draw(speeds)}
+                for name in draw(st.lists(st.sampled_from(JOINTS), max_size=2))]
+    return {'trajectory': draw(trajectories()), 'path_tolerance': tolerances(),
+            'goal_tolerance': tolerances(), 'goal_time_tolerance': {
+                'sec': draw(st.integers(-2, 2)), 'nanosec': 0}}
+
+
 float_arrays = st.fixed_dictionaries({'data': _per(JOINTS, speeds), 'layout': st.just(
     {'dim': [{'label': 'x', 'size': 5, 'stride': 5}], 'data_offset': 0})})
 
@@ -228,6 +239,7 @@ entities = st.fixed_dictionaries({'entity': st.one_of(st.just('robot'), texts)})
 available_worlds = st.fixed_dictionaries({
     'additional_sources': st.lists(files.uris(), max_size=4), 'filter': tags_filters,
     'offline_only': st.booleans(), 'continue_on_error': st.booleans()})
+goal_ids = st.fixed_dictionaries({'uuid': st.lists(integers(8, False), min_size=16, max_size=16)})
 steps = st.fixed_dictionaries({'steps': st.one_of(st.integers(0, 5), integers(64, False))})
 DYNAMIC = ('seed', 'speed', 'action_timeout_s', 'lockstep_timeout_s', 'step_timeout_s',
            'service_timeout_s', 'jpeg_quality', 'cmd_timeout_s', 'policy_frequency')
@@ -394,8 +406,10 @@ SERVICES = (
     _service('simulate_steps/_action/get_result', f'{SIM}/SimulateSteps_GetResult',
              of_type('simulation_interfaces/SimulateSteps_GetResult.Request'), 0.3),
     _service('simulate_steps/_action/send_goal', f'{SIM}/SimulateSteps_SendGoal',
-             st.fixed_dictionaries({'goal_id': st.fixed_dictionaries({'uuid': st.lists(
-                 integers(8, False), min_size=16, max_size=16)}), 'goal': steps}), 0.5, True))
+             st.fixed_dictionaries({'goal_id': goal_ids, 'goal': steps}), 0.5, True),
+    _service('arm_controller/follow_joint_trajectory/_action/send_goal',
+             'control_msgs/srv/FollowJointTrajectory_SendGoal', st.fixed_dictionaries(
+                 {'goal_id': goal_ids, 'goal': goals()}), 2, True))
 TRANSITION = st.tuples(st.just('world_model/change_state'), st.sampled_from(TRANSITIONS).map(
     lambda number: {'transition': {'id': number}}))
 BURST = Target('burst', 'composed', 'burst', st.lists(rarely(TRANSITION, st.one_of(*(

@@ -30,8 +30,9 @@ reference world also has `topics.ground_truth_pose`, the true pose, and with
 `publish_wrist_camera` `topics.wrist_image` and `topics.wrist_camera_info`, drawn while somebody
 looks."""
 SERVICES = """
-Services of the node `world_model`, relative to its namespace; `service_prefix` is prepended to
-the names of `simulation_interfaces`. What each answers in each state:
+Services of the node `world_model`, relative to its namespace; FollowJointTrajectory belongs to
+`action_encoder`, beside `topics.joint_trajectory`. `service_prefix` is prepended to the names of
+`simulation_interfaces`. What each answers in each state:
 [simulation_interfaces](../simulation_interfaces.md). Each node also has ROS's own parameter
 services, and `world_model`, a managed node, those for its lifecycle."""
 
@@ -84,7 +85,9 @@ SERVICE = {  # by type
     'GetEntitiesStates': 'their poses and twists', 'GetEntityState': 'pose and twist of one',
     'SetEntityState': 'move the robot or an object',
     'GetEntityInfo': 'category, description and tags of one',
-    'GetNamedPoses': 'named places of the loaded world'}
+    'GetNamedPoses': 'named places of the loaded world',
+    'FollowJointTrajectory': 'move the arm, with feedback, tolerances and a way to cancel: '
+    '[rules](../commands.md#followjointtrajectory)'}
 FOR_COMMANDS = ('action_encoder', 'view')  # know cmd_vel, of which there are two types
 BESIDE = 'reference/'  # what the follower puts before its topics
 ALL_NODES = (*NODES, 'follower')
@@ -97,7 +100,7 @@ class Graph:
     What the nodes of the package have.
 
     ``topics``: (node, ``'in'`` or ``'out'``, full name) -> types and quality of service;
-    ``services``: (name, type) pairs of world_model, actions included; ``told``: what the
+    ``services``: (name, type) pairs, actions included; ``told``: what the
     docstrings of its handlers of std_srvs say, by the last part of the name.
     """
 
@@ -119,7 +122,7 @@ class Graph:
                     types, _ = self.topics.setdefault((name, direction, end.topic_name),
                                                       ([], _qos(end.qos_profile)))
                     types.append(kind)
-        if name == 'world_model':
+        if name in ('world_model', 'action_encoder'):
             self._ask_services(node)
 
     def _ask_services(self, node):
@@ -128,8 +131,9 @@ class Graph:
                                                             node.get_namespace())
         found = [(service.srv_name, _type_name(service.srv_type)) for service in node.services]
         found += [(name, types[0]) for name, types in actions]
-        self.services = sorted(pair for pair in found if not pair[1].startswith(OF_ROS))
-        for name, kind in self.services:
+        found = [pair for pair in found if not pair[1].startswith(OF_ROS)]
+        self.services = sorted({*self.services, *found})
+        for name, kind in found:
             if kind.startswith('std_srvs/'):
                 self.told[_last(name)] = inspect.getdoc(getattr(node, f'on_{_last(name)}'))
 
@@ -235,7 +239,7 @@ def _is_truth(key):
 def _services(graph):
     offered = graph.services
     standard = {_last(kind): name for name, kind in offered
-                if kind.startswith('simulation_interfaces/')}
+                if not kind.startswith('std_srvs/')}
     _compare('services', set(standard), set(SERVICE))
     order, rows = list(SERVICE), []
     for name, kind in sorted(offered, key=lambda pair: (
@@ -246,7 +250,7 @@ def _services(graph):
             name, what = f'~/{short}', prose(graph.told[short].rstrip('.'))
         rows.append(('action' if '/action/' in kind else 'service',
                      code(name.removeprefix('/')), code(kind), what))
-    return page('Services and action', SERVICES, table(('', 'name', 'type', 'what'), rows))
+    return page('Services and actions', SERVICES, table(('', 'name', 'type', 'what'), rows))
 
 
 def _last(name):

@@ -5,6 +5,7 @@ The files of the embedded world, and how OpenVINO runs them. Needs no torch.
 A folder holds ``model.json``, two ONNX graphs (dynamics, renderer) that all scenes share, and the
 tensors of each scene.
 """
+import atexit
 from contextlib import suppress
 from functools import lru_cache
 import hashlib
@@ -106,6 +107,9 @@ def compile_graph(path: Path, _mtime_ns: int, shapes: Tuple[Tuple[str, Tuple[int
     compiled = core.compile_model(model, 'CPU', settings)
     write_checked(kept, compiled.export_model().getvalue())
     return compiled
+
+
+atexit.register(compile_graph.cache_clear)  # while the threads of the runtime can still end
 
 
 def _port_name(port: Any) -> str:
