@@ -383,6 +383,7 @@ def build_interfaces(record):
         '--build-base', VENV / 'build', '--install-base', built,
         '--event-handlers', 'console_direct+',  # what make is at, for who watches
         '--cmake-args', '-DBUILD_TESTING=OFF', '-DRCLPY_ONLY=ON',
+        '-DAMENT_CMAKE_SYMLINK_INSTALL=OFF',  # which an earlier version had switched on
         f'-DPython3_EXECUTABLE={PYTHON}'],
         # Else colcon lets make wait as long as the machine has other work.
         environment={'MAKEFLAGS': f'-j{os.cpu_count() or 1}'})
@@ -422,7 +423,7 @@ def keep_interfaces(built):
     making = kept.with_name(f'{kept.name}.{os.getpid()}')
     try:
         kept.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(built, making, symlinks=True)
+        shutil.copytree(built, making)
         making.rename(kept)
         for old in sorted(kept.parent.iterdir(), key=lambda path: path.stat().st_mtime)[:-4]:
             shutil.rmtree(old)
@@ -441,7 +442,7 @@ def place_interfaces(built):
         if os.path.lexists(target):  # an earlier version made links into the checkout
             os.unlink(target)
         return shutil.copy2(source, target)
-    shutil.copytree(built, VENV, copy_function=copy, symlinks=True, dirs_exist_ok=True)
+    shutil.copytree(built, VENV, copy_function=copy, dirs_exist_ok=True)
 
 
 def take_interfaces(record):

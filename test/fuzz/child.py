@@ -6,7 +6,9 @@ Requests come in on standard input as ``marshal`` data, answers leave on standar
 messages come as they always do. From ``watch`` on every file that Python opens is looked at.
 """
 from collections import deque
+from contextlib import suppress
 from dataclasses import replace
+from importlib import import_module
 import marshal
 import os
 from pathlib import Path
@@ -68,6 +70,8 @@ class Direct:
 
     def __init__(self, folders):
         self._folders = folders
+        with suppress(ImportError):  # as the first name filter does
+            import_module('re2')
         world = FakeWorld()
         self._spec = world.spec
         self._rich = replace(world.spec, can=Capabilities(take_prompts=True, take_images=True))
