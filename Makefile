@@ -4,7 +4,7 @@
 PYTHON ?= python3
 DISTRO = kilted
 VENV = .venv$(if $(filter-out kilted,$(DISTRO)),-$(DISTRO))
-INSTALL = $(PYTHON) tools/install.py --distro $(DISTRO)
+INSTALL = $(strip $(PYTHON) tools/install.py --distro $(DISTRO))
 ARGS ?=
 JOBS ?= 3
 EXTRAS ?=
@@ -16,7 +16,7 @@ help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
 venv:  ## install into .venv what running needs; DISTRO=jazzy, here and below, uses .venv-jazzy
-	@$(INSTALL) $(EXTRAS)
+	@$(strip $(INSTALL) $(EXTRAS))
 
 sim: venv  ## imagine a robot and show it on a page to drive it from; ARGS="--help" lists what it takes
 	@$(VENV)/bin/lingbot-world sim --open $(ARGS)

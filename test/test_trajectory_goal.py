@@ -50,12 +50,12 @@ def test_progress_is_in_the_order_of_the_goal():
     progress = goal.observe(SECOND_NS // 2, [0.1, 0.2], [0.3, 0.4])
     assert goal.number == 3 and goal.columns == (1, 0)
     assert [state[0] for state in progress.desired] == [1.0, 0.0]
-    assert progress.actual == [(0.2, 0.4), (0.1, 0.3)] and progress.index == 0
+    assert progress.actual == [(0.2, 0.4), (0.1, 0.3)] and progress.point == 0
 
 
 @pytest.mark.parametrize('time_s, index', [(0.5, 0), (1.0, 1), (1.5, 1), (2.0, 2), (9.0, 2)])
 def test_the_index_is_that_of_the_point_ahead(time_s, index):
-    assert goal_of().observe(round(time_s * SECOND_NS), [0.0], [0.0]).index == index
+    assert goal_of().observe(round(time_s * SECOND_NS), [0.0], [0.0]).point == index
 
 
 def test_time_counts_from_the_stamp_or_from_the_first_step():

@@ -9,10 +9,11 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from enum import IntEnum
 from math import isfinite
-from typing import Callable, Iterable, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Callable, Iterable, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 from lingbot_world_ros.actions.trajectory import Plan, State
 from lingbot_world_ros.errors import SpecError
+import numpy as np
 
 ERASED = -1.0  # a tolerance: none, whatever the default is
 AskedTolerance = Tuple[str, float, float]  # joint, position, velocity
@@ -72,7 +73,7 @@ class Progress(NamedTuple):
     """
     One moment of a goal; joints in its own order, rad or m, seconds.
 
-    ``index`` is that of the point which is headed for, the number of points after the last;
+    ``point`` is the number of the point which is headed for, the number of points after the last;
     ``time_ns`` since the start, negative before it.
     """
 
@@ -80,7 +81,7 @@ class Progress(NamedTuple):
     time_ns: int
     desired: List[State]  # position, velocity, acceleration
     actual: List[Tuple[float, float]]  # position, velocity
-    index: int
+    point: int
     code: Optional[Code] = None  # None: it goes on
     text: str = ''
 
@@ -131,8 +132,8 @@ class TrajectoryGoal:
         self.start_ns, self._since_ns = self.start_ns or sim_ns, sim_ns
         self._plans = tuple(map(plan_of, self.columns))
 
-    def observe(self, stamp_ns: int, position: Sequence[float],
-                velocity: Sequence[float]) -> Optional[Progress]:
+    def observe(self, stamp_ns: int, position: Union[Sequence[float], np.ndarray],
+                velocity: Union[Sequence[float], np.ndarray]) -> Optional[Progress]:
         """
         Compare where the joints are with where they should be.
 

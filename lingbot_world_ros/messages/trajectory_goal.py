@@ -63,7 +63,7 @@ def feedback_to_msg(progress: Progress, names: Sequence[str], feedback: Any) -> 
     feedback.error = _point(progress.time_ns, *([a - b for a, b in zip(wanted, found)]
                                                 for wanted, found in zip(desired, actual)))
     if hasattr(feedback, 'index'):  # from control_msgs 6.3 on, that of Kilted
-        feedback.index = progress.index
+        feedback.index = progress.point
     return feedback
 
 

@@ -311,8 +311,9 @@ class ActionEncoderNode(Node):
         linear, angular, stamp_ns = twist_from_msg(msg)
         topic = self._params.topics.cmd_vel
         if self._path is not None:
-            return self._take(topic, lambda buffer, *_: buffer.refuse(
+            self._take(topic, lambda buffer, *_: buffer.refuse(
                 topic, 'the camera follows camera_path; leave that empty to drive'))
+            return
         self._take(topic, lambda buffer, now_ns, sim_ns: buffer.twist(
             linear, angular, now_ns, stamp_ns=stamp_ns, sim_ns=sim_ns, topic=topic))
 

@@ -8,13 +8,14 @@ goes the way of every other command; here is who is told of it. ``docs/commands.
 from concurrent.futures import Future
 from functools import partial
 import threading
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
+from typing import Any, Callable, Dict, List, NamedTuple, Optional
 
 from lingbot_world_ros.actions.commands import CommandBuffer
 from lingbot_world_ros.actions.trajectory_goal import Code, Progress, TrajectoryGoal
 from lingbot_world_ros.messages.trajectory_goal import feedback_to_msg
 from lingbot_world_ros.nodes import qos
 from lingbot_world_ros.nodes.waiting import Waiting
+import numpy as np
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.node import Node
@@ -92,7 +93,7 @@ class TrajectoryAction:
         qos.topic_name(node, self.name)
         self._waiting = Waiting(node)
         self._server = ActionServer(
-            node, self._type, self.name, self._execute, goal_callback=self.on_goal,
+            node, self._type, self.name, self._refuse, goal_callback=self.on_goal,
             handle_accepted_callback=self.on_accepted, cancel_callback=self.on_cancel,
             callback_group=self._waiting.group)
 
@@ -133,6 +134,9 @@ class TrajectoryAction:
             self._end(followed, Outcome(Code.SUCCESSFUL, 'Canceled; the joints hold.', True),
                       holds=True)
         return CancelResponse.ACCEPT
+
+    def _refuse(self, handle: ServerGoalHandle) -> Any:
+        raise RuntimeError('a goal is executed when it is accepted')
 
     async def _execute(self, handle: ServerGoalHandle, followed: _Followed) -> Any:
         """Suspend until the goal has ended, and tell how."""
@@ -182,8 +186,7 @@ class TrajectoryAction:
         return next((topic for number, topic in claims
                      if goal is not None and number != goal.number), '')
 
-    def observe(self, stamp_ns: int, position: Sequence[float],
-                velocity: Sequence[float]) -> None:
+    def observe(self, stamp_ns: int, position: np.ndarray, velocity: np.ndarray) -> None:
         """
         Tell of a frame.
 
@@ -192,8 +195,10 @@ class TrajectoryAction:
         :param velocity: (J,) rad/s or m/s
         """
         followed = self._followed
-        progress = followed and followed.goal.observe(stamp_ns, position, velocity)
-        if followed is None or progress is None:
+        if followed is None:
+            return
+        progress = followed.goal.observe(stamp_ns, position, velocity)
+        if progress is None:
             return
         self._publish(followed, progress)
         if progress.code is not None:
