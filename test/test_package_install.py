@@ -30,8 +30,9 @@ def test_sourced_ros_is_named_when_it_is_installed(install, tmp_path):
 def test_make_and_the_script_agree_where_a_distribution_goes(install):
     """The Makefile starts programs from the folder that the script has filled."""
     for distro, folder in (('kilted', '.venv'), ('jazzy', '.venv-jazzy')):
-        told = subprocess.run(['make', '-n', 'sim', f'DISTRO={distro}'], cwd=ROOT, text=True,
-                              capture_output=True, timeout=60, check=True).stdout
+        told = subprocess.run(
+            ['make', '-n', '--no-print-directory', 'sim', f'DISTRO={distro}', 'EXTRAS='], cwd=ROOT,
+            text=True, capture_output=True, timeout=60, check=True).stdout
         install.use_distro(distro)
         assert install.VENV == ROOT / folder
         assert f'--distro {distro}\n{folder}/bin/lingbot-world sim' in told

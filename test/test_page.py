@@ -210,6 +210,7 @@ def test_pause_step_play_and_reset(operator, by):
     operator.until(f's.step === {before["step"] + 5}')
     page.evaluate('document.activeElement.blur()')
     page.wait_for_function(f'() => window.lingbot.lastStamp > {before["sim_s"] + 5 / 15 - 1e-3}')
+    operator.until_link('paused')  # until then the same button would pause
     press('play', 'p')
     operator.until_link('live')
     operator.hold('w', 'Math.abs(s.pose[0]) > 0.1')

@@ -161,13 +161,14 @@ def test_a_world_file_takes_such_numbers():
 def test_worlds_and_what_runs_beside_them_are_told_the_same(monkeypatch, text):
     given = {}
     monkeypatch.setattr(processes, 'run_together', lambda commands: given.update(commands) or 0)
+    seed = load_profile('default')['seed']
     numbers = {'camera_path_metres_per_unit': 5e-05, 'publish_tf': False, 'jpeg_quality': 80}
     assert main(['sim', '--worlds', '2', f'--prompt={text}', '--speed', '5e-1',
                  *assignments(numbers)]) == 0
     for index, command in enumerate(given.values()):
         told = read_assignments(word for option, word in zip(command, command[1:])
                                 if option == '--param')
-        assert told == {'prompt': text, 'speed': 0.5, **numbers, 'seed': index,
+        assert told == {'prompt': text, 'speed': 0.5, **numbers, 'seed': seed + index,
                         'frame_prefix': f'world_{index}/', 'topics.clock': 'clock',
                         **{name: value for name, value in told.items() if name.startswith(
                             ('topics.', 'service_prefix'))}}

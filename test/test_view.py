@@ -139,7 +139,7 @@ def test_normalised_intrinsics_are_not_taken_for_pixels():
 @pytest.mark.parametrize('matrix, words', [
     ('projection_matrix: [1, 0, 0.5, 0, 0, 1, 0.5, 0, 0, 0, 1, 0]', 'projection_matrix: .* pixel'),
     (f'projection_matrix: {[0] * 12}', 'projection_matrix: .* pixel'),
-    (f'rectification_matrix: {[0] * 9}', 'rectification_matrix .* no rotation')])
+    (f'rectification_matrix: {[0] * 9}', 'rectification_matrix .* not a rotation')])
 def test_matrices_of_a_rectified_image_are_refused_where_they_are_none(matrix, words):
     """They were published as they were, for image_proc to use."""
     others = '\n'.join(YAML.splitlines()[:5])

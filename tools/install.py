@@ -464,6 +464,13 @@ def take_interfaces(record):
     return True
 
 
+def warm_up():
+    """Do what the first start would wait for, beside the messages: compile modules and graphs."""
+    run([PYTHON, '-c', 'import aiohttp, cv2, rclpy, rclpy.action, rclpy.lifecycle\n'
+         'from lingbot_world_ros.engines.registry import make_world\n'
+         'make_world("room").reset("living_room", 0)'], 60)
+
+
 def link_checkout(record):
     """Let ``.venv`` import this checkout, and give it the ``lingbot-world`` command."""
     finder = ROOT / 'tools' / 'lingbot_world_ros_checkout.py'
@@ -564,6 +571,8 @@ def install(extras):
                     'cores')
                 building = pool.submit(build_interfaces, record)
             install_requirements([*BASE, *extras], record)
+            if 'checkout' not in record:
+                warm_up()
             if building is not None:
                 building.result()
         link_checkout(record)
