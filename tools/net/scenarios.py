@@ -120,6 +120,8 @@ def finished(world, program, act) -> dict:
 def sim_command(*arguments, deep=True) -> list:
     """Return the command of ``lingbot-world sim``; dictionaries are parameters."""
     command = verb_command('sim', '--mode', 'stepped')
+    if '--world' not in arguments:
+        command += ['--seed', '0']  # the default may change; a later one holds
     for argument in arguments:
         if isinstance(argument, dict):
             for name, value in argument.items():
