@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is attacked, with what, and what must hold afterwards."""
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Callable
 
 from fuzz import texts as files
@@ -407,9 +408,10 @@ SERVICES = (
              of_type('simulation_interfaces/SimulateSteps_GetResult.Request'), 0.3),
     _service('simulate_steps/_action/send_goal', f'{SIM}/SimulateSteps_SendGoal',
              st.fixed_dictionaries({'goal_id': goal_ids, 'goal': steps}), 0.5, True),
-    _service('arm_controller/follow_joint_trajectory/_action/send_goal',
-             'control_msgs/srv/FollowJointTrajectory_SendGoal', st.fixed_dictionaries(
-                 {'goal_id': goal_ids, 'goal': goals()}), 2, True))
+    *([_service('arm_controller/follow_joint_trajectory/_action/send_goal',
+                'control_msgs/srv/FollowJointTrajectory_SendGoal', st.fixed_dictionaries(
+                    {'goal_id': goal_ids, 'goal': goals()}), 2, True)]
+      if find_spec('control_msgs') else []))
 TRANSITION = st.tuples(st.just('world_model/change_state'), st.sampled_from(TRANSITIONS).map(
     lambda number: {'transition': {'id': number}}))
 BURST = Target('burst', 'composed', 'burst', st.lists(rarely(TRANSITION, st.one_of(*(
