@@ -6,6 +6,8 @@ from pathlib import Path
 import sys
 
 from groups import files_outside
+import pytest
+from ros_domain import Domain
 
 # colcon test starts each group by itself; what a test starts is no such run.
 collect_ignore = files_outside(os.environ.pop('LINGBOT_WORLD_ROS_TESTS', ''))
@@ -39,3 +41,10 @@ def pytest_collection_modifyitems(items):
     place = {f'test_{name}': number for number, name in enumerate(LONG)}
     # The others stay in order. Pytest of Ubuntu 22.04 has fspath only.
     items.sort(key=lambda item: place.get(Path(str(item.fspath)).stem, len(LONG)))
+
+
+@pytest.fixture(scope='module')
+def domain():
+    """Claim a ROS domain for the tests of a file."""
+    with Domain() as number:
+        yield number

@@ -27,7 +27,6 @@ from lingbot_world_ros.session.status import SessionStatus  # noqa: E402
 import numpy as np  # noqa: E402
 import rclpy  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
-from ros_domain import Domain  # noqa: E402
 from ros_graph import Graph  # noqa: E402
 from sensor_msgs.msg import JointState  # noqa: E402
 from std_msgs.msg import Float64MultiArray  # noqa: E402
@@ -41,12 +40,6 @@ SECOND_NS = 1_000_000_000
 PAN, LIFT = ROBOT.joint_names[:2]
 HOME = ROBOT.joint_array('home')
 ROOM_URDF = 'package://lingbot_world_ros/config/robots/room.urdf'
-
-
-@pytest.fixture(scope='module')
-def domain():
-    with Domain() as number:
-        yield number
 
 
 @pytest.fixture

@@ -27,7 +27,6 @@ from lingbot_world_ros.output import told  # noqa: E402
 from lingbot_world_ros.paths import share_path  # noqa: E402
 from lingbot_world_ros.processes import run_together  # noqa: E402
 from nav_msgs.msg import Odometry  # noqa: E402
-from ros_domain import Domain  # noqa: E402
 from ros_graph import Graph  # noqa: E402
 from rosgraph_msgs.msg import Clock  # noqa: E402
 from sensor_msgs.msg import JointState  # noqa: E402
@@ -36,12 +35,6 @@ from waiting import PATIENCE_S  # noqa: E402
 COMMAND = [sys.executable, '-m', 'lingbot_world_ros.cli']
 SCRIPTS = Path(__file__).parent.parent / 'scripts'
 REFERENCE = ['--engine', 'reference']
-
-
-@pytest.fixture(scope='module')
-def domain():
-    with Domain() as number:
-        yield number
 
 
 def start(domain, *args, **kwargs):

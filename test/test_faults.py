@@ -155,12 +155,6 @@ class World:
         assert ledger.report()['problems'] == []
 
 
-@pytest.fixture(scope='module')
-def domain():
-    with Domain() as number:
-        yield number
-
-
 @pytest.fixture
 def start(domain, tmp_path):
     """Start a composed node; its images are checked after the test."""

@@ -17,17 +17,10 @@ from lingbot_world_ros.nodes.action_encoder import ActionEncoderNode  # noqa: E4
 from lingbot_world_ros.nodes.world_model import WorldModelNode  # noqa: E402
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue  # noqa: E402
 from rcl_interfaces.srv import SetParameters  # noqa: E402
-from ros_domain import Domain  # noqa: E402
 from ros_graph import Graph  # noqa: E402
 from sensor_msgs.msg import Image  # noqa: E402
 from std_msgs.msg import String  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402
-
-
-@pytest.fixture(scope='module')
-def domain():
-    with Domain() as number:
-        yield number
 
 
 class Factory:

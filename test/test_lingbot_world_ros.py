@@ -25,7 +25,6 @@ from lingbot_world_ros.nodes.ros_environment import node_args  # noqa: E402
 from lingbot_world_ros.settings.profiles import assignments, params_file  # noqa: E402
 from nav_msgs.msg import Odometry  # noqa: E402
 import numpy as np  # noqa: E402
-from ros_domain import Domain  # noqa: E402
 from ros_graph import Graph  # noqa: E402
 from sensor_msgs.msg import CameraInfo, Image, JointState  # noqa: E402
 from std_msgs.msg import String  # noqa: E402
@@ -37,12 +36,6 @@ from wan_companions import write_companions  # noqa: E402
 EXAMPLES = Path(__file__).resolve().parents[2] / 'shared' / 'examples' / 'lingbot_world'
 ROVER = Path(__file__).parent / 'robots' / 'rover.yaml'
 START_S = 120.0
-
-
-@pytest.fixture(scope='module')
-def domain():
-    with Domain() as number:
-        yield number
 
 
 @pytest.fixture(scope='module')

@@ -22,7 +22,6 @@ from lingbot_world_ros.nodes.world_model import WorldModelNode  # noqa: E402
 from lingbot_world_ros.robots.load import load_robot  # noqa: E402
 from nav_msgs.msg import Odometry  # noqa: E402
 import numpy as np  # noqa: E402
-from ros_domain import Domain  # noqa: E402
 from ros_graph import Graph  # noqa: E402
 from rosgraph_msgs.msg import Clock  # noqa: E402
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState  # noqa: E402
@@ -38,12 +37,6 @@ PAN, LIFT = ROBOT.joint_names[:2]
 FASTEST_MPS = ROBOT.drive.linear_high_mps
 # Sim time thrice as fast: shorter tests. Whatever distribution is sourced, cmd_vel is a Twist.
 BASE_ARGS = ('-p', 'scene:=a', '-p', 'speed:=3.0', '-p', 'cmd_vel_type:=twist')
-
-
-@pytest.fixture(scope='module')
-def domain():
-    with Domain() as number:
-        yield number
 
 
 @pytest.fixture

@@ -25,7 +25,6 @@ from lingbot_world_ros.robots.load import load_robot  # noqa: E402
 from lingbot_world_ros.session.states import Mode, State  # noqa: E402
 from lingbot_world_ros.session.status import SessionStatus  # noqa: E402
 import numpy as np  # noqa: E402
-from ros_domain import Domain  # noqa: E402
 from ros_graph import Graph  # noqa: E402
 from std_msgs.msg import String  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402
@@ -90,12 +89,6 @@ def test_scale_is_given_or_chosen_by_the_largest_step(folder):
 def test_urls_name_files_too(folder):
     path = open_path((folder / 'poses.npy').as_uri(), 1.0, 0.25)
     assert len(path) == NUM_POSES
-
-
-@pytest.fixture(scope='module')
-def domain():
-    with Domain() as number:
-        yield number
 
 
 def arguments(path, *more):

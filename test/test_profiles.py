@@ -20,7 +20,6 @@ from lingbot_world_ros.settings.profiles import (DEFAULT_PROFILE, load_profile, 
 from lingbot_world_ros.settings.several_worlds import MAX_WORLDS, world_parameters  # noqa: E402
 import rclpy  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
-from ros_domain import Domain  # noqa: E402
 from ros_graph import Graph  # noqa: E402
 
 ROBOT = load_robot()
@@ -50,12 +49,6 @@ def table():
 
 def values_of(profile):
     return {**load_profile(DEFAULT_PROFILE), **load_profile(profile)}
-
-
-@pytest.fixture(scope='module')
-def domain():
-    with Domain() as number:
-        yield number
 
 
 def make_node(namespace='', overrides=()):

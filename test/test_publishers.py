@@ -28,7 +28,6 @@ from lingbot_world_ros.settings.parameters import WORLD_MODEL  # noqa: E402
 from nav_msgs.msg import Path  # noqa: E402
 import numpy as np  # noqa: E402
 import rclpy  # noqa: E402
-from ros_domain import Domain  # noqa: E402
 from ros_graph import Graph  # noqa: E402
 from rosgraph_msgs.msg import Clock  # noqa: E402
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState, LaserScan  # noqa: E402
@@ -56,12 +55,6 @@ def make_frame(world=WORLD, stamp_ns=STAMP_NS, depth_m=None):
                  joint_position=seen.joint_position[0, 0],
                  joint_velocity=seen.joint_velocity[0, 0], contact=0.0, uncertainty=0.0,
                  calibrated=True)
-
-
-@pytest.fixture(scope='module')
-def domain():
-    with Domain() as number:
-        yield number
 
 
 @pytest.fixture

@@ -37,7 +37,6 @@ from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 from rclpy.qos import QoSProfile, ReliabilityPolicy  # noqa: E402
 from rclpy.serialization import deserialize_message, serialize_message  # noqa: E402
-from ros_domain import Domain  # noqa: E402
 from ros_graph import Graph  # noqa: E402
 from rosgraph_msgs.msg import Clock  # noqa: E402
 from sensor_msgs.msg import Image  # noqa: E402
@@ -227,12 +226,6 @@ def test_a_bag_of_something_else_is_one_clear_error(tmp_path):
 
 
 # A running world
-
-
-@pytest.fixture(scope='module')
-def domain():
-    with Domain() as number:
-        yield number
 
 
 def parameters(**values):

@@ -40,7 +40,6 @@ from lingbot_world_ros.worlds.scenes import get_scene, SCENES  # noqa: E402
 from nav_msgs.msg import OccupancyGrid  # noqa: E402
 import numpy as np  # noqa: E402
 import rclpy  # noqa: E402
-from ros_domain import Domain  # noqa: E402
 from ros_graph import Graph  # noqa: E402
 from sensor_msgs.msg import CameraInfo, Image, Imu, PointCloud2  # noqa: E402
 from std_msgs.msg import Bool  # noqa: E402
@@ -250,12 +249,6 @@ def test_the_imu_of_the_reference_world_feels_its_motion_within_the_stated_noise
 
 
 # Over topics.
-
-@pytest.fixture(scope='module')
-def domain():
-    with Domain() as number:
-        yield number
-
 
 @pytest.fixture
 def make_graph(domain):

@@ -18,7 +18,6 @@ from lingbot_world_ros.nodes.pair import make_pair  # noqa: E402
 from nav_msgs.msg import Odometry  # noqa: E402
 import numpy as np  # noqa: E402
 from rclpy.qos import QoSProfile  # noqa: E402
-from ros_domain import Domain  # noqa: E402
 from ros_graph import Graph, PATIENCE_S  # noqa: E402
 from rosgraph_msgs.msg import Clock  # noqa: E402
 from sensor_msgs.msg import CameraInfo, Image, JointState  # noqa: E402
@@ -93,12 +92,6 @@ class Stepped:
             self.graph._executor.spin_once(timeout_sec=0.1)
         assert future.result().result.result == OK
         return {key: len(stamps) for key, stamps in self.sent.items()}
-
-
-@pytest.fixture(scope='module')
-def domain():
-    with Domain() as number:
-        yield number
 
 
 @pytest.mark.parametrize('use_sim_time', ['false', 'true'])

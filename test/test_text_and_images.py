@@ -15,7 +15,6 @@ from lingbot_world_ros.msg import WorldSpec, WorldStatus  # noqa: E402
 from lingbot_world_ros.nodes.action_encoder import ActionEncoderNode  # noqa: E402
 from lingbot_world_ros.nodes.world_model import WorldModelNode  # noqa: E402
 import numpy as np  # noqa: E402
-from ros_domain import Domain  # noqa: E402
 from ros_graph import Graph  # noqa: E402
 from sensor_msgs.msg import Image  # noqa: E402
 from std_msgs.msg import String  # noqa: E402
@@ -24,12 +23,6 @@ from std_srvs.srv import Trigger  # noqa: E402
 PNG = b'\x89PNG\r\n\x1a\n' + bytes(20)
 PAUSED = ('-p', 'initial_state:=paused')
 RED = np.full((6, 8, 3), (200, 10, 20), np.uint8)
-
-
-@pytest.fixture(scope='module')
-def domain():
-    with Domain() as number:
-        yield number
 
 
 @pytest.fixture

@@ -29,7 +29,6 @@ import rclpy  # noqa: E402
 from rclpy.action import (ActionClient,  # noqa: E402
                           get_action_server_names_and_types_by_node)
 from rclpy.parameter import Parameter  # noqa: E402
-from ros_domain import Domain  # noqa: E402
 from ros_graph import Graph  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint  # noqa: E402
@@ -115,12 +114,6 @@ class Arm:
     def position(self):
         """Where the joints are, by name."""
         return dict(zip(JOINTS, self.graph.engine._q))
-
-
-@pytest.fixture(scope='module')
-def domain():
-    with Domain() as number:
-        yield number
 
 
 @pytest.fixture(scope='module')

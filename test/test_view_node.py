@@ -30,7 +30,6 @@ from lingbot_world_ros.robots.load import load_robot  # noqa: E402
 from lingbot_world_ros.view.pictures import COLOUR, DEPTH, HEADER  # noqa: E402
 from lingbot_world_ros.view.server import Server  # noqa: E402
 import numpy as np  # noqa: E402
-from ros_domain import Domain  # noqa: E402
 from ros_graph import Graph  # noqa: E402
 from sensor_msgs.msg import Image, JointState  # noqa: E402
 from simulation_interfaces.srv import GetSimulationState  # noqa: E402
@@ -39,12 +38,6 @@ from waiting import PATIENCE_S  # noqa: E402
 ROVER = str(Path(__file__).parent / 'robots' / 'rover.yaml')
 SCENE = ('-p', 'scene:=a')
 STOP = {'type': 'drive', 'linear': 0, 'angular': 0}
-
-
-@pytest.fixture(scope='module')
-def domain():
-    with Domain() as number:
-        yield number
 
 
 @pytest.fixture
