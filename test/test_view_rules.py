@@ -7,9 +7,9 @@ from lingbot_world_ros.actions.keyboard import JOINT_KEYS
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.view import link, messages
 from lingbot_world_ros.view.controls import Controls, IDLE_S, SILENCE_S
-from lingbot_world_ros.view.floor_plan import Origin, plan_of, Way
 from lingbot_world_ros.view.link import link_of, LOST_S, Signs, STALE_S
 from lingbot_world_ros.view.pictures import COLOUR, colour_jpeg, depth_jpeg, HEADER, packed
+from lingbot_world_ros.view.room_map import Origin, plan_of, Way
 from lingbot_world_ros.view.server import PAGE
 import numpy as np
 import pytest

@@ -12,7 +12,7 @@ from lingbot_world_ros.messages import page
 from lingbot_world_ros.messages.frames import planar_pose_from_msg
 from lingbot_world_ros.messages.stamps import stamp_to_ns
 from lingbot_world_ros.msg import WorldSpec as WorldSpecMsg
-from lingbot_world_ros.view.floor_plan import Origin, plan_of, told, Way
+from lingbot_world_ros.view.room_map import Origin, plan_of, told, Way
 from nav_msgs.msg import Odometry, Path
 
 ENTITIES = 'GetEntitiesStates'
