@@ -31,7 +31,7 @@ from simulation_interfaces.srv import GetSimulationState  # noqa: E402
 import test_view_node as usual  # noqa: E402
 from waiting import PATIENCE_S, wait_for  # noqa: E402
 
-domain, make_graph, serving, Page = usual.domain, usual.make_graph, usual.serving, usual.Page
+make_graph, serving, Page = usual.make_graph, usual.serving, usual.Page
 ROBOT_WORLD = {'joints': [], 'can': {}, 'mode': ''}
 
 
