@@ -200,6 +200,16 @@ def test_one_pixel_by_hand():
     assert ranges.dtype == np.float32
 
 
+@pytest.mark.parametrize('focal_px', range(18, 60))
+def test_what_is_dead_ahead_is_in_the_middle_reading_only(focal_px):
+    """Counted from the first reading, it came out a rounding error beside the middle."""
+    camera = PinholeCamera(33, 24, focal_px, focal_px, 16.0, 11.5).mounted((0.1, 0.0, 0.5))
+    scan = DepthScan(camera, **LIMITS)
+    depth = np.full((24, 33), FAR_M, np.float32)
+    depth[11, 16] = 2.0
+    assert list(readings(scan.ranges(depth))) == [scan.num_angles // 2]
+
+
 @pytest.mark.parametrize('limits, is_seen', [
     (dict(min_height_m=0.54), True), (dict(min_height_m=0.56), False),
     (dict(max_height_m=0.56), True), (dict(max_height_m=0.54), False),

@@ -67,7 +67,9 @@ class DepthScan:
         if own_m is not None:
             foreign = np.flatnonzero(~_near_links(points, distance, own_m))
             points, distance = points.take(foreign, 1), distance.take(foreign)
-        place = (np.arctan2(points[1], points[0]) - self.angle_min) / self.angle_increment
+        # In 64 bits and from the middle, or rounding moves what is dead ahead into a neighbour too.
+        angle = np.arctan2(points[1], points[0]).astype(np.float64)
+        place = angle / self.angle_increment + self.num_angles // 2
         ranges = np.full(self.num_angles, np.inf, np.float32)
         # A pixel is about as wide as a reading: it counts in both that it lies between.
         for index in (np.floor(place).astype(np.intp), np.ceil(place).astype(np.intp)):
