@@ -67,7 +67,7 @@ class DepthScan:
         if own_m is not None:
             foreign = np.flatnonzero(~_near_links(points, distance, own_m))
             points, distance = points.take(foreign, 1), distance.take(foreign)
-        # In 64 bits and from the middle, or rounding moves what is dead ahead into a neighbour too.
+        # In 64 bits and from the middle, or rounding puts what is dead ahead into a neighbour too.
         angle = np.arctan2(points[1], points[0]).astype(np.float64)
         place = angle / self.angle_increment + self.num_angles // 2
         ranges = np.full(self.num_angles, np.inf, np.float32)
