@@ -7,6 +7,7 @@ import threading
 from typing import Callable, List, Optional
 
 from lingbot_world_ros.errors import SpecError
+from lingbot_world_ros.imports import import_without
 from lingbot_world_ros.nodes.ros_environment import (check_domain_id, domain_id,
                                                      note_command_line, prepare_environment)
 from lingbot_world_ros.nodes.spinner import (interrupt_on_signals, NodeT, Spinner,
@@ -32,6 +33,7 @@ def start_ros(args: Optional[List[str]] = None) -> None:
     check_domain_id()
     prepare_environment()
     note_command_line(args)
+    import_without('rosidl_generator_py', 'rosidl_generator_py.generate_py_impl')
     try:
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     except RuntimeError as error:

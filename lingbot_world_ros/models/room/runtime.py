@@ -9,6 +9,7 @@ import atexit
 from contextlib import suppress
 from functools import lru_cache
 import hashlib
+from importlib import import_module
 from io import BytesIO
 import json
 import os
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any, Dict, Tuple, TYPE_CHECKING
 
 from lingbot_world_ros.errors import SpecError
+from lingbot_world_ros.imports import import_without
 from lingbot_world_ros.models.cache_file import read_checked, write_checked
 import numpy as np
 from safetensors.numpy import load_file
@@ -23,6 +25,7 @@ from safetensors.numpy import load_file
 if TYPE_CHECKING:
     from openvino import CompiledModel
 
+CONVERTER = 'openvino.tools.ovc'
 WEIGHTS = Path(__file__).parent / 'weights'
 FORMAT = 1
 REMEDY = 'Restore the folder from the release, or train and export it again.'
@@ -41,7 +44,7 @@ class Graph:
         :param tensors: constant inputs, by name
         :param threads: CPU threads
         """
-        import openvino
+        openvino = import_openvino()
         shapes = tuple((name, array.shape) for name, array in sorted(tensors.items()))
         compiled = compile_graph(path, path.stat().st_mtime_ns, shapes, threads)
         self._request = compiled.create_infer_request()
@@ -70,6 +73,22 @@ class Graph:
         return {name: array.copy() for name, array in self._outputs.items()}
 
 
+def import_openvino() -> Any:
+    """
+    Import OpenVINO; its model converter, half of the time that takes, follows at its first use.
+
+    :return: the package
+    """
+    package: Any = import_without('openvino', CONVERTER)
+    if 'convert_model' not in vars(package):
+        def convert_model(*args: Any, **options: Any) -> Any:
+            """Convert a model; see OpenVINO."""
+            package.convert_model = import_module(CONVERTER).convert_model
+            return package.convert_model(*args, **options)
+        package.convert_model = convert_model
+    return package
+
+
 @lru_cache(8)  # worlds in one process share what does not change: both graphs of four scenes
 def compile_graph(path: Path, _mtime_ns: int, shapes: Tuple[Tuple[str, Tuple[int, ...]], ...],
                   threads: int) -> 'CompiledModel':
@@ -82,7 +101,7 @@ def compile_graph(path: Path, _mtime_ns: int, shapes: Tuple[Tuple[str, Tuple[int
     :param threads: CPU threads
     :return: of which each world makes a request of its own
     """
-    import openvino
+    openvino = import_openvino()
     core = openvino.Core()
     settings = {'INFERENCE_NUM_THREADS': threads, 'NUM_STREAMS': 1, 'PERFORMANCE_HINT': 'LATENCY',
                 'INFERENCE_PRECISION_HINT': 'f32'}
