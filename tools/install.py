@@ -467,6 +467,8 @@ def take_interfaces(record):
 def warm_up():
     """Do what the first start would wait for, beside the messages: compile modules and graphs."""
     run([PYTHON, '-c', 'import aiohttp, cv2, rclpy.action, rclpy.lifecycle, sensor_msgs.msg\n'
+         'import compileall\n'
+         'compileall.compile_dir("lingbot_world_ros", quiet=2)\n'
          'from lingbot_world_ros.engines.registry import make_world\n'
          'make_world("room").reset("living_room", 0)'], 60,
         {'PYTHONDONTWRITEBYTECODE': ''})  # pip compiles everything, uv nothing
