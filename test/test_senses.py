@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Points, IMU, map, contact and poses: by hand, against the reference world, and over topics."""
 from dataclasses import replace
+import json
 import logging
+from pathlib import Path
 
 from needs import need_engine
 import pytest
@@ -11,7 +13,7 @@ pytest.importorskip('lingbot_world_ros.msg')
 
 from fake_world import FakeWorld  # noqa: E402, I100
 from geometry_msgs.msg import PoseWithCovarianceStamped  # noqa: E402
-from lingbot_world_ros.engines.interface import Capabilities  # noqa: E402
+from lingbot_world_ros.engines.interface import Capabilities, State as Poses  # noqa: E402
 from lingbot_world_ros.engines.registry import make_world  # noqa: E402
 from lingbot_world_ros.errors import SpecError  # noqa: E402
 from lingbot_world_ros.geometry import se2, se3  # noqa: E402
@@ -46,12 +48,14 @@ from std_msgs.msg import Bool  # noqa: E402
 from tf2_msgs.msg import TFMessage  # noqa: E402
 from waiting import PATIENCE_S  # noqa: E402
 
+ROOT = Path(__file__).parents[1]
 ROBOT = load_robot()
 HEIGHT_M = ROBOT.footprint.height_m
 PERIOD_NS = 66_666_667
 PERIOD_S = PERIOD_NS * 1e-9
 SCENE_POSE = np.array([2.0, 1.5, 0.3])
 STATUS = SessionStatus(State.PLAYING, Mode.STEPPED, 'office', 3, world='office', stamp_ns=0)
+HELD_OUT = 9_000_000  # seeds from here on no weights were trained with
 GYROSCOPE, ACCELEROMETER = 1e-3, 1e-2  # noise densities
 
 
@@ -122,26 +126,89 @@ def test_points_of_a_lens_are_where_its_pixels_look():
                                atol=1e-3)
 
 
+def points_in_scene(maker, seen):
+    """Return the points of an observation's depth in the scene frame, (h * w, 3)."""
+    points = maker.points(seen.depth_m[0, 0]).reshape(-1, 3).astype(float)
+    T = se3.pose_from_se2(seen.base_pose[0, 0]) @ ROBOT.camera.T_base_optical
+    return se3.transformed(T, points)
+
+
+def off_surfaces_m(scene, seen, there):
+    """
+    Say how far points are from what they should be on, where the scene's geometry tells.
+
+    Below and above is floor or ceiling, between them wall or furniture.
+
+    :return: distances from walls and furniture (n,), and from the floor (m,), metres
+    """
+    objects = np.hypot(*(there[:, None, :2] - seen.object_pose[0, 0, :, :2]).T).min(0)
+    robot = np.hypot(*(there[:, :2] - seen.base_pose[0, 0, :2]).T)
+    clear = get_scene(scene).clearance_m(there[:, :2], 2.4)
+    upright = (there[:, 2] > 0.05) & (there[:, 2] < 2.0) & (objects > 0.4) & (robot > 0.9)
+    floor = (there[:, 2] < 0.03) & (robot > 0.9)
+    return np.abs(clear[upright & (clear > -0.02)]), np.abs(there[floor, 2])
+
+
 def test_points_of_the_reference_world_are_on_its_surfaces():
     need_engine('reference')
     world, maker, off_m = make_world('reference'), DepthPoints(Calibration(ROBOT.camera)), []
     for scene in SCENES:
         seen = world.reset(scene, 2)
-        points = maker.points(seen.depth_m[0, 0]).reshape(-1, 3).astype(float)
-        T = se3.pose_from_se2(seen.base_pose[0, 0]) @ ROBOT.camera.T_base_optical
-        there = se3.transformed(T, points)
-        objects = np.hypot(*(there[:, None, :2] - seen.object_pose[0, 0, :, :2]).T).min(0)
-        robot = np.hypot(*(there[:, :2] - seen.base_pose[0, 0, :2]).T)
+        there = points_in_scene(maker, seen)
+        upright_m, floor_m = off_surfaces_m(scene, seen, there)
+        off_m.append(upright_m)
         clear = get_scene(scene).clearance_m(there[:, :2], 2.4)
-        # Below and above is floor or ceiling, between them wall or furniture.
-        upright = (there[:, 2] > 0.05) & (there[:, 2] < 2.0) & (objects > 0.4) & (robot > 0.9)
-        off_m.append(np.abs(clear[upright & (clear > -0.02)]))
         assert (there[:, 2] > -0.02).all() and (clear > -0.9).all()
-        floor = (there[:, 2] < 0.03) & (robot > 0.9)
-        assert np.median(np.abs(there[floor, 2])) < 0.005 and floor.sum() > 100
+        assert np.median(floor_m) < 0.005 and len(floor_m) > 100
     off_m = np.concatenate(off_m)
     assert len(off_m) > 2000 and np.median(off_m) < 0.02
     world.close()
+
+
+def test_points_of_the_embedded_world_are_off_by_no_more_than_docs_results_says():
+    """
+    Both engines draw the same states, which are those of the reference world.
+
+    Held-out starts against the depth error after one frame; where the robot is 30 frames later,
+    often at a wall, against that after 30, which errors of the state are part of.
+    """
+    for engine in ('reference', 'room'):
+        need_engine(engine)
+    stated = json.loads((ROOT / 'docs' / 'results.json').read_text())['methods']['imagined']
+    worlds, maker = (make_world('reference'), make_world('room')), DepthPoints(
+        Calibration(ROBOT.camera))
+    truth, room = worlds
+    relative, rms_m, upright_m, floor_m = {1: [], 30: []}, {1: [], 30: []}, [], []
+    rng = np.random.default_rng(0)
+
+    def look(scene, seen, frames):
+        T = se3.pose_from_se2(seen.base_pose[0, 0]) @ ROBOT.camera.T_base_optical
+        true, imagined = (points_in_scene(maker, world.render(Poses.of(seen))) for world in worlds)
+        off = imagined - true
+        # Both are on the ray of their pixel, so this is the relative error of its depth.
+        relative[frames].append(np.mean(np.linalg.norm(off, axis=-1)
+                                        / np.linalg.norm(true - T[:3, 3], axis=-1)))
+        rms_m[frames].append(np.sqrt(np.mean(np.square(off @ T[:3, 2]))))
+        for kept, found in zip((upright_m, floor_m), off_surfaces_m(scene, seen, imagined)):
+            kept.append(found)
+
+    for scene in SCENES:
+        for seed in range(HELD_OUT, HELD_OUT + 8):
+            room.reset(scene, seed, render=False)
+            look(scene, truth.reset(scene, seed, render=False), 1)
+            if seed % 2:
+                continue
+            action = rng.uniform((-0.2, -1.2, *[-0.5] * 4, -0.02), (0.5, 1.2, *[0.5] * 4, 0.02))
+            for _ in range(30):
+                seen = truth.step(action[None, None].astype(np.float32), render=False)
+            look(scene, seen, 30)
+    truth.close()
+    for frames in (1, 30):
+        for name, found in (('depth_relative', relative), ('depth_rms_m', rms_m)):
+            limit = stated[name][str(frames)]['high']
+            assert np.mean(found[frames]) <= limit, f'{name} after {frames} frames'
+    assert np.median(np.concatenate(upright_m)) < 0.01
+    assert np.median(np.concatenate(floor_m)) < 0.005
 
 
 # The map.
