@@ -201,8 +201,9 @@ def _stepping(stepping):
 
 def _costs(costs):
     return '### Parts of a node, CPU time\n\n' + table(
-        ('part', 'p50 [ms]', 'p95'),
-        [(part, cost['p50_ms'], cost['p95_ms']) for part, cost in costs.items()])
+        ('part', 'p50 [ms]', 'p95', 'ratio of p50', 'ratio of p95'),
+        [(part, cost['p50_ms'], cost['p95_ms'], cost.get('p50_ratio'),
+          cost.get('p95_ratio')) for part, cost in costs.items()])
 
 
 def put_into(path: Path, text: str, begin: str = BEGIN, end: str = END) -> None:
