@@ -35,8 +35,9 @@ from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
 
 # What is left out of the step that others are compared with.
-SENSES = ('contact', 'imu', 'points', 'predicted_pose', 'map', 'wrist_image', 'wrist_camera_info')
-ASKED_FOR = ('publish_map', 'publish_map_odom_tf', 'publish_wrist_camera')
+SENSES = ('contact', 'bumper', 'imu', 'points', 'predicted_pose', 'map', 'wrist_image',
+          'wrist_camera_info')
+ASKED_FOR = ('publish_bumper', 'publish_map', 'publish_map_odom_tf', 'publish_wrist_camera')
 # What robots usually subscribe to, but for tf, which map -> odom is a part of.
 USUAL = ('image', 'camera_info', 'joint_states', 'odom', 'clock')
 PATIENCE_S = 30.0

@@ -148,7 +148,7 @@ def test_parts_of_a_node_are_measured(tmp_path):
     assert costs['frame, all topics']['topics'] > 10
     assert all(0 < cost['p50_ms'] <= cost['p95_ms'] for cost in costs.values())
     bare, full = costs['step, senses left out'], costs['step, senses unheard']
-    assert full['topics'] == bare['topics'] + 7
+    assert full['topics'] == bare['topics'] + 8
     assert full['p50_ratio'] == pytest.approx(full['p50_ms'] / bare['p50_ms'])
     result = {'command': 'c', 'started': 's', 'engine': {}, 'runtimes': {}, 'transport': [],
               'machine': MACHINE, 'end_to_end': {}, 'bars': [], 'costs': costs}

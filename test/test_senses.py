@@ -38,7 +38,8 @@ from lingbot_world_ros.session.status import SessionStatus  # noqa: E402
 from lingbot_world_ros.settings.parameters import WORLD_MODEL  # noqa: E402
 from lingbot_world_ros.worlds.definition import WorldDefinition  # noqa: E402
 from lingbot_world_ros.worlds.floor_plan import floor_plan  # noqa: E402
-from lingbot_world_ros.worlds.scenes import get_scene, SCENES  # noqa: E402
+from lingbot_world_ros.worlds.scenes import get_scene, Movable, Part, SCENES  # noqa: E402
+from lingbot_world_ros.worlds.touch import touched  # noqa: E402
 from nav_msgs.msg import OccupancyGrid  # noqa: E402
 import numpy as np  # noqa: E402
 import rclpy  # noqa: E402
@@ -315,6 +316,81 @@ def test_the_imu_of_the_reference_world_feels_its_motion_within_the_stated_noise
     assert np.std(steps) == pytest.approx(imu.accelerometer_std_mps2, rel=0.3)
 
 
+# The bumper.
+
+BOX_ROOM = replace(get_scene('office'), size_m=(6.0, 4.0), movables=(
+    Movable('box', 'box', (0.2, 0.1, 0.2), '', 1.0),), parts=(
+    Part('cylinder', (0.3, 0.5), (3.0, 2.0, 0.5), ''),
+    Part('box', (1.0, 1.0, 0.1), (3.0, 2.0, 2.0), '')))
+FAR_OFF = (5.0, 3.0, 0.0)
+
+
+@pytest.mark.parametrize('pose, box, bearings_deg', [
+    ((0.3, 2.0, 0.0), FAR_OFF, [180]), ((0.3, 2.0, np.pi / 2), FAR_OFF, [90]),
+    ((5.7, 0.29, 0.0), FAR_OFF, [-90, 0]),  # a corner, the nearest wall first
+    ((3.0 - 0.6, 2.0, 0.5), FAR_OFF, [-np.rad2deg(0.5)]),  # a pillar; what hangs above is none
+    ((2.0, 3.0, 0.0), (2.0, 3.0 - 0.5, np.pi / 2), [-90]),  # an end of a box
+    ((2.0, 3.0, 0.0), (2.38, 3.34, 0.0), [np.rad2deg(np.arctan2(4, 3))]),  # its corner
+    ((2.0, 3.0, 0.0), (2.05, 3.02, 0.0), [90]),  # as a state that is off may have it
+    ((0.34, 2.0, 0.0), FAR_OFF, [180]),  # nearly there
+    ((0.36, 2.0, 0.0), FAR_OFF, [])])  # where, nobody knows
+def test_a_base_that_touches_something_does_so_where_it_is_near(pose, box, bearings_deg):
+    found = touched(BOX_ROOM, np.array(pose), np.array([box]), 0.3, 1.3)
+    assert len(found) == len(bearings_deg)
+    off = np.remainder(found - np.deg2rad(bearings_deg) + np.pi, 2 * np.pi) - np.pi
+    np.testing.assert_allclose(off, 0.0, atol=1e-6)
+
+
+def contact_bearings(sim):
+    """Return where MuJoCo has the base touch something, (k,) rad in base_link."""
+    pairs = sim.data.contact.geom[:sim.data.ncon]
+    x, y, yaw = sim.base_pose
+    away = sim.data.contact.pos[:sim.data.ncon][(pairs == sim._base_geom).any(-1)] - [x, y, 0.0]
+    return np.arctan2(away[:, 1], away[:, 0]) - yaw
+
+
+def degrees_between(a, b):
+    """Return all angles between two sets of bearings, (a, b) degrees."""
+    return np.abs(np.rad2deg(np.remainder(a[:, None] - b + np.pi, 2 * np.pi) - np.pi))
+
+
+def test_the_bumper_is_pressed_where_mujoco_has_contacts():
+    """
+    Of its own state always; of the embedded world's state as well as that is known.
+
+    Both do the same for 6 s from held-out starts, so the imagined base may be somewhere else.
+    """
+    for engine in ('reference', 'room'):
+        need_engine(engine)
+    truth, room = make_world('reference'), make_world('room')
+    footprint, missed, false, imagined = ROBOT.footprint, [], [], []
+    for scene in SCENES:
+        sim = truth._sim(scene)
+        for seed in range(HELD_OUT, HELD_OUT + 6):
+            rng = np.random.default_rng(seed)
+            for world in (truth, room):
+                world.reset(scene, seed, render=False)
+            for index in range(90):
+                if index % 15 == 0:
+                    action = np.zeros((1, 1, 7), np.float32)
+                    action[..., :2] = rng.choice([0.6, 0.4, -0.3]), rng.uniform(-0.6, 0.6)
+                seen, dreamt = (world.step(action, render=False) for world in (truth, room))
+                real = contact_bearings(sim)
+                if not len(real):
+                    continue
+                own, other = (touched(get_scene(scene), state.base_pose[0, 0],
+                                      state.object_pose[0, 0], footprint.radius_m,
+                                      footprint.height_m) for state in (seen, dreamt))
+                missed += degrees_between(real, own).min(1).tolist()
+                false += degrees_between(own, real).min(1).tolist()
+                if dreamt.contact[0, 0] >= 0.5:
+                    imagined.append(degrees_between(other, real)[:1].min(initial=180.0))
+    truth.close()
+    assert len(missed) > 100 and max(missed) < 5.0
+    assert np.mean(np.array(false) < 2.0) > 0.95
+    assert len(imagined) > 100 and np.mean(np.array(imagined) < 10.0) > 0.75
+
+
 # Over topics.
 
 @pytest.fixture
@@ -361,6 +437,24 @@ def test_contact_is_true_from_the_threshold_on(make_graph):
         graph.wait_for(lambda: graph.sensors.on_frame(replace(STILL, contact=contact)) or
                        messages, 'contact')
         graph.wait_for(lambda: messages[-1].data == is_touch, str(contact))
+
+
+def test_the_bumper_is_outside_the_footprint_where_the_base_touches_and_empty_when_free(
+        make_graph):
+    graph = make_graph('publish_bumper:=true', 'bumper_margin_m:=0.1', 'frame_prefix:=w/')
+    radius_m, ahead = ROBOT.footprint.radius_m, np.array([7.0, 2.5, 0.3])
+    there = replace(STILL, base_pose=ahead - [radius_m, 0.0, 0.0], contact=0.6,
+                    object_pose=np.zeros((3, 3)))
+    for frame, points in ((there, [[np.cos(-0.3), np.sin(-0.3)]]),
+                          (replace(there, contact=0.4), np.zeros((0, 2))),
+                          (replace(STILL, contact=0.9), np.zeros((0, 2)))):  # not near anything
+        msg = heard(graph, PointCloud2, 'bumper', [frame])
+        assert (msg.header.frame_id, msg.height, msg.width) == ('w/base_link', 1, len(points))
+        assert [field.name for field in msg.fields] == ['x', 'y', 'z'] and msg.is_dense
+        assert (msg.point_step, msg.row_step, len(msg.data)) == (12, *[12 * len(points)] * 2)
+        xyz = np.frombuffer(msg.data, '<f4').reshape(-1, 3)
+        np.testing.assert_allclose(xyz[:, :2], (radius_m + 0.1) * np.array(points), atol=1e-5)
+        np.testing.assert_allclose(xyz[:, 2], ROBOT.footprint.base_height_m / 2)
 
 
 @pytest.mark.parametrize('know_truth, name, other', [
@@ -428,25 +522,25 @@ def test_map_and_transforms_put_the_robot_where_the_scene_has_it(make_graph):
 
 
 def test_nothing_is_made_for_nobody(make_graph, monkeypatch):
-    graph, calls = make_graph('publish_map_odom_tf:=true'), []
+    graph, calls = make_graph('publish_map_odom_tf:=true', 'publish_bumper:=true'), []
 
     def note(owner, name):
         original = getattr(owner, name)
         monkeypatch.setattr(owner, name, lambda *args, **options: (
             calls.append(name), original(*args, **options))[1])
     for name in ('points_to_msg', 'DepthPoints', 'imu_to_msg', 'fact_to_msg', 'pose_to_msg',
-                 'floor_plan', 'map_to_msg'):
+                 'floor_plan', 'map_to_msg', 'touched', 'rim_to_msg'):
         note(world_publishers, name)
     note(graph.sensors._imu, 'read')
     graph.sensors.on_reset(STATUS)
-    graph.sensors.on_frame(STILL)
+    graph.sensors.on_frame(replace(STILL, contact=1.0))
     assert calls == [] and not graph.sensors.is_watched()
     assert not {'/map', '/ground_truth/pose'} & set(graph.sensors.topics)
     heard(graph, PointCloud2, 'camera/depth/points', [STILL])
     assert set(calls) == {'DepthPoints', 'points_to_msg'} and graph.sensors.is_watched()
 
 
-@pytest.mark.parametrize('name', ['publish_map', 'publish_map_odom_tf'])
+@pytest.mark.parametrize('name', ['publish_map', 'publish_map_odom_tf', 'publish_bumper'])
 def test_a_world_without_our_scenes_has_no_map(make_graph, name):
     with pytest.raises(SpecError, match=f"{name}: engine 'fake' has no floor plan.*false"):
         make_graph(f'{name}:=true', world=FakeWorld())

@@ -257,6 +257,6 @@ def _below(params: SimpleNamespace, below: str) -> SimpleNamespace:
     for key in ('base', 'camera', 'optical'):  # odom is that of the world: both start there
         setattr(params.frames, key, f'{below}/{getattr(params.frames, key)}')
     vars(params).update(publish_tf=False, publish_clock=False, publish_scan=False,
-                        publish_map=False, publish_map_odom_tf=False, publish_wrist_camera=False,
-                        robot_description='', camera_link='')
+                        publish_map=False, publish_map_odom_tf=False, publish_bumper=False,
+                        publish_wrist_camera=False, robot_description='', camera_link='')
     return params

@@ -18,7 +18,7 @@ from lingbot_world_ros.messages.frames import base_tf_to_msg, FrameNames, static
 from lingbot_world_ros.messages.image import compressed_to_msg, depth_to_msg, image_to_msg
 from lingbot_world_ros.messages.imu import imu_to_msg, PlanarImu
 from lingbot_world_ros.messages.map import map_to_msg
-from lingbot_world_ros.messages.points import DepthPoints, points_to_msg
+from lingbot_world_ros.messages.points import DepthPoints, points_to_msg, rim_to_msg
 from lingbot_world_ros.messages.scan import DepthScan, scan_to_msg
 from lingbot_world_ros.messages.standard import fact_to_msg, number_to_msg, text_to_msg
 from lingbot_world_ros.messages.state import (clock_to_msg, covariance_in_odom, EXACT_VARIANCE,
@@ -38,6 +38,7 @@ from lingbot_world_ros.session.observer import SessionObserver
 from lingbot_world_ros.session.status import SessionStatus
 from lingbot_world_ros.worlds.floor_plan import floor_plan
 from lingbot_world_ros.worlds.scenes import get_scene
+from lingbot_world_ros.worlds.touch import touched
 import numpy as np
 from rclpy.node import Node
 from rclpy.publisher import Publisher
@@ -76,7 +77,7 @@ class WorldPublishers(SessionObserver):
         self._publishers: Dict[str, Publisher] = {}
         self._lock = Lock()  # guards the four below and _messages
         self._frame: Optional[Frame] = None  # newest
-        self._seed = 0  # of the world
+        self._seed, self._scene = 0, ''  # of the world
         self._before: Optional[Frame] = None  # the one before it, if the base moved on from there
         self._due: Set[str] = set()  # what of it did not leave yet
         self._status: Optional[SessionStatus] = None  # the newest that was told
@@ -118,7 +119,7 @@ class WorldPublishers(SessionObserver):
         """Describe the world anew for everybody, late joiners included."""
         with self._lock:
             self._frame = self._before = None  # the base is somewhere else now
-        self._seed = status.seed
+        self._seed, self._scene = status.seed, status.scene
         self._trail.clear()
         self.on_mode(status)
         if 'map' in self._publishers:
@@ -192,6 +193,8 @@ class WorldPublishers(SessionObserver):
                           EXACT_VARIANCE if exact else TWIST_VARIANCE, stamp_ns, self._frames)
         if self._is_wanted('contact'):
             self._publish('contact', fact_to_msg, frame.contact >= self._params.contact_threshold)
+        if self._is_wanted('bumper'):
+            self._publish_bumper(frame)
         for key in ('ground_truth_pose', 'predicted_pose'):
             if self._is_wanted(key):
                 self._publish(key, pose_to_msg, frame.base_pose,
@@ -290,6 +293,16 @@ class WorldPublishers(SessionObserver):
             self._points = DepthPoints(self._view.calibration)
         self._publish('points', points_to_msg, self._points.points(self._view.depth(depth_m)),
                       self._view.image(rgb), stamp_ns, self._frames.optical)
+
+    def _publish_bumper(self, frame: Frame) -> None:
+        """Publish where the base touches something; nowhere while it is said to be free."""
+        body, bearings_rad = self._spec.robot.footprint, np.zeros(0)
+        if frame.contact >= self._params.contact_threshold and frame.object_pose is not None:
+            bearings_rad = touched(get_scene(self._scene), frame.base_pose, frame.object_pose,
+                                   body.radius_m, body.height_m)
+        self._publish('bumper', rim_to_msg, bearings_rad,
+                      body.radius_m + self._params.bumper_margin_m, 0.5 * body.base_height_m,
+                      frame.stamp_ns, self._frames.base)
 
     def seen(self, rgb: np.ndarray) -> np.ndarray:
         """Return an image of the engine as it is published, (h, w, 3) uint8."""

@@ -19,7 +19,7 @@ from tf2_msgs.msg import TFMessage
 
 OF_A_FRAME = ('tf', 'image', 'camera_info', 'compressed', 'depth', 'depth_camera_info', 'points',
               'scan', 'wrist_image', 'wrist_camera_info', 'joint_states', 'odom', 'contact',
-              'imu', 'ground_truth_pose', 'predicted_pose')
+              'bumper', 'imu', 'ground_truth_pose', 'predicted_pose')
 OF_A_PICTURE = ('image', 'compressed', 'depth', 'points', 'scan')
 
 
@@ -58,6 +58,8 @@ def world_topics(spec: WorldSpec, params: SimpleNamespace,
     yield 'imu', Imu, names.imu, qos.STATE
     if 'contact' in spec.predicted_states:
         yield 'contact', Bool, names.contact, qos.STATE
+    if params.publish_bumper:
+        yield 'bumper', PointCloud2, names.bumper, qos.STATE
     if spec.can.know_truth:
         yield ('ground_truth_pose', PoseWithCovarianceStamped, names.ground_truth_pose,
                qos.STATE)
@@ -80,7 +82,7 @@ def world_topics(spec: WorldSpec, params: SimpleNamespace,
 
 def _check_scenes(spec: WorldSpec, params: SimpleNamespace) -> None:
     """Refuse what takes the geometry of our scenes, or a second camera, where there is none."""
-    for name in ('publish_map', 'publish_map_odom_tf'):
+    for name in ('publish_map', 'publish_map_odom_tf', 'publish_bumper'):
         if getattr(params, name) and not spec.can.keep_scenes:
             raise SpecError(f'{name}: engine {spec.engine!r} has no floor plan of its worlds; '
                             'leave it false.')

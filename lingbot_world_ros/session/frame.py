@@ -15,9 +15,9 @@ class Frame:
 
     ``rgb`` (h, w, 3) uint8, None if it was not asked for, ``wrist_rgb`` likewise; ``depth_m``
     (h, w) float32 or None; poses (3,) x, y [m], yaw [rad] in the scene frame, ``start_pose``
-    being that of the odometry's origin; ``base_twist`` (3,) v_x, v_y, w_z in base_link; joints
-    (J,) rad or m; ``base_pose_cov`` (3, 3) or None; ``uncertainty`` NaN where the engine does not
-    estimate it.
+    being that of the odometry's origin, and ``object_pose`` (n, 3); ``base_twist`` (3,) v_x, v_y,
+    w_z in base_link; joints (J,) rad or m; ``base_pose_cov`` (3, 3) or None; ``uncertainty`` NaN
+    where the engine does not estimate it.
     """
 
     index: int
@@ -34,6 +34,7 @@ class Frame:
     uncertainty: float
     calibrated: bool
     wrist_rgb: Optional[np.ndarray] = None
+    object_pose: Optional[np.ndarray] = None
 
 
 def moment(observation: Observation, t: int = -1) -> Observation:
@@ -76,7 +77,7 @@ def frame_of(observation: Observation, t: int, index: int, stamp_ns: int,
         contact=float(observation.contact[0, t]),
         uncertainty=float(at(observation.uncertainty, np.nan)),
         calibrated=estimated and bool(at(observation.calibrated, True)),
-        wrist_rgb=at(observation.wrist_rgb))
+        wrist_rgb=at(observation.wrist_rgb), object_pose=observation.object_pose[0, t])
 
 
 def frame_digest(before: str, frame: Frame) -> str:

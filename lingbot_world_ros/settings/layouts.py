@@ -109,7 +109,7 @@ def absent_topics(values: dict) -> list:
     engine, values = engine_entry(values['engine']), with_robot(values)
     absent = [] if engine.has_depth else ['depth', 'depth_camera_info', 'points']
     absent += [] if engine.has_depth and values['publish_scan'] else ['scan']
-    absent += [] if values['publish_map'] else ['map']
+    absent += [key for key in ('map', 'bumper') if not values[f'publish_{key}']]
     absent += [] if values['publish_wrist_camera'] else ['wrist_image', 'wrist_camera_info']
     return absent + ([] if engine.robot or values['robot_description'] else ['robot_description'])
 

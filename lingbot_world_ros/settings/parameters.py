@@ -83,6 +83,10 @@ WORLD_MODEL: Tuple[Param, ...] = (
           'wrist; for the reference world.'),
     Param('contact_threshold', float, 'Probability of a touch from which contact is true.',
           0.0, 1.0, dynamic=True),
+    Param('publish_bumper', bool, 'Publish where the base touches something, as points for '
+          'costmaps; for engines that keep to our scenes.'),
+    Param('bumper_margin_m', float, 'How far outside the footprint these points are: a costmap '
+          'clears the cells that the robot covers.', 0.0, 1.0),
     Param('imu_gyroscope_noise_density', float, 'White noise of the turn rates of the IMU, '
           'rad/s/sqrt(Hz).', 0.0, 1.0),
     Param('imu_accelerometer_noise_density', float, 'White noise of the accelerations of the IMU, '
@@ -140,6 +144,7 @@ TOPICS = tuple(
         ('wrist_camera_info', 'calibration of the second camera'),
         ('points', 'coloured points made from depth'),
         ('scan', 'laser scan made from depth'), ('contact', 'whether the base touches something'),
+        ('bumper', 'where the base touches something'),
         ('imu', 'turn rate and acceleration from the motion of the base, with noise'),
         ('ground_truth_pose', 'true pose of the base in the scene'),
         ('predicted_pose', 'predicted pose of the base in the scene'),

@@ -48,6 +48,7 @@ WHEN = {
     'points': f'{FRAME}, beside depth',
     'scan': f'{FRAME}, with `publish_scan` and depth', 'joint_states': FRAME, 'odom': FRAME,
     'contact': f'{FRAME}, from engines that predict or know it', 'imu': FRAME,
+    'bumper': f'{FRAME}, with `publish_bumper`',
     'predicted_pose': f'{FRAME}; the reference world, which knows it, has '
     '`topics.ground_truth_pose` in its place',
     'map': 'at each reset, with `publish_map`',
@@ -151,7 +152,7 @@ def ask() -> Graph:
         try:
             for name in names:
                 nodes[name] = _make(name, cmd_vel_type=cmd_vel_type, initial_state='stopped',
-                                    publish_map=True)
+                                    publish_map=True, publish_bumper=True)
             nodes['view'].watch(True, True, True)  # it follows what a page looks at
             nodes['view'].on_tick()
             for name, node in nodes.items():
