@@ -526,6 +526,16 @@ def test_a_namespace_finds_its_world(make_graph, domain, tmp_path):
         read_recording(tmp_path / 'bag', 'w2')
 
 
+def test_a_world_whose_status_was_renamed_is_found_and_can_be_repeated(
+        make_graph, domain, tmp_path):
+    make_graph(ros_args=('-r', 'world_status:=health/imagined'))
+    process = record(domain, '-o', tmp_path / 'bag', '--duration', '1', '--images', 'none',
+                     '--reset')
+    out, err = process.communicate(timeout=PATIENCE_S)
+    assert (process.returncode, err) == (0, '') and 'missed' not in out
+    assert [v.outcome for v in verify(read_recording(tmp_path / 'bag'), fake)] == [SAME]
+
+
 def test_no_world_is_one_error_and_leaves_nothing(domain, tmp_path):
     process = record(domain, '-o', tmp_path / 'bag')
     _, err = process.communicate(timeout=PATIENCE_S)

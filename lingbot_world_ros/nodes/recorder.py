@@ -20,6 +20,7 @@ from std_srvs.srv import Trigger
 
 RAW, COMPRESSED = 'sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage'
 POINTS = 'sensor_msgs/msg/PointCloud2'  # large, and made of images
+STATUS = 'lingbot_world_ros/msg/WorldStatus'
 LEFT_OUT = {'raw': (COMPRESSED, POINTS), 'compressed': (RAW, POINTS),
             'none': (RAW, COMPRESSED, POINTS)}
 OF_NO_WORLD = ('/rosout', '/parameter_events')
@@ -35,6 +36,7 @@ class RecorderNode(Node):
 
     Which topics these are the graph knows, whatever they were renamed to: world and encoder are
     the nodes that publish ``world_spec`` and ``action_embedding`` in the namespace of this one.
+    The status is that of its type.
     """
 
     def __init__(self, bag: BagWriter, *, images: str = 'raw', topics: Sequence[str] = (),
@@ -51,8 +53,8 @@ class RecorderNode(Node):
         """
         super().__init__('recorder', **node_args)
         self._bag, self._left_out = bag, LEFT_OUT[images]
-        self._spec, self._status = (self.resolve_topic_name(name)
-                                    for name in ('world_spec', 'world_status'))
+        self._spec = self.resolve_topic_name('world_spec')
+        self._status: Optional[str] = None  # topic, once it is known
         self._only = {qos.topic_name(self, name) for name in topics}
         # topic -> subscription, whether reliable, whether latched
         self._followed: Dict[str, Tuple[Optional[Subscription], bool, bool]] = {}
@@ -111,6 +113,7 @@ class RecorderNode(Node):
     def on_look(self) -> None:
         """Follow what is new in the graph."""
         names = self._names_and_types()
+        self._status = self._status or self._status_of_world(names)
         if self._spec not in names or self._status not in names:
             return  # nor as long as discovery has not told whose they are
         for topic in (self._spec, self._status, *names):  # a world before its status
@@ -134,6 +137,12 @@ class RecorderNode(Node):
             if any(node_of(info) in nodes for info in ends):
                 names[topic] = types[0]
         return names
+
+    def _status_of_world(self, names: Dict[str, str]) -> Optional[str]:
+        """Return the topic of the world's status, None as long as there is none."""
+        return next((topic for topic in sorted(names) if names[topic] == STATUS and any(
+            node_of(info) == self._world_node is not None
+            for info in self.get_publishers_info_by_topic(topic))), None)
 
     def _is_wanted(self, topic: str, msg_type: str) -> bool:
         if topic in (self._spec, self._status):

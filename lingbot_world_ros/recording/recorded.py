@@ -95,7 +95,9 @@ def world_topics(bag: BagReader, namespace: str = '') -> Tuple[str, str]:
     :return: names of ``world_spec`` and ``world_status``
     :raises SpecError: there is none, or a choice
     """
-    status = _topic(bag, STATUS, namespace)
+    status, specs = _topic(bag, STATUS, namespace), bag.topics(SPEC)
+    if not namespace and len(specs) == 1:  # of one world, whatever its topics were renamed to
+        return specs[0], status
     return _topic(bag, SPEC, status.rpartition('/')[0] or '/'), status
 
 
