@@ -5,6 +5,7 @@ import json
 import os
 from pathlib import Path
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -189,6 +190,23 @@ def test_a_file_that_breaks_off_anywhere_can_be_ended(tmp_path):
         assert kept == words[:len(kept)]
         counts.append(len(kept))
     assert counts == sorted(counts) and counts[0] == 0 and counts[-1] > 200
+
+
+def test_what_was_flushed_is_there_though_nobody_ends_the_file(tmp_path):
+    bag = write_texts(tmp_path / 'bag', 'ab')
+    path, sizes = tmp_path / 'bag' / 'bag.mcap', []
+    for words in ('c', 'd'):
+        bag.write('/t', 0, text(words))
+        for _ in range(2):
+            bag.flush()
+            sizes.append(path.stat().st_size)
+    assert sizes[0] == sizes[1] < sizes[2] == sizes[3]  # nothing new costs nothing
+    shutil.copy(path, tmp_path / 'cut.mcap')
+    end_file(tmp_path / 'cut.mcap')
+    assert texts_in(tmp_path / 'cut.mcap') == list('abcd')
+    bag.close()
+    bag.flush()
+    assert texts_in(tmp_path / 'bag') == list('abcd')
 
 
 def _cut(data):
@@ -534,6 +552,34 @@ def test_a_world_whose_status_was_renamed_is_found_and_can_be_repeated(
     out, err = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, err) == (0, '') and 'missed' not in out
     assert [v.outcome for v in verify(read_recording(tmp_path / 'bag'), fake)] == [SAME]
+
+
+def test_a_recorder_that_is_killed_has_written_what_it_heard_before(make_graph, domain, tmp_path):
+    """Far less than rosbags collects before it writes, and nothing comes after it."""
+    graph, path, cut = make_graph(), tmp_path / 'bag' / 'bag.mcap', tmp_path / 'cut.mcap'
+    process = record(domain, '-o', tmp_path / 'bag', '--images', 'none', '--reset')
+
+    def has(step):
+        if not path.exists() or path.stat().st_size < 1000:
+            return False
+        shutil.copy(path, cut)
+        end_file(cut)
+        try:
+            return read_recording(cut)[0].last_step >= step
+        except SpecError:  # of no world yet
+            return False
+    try:
+        while not (line := process.stdout.readline()).startswith('Recording'):
+            assert line, process.communicate()  # it has ended
+        steps(graph, 5)
+        assert graph.call(SetBool, '/world_model/pause', SetBool.Request(data=True)).success
+        last = graph.world.session.status.step
+        graph.wait_for(lambda: has(last), f'step {last} on the disk')
+    finally:
+        process.kill()
+    process.communicate()
+    assert path.stat().st_size < 1_000_000 and has(last)
+    assert [v.outcome for v in verify(read_recording(cut), fake)] == [SAME]
 
 
 def test_no_world_is_one_error_and_leaves_nothing(domain, tmp_path):

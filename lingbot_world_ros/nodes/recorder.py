@@ -3,7 +3,7 @@
 from importlib import import_module
 import threading
 import time
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.msg import WorldStatus as WorldStatusMsg
@@ -25,6 +25,7 @@ LEFT_OUT = {'raw': (COMPRESSED, POINTS), 'compressed': (RAW, POINTS),
             'none': (RAW, COMPRESSED, POINTS)}
 OF_NO_WORLD = ('/rosout', '/parameter_events')
 LOOK_PERIOD_S = 0.2
+FLUSH_PERIOD_S = 0.5  # how much is lost if this process is killed
 PATIENCE_S = 15.0  # on a busy machine nodes take seconds to find one another
 DEPTH, IMAGE_DEPTH = 1000, 100  # messages that may wait while the disk is slow
 Held = Tuple[str, int, bytes, Optional[int]]  # topic, stamp, message, its step if it is a status
@@ -66,8 +67,9 @@ class RecorderNode(Node):
         self.status: Optional[WorldStatusMsg] = None  # newest
         self.first_step: Optional[int] = None  # of the first status written
         self.num_missed = 0  # steps whose status did not arrive
-        self.create_timer(LOOK_PERIOD_S, self.on_look,
-                          clock=Clock(clock_type=ClockType.STEADY_TIME))
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(LOOK_PERIOD_S, self.on_look, clock=steady)
+        self.create_timer(FLUSH_PERIOD_S, self.on_flush, clock=steady)
 
     @property
     def num_topics(self) -> int:
@@ -120,6 +122,11 @@ class RecorderNode(Node):
             if self._is_wanted(topic, names[topic]):
                 self._follow(topic, names[topic])
         self.found.set()
+
+    def on_flush(self) -> None:
+        """Bring what has arrived into safety."""
+        if not self.ended.is_set():
+            self._write(self._bag.flush)
 
     def _names_and_types(self) -> Dict[str, str]:
         """Return topic -> type of all nodes of the world."""
@@ -188,11 +195,16 @@ class RecorderNode(Node):
         step = None
         if topic == self._status:
             step = self._count(deserialize_message(cdr, WorldStatusMsg))
+        if self._held is None:
+            self._write(lambda: self._bag.write(topic, stamp_ns, cdr))
+        else:
+            held = self._held
+            self._write(lambda: self._hold(held, (topic, stamp_ns, cdr, step)))
+
+    def _write(self, write: Callable[[], None]) -> None:
+        """Write to the bag; a disk that is full or gone ends the recording."""
         try:
-            if self._held is None:
-                self._bag.write(topic, stamp_ns, cdr)
-            else:
-                self._hold(self._held, (topic, stamp_ns, cdr, step))
+            write()
         except SpecError as error:
             self.problem = error
             self.ended.set()
