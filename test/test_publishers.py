@@ -11,6 +11,7 @@ pytest.importorskip('lingbot_world_ros.msg')
 from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402, I100
 from fake_world import FakeWorld, SMALL_ROBOT  # noqa: E402
 from lingbot_world_ros.errors import SpecError  # noqa: E402
+from lingbot_world_ros.geometry import se2  # noqa: E402
 from lingbot_world_ros.messages.encodings import compressed_from_msg, depth_from_msg  # noqa: E402
 from lingbot_world_ros.messages.frames import FrameNames  # noqa: E402
 from lingbot_world_ros.messages.stamps import stamp_to_ns  # noqa: E402
@@ -215,6 +216,23 @@ def test_a_late_subscriber_gets_the_path_since_the_reset(make_graph):
         assert {p.header.frame_id for p in paths[-1].poses} == {'w/odom'}
         assert stamp_to_ns(paths[-1].header.stamp) == stamp_ns
         assert stamp_to_ns(paths[-1].poses[1].header.stamp) == STAMP_NS + 3 * PERIOD_NS
+
+
+def test_the_path_begins_anew_where_the_base_was_put(make_graph):
+    """Odometry goes on, so what came before would be drawn in the wrong place (docs/time.md)."""
+    graph = make_graph()
+    paths, frame = graph.listen(Path, 'path'), make_frame()
+    one(graph, paths, send_frame(graph, frame))
+    drive(graph, 31)
+    for index, (by, num_poses) in enumerate((((0.01, 0.0, 0.01), 11), ((0.0, 0.9, 0.0), 1))):
+        pose_odom = np.array([0.6, 0.0, 0.0])
+        frame = replace(frame, stamp_ns=STAMP_NS + (200 + 20 * index) * PERIOD_NS,
+                        start_pose=frame.start_pose + by)
+        frame = replace(frame, base_pose=se2.compose(frame.start_pose, pose_odom))
+        graph.sensors.on_frame(frame)
+        graph.wait_for(lambda: stamp_to_ns(paths[-1].header.stamp) == frame.stamp_ns, 'a path')
+        assert len(paths[-1].poses) == num_poses
+        assert paths[-1].poses[-1].pose.position.x == pytest.approx(0.6)
 
 
 def test_a_long_path_comes_less_often():

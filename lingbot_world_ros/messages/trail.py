@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the robot has been since the reset -> nav_msgs/Path."""
+"""Where the robot has been since the reset, or since it was put elsewhere -> nav_msgs/Path."""
 import math
 from typing import Iterable, Optional, Tuple
 
 from geometry_msgs.msg import PoseStamped
+from lingbot_world_ros.geometry import se2
 from lingbot_world_ros.messages.frames import FrameNames, planar_pose_to_msg
 from lingbot_world_ros.messages.stamps import set_stamp
 from nav_msgs.msg import Path
+import numpy as np
 
 MAX_POSES = 2000
 MIN_MOVE_M, MIN_TURN_RAD = 0.05, 0.1
@@ -31,6 +33,7 @@ class Trail:
         self._msg = Path()
         self._newest: Optional[Tuple[float, float, float]] = None
         self._sent_ns: Optional[int] = None
+        self._origin: Optional[np.ndarray] = None
         self._msg.header.frame_id = self._frame_id
 
     def add(self, pose_odom: Iterable[float], stamp_ns: int) -> None:
@@ -50,6 +53,24 @@ class Trail:
         self._msg.poses.append(self._pose(self._newest, stamp_ns))
         if len(self._msg.poses) > MAX_POSES:
             del self._msg.poses[0]
+
+    def note_origin(self, origin: np.ndarray, pose_odom: np.ndarray) -> None:
+        """
+        Forget all poses if the base was put elsewhere, since odometry did not notice.
+
+        In odom they would be a way that goes on, in the scene they would all have moved.
+
+        :param origin: (3,) x, y [m], yaw [rad] of odom in the scene
+        :param pose_odom: (3,) of base_link in odom
+        """
+        before, self._origin = self._origin, origin
+        if before is None or np.array_equal(before, origin):
+            return
+        x_m, y_m, yaw_rad = se2.relative(se2.compose(before, pose_odom),
+                                         se2.compose(origin, pose_odom))
+        if math.hypot(x_m, y_m) >= MIN_MOVE_M or abs(yaw_rad) >= MIN_TURN_RAD:
+            self.clear()
+            self._origin = origin
 
     def is_due(self, stamp_ns: int) -> bool:
         """Return whether enough sim time has passed since the message was taken."""

@@ -144,6 +144,7 @@ class WorldPublishers(SessionObserver):
                 self._before = self._frame
             self._frame, self._due = frame, set(OF_A_FRAME)
             pose_odom = self._publish_frame(frame)
+            self._trail.note_origin(frame.start_pose, pose_odom)
             self._trail.add(pose_odom, frame.stamp_ns)
             if self._is_wanted('path') and self._trail.is_due(frame.stamp_ns):
                 self._publishers['path'].publish(self._trail.take(frame.stamp_ns))

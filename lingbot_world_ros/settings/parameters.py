@@ -149,7 +149,7 @@ TOPICS = tuple(
         ('ground_truth_pose', 'true pose of the base in the scene'),
         ('predicted_pose', 'predicted pose of the base in the scene'),
         ('map', 'floor plan of the scene'), ('joint_states', 'predicted joint states'),
-        ('odom', 'predicted odometry'), ('path', 'path of the base since the reset'),
+        ('odom', 'predicted odometry'), ('path', 'path of the base since the reset, or since it was put elsewhere'),
         ('tf', 'moving transforms'), ('tf_static', 'fixed transforms'), ('clock', 'sim time'),
         ('diagnostics', 'state of health'), ('real_time_factor', 'sim seconds per wall second'),
         ('robot_description', 'URDF of the robot, latched'), ('cmd_vel', 'base velocity commands'),
