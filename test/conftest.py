@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What all tests share."""
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 import os
 from pathlib import Path
 import sys
@@ -48,3 +48,12 @@ def domain():
     """Claim a ROS domain for the tests of a file."""
     with Domain() as number:
         yield number
+
+
+@pytest.fixture
+def open_graph(domain):
+    """Start ``Graph(make_nodes, domain, ros_args)``; all end with the test."""
+    from ros_graph import Graph
+    with ExitStack() as stack:
+        yield lambda make_nodes, ros_args=(): stack.enter_context(
+            Graph(make_nodes, domain, ros_args))

@@ -32,14 +32,20 @@ DISPLAYS = {  # class of rviz_default_plugins -> type of its topic
     'Grid': None, 'TF': None, 'Image': 'sensor_msgs/msg/Image',
     'DepthCloud': 'sensor_msgs/msg/Image', 'LaserScan': 'sensor_msgs/msg/LaserScan',
     'RobotModel': 'std_msgs/msg/String', 'Path': 'nav_msgs/msg/Path',
-    'Odometry': 'nav_msgs/msg/Odometry'}
+    'Odometry': 'nav_msgs/msg/Odometry', 'Map': 'nav_msgs/msg/OccupancyGrid',
+    'PointCloud2': 'sensor_msgs/msg/PointCloud2',
+    'PoseWithCovariance': 'geometry_msgs/msg/PoseWithCovarianceStamped'}
+OFF = {'map', 'points', 'ground_truth_pose', 'predicted_pose'}  # unless asked for
 OTHERS = {'Interact', 'MoveCamera', 'Select', 'FocusCamera', 'Measure', 'Orbit', 'TF'}
 PANELS = {'3D', 'Image', 'Plot', 'DiagnosticSummary', 'RawMessages', 'Teleop', 'CallService',
-          'Publish'}
+          'Publish', 'Indicator'}
 SHOWN = {  # what the 3D panel can show -> types it takes
     'path': 'nav_msgs/msg/Path', 'odom': 'nav_msgs/msg/Odometry',
     'scan': 'sensor_msgs/msg/LaserScan', 'depth': 'sensor_msgs/msg/Image',
-    'compressed': 'sensor_msgs/msg/CompressedImage'}
+    'compressed': 'sensor_msgs/msg/CompressedImage', 'map': 'nav_msgs/msg/OccupancyGrid',
+    'points': 'sensor_msgs/msg/PointCloud2',
+    'ground_truth_pose': 'geometry_msgs/msg/PoseWithCovarianceStamped',
+    'predicted_pose': 'geometry_msgs/msg/PoseWithCovarianceStamped'}
 URDF = '<robot name="r"><link name="base_link"/>{}</robot>'
 
 
@@ -92,6 +98,8 @@ def foxglove_topics(layout, values, namespace):
         found[panel['topicToRender']] = 'diagnostic_msgs/msg/DiagnosticArray'
     for panel in panels(layout, 'RawMessages').values():
         found[panel['topicPath']] = 'lingbot_world_ros/msg/WorldStatus'
+    for panel in panels(layout, 'Indicator').values():
+        found[panel['path'].removesuffix('.data')] = 'std_msgs/msg/Bool'
     return found
 
 
@@ -134,12 +142,16 @@ def fits(offer, wanted):
 def test_every_name_is_there_in_a_running_graph(graph_of, profile):
     values = in_namespace(profile)
     with graph_of(profile) as graph:
+        # A map is made of scenes, the fake engine has none; its poses are predicted.
+        absent = {topic_names(values, NAMESPACE)[key] for key in ('map', 'ground_truth_pose')}
         for display, topic, wanted in displays(rviz(values, NAMESPACE)):
+            if topic in absent:
+                continue
             kind, offer = offered(graph, topic)
             assert kind == DISPLAYS[display] and fits(offer, wanted), (display, topic)
         layout = foxglove(values, NAMESPACE)
         for topic, kind in foxglove_topics(layout, values, NAMESPACE).items():
-            assert kind in (None, offered(graph, topic)[0]), topic
+            assert topic in absent or kind in (None, offered(graph, topic)[0]), topic
         check_plots(graph, layout)
         check_commands(graph, layout)
         check_frames(graph, rviz(values, NAMESPACE), layout, values)
@@ -162,11 +174,15 @@ def check_plots(graph, layout):
     """Every line of every plot is a number in a message of that topic."""
     for panel in panels(layout, 'Plot').values():
         for series in panel['paths']:
-            topic, _, field = series['value'].partition('.')
-            fields = interface(offered(graph, topic)[0]).get_fields_and_field_types()
-            name, index = re.fullmatch(r'(\w+)(?:\[(\d+)\])?', field).groups()
-            assert fields[name] in ('double', 'float', 'sequence<double>'), series
-            assert (index is not None) == fields[name].startswith('sequence')
+            topic, *parts = series['value'].split('.')
+            kind = offered(graph, topic)[0]
+            for field in parts:
+                name, index = re.fullmatch(r'(\w+)(?:\[(\d+)\])?', field).groups()
+                kind = interface(kind).get_fields_and_field_types()[name]
+                if '/' in kind:
+                    kind = kind.replace('/', '/msg/')
+            assert kind in ('double', 'float', 'sequence<double>'), series
+            assert (index is not None) == kind.startswith('sequence')
 
 
 def check_commands(graph, layout):
@@ -233,7 +249,25 @@ def test_rviz_knows_every_class():
     others = [tool['Class'] for tool in manager['Tools']]
     others += [manager['Views']['Current']['Class'], manager['Transformation']['Current']['Class']]
     assert {name.removeprefix('rviz_default_plugins/') for name in others} == OTHERS
-    assert all(display['Enabled'] is display['Value'] is True for display in manager['Displays'])
+    assert all(display['Enabled'] is display['Value'] for display in manager['Displays'])
+
+
+def switched_off(values):
+    """Return the topics that neither tool shows at first, the same in both."""
+    keys = {name: key for key, name in topic_names(values).items()}
+    shown = rviz(values)['Visualization Manager']['Displays']
+    off = {keys[display['Topic']['Value']] for display in shown if not display['Enabled']}
+    topics = panels(foxglove(values), '3D')['scene']['topics']
+    hidden = {keys[name] for name, topic in topics.items() if not topic['visible']}
+    assert off == hidden - {'depth'}  # in RViz as an image
+    return off
+
+
+def test_the_map_and_poses_in_it_are_shown_where_they_were_asked_for():
+    values = profile_values('default')
+    assert switched_off(values) == OFF
+    assert switched_off({**values, 'publish_map': True}) == OFF - {'map'}
+    assert switched_off({**values, 'publish_map': True, 'publish_map_odom_tf': True}) == {'points'}
 
 
 def test_images_in_rviz_match_publishers_of_either_reliability():
@@ -290,7 +324,8 @@ def test_a_layout_has_the_joints_of_the_robot(tmp_path, text, names, wanted):
 def test_what_a_world_does_not_publish_is_off(changes, absent):
     values = {**profile_values('default'), **changes}
     shown = rviz(values)['Visualization Manager']['Displays']
-    assert {display['Name'] for display in shown if not display['Enabled']} == absent
+    off = {display['Name'] for display in shown if not display['Enabled']}
+    assert off == absent | {'Map', 'Points', 'True pose in the map', 'Predicted pose in the map'}
     assert all(display['Enabled'] is display['Value'] for display in shown)
     scene = panels(foxglove(values), '3D')['scene']
     assert scene['topics']['/scan']['visible'] is ('Scan' not in absent)

@@ -38,19 +38,13 @@ class Factory:
 
 
 @pytest.fixture
-def make_graph(domain):
-    graphs = []
-
+def make_graph(open_graph):
     def start(factory, *ros_args):
         def nodes():
             encoder = ActionEncoderNode()
             return [WorldModelNode(world=factory, encoder=encoder), encoder]
-        graphs.append(Graph(nodes, domain, ('-p', 'scene:=a', '-p', 'speed:=3.0', *ros_args)))
-        graphs[-1].__enter__()
-        return graphs[-1]
-    yield start
-    for graph in graphs:
-        graph.__exit__()
+        return open_graph(nodes, ('-p', 'scene:=a', '-p', 'speed:=3.0', *ros_args))
+    return start
 
 
 def change(graph, transition, namespace=''):

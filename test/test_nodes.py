@@ -40,10 +40,8 @@ BASE_ARGS = ('-p', 'scene:=a', '-p', 'speed:=3.0', '-p', 'cmd_vel_type:=twist')
 
 
 @pytest.fixture
-def make_graph(domain):
-    """Start both nodes over a fake engine; the last graph is closed after the test."""
-    graphs = []
-
+def make_graph(open_graph):
+    """Start both nodes over a fake engine."""
     def start(*ros_args, world=None, composed=True):
         world = world or FakeWorld()
 
@@ -51,16 +49,12 @@ def make_graph(domain):
             encoder = ActionEncoderNode()
             return [WorldModelNode(world=lambda: world, encoder=encoder if composed else None),
                     encoder]
-        graph = Graph(nodes, domain, (*BASE_ARGS, *ros_args))
-        graphs.append(graph)
-        graph.__enter__()
+        graph = open_graph(nodes, (*BASE_ARGS, *ros_args))
         graph.world = graph.nodes[0]
         graph.wait_for(lambda: graph.world.session.status.embedding_sequence > 0, 'an embedding')
         return graph
 
-    yield start
-    for graph in graphs:
-        graph.__exit__()
+    return start
 
 
 @pytest.fixture

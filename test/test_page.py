@@ -402,6 +402,43 @@ def test_the_picture_fills_its_place_and_nothing_is_cut_at_any_width(operator):
                 assert place['width'] / place['height'] == pytest.approx(4 / 3, rel=0.05), width
 
 
+def test_nothing_of_the_help_is_cut_at_any_width(open_page):
+    page = open_page().page
+    page.keyboard.press('?')
+    for width in (320, 345, 390, 480, 560, 700, 1024, 1440):
+        page.set_viewport_size({'width': width, 'height': 640})
+        assert page.evaluate(CUT) == [], width
+        pairs = page.locator('#help th span').all()
+        assert {round(pair.bounding_box()['height']) for pair in pairs} == {
+            round(page.locator('#help th span').last.bounding_box()['height'])}, width
+
+
+def test_one_more_picture_is_no_larger_than_the_first_and_leaves_no_hole(open_page):
+    page = open_page().page
+    page.check('#show-depth')
+    page.wait_for_function(LIT, arg='depth', timeout=PATIENCE_S * 1e3)
+
+    def box(name):
+        return page.locator(f'#{name}').bounding_box()
+
+    for width, height in ((320, 640), (600, 420), (768, 1024), (1024, 768), (1440, 900)):
+        page.set_viewport_size({'width': width, 'height': height})
+        assert page.evaluate(CUT) == [], (width, height)
+        assert box('depth')['width'] <= box('camera')['width'] + 1, (width, height)
+    page.set_viewport_size({'width': 768, 'height': 1024})
+    depth, drive, world = map(box, ('depth-figure', 'drive-box', 'world-box'))
+    assert depth['y'] == pytest.approx(drive['y'], abs=1)
+    assert depth['y'] + depth['height'] == pytest.approx(world['y'] + world['height'], abs=1)
+
+
+def test_what_can_be_ticked_stands_in_line_with_the_caption(operator):
+    middles = []
+    for name in ('#camera-what', '.shows label:first-child', '#show-depth', '#camera-numbers'):
+        box = operator.page.locator(name).bounding_box()
+        middles.append(box['y'] + box['height'] / 2)
+    assert max(middles) - min(middles) <= 1.0
+
+
 def test_everything_can_be_reached_by_keyboard(open_page):
     page = open_page().page
     reached = set()
@@ -436,6 +473,10 @@ def test_a_picture_is_there_for_who_opens_the_page_of_a_paused_world(site, open_
     operator = open_page(link='paused')
     operator.see_frames(0)
     operator.page.wait_for_function('() => window.lingbot.frames >= 1', timeout=PATIENCE_S * 1e3)
+    for width in (320, 700, 768, 1019, 1020, 1440):  # why is said in three lines at most
+        operator.page.set_viewport_size({'width': width, 'height': 720})
+        assert 0 < operator.page.locator('#link-text').bounding_box()['height'] < 60, width
+        assert operator.page.evaluate(CUT) == [], width
     operator.page.keyboard.press('p')
     operator.until_link('live')
 
@@ -445,6 +486,12 @@ def test_a_killed_world_is_lost_and_comes_back_by_itself(site, open_page):
     site.world.end(signal.SIGKILL)
     operator.until_link('lost')
     assert 'gone' in operator.page.inner_text('#link-text')
+    operator.page.wait_for_selector('#controls-why >> text=The world is gone.')
+    operator.page.wait_for_selector('#joint-elbow_joint:disabled')
+    for width in (320, 768):
+        operator.page.set_viewport_size({'width': width, 'height': 1024})
+        assert operator.page.is_hidden('#link-text')  # the picture is covered by the same words
+        assert operator.page.evaluate(CUT) == []
     site.world = site.start_world()
     operator.until_link('live')
     operator.see_frames(5)

@@ -29,7 +29,6 @@ from lingbot_world_ros.settings.parameters import WORLD_MODEL  # noqa: E402
 from nav_msgs.msg import Path  # noqa: E402
 import numpy as np  # noqa: E402
 import rclpy  # noqa: E402
-from ros_graph import Graph  # noqa: E402
 from rosgraph_msgs.msg import Clock  # noqa: E402
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState, LaserScan  # noqa: E402
 from std_msgs.msg import Float32, String  # noqa: E402
@@ -59,23 +58,17 @@ def make_frame(world=WORLD, stamp_ns=STAMP_NS, depth_m=None):
 
 
 @pytest.fixture
-def make_graph(domain):
-    graphs = []
-
+def make_graph(open_graph):
     def start(*ros_args, world=WORLD):
         def nodes():
             node = rclpy.create_node('world_model')
             node.sensors = WorldPublishers(node, world.spec, declare(node, WORLD_MODEL))
             return [node]
-        graph = Graph(nodes, domain, ros_args)
-        graphs.append(graph)
-        graph.__enter__()
+        graph = open_graph(nodes, ros_args)
         graph.sensors = graph.nodes[0].sensors
         return graph
 
-    yield start
-    for graph in graphs:
-        graph.__exit__()
+    return start
 
 
 def one(graph, messages, send):

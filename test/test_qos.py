@@ -18,23 +18,17 @@ from lingbot_world_ros.nodes.view import ViewNode  # noqa: E402
 from lingbot_world_ros.nodes.world_model import WorldModelNode  # noqa: E402
 import rclpy  # noqa: E402
 from rclpy.qos import QoSProfile, ReliabilityPolicy  # noqa: E402
-from ros_graph import Graph  # noqa: E402
 from std_msgs.msg import Float32, String  # noqa: E402
 
 BEST_EFFORT = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
 
 
 @pytest.fixture
-def make_graph(domain):
-    graphs = []
-
+def make_graph(open_graph):
     def start(*ros_args, nodes=lambda: [rclpy.create_node('robot')]):
-        graphs.append(Graph(nodes, domain, ros_args))
-        return graphs[-1].__enter__()
+        return open_graph(nodes, ros_args)
 
-    yield start
-    for graph in graphs:
-        graph.__exit__()
+    return start
 
 
 def reliability(graph, topic):

@@ -252,10 +252,8 @@ def parameters(**values):
 
 
 @pytest.fixture
-def make_graph(domain, tmp_path):
-    """Start a fake world, and if asked a recorder beside it; all is closed after the test."""
-    graphs = []
-
+def make_graph(open_graph, tmp_path):
+    """Start a fake world, and if asked a recorder beside it."""
     def start(*, recorder=None, ros_args=(), **values):
         def make_nodes():
             nodes = [*make_pair(world=FakeWorld, parameter_overrides=parameters(**values))]
@@ -264,18 +262,14 @@ def make_graph(domain, tmp_path):
                 nodes.append(RecorderNode(graph_bag[0], **recorder))
             return nodes
         graph_bag = []
-        graph = Graph(make_nodes, domain, ros_args)
-        graphs.append(graph)
-        graph.__enter__()
+        graph = open_graph(make_nodes, ros_args)
         graph.world, graph.bag = graph.nodes[0], graph_bag[0] if graph_bag else None
         if recorder is not None:
             graph.recorder = graph.nodes[2]
             graph.wait_for(graph.recorder.found.is_set, 'the world')
         return graph
 
-    yield start
-    for graph in graphs:
-        graph.__exit__()
+    return start
 
 
 def finish(graph):

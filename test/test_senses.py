@@ -43,7 +43,6 @@ from lingbot_world_ros.worlds.touch import touched  # noqa: E402
 from nav_msgs.msg import OccupancyGrid  # noqa: E402
 import numpy as np  # noqa: E402
 import rclpy  # noqa: E402
-from ros_graph import Graph  # noqa: E402
 from sensor_msgs.msg import CameraInfo, Image, Imu, PointCloud2  # noqa: E402
 from std_msgs.msg import Bool  # noqa: E402
 from tf2_msgs.msg import TFMessage  # noqa: E402
@@ -394,24 +393,18 @@ def test_the_bumper_is_pressed_where_mujoco_has_contacts():
 # Over topics.
 
 @pytest.fixture
-def make_graph(domain):
-    graphs = []
-
+def make_graph(open_graph):
     def start(*parameters, world=None):
         def nodes():
             node = rclpy.create_node('world_model')
             node.sensors = WorldPublishers(node, (world or Office()).spec,
                                            declare(node, WORLD_MODEL))
             return [node]
-        graph = Graph(nodes, domain, [arg for text in parameters for arg in ('-p', text)])
-        graphs.append(graph)
-        graph.__enter__()
+        graph = open_graph(nodes, [arg for text in parameters for arg in ('-p', text)])
         graph.sensors = graph.nodes[0].sensors
         return graph
 
-    yield start
-    for graph in graphs:
-        graph.__exit__()
+    return start
 
 
 def heard(graph, msg_type, topic, frames, latched=False):

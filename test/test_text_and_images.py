@@ -26,26 +26,20 @@ RED = np.full((6, 8, 3), (200, 10, 20), np.uint8)
 
 
 @pytest.fixture
-def make_graph(domain):
-    """Start both nodes over an engine, the log of the first in ``said``; closed at the end."""
-    graphs = []
-
+def make_graph(open_graph):
+    """Start both nodes over an engine, the log of the first in ``said``."""
     def start(world, *args, scene='a'):
         def nodes():
             encoder = ActionEncoderNode()
             return [WorldModelNode(world=lambda: world, encoder=encoder), encoder]
-        graph = Graph(nodes, domain, ('-p', f'scene:={scene}', *args))
-        graphs.append(graph)
-        graph.__enter__()
+        graph = open_graph(nodes, ('-p', f'scene:={scene}', *args))
         graph.said = []
         node = graph.nodes[0]
         node.get_logger = lambda: type('Log', (), {'warning': graph.said.append,
                                                    'error': graph.said.append})
         return graph
 
-    yield start
-    for graph in graphs:
-        graph.__exit__()
+    return start
 
 
 def told(graph, words):

@@ -4,7 +4,7 @@ import asyncio
 from contextlib import asynccontextmanager
 from dataclasses import replace
 import json
-from math import tan
+from math import inf, tan
 from pathlib import Path
 import socket
 import time
@@ -22,6 +22,7 @@ from geometry_msgs.msg import Twist, TwistStamped  # noqa: E402
 from lingbot_world_ros.errors import SpecError  # noqa: E402
 from lingbot_world_ros.messages.image import image_to_msg  # noqa: E402
 from lingbot_world_ros.messages.simulation import state_number  # noqa: E402
+from lingbot_world_ros.nodes import world_client  # noqa: E402
 from lingbot_world_ros.nodes.action_encoder import ActionEncoderNode  # noqa: E402
 from lingbot_world_ros.nodes.view import ViewNode  # noqa: E402
 from lingbot_world_ros.nodes.world_model import WorldModelNode  # noqa: E402
@@ -30,9 +31,9 @@ from lingbot_world_ros.robots.load import load_robot  # noqa: E402
 from lingbot_world_ros.view.pictures import COLOUR, DEPTH, HEADER  # noqa: E402
 from lingbot_world_ros.view.server import Server  # noqa: E402
 import numpy as np  # noqa: E402
-from ros_graph import Graph  # noqa: E402
+import rclpy  # noqa: E402
 from sensor_msgs.msg import Image, JointState  # noqa: E402
-from simulation_interfaces.srv import GetSimulationState  # noqa: E402
+from simulation_interfaces.srv import GetEntitiesStates, GetSimulationState  # noqa: E402
 from waiting import PATIENCE_S  # noqa: E402
 
 ROVER = str(Path(__file__).parent / 'robots' / 'rover.yaml')
@@ -41,22 +42,16 @@ STOP = {'type': 'drive', 'linear': 0, 'angular': 0}
 
 
 @pytest.fixture
-def make_graph(domain):
-    graphs = []
-
+def make_graph(open_graph):
     def start(*ros_args, nodes=None):
         def world_and_view():
             encoder = ActionEncoderNode()
             return [WorldModelNode(world=FakeWorld, encoder=encoder), encoder, ViewNode()]
-        graph = Graph(nodes or world_and_view, domain, (*SCENE, *ros_args))
-        graphs.append(graph)
-        graph.__enter__()
+        graph = open_graph(nodes or world_and_view, (*SCENE, *ros_args))
         graph.view = graph.nodes[-1]
         return graph
 
-    yield start
-    for graph in graphs:
-        graph.__exit__()
+    return start
 
 
 class Page:
@@ -374,6 +369,30 @@ def test_a_world_that_ends_is_lost_and_another_one_is_found(make_graph):
             node.destroy_node()
 
     asyncio.run(lose(graph.view, end))
+
+
+def test_what_a_world_that_is_gone_left_unanswered_is_asked_of_the_next(make_graph, monkeypatch):
+    monkeypatch.setattr(world_client, 'ASKED_AGAIN_S', inf)
+    clients, answers = [], []
+
+    def asking():
+        node = rclpy.create_node('asking')
+        clients.append(world_client.WorldClient(node, '', 'prompt'))
+        return [node]
+
+    graph = make_graph(nodes=asking)
+
+    def ask():
+        return clients[0].ask_in_background('GetEntitiesStates', answers.append)
+
+    mute = rclpy.create_node('mute')  # never spun
+    mute.create_service(GetEntitiesStates, 'get_entities_states', lambda request, answer: answer)
+    graph.wait_for(ask, 'the service')
+    mute.destroy_node()
+    graph.wait_for(lambda: not ask(), 'its end')
+    graph.probe.create_service(GetEntitiesStates, 'get_entities_states',
+                               lambda request, answer: answer)
+    graph.wait_for(lambda: ask() and answers, 'an answer')
 
 
 def test_another_simulator_is_shown_and_driven_with_what_it_offers(make_graph):

@@ -23,6 +23,7 @@ from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
 
 PATIENCE_S = 35.0  # a world answers within its service_timeout_s, 30 s
+ASKED_AGAIN_S = 5.0  # a question in the background; whom it was put to may be gone unseen
 STANDARD = ('SetSimulationState', 'GetSimulationState', 'StepSimulation', 'ResetSimulation',
             'LoadWorld', 'GetAvailableWorlds', 'GetEntitiesStates')
 OWN = {'reset': Trigger, 'pause': SetBool, 'step': Trigger, 'set_parameters': SetParameters}
@@ -91,13 +92,17 @@ class WorldClient:
         :return: whether there is such a service
         """
         client = self._clients.get(name)
-        if client is None or not client.service_is_ready():
+        if client is None:
             return False
+        is_there = client.service_is_ready()
         asked, before_s = self._asked.get(name, (None, 0.0))
         if asked is not None and not asked.done():
-            if time.monotonic() - before_s < PATIENCE_S:
+            if is_there and time.monotonic() - before_s < ASKED_AGAIN_S:
                 return True  # the answer is still to come
             client.remove_pending_request(asked)
+            del self._asked[name]
+        if not is_there:
+            return False
         future = client.call_async(client.srv_type.Request())
         self._asked[name] = future, time.monotonic()
         future.add_done_callback(

@@ -86,15 +86,16 @@ def render_layout(tool: str, values: dict, namespace: str = '') -> str:
     text, values = shipped_layout(tool).read_text(), with_robot(values)
     rename = _Renaming(load_profile(DEFAULT_PROFILE), values, namespace)
     topics = topic_names(values, namespace)
-    absent = [topics[key] for key in absent_topics(values)]
+    absent, asked = ([topics[key] for key in keys]
+                     for keys in (absent_topics(values), asked_topics(values)))
     if tool == 'foxglove':
         layout = rename.tree(json.loads(text))
-        _hide_in_foxglove(layout, absent)
+        _switch_in_foxglove(layout, absent, asked)
         _name_joints(layout, load_robot(values['robot'] or engine_entry(values['engine']).robot))
         return json.dumps(layout, indent=2) + '\n'
     head = ''.join(line for line in text.splitlines(True) if line.startswith('#'))
     layout = rename.tree(yaml.safe_load(text))
-    _hide_in_rviz(layout, absent)
+    _switch_in_rviz(layout, absent, asked)
     return head + yaml.safe_dump(layout, sort_keys=False)
 
 
@@ -114,19 +115,31 @@ def absent_topics(values: dict) -> list:
     return absent + ([] if engine.robot or values['robot_description'] else ['robot_description'])
 
 
-def _hide_in_rviz(layout: Dict[str, Any], absent: List[str]) -> None:
-    """Switch displays off that would wait in vain; the user can switch them on."""
+def asked_topics(values: dict) -> list:
+    """
+    Say which topics, off in the shipped layouts, a world has because somebody asked for them.
+
+    :param values: all parameters by name
+    :return: as ``topics.*`` calls them: the map, and poses in it where its place is published
+    """
+    asked = ['map'] if values['publish_map'] else []
+    return asked + (['ground_truth_pose', 'predicted_pose'] if values['publish_map_odom_tf']
+                    else [])
+
+
+def _switch_in_rviz(layout: Dict[str, Any], absent: List[str], asked: List[str]) -> None:
+    """Switch displays off that would wait in vain, and on what was asked for."""
     for display in layout.get('Visualization Manager', {}).get('Displays', ()):
-        topics = [display.get(name) for name in OF_RVIZ]
-        if any((topic['Value'] if isinstance(topic, dict) else topic) in absent
-               for topic in topics):
-            display['Enabled'] = display['Value'] = False
+        topics = {topic['Value'] if isinstance(topic, dict) else topic
+                  for topic in map(display.get, OF_RVIZ)}
+        is_on = bool(topics & {*asked}) or display['Enabled'] and not topics & {*absent}
+        display['Enabled'] = display['Value'] = is_on
 
 
-def _hide_in_foxglove(layout: Dict[str, Any], absent: List[str]) -> None:
+def _switch_in_foxglove(layout: Dict[str, Any], absent: List[str], asked: List[str]) -> None:
     for panel in layout['configById'].values():
         for name, topic in panel.get('topics', {}).items():
-            topic['visible'] = topic['visible'] and name not in absent
+            topic['visible'] = name in asked or topic['visible'] and name not in absent
         for layer in panel.get('layers', {}).values():
             layer['visible'] = layer['visible'] and layer.get('topic') not in absent
 

@@ -26,7 +26,7 @@ def plan_of(scene: str, height_m: float) -> Optional[dict]:
     if scene not in SCENES:
         return None
     room = get_scene(scene)
-    parts = [_outline(part) for part in room.parts if part.solid and part.underside_m < height_m]
+    parts = [_outline(part) for part in room.obstacles(height_m)]
     objects = {movable.name: list(movable.size[:2] if movable.shape == 'box' else movable.size[:1])
                for movable in room.movables}
     return {'size_m': list(room.size_m), 'parts': parts, 'objects': objects}

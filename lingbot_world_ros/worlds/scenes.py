@@ -79,6 +79,10 @@ class Scene:
     parts: Tuple[Part, ...]
     movables: Tuple[Movable, ...]
 
+    def obstacles(self, height_m: float) -> List[Part]:
+        """Return the solid parts that begin below a height [m]: a robot so high touches them."""
+        return [part for part in self.parts if part.solid and part.underside_m < height_m]
+
     def clearance_m(self, xy: np.ndarray, height_m: float) -> np.ndarray:
         """
         Distance on the floor plan to the nearest wall or solid part.
@@ -89,8 +93,8 @@ class Scene:
         """
         xy = np.asarray(xy, np.float64)
         walls = np.minimum(xy, np.array(self.size_m) - xy).min(-1)
-        return np.minimum.reduce([walls] + [_footprint_distance(p, xy) for p in self.parts
-                                            if p.solid and p.underside_m < height_m])
+        return np.minimum.reduce([walls] + [_footprint_distance(part, xy)
+                                            for part in self.obstacles(height_m)])
 
     def start_state(self, seed: int, robot: Robot) -> 'StartState':
         """

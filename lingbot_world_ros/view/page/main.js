@@ -31,8 +31,8 @@ const COVERS = {
   no_world: 'cover calm',
 };
 
-const view = { world: null, status: null, statusAt: -Infinity, link: '', takenAt: -Infinity,
-               numbersAt: -Infinity, latencyAt: -Infinity };
+const view = { world: null, status: null, statusAt: -Infinity, link: '', gone: '',
+               takenAt: -Infinity, numbersAt: -Infinity, latencyAt: -Infinity };
 const pictures = new Pictures(() => {
   if (performance.now() - view.numbersAt >= NUMBERS_MS) showNumbers();
 });
@@ -42,7 +42,7 @@ const plots = [
   new TimePlot('plot-rtf', {
     unit: '×', top: 1.25,
     lines: [{ key: 'rtf', color: 'accent' }],
-    marks: () => [{ value: 1, color: 'edge', label: 'asked' }],
+    marks: () => [{ value: 1, color: 'edge', label: 'real time' }],
   }),
   new TimePlot('plot-latency', {
     unit: 'ms', top: 50, lines: [{ key: 'latency_ms', color: 'accent' }], marks: () => [],
@@ -191,8 +191,9 @@ function showLink() {
   setText(byId('announce'), `${name}. ${text}`);
   coverPictures(state);
   document.title = state === 'live' ? 'lingbot_world_ros' : `${name} – lingbot_world_ros`;
-  controls.show(isDeaf ? text : '');
-  joints.lock(isDeaf ? text : lockedBy());
+  view.gone = isDeaf ? text : state === 'lost' ? 'The world is gone.' : '';
+  controls.show(view.gone);
+  joints.lock(lockedBy());
 }
 
 function coverPictures(state) {
@@ -212,7 +213,8 @@ function otherDrives() {
   return performance.now() - view.takenAt > TAKE_GRACE_MS;
 }
 
-const lockedBy = () => (otherDrives() ? 'Another page drives: take the controls first.' : '');
+const lockedBy = () => view.gone
+  || (otherDrives() ? 'Another page drives: take the controls first.' : '');
 
 function take() {
   view.takenAt = performance.now();
@@ -276,7 +278,8 @@ const isFresh = () => performance.now() - view.latencyAt < FRESH_MS;
 function showLatency({ latency_ms: latency }) {
   const value = byId('latency-value');
   const isOld = isNumber(latency) && !isFresh();
-  setText(value, isNumber(latency) ? `${fixed(latency, 0)} ms${isOld ? ', before' : ''}` : '–');
+  setText(value, isNumber(latency) ? `${isOld ? 'last ' : ''}${fixed(latency, 0)} ms`
+    : view.world?.known ? 'no command yet' : '–');
   value.classList.toggle('faded', isOld);
   setProperty(value, 'title', isOld ? 'of the last command; no new one has come' : '');
 }
