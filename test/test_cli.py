@@ -19,7 +19,7 @@ pytest.importorskip('lingbot_world_ros.msg')
 from fake_world import FakeWorld  # noqa: E402, I100
 from geometry_msgs.msg import Twist  # noqa: E402
 from lingbot_world_ros.cli.main import _apart, main, verb_names  # noqa: E402
-from lingbot_world_ros.cli.teleop import _RawTerminal  # noqa: E402
+from lingbot_world_ros.cli.teleop import _asked, _RawTerminal  # noqa: E402
 from lingbot_world_ros.messages.commands import twist_to_msg  # noqa: E402
 from lingbot_world_ros.nodes.pair import make_pair  # noqa: E402
 from lingbot_world_ros.nodes.world_model import WorldModelNode  # noqa: E402
@@ -27,6 +27,7 @@ from lingbot_world_ros.output import told  # noqa: E402
 from lingbot_world_ros.paths import share_path  # noqa: E402
 from lingbot_world_ros.processes import run_together  # noqa: E402
 from nav_msgs.msg import Odometry  # noqa: E402
+import numpy as np  # noqa: E402
 from ros_graph import Graph  # noqa: E402
 from rosgraph_msgs.msg import Clock  # noqa: E402
 from sensor_msgs.msg import JointState  # noqa: E402
@@ -80,6 +81,7 @@ def test_verbs_are_listed(capsys):
     ([*REFERENCE, '--start-image', 'x.png'], "engine 'reference' starts from its scenes"),
     ([*REFERENCE, '--camera-path', 'keys:w-8'], "camera of engine 'reference'"),
     (['--camera-path', '/no/where'], '/no/where'),
+    (['--vieww'], 'lingbot-world sim --help'),
 ])
 def test_mistakes_are_one_line_and_exit_code_2(domain, args, words):
     if args[:2] == REFERENCE:
@@ -301,6 +303,11 @@ def test_teleop_without_a_terminal_says_so(domain):
     process = start(domain, 'teleop', stdin=subprocess.DEVNULL)
     _, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 2 and 'not a terminal' in err
+
+
+def test_teleop_shows_base_and_all_five_joints_in_80_columns():
+    joints = np.full(5, -1.5)
+    assert len(_asked(1.0, (-0.4, 0.0, -1.5), joints, strafes=False)) < 80
 
 
 def test_teleop_keeps_its_line_within_the_terminal(monkeypatch, capsys):

@@ -384,6 +384,18 @@ def test_a_namespace_moves_everything_but_the_global_topics(make_graph):
                graph.listen(Odometry, '/w1/odom'), lambda m: m.twist.twist.linear.x > 0.29, 'it')
 
 
+def test_a_world_that_hears_another_clock_publishes_nothing_before_it_refuses(graph):
+    statuses = graph.listen(WorldStatus, 'world_status')
+    graph.newest(statuses)
+    with pytest.raises(SpecError, match='in use.*frame_prefix'):
+        WorldModelNode(world=FakeWorld)
+    seen = len(statuses)
+    graph.wait_for(lambda: len(statuses) > seen + 3, 'further steps')
+    steps = [msg.step for msg in statuses]
+    assert steps == sorted(steps)
+    assert {msg.state for msg in statuses} == {WorldStatus.STATE_PLAYING}
+
+
 def test_prompt_is_refused_in_words_and_the_world_runs_on(graph):
     graph.publisher(String, 'prompt').publish(String(data='a castle'))
     before = graph.world.session.status.frame

@@ -187,8 +187,8 @@ def test_a_step_without_a_command_is_told_in_its_own_status(notifier, told):
     notifier.no_command(1.5)
     make_step(notifier)
     assert told.status.lockstep_timeouts == 1
-    assert told.status.message == ('lockstep: 1 steps without a command, lockstep_timeout_s=1.5 s '
-                                   'was over.')
+    assert told.status.message == ('lockstep: no command came for 1.5 s (lockstep_timeout_s), so '
+                                   'a step was made without one; 1 so far.')
     make_step(notifier)
     assert (told.status.message, told.status.lockstep_timeouts) == ('', 1)
 

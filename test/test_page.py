@@ -218,6 +218,17 @@ def test_pause_step_play_and_reset(operator, by):
     operator.until('s.sim_s < 1 && Math.abs(s.pose[0]) < 1e-3')
 
 
+def test_steps_asked_for_while_one_runs_are_made_after_it(operator):
+    page = operator.page
+    page.keyboard.press('p')
+    operator.until_link('paused')
+    operator.until('s.link === "paused" && Math.abs(lingbot.lastStamp - s.sim_s) < 1e-3')
+    before = operator.status()['step']
+    for _ in range(5):  # much faster than a step is answered
+        page.keyboard.press('n')
+    operator.until(f's.step === {before + 5}')
+
+
 def test_another_seed_scene_and_mode(operator):
     page = operator.page
     page.fill('#seed', '7')

@@ -214,7 +214,7 @@ def test_an_engine_that_takes_no_robot_says_so(monkeypatch):
 
 def test_engines_refuse_robots_that_they_cannot_show(rover):
     need_engine('reference')
-    with pytest.raises(SpecError, match='robot rover: the reference world draws a round base'):
+    with pytest.raises(SpecError, match='robot rover: the reference world draws only'):
         make_world('reference', robot=ROVER)
     with pytest.raises(SpecError, match='robot: .*nowhere.yaml is not a file'):
         make_world('reference', robot='/nowhere.yaml')

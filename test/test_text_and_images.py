@@ -150,5 +150,6 @@ def test_engines_that_take_no_text_and_no_images_refuse_both_in_words(make_graph
     graph = make_graph(FakeWorld(), *PAUSED)
     graph.publisher(String, 'prompt').publish(String(data='a castle'))
     graph.publisher(Image, 'camera/anchor').publish(image_to_msg(RED, 0, 'camera'))
-    assert "engine 'fake' takes no text; choose one of its scenes (a, b)" in told(graph, 'prompt')
+    assert ("engine 'fake' takes no text; choose one of its scenes with the parameter scene: a, b"
+            in told(graph, 'prompt'))
     assert "engine 'fake' takes no images" in told(graph, 'anchor_image')

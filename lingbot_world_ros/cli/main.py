@@ -18,7 +18,7 @@ import sys
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from lingbot_world_ros import cli
-from lingbot_world_ros.errors import SpecError
+from lingbot_world_ros.errors import shown, SpecError
 from lingbot_world_ros.output import begin_output, CLOSED_PIPE, OutputLost, UNWRITABLE
 from lingbot_world_ros.paths import package_version
 from lingbot_world_ros.plain_yaml import read_number, read_whole
@@ -111,7 +111,10 @@ def _run(argv: Optional[Sequence[str]]) -> int:
         verb.register('type', float, _number)
         module.add_arguments(verb)
     try:
-        args = parser.parse_args(argv)
+        args, unknown = parser.parse_known_args(argv)
+        if unknown:
+            raise SpecError(f'Unknown argument {shown(unknown[0])}; "lingbot-world {args.verb} '
+                            '--help" lists what it takes.')
         args.ros_args = ros_args
         for name, value in vars(args).items():
             if isinstance(value, Path):  # a shell leaves ~ behind an equals sign, launch files do

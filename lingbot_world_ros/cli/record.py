@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
             interrupt_on_signals()  # a world may be long in coming
             node = spinner.add(RecorderNode(bag, images=args.images, topics=args.topics,
                                             hold=args.reset))
-            wait_for_world(node.found, node.resolve_topic_name('world_spec'))
+            wait_for_world(node, node.found)
             if args.reset:
                 node.start_over()
             stop_on_signals(spinner)

@@ -49,7 +49,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         option = _option(param.name)
         kind: Dict[str, Any] = ({'action': 'store_const', 'const': 'true'} if param.kind is bool
                                 else {'metavar': option.upper()})
-        parser.add_argument(f'--{option.replace("_", "-")}', help=param.description, **kind)
+        text = param.description
+        if option == 'world':  # a path is for whoever starts it, not for clients
+            text = text.replace('a name, or a ', 'a name, a path, or a ')
+        parser.add_argument(f'--{option.replace("_", "-")}', help=text, **kind)
     parser.add_argument('--param', action='append', default=[], metavar='NAME:=VALUE',
                         help='any other parameter; may be repeated')
     parser.add_argument('--namespace', default='', help='prefix of all relative topic names')

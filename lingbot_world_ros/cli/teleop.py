@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         with Spinner() as spinner:
             node = spinner.add(TeleopNode())
-            wait_for_world(node.ready, node.resolve_topic_name('world_spec'))
+            wait_for_world(node, node.ready)
             print(_help(node.joint_names, strafes=node.lateral_mps > 0.0,
                         steers=isfinite(max_curvature)))
             _drive(node, max_curvature)
@@ -106,12 +106,11 @@ def _drive(node: 'TeleopNode', max_curvature: float) -> None:
 
 
 def _asked(scale: float, base: Sequence[float], joints: 'np.ndarray', strafes: bool) -> str:
-    """Say what the keys ask for, on one line."""
+    """Say what the keys ask for, on a line that fits into 79 columns with five joints."""
     v_x, v_y, w_z = base
-    sideways = f'left {v_y:+.2f} m/s  ' if strafes else ''
+    sideways = f'{v_y:+.2f} ' if strafes else ''
     moving = '  joints ' + ' '.join(f'{v:+.2f}' for v in joints) if len(joints) else ''
-    return (f'speed {scale:.0%}  linear {v_x:+.2f} m/s  {sideways}angular {w_z:+.2f} rad/s'
-            f'{moving}')
+    return f'speed {scale:.0%}  base {v_x:+.2f} {sideways}m/s {w_z:+.2f} rad/s{moving}'
 
 
 class _RawTerminal:

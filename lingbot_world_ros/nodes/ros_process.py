@@ -17,8 +17,10 @@ from lingbot_world_ros.paths import PACKAGE
 from lingbot_world_ros.session.worker import WORKER
 import rclpy
 from rclpy.logging import get_logger
+from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
+SPEC_TOPIC = 'world_spec'
 INTERRUPTED = 130  # exit code, as shells tell Ctrl-C
 SOON_S, PATIENCE_S = 3.0, 20.0  # on a busy machine nodes take long to find one another
 
@@ -56,19 +58,28 @@ class RosLogHandler(logging.Handler):
             logger.warning(text)
 
 
-def wait_for_world(heard: threading.Event, topic: str) -> None:
+def wait_for_world(node: Node, heard: threading.Event) -> None:
     """
     Wait until a world was heard of.
 
+    :param node: that listens to ``world_spec`` in its namespace
     :param heard: set when it was
-    :param topic: full name of its ``world_spec``
     :raises SpecError: nothing was heard
     """
     if not heard.wait(SOON_S):
-        print(f'Waiting for a world in ROS domain {domain_id()} ...', flush=True)
+        print(f'Waiting for a world in ROS domain {domain_id()} ...{_elsewhere(node)}', flush=True)
     if not heard.wait(PATIENCE_S - SOON_S):
-        raise SpecError(f'No world in ROS domain {domain_id()} under {topic}; start one with '
-                        '"lingbot-world sim", with the same ROS_DOMAIN_ID and namespace.')
+        raise SpecError(f'No world in ROS domain {domain_id()} under '
+                        f'{node.resolve_topic_name(SPEC_TOPIC)}; start one with "lingbot-world '
+                        f'sim", with the same ROS_DOMAIN_ID and namespace.{_elsewhere(node)}')
+
+
+def _elsewhere(node: Node) -> str:
+    """Name the worlds in other namespaces, '' if there are none."""
+    here, end = node.resolve_topic_name(SPEC_TOPIC), f'/{SPEC_TOPIC}'
+    found = [name[:-len(end)] or '/' for name, _ in node.get_topic_names_and_types()
+             if name.endswith(end) and name != here and node.count_publishers(name)]
+    return f' There is one in namespace {", ".join(found)} (--namespace).' if found else ''
 
 
 def end_ros() -> None:

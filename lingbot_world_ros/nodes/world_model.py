@@ -279,6 +279,7 @@ class WorldModelNode(LifecycleNode):
     def _activate(self) -> None:
         assert self.session is not None  # it was configured
         if self.first_frame is None:
+            self._check_clock()  # before a frame of this world goes out on the other's topics
             self.first_frame = self.session.start(self._definition)
             error = self.first_frame.exception()
             if error is not None:
@@ -331,14 +332,19 @@ class WorldModelNode(LifecycleNode):
         """
         if self.sensors is None or not self.params.publish_clock:
             return
+        self._check_clock()
+        while time.monotonic() - self._made_s <= DISCOVERY_S and not spinner.wait(0.05):
+            self._check_clock()
+
+    def _check_clock(self) -> None:
         topic = self.resolve_topic_name(self.params.topics.clock)
-        while self.count_publishers(topic) < 2:
-            if time.monotonic() - self._made_s > DISCOVERY_S or spinner.wait(0.05):
-                return
+        if not self.params.publish_clock or self.count_publishers(topic) < 2:
+            return
         raise SpecError(
             f'ROS domain {self.context.get_domain_id()} is in use: something else publishes '
             f'{topic} there. End it, choose another domain (ROS_DOMAIN_ID=7 ...), or give this '
-            'world a namespace and a clock of its own (namespace w1, topics.clock:=clock).')
+            'world its own namespace, clock and frames (namespace w1, topics.clock:=clock, '
+            'frame_prefix:=w1/).')
 
     def on_parameter(self, name: str, value: Any) -> None:
         """Hand a changed parameter over to the session."""

@@ -156,8 +156,9 @@ class Notifier:
     def no_command(self, timeout_s: float) -> None:
         """Take note that a step begins without a command, after ``timeout_s`` of waiting."""
         timeouts = self._status.lockstep_timeouts + 1
-        self._say(f'lockstep: {timeouts} steps without a command, lockstep_timeout_s='
-                  f'{timeout_s:g} s was over.', TIMEOUT_STEPS, lockstep_timeouts=timeouts)
+        self._say(f'lockstep: no command came for {timeout_s:g} s (lockstep_timeout_s), so a step '
+                  f'was made without one; {timeouts} so far.', TIMEOUT_STEPS,
+                  lockstep_timeouts=timeouts)
 
     def step_begins(self, latched: Latched, conditioning: Conditioning, note: str) -> None:
         """

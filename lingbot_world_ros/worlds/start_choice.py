@@ -19,7 +19,7 @@ def check_prompt(spec: EngineTraits, text: str) -> None:
     """
     if not spec.takes_text:
         raise SpecError(f'prompt: refused, engine {spec.engine!r} takes no text; choose one of '
-                        f'its scenes ({", ".join(spec.scenes)}) by parameter.')
+                        f'its scenes with the parameter scene: {", ".join(spec.scenes)}.')
     expected = expected_text(text, MAX_PROMPT)
     if expected:
         raise SpecError(f'prompt: refused, {quoted(text)} is not {expected}.')

@@ -56,9 +56,10 @@ def _close_renderers() -> None:
 def _check_drawable(robot: Robot) -> None:
     """Refuse joints that are no arm: this world draws a round base, an arm, a fixed camera."""
     if robot.cameras[0].moves or (robot.joints and robot.arm is None):
-        raise SpecError(f'robot {shown(robot.name)}: the reference world draws a round base, the '
-                        'arm of an arm_tip and a camera that no joint moves; leave other joints '
-                        'out of the YAML, or take an engine that follows any robot.')
+        raise SpecError(f'robot {shown(robot.name)}: the reference world draws only a round base, '
+                        'an arm like the shipped one and a camera that no joint moves; leave '
+                        'other joints out of the YAML, or use another engine '
+                        '(docs/your_own_robot.md).')
 
 
 class ReferenceScene:

@@ -68,8 +68,8 @@ class RoomWorld(WorldModel):
         asked, robot = load_robot(robot), load_robot()
         if asked != robot:
             raise SpecError(f'robot {shown(asked.name)}: this world has learned the robot '
-                            f'{robot.name!r} and knows no other; leave robot empty, or take an '
-                            'engine that follows any robot.')
+                            f'{robot.name!r} and knows no other; leave robot empty, or use '
+                            'another engine (docs/your_own_robot.md).')
         self.weights = Path(weights)
         self.about = read_about(self.weights, verify)
         self.spec = WorldSpec(

@@ -25,6 +25,7 @@ export class Controls {
     this.host = host;
     this.waiting = new Map(); // id -> {what, timer}
     this.nextId = 1;
+    this.furtherSteps = 0; // asked for while a step runs, made together after it
     this.why = {};
     this.world = null;
     this.status = null;
@@ -74,12 +75,20 @@ export class Controls {
     if (ok && (asked.what === 'reset' || asked.what === 'load')) this.host.resetDone();
     if (!ok) this.showChoices();
     this.show();
+    if (asked.what === 'step') this.stepOn(ok);
+  }
+
+  stepOn(ok) {
+    const steps = Math.min(this.furtherSteps, MAX_STEPS);
+    this.furtherSteps = 0;
+    if (ok && steps) this.step(steps);
   }
 
   /** Give up on all answers: the server that owed them is gone. */
   forget() {
     for (const { timer } of this.waiting.values()) clearTimeout(timer);
     this.waiting.clear();
+    this.furtherSteps = 0;
   }
 
   playOrPause() {
@@ -91,7 +100,10 @@ export class Controls {
   }
 
   step(steps) {
-    if (steps !== null) this.ask('step', { steps });
+    if (steps === null) return;
+    const runs = [...this.waiting.values()].some((one) => one.what === 'step');
+    if (runs) this.furtherSteps += steps;
+    else this.ask('step', { steps });
   }
 
   /** Read a whole number; null after a note where it is none. */

@@ -16,7 +16,7 @@ const MAX_NOTES = 3;
 const FRESH_MS = 2000; // a latency that was measured longer ago fades
 const CONTACT = 0.5; // probability from which on the base counts as touching something
 
-const SERVER_LOST = "The page's server does not answer; it reconnects by itself.";
+const SERVER_LOST = "The page's server does not answer; this page reconnects by itself.";
 const SERVER_HINT = 'If it was ended, start it again: make sim, or lingbot-world view.'
   + ' With a token, open the address it prints.';
 const HINTS = {
