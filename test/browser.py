@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 
-from waiting import PATIENCE_S, wait_for
+from waiting import PATIENCE_S, START_PATIENCE_S, wait_for
 
 NAMES = ('chromium', 'chromium-browser', 'google-chrome')
 FLAGS = ('--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
@@ -79,7 +79,8 @@ class Program:
 
     def wait_for(self, text):
         """Wait until it has printed something."""
-        wait_for(lambda: text in self.printed() or self.process.poll() is not None, text)
+        wait_for(lambda: text in self.printed() or self.process.poll() is not None, text,
+                 START_PATIENCE_S)
         assert text in self.printed(), self.printed()
         return self
 
