@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 
+from lingbot_world_ros.processes import PARENT
 from waiting import PATIENCE_S, START_PATIENCE_S, wait_for
 
 NAMES = ('chromium', 'chromium-browser', 'google-chrome')
@@ -75,7 +76,8 @@ class Program:
         self.process = subprocess.Popen(
             [sys.executable, '-m', 'lingbot_world_ros.cli', *map(str, arguments)],
             stdin=subprocess.DEVNULL, stdout=self._log, stderr=subprocess.STDOUT,
-            env={**os.environ, 'ROS_DOMAIN_ID': str(domain), **environment})
+            env={**os.environ, 'ROS_DOMAIN_ID': str(domain), **environment,
+                 PARENT: str(os.getpid())})  # none is left where a test is ended or cannot begin
 
     def wait_for(self, text):
         """Wait until it has printed something."""
