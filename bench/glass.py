@@ -21,7 +21,7 @@ import time
 
 from bench.__main__ import AVX2, DOCUMENT, free_domain, ROOT
 from bench.latency import percentile
-from bench.machine import cpu_seconds, describe, family
+from bench.machine import command_line, cpu_seconds, describe, family
 from bench.report import cell, put_into, table
 
 sys.path.append(str(ROOT / 'test'))
@@ -83,9 +83,9 @@ class Parts:
 
     def pids(self) -> dict:
         """Return the processes of world, view and browser."""
-        view = [pid for pid in family(self._sim_pid)[1:] if 'view' in _command(pid)]
+        view = [pid for pid in family(self._sim_pid)[1:] if 'view' in command_line(pid).split()]
         browser = [pid for pid in family(os.getpid())
-                   if any('chrom' in part for part in _command(pid)[:1])]
+                   if 'chrom' in command_line(pid).partition(' ')[0]]
         return {'world': [self._sim_pid], 'view': view, 'browser': browser}
 
     def _read(self):
@@ -106,16 +106,9 @@ class Parts:
         return used
 
 
-def _command(pid):
-    try:
-        return Path(f'/proc/{pid}/cmdline').read_text().split('\0')
-    except (FileNotFoundError, ProcessLookupError):
-        return ['']
-
-
 def _kind(pid):
     """Return what a process of Chromium is for; all of its arguments may stand in one."""
-    words = ' '.join(_command(pid)).split()
+    words = command_line(pid).split()
     return next((word.partition('=')[2] for word in words if word.startswith('--type=')), 'main')
 
 

@@ -101,6 +101,27 @@ def family(pid: int) -> list:
     return found
 
 
+def is_running(pid: int) -> bool:
+    """
+    Tell whether a process runs.
+
+    One that has ended is still listed until its parent has asked how; where the parent has ended
+    too, that is up to the system's first process, and some look only every few seconds.
+    """
+    try:
+        return _stat(pid)[0] not in 'ZX'
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def command_line(pid: int) -> str:
+    """Return the command line of a process; '' if it has ended."""
+    try:
+        return Path(f'/proc/{pid}/cmdline').read_bytes().replace(b'\0', b' ').decode().strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return ''
+
+
 def usage(pid: int) -> dict:
     """
     Count what a process holds.

@@ -8,6 +8,7 @@ it, changes worlds, makes steps, freezes and kills its peers and has its engine 
 hold is in ``soak_rules.RULES``; exit code 1 names the rule that was broken.
 """
 import argparse
+from contextlib import suppress
 from datetime import datetime, timezone
 import json
 import os
@@ -20,7 +21,7 @@ import threading
 import time
 
 from bench.__main__ import free_domain, ROOT
-from bench.machine import CpuMeter, describe, family, usage
+from bench.machine import command_line, CpuMeter, describe, family, is_running, usage
 from bench.peers import Peer
 from bench.report import put_into, table
 from bench.soak_acts import acts_of, Client, quiet, worlds
@@ -50,6 +51,7 @@ class World:
         :param patience: factor of its time limits
         """
         self.is_isolated, self.faults = VARIANTS[variant], folder / 'faults'
+        self.patience = patience
         self._output = (folder / f'{variant}.log').open('w+')
         params = {'cmd_vel_type': 'twist', 'isolate_engine': self.is_isolated,
                   'step_timeout_s': patience * STEP_TIMEOUT_S,
@@ -68,8 +70,7 @@ class World:
     def engine_pid(self):
         """Process id of an isolated engine; None while there is none."""
         for pid in family(self.process.pid)[1:]:
-            words = Path(f'/proc/{pid}/cmdline').read_bytes()
-            if b'spawn_main' in words:
+            if 'spawn_main' in command_line(pid):
                 return pid
         return None
 
@@ -86,27 +87,30 @@ class World:
         :raises Broken: it was dead, does not end, or leaves processes behind
         """
         alive, pids = self.is_alive, family(self.process.pid) if self.is_alive else []
+        end_s, margin_s = self.patience * END_S, self.patience * MARGIN_S
         self.process.send_signal(signal.SIGINT)
         try:
-            code = self.process.wait(END_S)
+            code = self.process.wait(end_s)
         except subprocess.TimeoutExpired:
             code = None
-        left = [pid for pid in pids if Path(f'/proc/{pid}').exists()
-                and pid != self.process.pid]
-        deadline = time.monotonic() + MARGIN_S  # the resource tracker ends after its parent
-        while left and time.monotonic() < deadline:
+        deadline = time.monotonic() + margin_s  # the resource tracker ends after its parent
+        while (left := [pid for pid in pids[1:] if is_running(pid)]) \
+                and time.monotonic() < deadline:
             time.sleep(0.1)
-            left = [pid for pid in left if Path(f'/proc/{pid}').exists()]
+        names = ', '.join(command_line(pid) for pid in left)
         for pid in [*left, *([self.process.pid] if code is None else [])]:
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         self.process.wait()
         if not alive:
             raise Broken('end', f'the world had ended by itself with exit code {code}')
+        if code is None:
+            raise Broken('end', f'the world did not end within {end_s:g} s')
         if code:
             raise Broken('end', f'the world ended with exit code {code}')
-        if code is None or left:
-            raise Broken('end', f'{"the world" if code is None else "a process of the world"} '
-                         f'did not end within {END_S:g} s')
+        if left:
+            raise Broken('end', f'{margin_s:g} s after the world had ended there still ran: '
+                         f'{names}')
 
 
 class Sampler:

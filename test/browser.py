@@ -10,7 +10,8 @@ import sys
 import tempfile
 import time
 
-from waiting import PATIENCE_S, wait_for
+from lingbot_world_ros.processes import PARENT
+from waiting import PATIENCE_S, START_PATIENCE_S, wait_for
 
 NAMES = ('chromium', 'chromium-browser', 'google-chrome')
 FLAGS = ('--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
@@ -75,11 +76,13 @@ class Program:
         self.process = subprocess.Popen(
             [sys.executable, '-m', 'lingbot_world_ros.cli', *map(str, arguments)],
             stdin=subprocess.DEVNULL, stdout=self._log, stderr=subprocess.STDOUT,
-            env={**os.environ, 'ROS_DOMAIN_ID': str(domain), **environment})
+            env={**os.environ, 'ROS_DOMAIN_ID': str(domain), **environment,
+                 PARENT: str(os.getpid())})  # none is left where a test is ended or cannot begin
 
     def wait_for(self, text):
         """Wait until it has printed something."""
-        wait_for(lambda: text in self.printed() or self.process.poll() is not None, text)
+        wait_for(lambda: text in self.printed() or self.process.poll() is not None, text,
+                 START_PATIENCE_S)
         assert text in self.printed(), self.printed()
         return self
 
@@ -115,10 +118,12 @@ class Operator:
             timeout=PATIENCE_S * 1e3, polling=20)
 
     def until_link(self, link):
-        """Wait until the page shows a state of the link."""
-        self.page.wait_for_function(f'() => document.body.dataset.link === "{link}"',
-                                    timeout=PATIENCE_S * 1e3, polling=20)
-        assert self.page.inner_text('#link') == link.replace('_', ' ')
+        """Wait until the page shows a state of the link, and says so."""
+        # Both at one moment: on a busy machine the next state may follow soon.
+        self.page.wait_for_function(
+            f'() => document.body.dataset.link === "{link}" && '
+            f'document.getElementById("link").innerText === "{link.replace("_", " ")}"',
+            timeout=PATIENCE_S * 1e3, polling=20)
 
     def see_frames(self, number):
         """Wait for so many more pictures."""

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Processes that run beside another one: their first words, their end, and its end."""
-import os
 import signal
 import subprocess
 import sys
 
+from bench.machine import is_running
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.processes import Companions
 import pytest
@@ -17,15 +17,6 @@ END_WITH_PARENT = ('from lingbot_world_ros.processes import end_with_parent; end
 
 def python(code):
     return [sys.executable, '-c', code]
-
-
-def is_alive(pid):
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    with open(f'/proc/{pid}/stat') as stat:
-        return stat.read().rpartition(')')[2].split()[0] != 'Z'
 
 
 def test_a_companion_is_heard_and_ends_on_the_way_out():
@@ -51,7 +42,7 @@ def test_a_companion_ends_with_a_parent_that_is_killed():
     with subprocess.Popen(python(code), stdout=subprocess.PIPE, text=True) as parent:
         pid = int(parent.stdout.readline())
         parent.kill()
-    wait_for(lambda: not is_alive(pid))
+    wait_for(lambda: not is_running(pid))
 
 
 def test_worlds_end_with_a_parent_that_is_killed():
@@ -61,7 +52,7 @@ def test_worlds_end_with_a_parent_that_is_killed():
     with subprocess.Popen(python(code), stdout=subprocess.PIPE, text=True) as parent:
         pid = int(parent.stdout.readline().removeprefix('[one] '))
         parent.kill()
-    wait_for(lambda: not is_alive(pid))
+    wait_for(lambda: not is_running(pid))
 
 
 def test_without_a_parent_that_says_so_nothing_ends():

@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 
+from bench.machine import is_running
 from fake_world import FakeChunkWorld, FakeWorld
 from lingbot_world_ros.engines.interface import Start
 from lingbot_world_ros.engines.isolated import IsolatedWorld
@@ -55,14 +56,6 @@ def make():
     for world in worlds:
         world.close()
         assert world.pid is None
-
-
-def is_alive(pid):
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def test_gives_the_bytes_of_the_same_engine_inside(make):
@@ -122,9 +115,9 @@ def test_errors_of_the_engine_arrive_as_they_are(make):
 def test_process_ends_with_the_engine(make):
     world = make()
     pid = world.pid
-    assert is_alive(pid)
+    assert is_running(pid)
     world.close()
-    assert not is_alive(pid)
+    assert not is_running(pid)
 
 
 class Digests(SessionObserver):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The managed node: nothing loaded, loaded and silent, running; and parameters set meanwhile."""
 import sys
+import threading
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -21,6 +22,7 @@ from ros_graph import Graph  # noqa: E402
 from sensor_msgs.msg import Image  # noqa: E402
 from std_msgs.msg import String  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402
+from waiting import PATIENCE_S  # noqa: E402
 
 
 class Factory:
@@ -192,6 +194,16 @@ def test_engine_that_cannot_be_made_leaves_the_node_unconfigured_and_it_can_try_
     assert change(graph, Transition.TRANSITION_CONFIGURE)
     assert change(graph, Transition.TRANSITION_ACTIVATE)
     assert graph.nodes[0].session.status.state in ('stopped', 'playing')
+
+
+def test_a_transition_looks_after_an_engine_that_hangs_meanwhile(make_graph):
+    begun, freed = threading.Event(), threading.Event()
+    hang = (lambda: (begun.set(), freed.wait(2 * PATIENCE_S)))
+    graph = make_graph(lambda: FakeWorld(script={3: hang}), '-p', 'step_timeout_s:=1.0')
+    assert begun.wait(PATIENCE_S)
+    assert change(graph, Transition.TRANSITION_DEACTIVATE)
+    assert graph.nodes[0].session.status.state == 'error'
+    freed.set()
 
 
 def test_destroyed_node_leaves_nothing_in_the_graph(make_graph):

@@ -857,6 +857,19 @@ def test_threads_of_a_session_end_with_it_and_do_not_hold_up_the_end_of_the_proc
     wait_for(lambda: not any(thread.is_alive() for thread in threads))
 
 
+def test_an_engine_that_hangs_when_it_is_to_end_is_left_behind(monkeypatch):
+    monkeypatch.setattr('lingbot_world_ros.session.session.TIDY_S', 0.1)
+    world, begun, freed = FakeWorld(), threading.Event(), threading.Event()
+    world.close = lambda: (begun.set(), freed.wait(2 * PATIENCE_S))
+    session, _ = run(world, stop_at=2)
+    closing = threading.Thread(target=session.close, args=(0.1,), daemon=True)
+    closing.start()
+    assert begun.wait(PATIENCE_S)
+    closing.join(PATIENCE_S)
+    assert not closing.is_alive()
+    freed.set()
+
+
 def test_clock_runs_between_frames_and_reaches_the_newest_when_time_stands_still():
     told = []
     ticker = ClockTicker(10, told.append)

@@ -14,13 +14,14 @@ pytest.importorskip('simulation_interfaces.srv')
 
 from bench.faulty_sim import FaultyWorld, order_faults  # noqa: E402, I100
 from bench.ledger import FrameLedger  # noqa: E402
-from bench.machine import family, usage  # noqa: E402
+from bench.machine import family, is_running, usage  # noqa: E402
 from bench.peers import fitted_rate  # noqa: E402
 from bench.report import put_into  # noqa: E402
-from bench.soak import DOCUMENT, HEAD, markdown, MARKERS, summary_line  # noqa: E402
-from bench.soak_rules import growth, MAX_GROWTH  # noqa: E402
+from bench.soak import DOCUMENT, HEAD, markdown, MARKERS, summary_line, World  # noqa: E402
+from bench.soak_rules import Broken, growth, MAX_GROWTH  # noqa: E402
 from fake_world import FakeWorld  # noqa: E402
 import numpy as np  # noqa: E402
+from waiting import PATIENCE_S, wait_for  # noqa: E402
 
 P = 100
 RUN = {'variant': 'inside', 'seconds': 900.0, 'rounds': 20, 'frames': {'camera/image_raw': 7000},
@@ -117,6 +118,29 @@ def test_usage_counts_children_and_files():
         assert before['children'] >= 1 and before['main_mib'] > 1
         child.communicate(b'\n')
     assert child.pid not in family(os.getpid())
+
+
+def test_who_has_ended_does_not_run_though_nobody_has_asked_how():
+    with subprocess.Popen([sys.executable, '-c', '']) as child:
+        wait_for(lambda: not is_running(child.pid))
+        assert os.path.exists(f'/proc/{child.pid}') and is_running(os.getpid())
+    assert not is_running(child.pid)
+
+
+def test_who_stays_after_the_world_is_named():
+    world = World.__new__(World)
+    world.patience = 0.2
+    child = f'import time; print("up", flush=True); time.sleep({PATIENCE_S})'
+    with subprocess.Popen(
+            [sys.executable, '-c', 'import signal, subprocess, sys\n'
+             'signal.signal(signal.SIGINT, lambda *_: sys.exit())\n'
+             f'subprocess.Popen([sys.executable, "-c", {child!r}])\nsignal.pause()'],
+            stdout=subprocess.PIPE) as world.process:
+        assert world.process.stdout.readline() == b'up\n'
+        started = family(world.process.pid)[1]
+        with pytest.raises(Broken, match='after the world had ended there still ran: .*"up"'):
+            world.close()
+    wait_for(lambda: not is_running(started))
 
 
 def test_numbers_go_into_the_document(tmp_path):

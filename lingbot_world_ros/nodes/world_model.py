@@ -5,7 +5,7 @@ Node ``world_model``: action embeddings in, frames and states of a world out.
 A managed node: unconfigured has no weights, inactive has them loaded and publishes nothing,
 active runs. By default it brings itself up (parameter ``autostart``).
 """
-from concurrent.futures import Future as WorkerFuture
+from concurrent.futures import Future as WorkerFuture, wait
 from dataclasses import fields
 from functools import partial
 import time
@@ -281,12 +281,14 @@ class WorldModelNode(LifecycleNode):
         if self.first_frame is None:
             self._check_clock()  # before a frame of this world goes out on the other's topics
             self.first_frame = self.session.start(self._definition)
-            error = self.first_frame.exception()
+            error = self._error_of(self.first_frame)
             if error is not None:
                 self._drop_session()
                 raise SpecError(f'The world does not start: {error}') from error
         elif self._resume and self.params.mode != Mode.STEPPED:
-            self.session.play().result()
+            error = self._error_of(self.session.play())
+            if error is not None:
+                raise error
         self._is_active = True
         if not self.params.autostart:  # else nobody manages it
             self._bond.form()
@@ -309,7 +311,15 @@ class WorldModelNode(LifecycleNode):
         self._stop()
         self._resume = self.session.status.state == State.PLAYING
         if self._resume:
-            self.session.pause().exception()
+            self._error_of(self.session.pause())
+
+    def _error_of(self, asked: WorkerFuture) -> Optional[BaseException]:
+        """Wait for an answer, and look after the engine, as a transition holds up ``on_watch``."""
+        assert self.session is not None  # it was asked
+        while not asked.done():
+            wait([asked], WATCH_PERIOD_S)
+            self.session.check_engine()
+        return asked.exception()
 
     def _drop_session(self, patience_s: Optional[float] = None) -> None:
         self._stop()

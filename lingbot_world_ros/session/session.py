@@ -33,6 +33,8 @@ from lingbot_world_ros.session.worker import Worker
 from lingbot_world_ros.worlds.definition import WorldDefinition
 import numpy as np
 
+TIDY_S = 10.0  # for the end of a worker that waits for no step, before it is left behind
+
 
 class Session:
     """
@@ -143,12 +145,14 @@ class Session:
         """
         End the worker after the step it is in; further requests are cancelled.
 
-        :param patience_s: how long to wait for that step; None is as long as a step may take.
-            An engine that takes longer is left behind, and its thread ends with the process
+        An engine that takes longer is left behind, and its thread ends with the process; so is
+        one that does not end within ``TIDY_S`` when it is told to.
+
+        :param patience_s: how long to wait for that step; None is as long as a step may take
         """
         self._worker.close()
         limit_s = self.spec.step_timeout_s if patience_s is None else patience_s
-        self._worker.join(limit_s if self._engine.is_busy else None)
+        self._worker.join(limit_s if self._engine.is_busy else max(limit_s, TIDY_S))
         self._prompts.cancel_all()
         self._ticker.close()
 

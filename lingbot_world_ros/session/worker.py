@@ -116,8 +116,8 @@ class Worker:
             self._is_closing = True
             self._wake.notify_all()
 
-    def join(self, patience_s: Optional[float]) -> None:
-        """Wait for the end, and cancel what was asked and not done; None waits for ever."""
+    def join(self, patience_s: float) -> None:
+        """Wait so long for the end, and cancel what was asked and not done."""
         with self._wake:
             thread = self._thread
         if thread is not None:
