@@ -228,6 +228,7 @@ def test_a_tunnel_that_changes_the_address_is_named_as_the_cause(site):
         "() => document.getElementById('link-text').textContent.includes('ssh -L')")
     assert "refuses this page: A page from 'http://tunnel.example' may not ask here" in (
         page.inner_text('#overlay-text'))
+    page.unroute_all(behavior='wait')  # what it still asks for is not answered after the end
     page.close()
 
 
