@@ -72,17 +72,23 @@ class Program:
         :param arguments: verb and options
         :param environment: more environment variables
         """
-        self._log = tempfile.TemporaryFile('w+', errors='replace')
+        # To append: reading it moves the place that both processes write at.
+        self._log = tempfile.TemporaryFile('a+', errors='replace')
         self.process = subprocess.Popen(
             [sys.executable, '-m', 'lingbot_world_ros.cli', *map(str, arguments)],
             stdin=subprocess.DEVNULL, stdout=self._log, stderr=subprocess.STDOUT,
             env={**os.environ, 'ROS_DOMAIN_ID': str(domain), **environment,
+                 'PYTHONFAULTHANDLER': '1',
                  PARENT: str(os.getpid())})  # none is left where a test is ended or cannot begin
 
     def wait_for(self, text):
-        """Wait until it has printed something."""
-        wait_for(lambda: text in self.printed() or self.process.poll() is not None, text,
-                 START_PATIENCE_S)
+        """Wait until it has printed something; where it hangs, it says in which line."""
+        try:
+            wait_for(lambda: text in self.printed() or self.process.poll() is not None, text,
+                     START_PATIENCE_S)
+        except AssertionError:
+            self.end(signal.SIGABRT)
+            raise AssertionError(f'no {text!r}: {self.printed()}') from None
         assert text in self.printed(), self.printed()
         return self
 

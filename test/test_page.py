@@ -227,6 +227,8 @@ def test_steps_asked_for_while_one_runs_are_made_after_it(operator):
     for _ in range(5):  # much faster than a step is answered
         page.keyboard.press('n')
     operator.until(f's.step === {before + 5}')
+    page.keyboard.press('p')
+    operator.until_link('live')
 
 
 def test_another_seed_scene_and_mode(operator):
