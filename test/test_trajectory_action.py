@@ -157,6 +157,12 @@ def arm(stepped):
     return stepped
 
 
+def heads_for(sent, points):
+    """Whether feedback names these points, where it can: since Kilted."""
+    return 'index' not in FollowJointTrajectory.Feedback.get_fields_and_field_types() or [
+        feedback.index for feedback in sent.feedback] == points
+
+
 def goal(times_s, positions, joints=JOINTS, stamp_ns=0, **more):
     """One value per point for all joints, or a list of values."""
     msg = FollowJointTrajectory.Goal(**more)
@@ -192,7 +198,7 @@ def test_a_goal_is_followed_frame_by_frame_until_it_is_reached(arm):
     assert arm.result(sent) == (SUCCEEDED, Code.SUCCESSFUL, 'Goal reached.')
     assert [stamp_to_ns(f.header.stamp) for f in sent.feedback] == [
         now_ns + n * PERIOD_NS for n in range(1, 5)]
-    assert [f.index for f in sent.feedback] == [0, 1, 1, 2]
+    assert heads_for(sent, [0, 1, 1, 2])
     for number, told in enumerate(sent.feedback, 1):
         assert tuple(told.joint_names) == JOINTS
         wanted = HOME + 0.0025 * number
@@ -286,7 +292,7 @@ def test_a_stamp_in_the_future_starts_then_and_one_in_the_past_drops_points(arm)
                          stamp_ns=arm.now_ns - 2 * PERIOD_NS))
     arm.step(3, early)
     assert arm.result(early)[1] == Code.SUCCESSFUL
-    assert [f.index for f in early.feedback] == [1, 1, 2]
+    assert heads_for(early, [1, 1, 2])
     assert max(f.desired.positions[0] for f in early.feedback) < 0.2
 
 

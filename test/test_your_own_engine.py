@@ -81,8 +81,9 @@ def test_its_parameters_are_those_of_others(folder, tmp_path):
 
 def test_what_is_known_before_it_runs_is_what_it_is(folder):
     values = {**profile_values('default'), 'engine': 'example'}
-    assert absent_topics(values) == ['depth', 'depth_camera_info', 'points', 'scan', 'map',
-                                     'wrist_image', 'wrist_camera_info', 'robot_description']
+    assert absent_topics(values) == [
+        'depth', 'depth_camera_info', 'points', 'scan', 'map', 'bumper', 'wrist_image',
+        'wrist_camera_info', 'robot_description']
 
 
 def test_a_node_declares_the_parameters_of_the_engine_that_runs(folder):
