@@ -30,6 +30,7 @@ class Client:
     def __init__(self, node, executor):
         self.node, self._executor = node, executor
         self._clients = {}
+        self._feedback = {}  # of all goals below a prefix
 
     def wait(self, happened, what):
         """Spin until it happened."""
@@ -70,8 +71,14 @@ class Client:
 
     def action_client(self, prefix=''):
         """Return a client of the action that hears the feedback of its first goal, too."""
-        client = ActionClient(self.node, simulation_interfaces.action.SimulateSteps,
-                              f'{prefix}/simulate_steps')
+        action = simulation_interfaces.action.SimulateSteps
+        client = ActionClient(self.node, action, f'{prefix}/simulate_steps')
+        # By its topic: what comes after the result, an action client of rclpy does not pass on.
+        if prefix not in self._feedback:
+            self._feedback[prefix] = []
+            self.node.create_subscription(
+                action.Impl.FeedbackMessage, f'{prefix}/simulate_steps/_action/feedback',
+                self._feedback[prefix].append, 100)
         self.wait(client.server_is_ready, 'the action')
         # The server learns of subscriptions in the order in which they were made, so when it
         # answers a service client that is newer it has found the one for feedback.
@@ -84,16 +91,19 @@ class Client:
         key = prefix, 'simulate_steps'
         if key not in self._clients:
             self._clients[key] = self.action_client(prefix)
-        client, feedback, canceling = self._clients[key], [], []
+        client, canceling = self._clients[key], []
         accepted = client.send_goal_async(
-            simulation_interfaces.action.SimulateSteps.Goal(steps=steps),
-            feedback_callback=lambda message: feedback.append(_plain(message.feedback)))
+            simulation_interfaces.action.SimulateSteps.Goal(steps=steps))
         self.wait(accepted.done, 'the goal to be accepted')
         goal = accepted.result()
         outcome = goal.get_result_async()
 
+        def feedback():
+            return [_plain(message.feedback) for message in self._feedback[prefix]
+                    if message.goal_id == goal.goal_id]
+
         def is_over():
-            if cancel_after is not None and len(feedback) >= cancel_after and not canceling:
+            if cancel_after is not None and len(feedback()) >= cancel_after and not canceling:
                 canceling.append(goal.cancel_goal_async())
             return outcome.done()
 
@@ -101,8 +111,8 @@ class Client:
         status = {GoalStatus.STATUS_SUCCEEDED: 'succeeded', GoalStatus.STATUS_ABORTED: 'aborted',
                   GoalStatus.STATUS_CANCELED: 'canceled'}[outcome.result().status]
         if status == 'succeeded':  # feedback is a topic of its own and may come later
-            self.wait(lambda: len(feedback) >= steps, 'the feedback')
-        return {'accepted': goal.accepted, 'status': status, 'feedback': feedback,
+            self.wait(lambda: len(feedback()) >= steps, 'the feedback')
+        return {'accepted': goal.accepted, 'status': status, 'feedback': feedback(),
                 'result': _plain(outcome.result().result.result)}
 
     def during_steps(self, name, prefix='', **fields):

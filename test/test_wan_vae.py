@@ -223,6 +223,10 @@ def test_sixteen_bit_decoder_is_close(tiny, dtype, least_db):
 
 
 def test_sixteen_bit_decoder_stays_channels_last():
+    probe = torch.nn.Conv3d(8, 8, 3).to(torch.bfloat16, memory_format=torch.channels_last_3d)
+    if probe(torch.zeros(1, 8, 4, 4, 4, dtype=torch.bfloat16).contiguous(
+            memory_format=torch.channels_last_3d)).stride(1) != 1:
+        pytest.skip('the convolution of torch for this processor does not keep the order')
     vae, orders = random_vae(dtype=torch.bfloat16), []
 
     def look(module, inputs, outputs):
