@@ -289,20 +289,17 @@ class RoomPush(Task):
 
     def draw(self, scene: Scene, start: Seen, rng: np.random.Generator) -> Goals:
         """Draw thing and zone; see the class."""
-        best: Tuple[float, int, np.ndarray] = (-np.inf, 0, np.zeros(2))
-        for _ in range(self.tries):
-            index = int(rng.integers(len(scene.movables)))
-            angle, way_m = rng.uniform(-np.pi, np.pi), rng.uniform(self.near_m, self.far_m)
-            zone = (start.object_pose[0, index, :2]
-                    + way_m * np.array([np.cos(angle), np.sin(angle)]))
-            room_m = self._room_m(scene, start, index, zone)
-            best = max(best, (room_m, index, zone), key=lambda found: found[0])
-            if room_m >= 0.0:
-                break
-        _, index, zone = best
-        goals = _thing(scene, index, start)
-        return {**goals, 'zone': zone[None], 'zone_place': _from(start.base_pose, zone[None]),
-                'behind_m': np.array([self._behind_m(scene, index)])}
+        indices = rng.integers(len(scene.movables), size=self.tries)
+        angle = rng.uniform(-np.pi, np.pi, self.tries)
+        ahead = np.stack([np.cos(angle), np.sin(angle)], -1)
+        way_m = rng.uniform(self.near_m, self.far_m, self.tries)
+        room_m = self._room_m(scene, start.object_pose[0], indices, ahead, way_m)
+        best = int(np.argmax(np.minimum(room_m, 0.0)))  # the first with enough of it
+        index = int(indices[best])
+        zone = start.object_pose[:, index, :2] + way_m[best] * ahead[best]
+        return {**_thing(scene, index, start), 'zone': zone,
+                'zone_place': _from(start.base_pose, zone),
+                'behind_m': self._behind_m(scene)[[index]]}
 
     def told(self, goals: Goals, odometry: np.ndarray) -> np.ndarray:
         """Tell the places of thing and zone, and its name; see ``Task.told``."""
@@ -323,29 +320,37 @@ class RoomPush(Task):
         """See the class."""
         return np.hypot(*(_object(goals, seen)[:, :2] - goals['zone']).T) <= self.radius_m
 
-    def _behind_m(self, scene: Scene, index: int) -> float:
-        return scene.movables[index].radius_m + self.robot.footprint.radius_m
+    def _behind_m(self, scene: Scene) -> np.ndarray:
+        """From the centre of each movable object to that of a robot that touches it, (k,)."""
+        return _radii_m(scene) + self.robot.footprint.radius_m
 
-    def _room_m(self, scene: Scene, start: Seen, index: int, zone: np.ndarray) -> float:
+    def _room_m(self, scene: Scene, objects: np.ndarray, indices: np.ndarray, ahead: np.ndarray,
+                way_m: np.ndarray) -> np.ndarray:
         """
-        Tell how much room there is along a push; less than 0: too little.
+        Tell how much room there is along pushes; less than 0: too little.
 
         The robot has to fit from 0.1 m behind the thing to the zone, where other things are no
         more in the way than walls.
+
+        :param objects: (k, 3) poses of the movable objects
+        :param indices: (m,) which of them is pushed
+        :param ahead: (m, 2) unit vectors
+        :param way_m: (m,) how far
+        :return: (m,) metres
         """
-        thing, footprint = start.object_pose[0, index, :2], self.robot.footprint
-        ahead = (zone - thing) / np.hypot(*(zone - thing))
-        first, last = (at - (self._behind_m(scene, index) + 0.1) * ahead for at in (thing, zone))
-        lane = first + np.linspace(0.0, 1.0, self.lane_points)[:, None] * (last - first)
-        room_m = [scene.clearance_m(lane, footprint.height_m).min() - footprint.radius_m - 0.1,
-                  float(scene.clearance_m(zone, footprint.height_m))
-                  - scene.movables[index].radius_m - 0.1]
-        for other, movable in enumerate(scene.movables):
-            if other != index:
-                way_m = np.hypot(*(np.concatenate([lane, zone[None]])
-                                   - start.object_pose[0, other, :2]).T).min()
-                room_m.append(way_m - movable.radius_m - footprint.radius_m - 0.05)
-        return min(room_m)
+        footprint, radii_m = self.robot.footprint, _radii_m(scene)
+        along_m = np.linspace(0.0, 1.0, self.lane_points) * way_m[:, None]  # m p
+        along_m = along_m - self._behind_m(scene)[indices][:, None] - 0.1
+        thing = objects[indices, :2]
+        lane = thing[:, None] + along_m[..., None] * ahead[:, None]  # m p 2
+        zone = thing + way_m[:, None] * ahead
+        lane_m = scene.clearance_m(lane, footprint.height_m).min(1) - footprint.radius_m - 0.1
+        zone_m = scene.clearance_m(zone, footprint.height_m) - radii_m[indices] - 0.1
+        swept = np.concatenate([lane, zone[:, None]], 1)
+        off_m = np.hypot(*np.moveaxis(swept[:, :, None] - objects[:, :2], -1, 0)).min(1)  # m k
+        off_m -= radii_m + footprint.radius_m + 0.05
+        off_m[np.arange(len(indices)), indices] = np.inf
+        return np.minimum.reduce([lane_m, zone_m, off_m.min(1)])
 
 
 TASKS = {task.name: task for task in (RoomNav, RoomReach, RoomPush)}
@@ -376,6 +381,11 @@ def _range(limits_m: Sequence[float], num_names: int) -> Tuple[np.ndarray, np.nd
     low = -high
     low[len(limits_m):] = 0.0
     return low, high
+
+
+def _radii_m(scene: Scene) -> np.ndarray:
+    """Radii of the movable objects, (k,)."""
+    return np.array([movable.radius_m for movable in scene.movables])
 
 
 def _thing(scene: Scene, index: int, start: Seen) -> Goals:
