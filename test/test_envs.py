@@ -24,7 +24,7 @@ from lingbot_world_ros.envs.floor_distance import (CENTRES_M, distances_to,  # n
                                                    free_cells, looked_up)
 from lingbot_world_ros.envs.policy_commands import PolicyCommands  # noqa: E402
 from lingbot_world_ros.envs.tasks import make_task, Seen, SUCCESS_BONUS, TASKS  # noqa: E402
-from lingbot_world_ros.errors import SpecError  # noqa: E402
+from lingbot_world_ros.errors import EngineDiverged, SpecError  # noqa: E402
 from lingbot_world_ros.robots.load import load_robot  # noqa: E402
 from lingbot_world_ros.worlds.scenes import get_scene  # noqa: E402
 import numpy as np  # noqa: E402
@@ -274,6 +274,25 @@ def test_uncertainty_beyond_its_range_is_acted_on(reaction, monkeypatch):
     assert truncated.tolist() == [False, reaction == 'truncate']
     cost = rooms.UNCALIBRATED_COST * (reaction == 'penalise')
     np.testing.assert_allclose(reward_plain - reward, [0.0, cost])
+
+
+def test_an_engine_that_diverges_is_told_of_and_a_reset_helps(monkeypatch):
+    env = vector_env(2)
+    env.reset(seed=0)
+    action, step = random_actions(env, 1)[0], type(env._engine).step
+
+    def diverging(self, actions, render=True):
+        shown = step(self, actions, render)
+        shown.object_pose[1] = np.nan
+        return shown
+
+    monkeypatch.setattr(type(env._engine), 'step', diverging)
+    with pytest.raises(EngineDiverged, match='object_pose'):
+        env.step(action)
+    monkeypatch.undo()
+    env.reset()
+    env.step(action)
+    env.close()
 
 
 def test_it_closes_once_and_refuses_afterwards(monkeypatch):

@@ -15,6 +15,7 @@ from lingbot_world_ros.envs.policy_commands import PolicyCommands
 from lingbot_world_ros.envs.tasks import Goals, make_task, put_rows, Seen, SUCCESS_BONUS, TASKS
 from lingbot_world_ros.errors import shown as told, SpecError, unknown_name
 from lingbot_world_ros.paths import pip_install
+from lingbot_world_ros.session.faults import check_finite
 from lingbot_world_ros.worlds.scenes import get_scene
 import numpy as np
 
@@ -173,6 +174,7 @@ class RoomVectorEnv(VectorEnv):
             infos
         :raises SpecError: another shape, or not finite; nothing changed
         :raises ResetNeeded: there was no reset, or an episode has ended and mode is 'Disabled'
+        :raises EngineDiverged: the engine returned what is not finite; only a reset helps
         """
         said = self._checked(actions)
         again = self._ended.copy()  # only with NEXT_STEP there are any
@@ -319,6 +321,7 @@ class RoomVectorEnv(VectorEnv):
             shown = self._engine.step(actions[:, first:first + per_step],
                                       render=self._draws and is_last)
             contact = np.maximum(contact, shown.contact.max(1))
+        check_finite(shown)
         self._keep_pictures(np.arange(self.num_envs), shown)
         return shown, contact
 
