@@ -36,7 +36,7 @@ smoke:  ## the same in short: drive, show, record and replay a world; with other
 	@$(VENV)/bin/python -m pytest test/test_smoke.py $(ARGS)
 
 bench:  ## measure frame rate, latency, CPU; writes bench/out/
-	@$(INSTALL) bench
+	@$(strip $(INSTALL) bench $(EXTRAS))
 	@$(VENV)/bin/python -m bench $(ARGS)
 
 soak: venv  ## run it for half an hour against faults of all kinds (docs/robustness.md)

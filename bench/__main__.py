@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 
+from bench import envs
 from bench.machine import cores, describe
 from bench.report import engine_summary, judge, markdown, put_into, summary
 
@@ -79,6 +80,13 @@ class Bench:
         return self.run('engine', '--frames', self._settings['frames'],
                         environment=AVX2 if name == 'avx2' else {})
 
+    def environments(self) -> list:
+        """Return the measurements of the Gymnasium environments."""
+        seconds = self._settings['seconds']
+        return [self.run('envs', '--engine', engine, '--num-envs', num_envs, '--seconds', seconds,
+                         *([] if pictures else ['--no-pictures']))
+                for engine, num_envs, pictures in envs.PARTS]
+
     def all_parts(self) -> dict:
         """Return the measurements of all parts, by part."""
         settings = self._settings
@@ -118,13 +126,23 @@ def main() -> int:
                         help='where bench.json and bench.md go (default: bench/out)')
     parser.add_argument('--docs', action='store_true',
                         help=f'also put the tables into {DOCUMENT.relative_to(ROOT)}')
+    parser.add_argument('--envs', action='store_true',
+                        help='measure the Gymnasium environments instead; writes envs.json')
     args = parser.parse_args()
+    bench = Bench(QUICK if args.quick else FULL)
+    args.out.mkdir(parents=True, exist_ok=True)
+    if args.envs:
+        machine = describe()
+        runs = bench.environments()
+        (args.out / 'envs.json').write_text(json.dumps({'machine': machine, 'runs': runs},
+                                                       indent=1) + '\n')
+        print(envs.markdown(machine, runs))
+        return 0
     command = ' '.join(['python -m bench', *sys.argv[1:]])
     result = {'command': command, 'machine': describe(),
               'started': datetime.now(timezone.utc).isoformat(timespec='seconds'),
-              **Bench(QUICK if args.quick else FULL).all_parts()}
+              **bench.all_parts()}
     text = markdown(result)
-    args.out.mkdir(parents=True, exist_ok=True)
     (args.out / 'bench.json').write_text(json.dumps(result, indent=1) + '\n')
     (args.out / 'bench.md').write_text(text)
     if args.docs:

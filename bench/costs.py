@@ -17,8 +17,8 @@ from bench.latency import percentile
 from bench.machine import cores
 from bench.null_world import NullWorld
 from lingbot_world_ros.engines.interface import Capabilities
+from lingbot_world_ros.geometry.depth_scan import DepthScan
 from lingbot_world_ros.messages.image import image_to_msg
-from lingbot_world_ros.messages.scan import DepthScan
 from lingbot_world_ros.nodes import trajectory_action, world_model
 from lingbot_world_ros.nodes.pair import make_pair
 from lingbot_world_ros.nodes.parameters import declare

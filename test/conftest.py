@@ -30,10 +30,10 @@ with suppress(ImportError):
 
 # Files that take longest, the longest first: they begin first, so that none is left running alone
 # at the end.
-LONG = ('engine_contract', 'page', 'lingbot_world_ros', 'package_layout', 'doc_commands', 'cli',
-        'page_faults', 'report', 'training', 'lingbot_world', 'soak', 'gpu_stream', 'wan_parallel',
-        'record', 'smoke', 'room_world', 'evaluate', 'wan_stream', 'wan_nf4', 'faults',
-        'your_own_engine', 'types')
+LONG = ('engine_contract', 'page', 'lingbot_world_ros', 'package_layout', 'doc_commands', 'envs',
+        'cli', 'page_faults', 'report', 'training', 'lingbot_world', 'soak', 'gpu_stream',
+        'wan_parallel', 'record', 'smoke', 'room_world', 'evaluate', 'wan_stream', 'wan_nf4',
+        'faults', 'your_own_engine', 'types')
 
 
 def pytest_collection_modifyitems(items):

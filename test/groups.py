@@ -15,8 +15,8 @@ GROUPS = {
     'robustness': ('faults', 'fuzz', 'soak'),
     'view': ('view*', 'page*', 'glass'),
     'recordings': ('record', 'replay', 'report', 'follower'),
-    'engines': ('engine_contract', 'evaluate*', 'isolated', 'reference_world', 'room_world',
-                'session_engines', 'training', 'worlds'),
+    'engines': ('engine_contract', 'envs', 'evaluate*', 'isolated', 'reference_world',
+                'room_world', 'session_engines', 'training', 'worlds'),
     'lingbot_world': ('wan_*', 'lingbot_world*', 'imagine', 'inspect', 'gpu_stream'),
 }
 CORE = 'core'

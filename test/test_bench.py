@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+from bench import envs
 from bench.latency import command_latencies, frame_of_command, frame_rate, Log
 from bench.report import BEGIN, END, judge, markdown, put_into, summary
 from lingbot_world_ros.errors import SpecError
@@ -165,3 +166,16 @@ def test_bars_of_stepping_are_judged_and_shown():
     result = {'command': 'c', 'started': 's', 'engine': {}, 'runtimes': {}, 'transport': [],
               'machine': MACHINE, 'end_to_end': {}, 'bars': bars, 'stepping': stepping}
     assert '| StepSimulation(1) | 2.10 | 2.90 | 6.00 |' in markdown(result)
+
+
+def test_environments_are_measured(tmp_path):
+    """A step with pictures is an image of every row, and gets into the table."""
+    pytest.importorskip('gymnasium', minversion='1.4')
+    need_engine('room')
+    done = subprocess.run([sys.executable, '-m', 'bench.envs', '--num-envs', '2', '--seconds',
+                           '0'], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    run = json.loads(done.stdout.splitlines()[-1])
+    assert run['pictures'] and run['steps'] == 3
+    assert 0.0 < run['steps_per_s'] <= 1.1 * run['steps_per_cpu_s']
+    assert '| room | 2 | yes | ' in envs.markdown(MACHINE, [run])

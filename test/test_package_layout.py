@@ -23,7 +23,7 @@ NEED_ROS = ('nodes', 'messages')  # messages knows message types, nodes knows rc
 ROS = ('rclpy', 'rosidl_runtime_py', 'launch', 'launch_ros', 'std_msgs', 'sensor_msgs',
        'geometry_msgs', 'nav_msgs', 'rcl_interfaces', 'std_srvs', 'simulation_interfaces')
 # Extras that a light install lacks.
-OPTIONAL = ('torch', 'mujoco', 'scipy', 'matplotlib', 'PIL', 'jinja2')
+OPTIONAL = ('torch', 'mujoco', 'scipy', 'matplotlib', 'PIL', 'jinja2', 'gymnasium')
 # What a light install has, and a workspace may lack.
 BY_PIP = ('aiohttp', 'cv2', 'openvino', 're2', 'rosbags', 'safetensors')
 
@@ -94,7 +94,7 @@ def test_rooms_above_messages_and_settings_import_without_message_types():
 def test_light_install_imports_without_torch_and_mujoco():
     """What `make sim` starts must not need what its light install leaves out."""
     pytest.importorskip('rclpy')
-    heavy = ('training', 'evaluation', 'report')
+    heavy = ('training', 'evaluation', 'report', 'envs')
     light = [path for path in MODULES if path.relative_to(PACKAGE).parts[0] not in heavy and
              not imported_packages(path) & set(OPTIONAL)]
     result = import_all(light, OPTIONAL)

@@ -7,7 +7,8 @@ pytest.importorskip('sensor_msgs')
 
 from lingbot_world_ros.errors import SpecError  # noqa: E402, I100
 from lingbot_world_ros.geometry.camera import PinholeCamera  # noqa: E402
-from lingbot_world_ros.messages.scan import DepthScan, scan_to_msg  # noqa: E402
+from lingbot_world_ros.geometry.depth_scan import DepthScan  # noqa: E402
+from lingbot_world_ros.messages.scan import scan_to_msg  # noqa: E402
 from lingbot_world_ros.messages.stamps import stamp_to_ns  # noqa: E402
 from lingbot_world_ros.robots.load import load_robot  # noqa: E402
 from lingbot_world_ros.worlds.scenes import get_scene  # noqa: E402

@@ -13,13 +13,14 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Set
 from lingbot_world_ros.engines.interface import WorldSpec
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.geometry import se2
+from lingbot_world_ros.geometry.depth_scan import DepthScan
 from lingbot_world_ros.messages.camera_info import camera_info_to_msg
 from lingbot_world_ros.messages.frames import base_tf_to_msg, FrameNames, static_tf_to_msg
 from lingbot_world_ros.messages.image import compressed_to_msg, depth_to_msg, image_to_msg
 from lingbot_world_ros.messages.imu import imu_to_msg, PlanarImu
 from lingbot_world_ros.messages.map import map_to_msg
 from lingbot_world_ros.messages.points import DepthPoints, points_to_msg, rim_to_msg
-from lingbot_world_ros.messages.scan import DepthScan, scan_to_msg
+from lingbot_world_ros.messages.scan import scan_to_msg
 from lingbot_world_ros.messages.standard import fact_to_msg, number_to_msg, text_to_msg
 from lingbot_world_ros.messages.state import (clock_to_msg, covariance_in_odom, EXACT_VARIANCE,
                                               joint_state_to_msg, odometry_to_msg, pose_to_msg,

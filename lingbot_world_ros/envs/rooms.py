@@ -1,0 +1,513 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Gymnasium environments in the shipped rooms, over a batch of engine rows, without ROS.
+
+Importing this registers ``RoomNav-v0``, ``RoomReach-v0`` and ``RoomPush-v0`` of the namespace
+``lingbot_world_ros`` over the embedded world, and ``RoomNavReference-v0`` and so on, their twins
+over MuJoCo. docs/environments.md says what they are. Axes: n rows, one environment each.
+"""
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
+
+from lingbot_world_ros.actions.limits import Limits
+from lingbot_world_ros.engines.interface import Observation, Scenes
+from lingbot_world_ros.engines.registry import DEFAULT_ENGINE, engines, make_world, TRUTH_ENGINE
+from lingbot_world_ros.envs.policy_commands import PolicyCommands
+from lingbot_world_ros.envs.tasks import Goals, make_task, put_rows, Seen, SUCCESS_BONUS, TASKS
+from lingbot_world_ros.errors import shown as told, SpecError, unknown_name
+from lingbot_world_ros.paths import pip_install
+from lingbot_world_ros.session.faults import check_finite
+from lingbot_world_ros.worlds.scenes import get_scene
+import numpy as np
+
+try:
+    import gymnasium
+    from gymnasium import spaces
+    from gymnasium.error import ClosedEnvironmentError, ResetNeeded
+    from gymnasium.vector import AutoresetMode, VectorEnv
+    from gymnasium.vector.utils import batch_space
+    from lingbot_world_ros.envs.senses import Channels, Senses
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(f'The environments need the Python package {error.name!r}: '
+                              f'{pip_install(str(error.name))}.', name=error.name) from error
+
+NAMESPACE = 'lingbot_world_ros'
+UNCALIBRATED = ('ignore', 'truncate', 'penalise')  # what follows where imagination is not trusted
+UNCALIBRATED_COST = 0.1  # per step
+OPTIONS = ('reset_mask', 'scene', 'seed')
+RGB = 'rgb_array'
+Columns = Dict[str, np.ndarray]  # first axis n, or the rows that are meant
+
+
+class Start(NamedTuple):
+    """What an episode is: everything else follows from it."""
+
+    scene: str
+    seed: int
+
+
+class RoomVectorEnv(VectorEnv):
+    """
+    A task in as many rooms as there are environments, computed by one engine.
+
+    Row i of a reset with seed s plays the episodes that a single environment plays after a reset
+    with seed s + i, whatever the other rows do.
+    """
+
+    metadata: Dict[str, Any] = {'render_modes': [RGB], 'render_fps': 5.0,
+                                'autoreset_mode': AutoresetMode.NEXT_STEP}
+
+    def __init__(self, num_envs: int = 1, *, task: str, engine: str = DEFAULT_ENGINE,
+                 engine_options: Optional[Mapping[str, Any]] = None, scenes: Scenes = (),
+                 image: bool = True, depth: bool = False, scan: bool = False,
+                 frames_per_action: int = 3, time_limit_s: Optional[float] = None,
+                 uncalibrated: str = 'ignore', limits: Optional[Mapping[str, float]] = None,
+                 render_mode: Optional[str] = None,
+                 autoreset_mode: Union[str, AutoresetMode] = AutoresetMode.NEXT_STEP) -> None:
+        """
+        Load the engine.
+
+        :param num_envs: n
+        :param task: one of ``tasks.TASKS``
+        :param engine: a registered one that keeps to the shipped scenes
+        :param engine_options: what its constructor takes besides
+        :param scenes: that episodes are drawn from; none: all that the engine has
+        :param image: whether observations have the picture
+        :param depth: and depth
+        :param scan: and ranges made from depth
+        :param frames_per_action: of the engine, for which an action holds
+        :param time_limit_s: of sim time, after which an episode is truncated; None: the task's
+        :param uncalibrated: what follows when uncertainty leaves its calibrated range: 'ignore',
+            'truncate' the episode, or 'penalise' each step by ``UNCALIBRATED_COST``
+        :param limits: fields of ``actions.limits.Limits``, as the parameters ``limits.*``
+        :param render_mode: None, or 'rgb_array' for the pictures of the camera
+        :param autoreset_mode: Gymnasium's
+        :raises SpecError: one of these cannot be; says what can
+        """
+        if uncalibrated not in UNCALIBRATED:
+            raise unknown_name('value of uncalibrated', uncalibrated, UNCALIBRATED)
+        if render_mode not in (None, RGB):
+            raise unknown_name('render_mode', str(render_mode), (RGB,))
+        self._mode = _autoreset_mode(autoreset_mode)
+        self._limits = _limits(limits)
+        self._engine = make_world(engine, num_envs, **(engine_options or {}))
+        try:
+            self._prepare(task, scenes, Channels(image, depth, scan), frames_per_action,
+                          time_limit_s, uncalibrated)
+        except SpecError:
+            self._engine.close()
+            raise
+        self.num_envs, self.render_mode = num_envs, render_mode
+        self._uncalibrated = uncalibrated
+        self._draws = image or depth or scan or uncalibrated != 'ignore' or render_mode == RGB
+        self._commands = PolicyCommands(self._spec, self._task.columns, num_envs, self._limits)
+        self.single_observation_space = self._senses.space
+        self.single_action_space = spaces.Box(-1.0, 1.0, (len(self._task.columns),), np.float32)
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self.metadata = {**type(self).metadata, 'autoreset_mode': self._mode,
+                         'render_fps': self._spec.frame_rate_hz / frames_per_action}
+        self._streams: List[Optional[List[int]]] = [None] * num_envs  # seed, number of episodes
+        self._starts: List[Optional[Start]] = [None] * num_envs
+        self._start_pose = np.zeros((num_envs, 3))
+        self._goals: Optional[Goals] = None  # none before the first reset
+        self._potential = np.zeros(num_envs)
+        self._num_steps = np.zeros(num_envs, int)
+        self._ended = np.zeros(num_envs, bool)
+        self._pictures: Optional[np.ndarray] = None
+        self._observation: Columns = {}  # the newest
+
+    @property
+    def predicted_states(self) -> Tuple[str, ...]:
+        """States that the engine predicts (or, MuJoCo, knows), as ``WorldSpec`` names them."""
+        return self._spec.predicted_states
+
+    @property
+    def integrated_states(self) -> Tuple[str, ...]:
+        """States that it only adds up from the commands."""
+        return self._spec.integrated_states
+
+    def reset(self, *, seed: Union[None, int, Sequence[Optional[int]]] = None,
+              options: Optional[Dict[str, Any]] = None) -> Tuple[Columns, Dict[str, Any]]:
+        """
+        Begin new episodes.
+
+        :param seed: of the streams that rows draw their episodes from: s for row 0, s + 1 for row
+            1 and so on, or one for each; None goes on with the streams there are
+        :param options: 'reset_mask', (n,) bool: reset these rows, the others go on; 'scene' and
+            'seed': play these episodes, one for all rows or one for each, None draws it. What
+            ``info`` says as 'scene' and 'seed' repeats its episode
+        :return: observations and infos of all rows; infos of those that were reset
+        :raises SpecError: one of these cannot be; nothing changed
+        """
+        self._require_open()
+        seeds = _row_seeds(seed, self.num_envs)
+        options = options or {}
+        for name in options:
+            if name not in OPTIONS:
+                raise unknown_name('reset option', str(name), OPTIONS)
+        rows = self._masked(options.get('reset_mask'))
+        scenes = _each(options.get('scene'), str, 'scene', self.num_envs)
+        own = _each(options.get('seed'), int, 'seed', self.num_envs)
+        for scene in scenes:
+            if scene is not None and scene not in self._spec.scenes:
+                raise unknown_name('scene', scene, self._spec.scenes)
+        if isinstance(seed, (int, np.integer)):
+            super().reset(seed=int(seed))
+        for row in rows:
+            if seeds[row] is not None or self._streams[row] is None:
+                number = seeds[row]
+                self._streams[row] = [int(self.np_random.integers(2 ** 31)) if number is None
+                                      else number, 0]
+        observation, info = self._begin(rows, scenes, own)
+        if len(rows) < self.num_envs:
+            observation = _put(self._observation, rows, observation)
+        self._observation = observation
+        return _copied(observation), self._vector_info(rows, info)
+
+    def step(self, actions: Any) -> Tuple[Columns, np.ndarray, np.ndarray, np.ndarray,
+                                          Dict[str, Any]]:
+        """
+        Act in all rows, for ``frames_per_action`` frames of the engine.
+
+        :param actions: (n, k) float, from -1 to 1
+        :return: observations, rewards (n,) float64, terminations (n,), truncations (n,) bool,
+            infos
+        :raises SpecError: another shape, or not finite; nothing changed
+        :raises ResetNeeded: there was no reset, or an episode has ended and mode is 'Disabled'
+        :raises EngineDiverged: the engine returned what is not finite; only a reset helps
+        """
+        said = self._checked(actions)
+        again = self._ended.copy()  # only with NEXT_STEP there are any
+        said[again] = 0.0
+        shown, contact = self._advance(said)
+        assert self._goals is not None
+        seen, self._num_steps = Seen.of(shown), self._num_steps + 1
+        success, potential = (ask(self._goals, seen) for ask in (self._task.is_done,
+                                                                 self._task.potential))
+        info = self._info(np.arange(self.num_envs), shown, success, contact)
+        distrusted = ~info.get('calibrated', np.ones(self.num_envs, bool))
+        rewards = potential - self._potential + SUCCESS_BONUS * success
+        rewards -= UNCALIBRATED_COST * (distrusted & (self._uncalibrated == 'penalise'))
+        too_long = self._num_steps >= self._step_limit
+        terminated, truncated = success.copy(), ~success & (
+            too_long | (distrusted & (self._uncalibrated == 'truncate')))
+        self._potential = potential
+        rewards[again], terminated[again], truncated[again] = 0.0, False, False
+        observation = self._senses.observe(shown, self._start_pose, self._goals)
+        self._ended = terminated | truncated
+        restarting, final = again, {}
+        if self._mode is AutoresetMode.SAME_STEP:
+            restarting = self._ended.copy()
+            final = self._final(restarting, observation, info)
+        if restarting.any():
+            rows = np.flatnonzero(restarting)
+            nothing: List[None] = [None] * self.num_envs
+            fresh, fresh_info = self._begin(rows, nothing, nothing)
+            observation, info = _put(observation, rows, fresh), _put(info, rows, fresh_info)
+        self._observation = observation
+        infos = self._vector_info(np.arange(self.num_envs), info)
+        return _copied(observation), rewards, terminated, truncated, {**infos, **final}
+
+    def render(self) -> Optional[Tuple[np.ndarray, ...]]:
+        """Return the newest picture of every row, (h, w, 3) uint8; None without render_mode."""
+        if self.render_mode is None:
+            return None
+        self._require_open()
+        if self._pictures is None:
+            raise ResetNeeded('There is nothing to see yet; call reset first.')
+        return tuple(self._pictures.copy())
+
+    def close_extras(self, **_: Any) -> None:
+        """Give back what the engine holds."""
+        self._engine.close()
+
+    def _prepare(self, task: str, scenes: Scenes, channels: Channels, frames_per_action: int,
+                 time_limit_s: Optional[float], uncalibrated: str) -> None:
+        """Check what depends on the engine."""
+        self._spec = spec = self._engine.spec
+        if not spec.can.keep_scenes:
+            raise SpecError(f'engine {told(spec.engine)}: it does not keep to the scenes that the '
+                            f'tasks are in; take another of {", ".join(engines())}.')
+        self._task = make_task(task, spec.robot)
+        self._senses = Senses(spec, self._task, channels)
+        self._scenes = (scenes,) if isinstance(scenes, str) else tuple(scenes) or spec.scenes
+        for scene in self._scenes:
+            if scene not in spec.scenes:
+                raise unknown_name('scene', scene, spec.scenes)
+        per_step = spec.frames_per_step
+        if frames_per_action < 1 or frames_per_action % per_step:
+            raise SpecError(f'frames_per_action={frames_per_action} must be a multiple of the '
+                            f'{per_step} frames that engine {spec.engine!r} makes per step.')
+        self._frames_per_action = frames_per_action
+        limit_s = self._task.time_limit_s if time_limit_s is None else time_limit_s
+        if not 0.0 < limit_s < np.inf:
+            raise SpecError(f'time_limit_s={limit_s} must be more than 0 seconds.')
+        self._step_limit = int(np.ceil(limit_s * spec.frame_rate_hz / frames_per_action - 1e-9))
+        self._is_true = spec.can.know_truth
+        self._is_predicted = set(self._task.moves) <= set(spec.predicted_states)
+        if uncalibrated != 'ignore' and spec.uncertainty_limit is None and not self._is_true:
+            raise SpecError(f'uncalibrated={uncalibrated}: the engine {spec.engine!r} does not '
+                            'estimate uncertainty; leave it at ignore.')
+
+    def _require_open(self) -> None:
+        if self.closed:
+            raise ClosedEnvironmentError('The environment is closed; make another one.')
+
+    def _checked(self, actions: Any) -> np.ndarray:
+        """Return actions (n, k) float64 of one's own, once they can be acted on."""
+        self._require_open()
+        if self._goals is None:
+            raise ResetNeeded('Call reset before the first step.')
+        if self._ended.any() and self._mode is AutoresetMode.DISABLED:
+            raise ResetNeeded(f'The episodes of rows {np.flatnonzero(self._ended).tolist()} have '
+                              'ended; reset them first.')
+        said, expected = np.array(actions, float), self.action_space.shape
+        if said.shape != expected or not np.isfinite(said).all():
+            what = 'not finite' if said.shape == expected else f'of shape {said.shape}'
+            raise SpecError(f'actions are {what}, expected {expected} finite numbers from -1 to '
+                            f'1: {", ".join(self._task.columns)}.')
+        return said
+
+    def _masked(self, mask: Any) -> np.ndarray:
+        """Return the rows that are to be reset."""
+        if mask is None:
+            return np.arange(self.num_envs)
+        given = np.asarray(mask)
+        if given.dtype != bool or given.shape != (self.num_envs,) or not given.any():
+            raise SpecError(f"options['reset_mask']={told(mask)} must be {self.num_envs} truth "
+                            'values, at least one of them true.')
+        if self._goals is None and not given.all():
+            raise SpecError("options['reset_mask']: the first reset is one of all rows.")
+        return np.flatnonzero(given)
+
+    def _begin(self, rows: np.ndarray, scenes: Sequence[Optional[str]],
+               seeds: Sequence[Optional[int]]) -> Tuple[Columns, Columns]:
+        """Start the next episode of rows; return their observations and infos."""
+        starts = [self._drawn(row, scenes[row], seeds[row]) for row in rows]
+        shown = self._engine.reset([start.scene for start in starts],
+                                   [start.seed for start in starts], rows, render=self._draws)
+        seen = Seen.of(shown)
+        fresh = [self._task.draw(get_scene(start.scene), seen.row(i),
+                                 self._task.goal_rng(*start)) for i, start in enumerate(starts)]
+        goals = {name: np.concatenate([one[name] for one in fresh]) for name in fresh[0]}
+        for row, start in zip(rows, starts):
+            self._starts[row] = start
+        self._goals = put_rows(self._goals, rows, goals, self.num_envs)
+        self._start_pose[rows] = seen.base_pose
+        self._potential[rows] = self._task.potential(goals, seen)
+        self._num_steps[rows], self._ended[rows] = 0, False
+        self._commands.clear(rows)
+        self._keep_pictures(rows, shown)
+        nothing = np.zeros(len(rows))
+        return (self._senses.observe(shown, seen.base_pose, goals),
+                self._info(rows, shown, nothing.astype(bool), nothing))
+
+    def _drawn(self, row: int, scene: Optional[str], seed: Optional[int]) -> Start:
+        """Draw the next episode of a row, but for what is given."""
+        stream = self._streams[row]
+        assert stream is not None, 'a reset gives every row one'
+        rng = np.random.default_rng(stream)
+        stream[1] += 1
+        drawn = Start(self._scenes[int(rng.integers(len(self._scenes)))],
+                      int(rng.integers(2 ** 31)))
+        return Start(scene or drawn.scene, drawn.seed if seed is None else seed)
+
+    def _advance(self, said: np.ndarray) -> Tuple[Observation, np.ndarray]:
+        """Step the engine; return what it shows at the end, and the largest contact, (n,)."""
+        actions = self._commands.actions(said, self._frames_per_action)
+        per_step, contact = self._spec.frames_per_step, np.zeros(self.num_envs)
+        for first in range(0, self._frames_per_action, per_step):
+            is_last = first + per_step == self._frames_per_action
+            shown = self._engine.step(actions[:, first:first + per_step],
+                                      render=self._draws and is_last)
+            contact = np.maximum(contact, shown.contact.max(1))
+        check_finite(shown)
+        self._keep_pictures(np.arange(self.num_envs), shown)
+        return shown, contact
+
+    def _keep_pictures(self, rows: np.ndarray, shown: Observation) -> None:
+        if self.render_mode is None:
+            return
+        assert shown.rgb is not None, 'it was asked to draw'
+        if self._pictures is None:
+            self._pictures = np.zeros((self.num_envs, *shown.rgb.shape[2:]), np.uint8)
+        self._pictures[rows] = shown.rgb[:, -1]
+
+    def _info(self, rows: np.ndarray, shown: Observation, success: np.ndarray,
+              contact: np.ndarray) -> Columns:
+        """Say of rows what a policy does not see."""
+        starts = [start for start in (self._starts[row] for row in rows) if start is not None]
+        info = {'success': success, 'contact': contact,
+                'is_predicted': np.full(len(rows), self._is_predicted),
+                'scene': np.array([start.scene for start in starts], object),
+                'seed': np.array([start.seed for start in starts])}
+        if shown.uncertainty is not None and shown.calibrated is not None:
+            info['uncertainty'] = shown.uncertainty[:, -1].astype(float)
+            info['calibrated'] = shown.calibrated[:, -1].copy()
+        elif self._is_true:
+            info['uncertainty'] = np.zeros(len(rows))
+            info['calibrated'] = np.ones(len(rows), bool)
+        return info
+
+    def _vector_info(self, rows: np.ndarray, info: Columns) -> Dict[str, Any]:
+        """Put infos of rows into Gymnasium's form: arrays of all rows, and where they count."""
+        infos: Dict[str, Any] = {}
+        for name, column in info.items():
+            infos[name] = np.full(self.num_envs, None if column.dtype == object else 0,
+                                  column.dtype)
+            infos[name][rows] = column
+            infos[f'_{name}'] = np.zeros(self.num_envs, bool)
+            infos[f'_{name}'][rows] = True
+        return infos
+
+    def _final(self, ended: np.ndarray, observation: Columns, info: Columns) -> Dict[str, Any]:
+        """Keep the last observation and info of rows that start over in the same step."""
+        final: Dict[str, Any] = {}
+        for row in np.flatnonzero(ended).tolist():
+            last = {name: value[row].copy() for name, value in observation.items()}
+            final = self._add_info(final, {'final_obs': last, 'final_info': _row(info, row)}, row)
+        return final
+
+
+class RoomEnv(gymnasium.Env):
+    """
+    A task in a room: the one row of a ``RoomVectorEnv``, without its axis.
+
+    It takes what that takes, but for ``num_envs`` and ``autoreset_mode``.
+    """
+
+    metadata: Dict[str, Any] = {'render_modes': [RGB], 'render_fps': 5.0}
+
+    def __init__(self, *, task: str, render_mode: Optional[str] = None, **keywords: Any) -> None:
+        """
+        Load the engine.
+
+        :param task: one of ``tasks.TASKS``
+        :param render_mode: None, or 'rgb_array'
+        :param keywords: of ``RoomVectorEnv``
+        :raises SpecError: as there
+        """
+        self._row = RoomVectorEnv(1, task=task, render_mode=render_mode,
+                                  autoreset_mode=AutoresetMode.DISABLED, **keywords)
+        self.render_mode = render_mode
+        self.observation_space = self._row.single_observation_space
+        self.action_space = self._row.single_action_space
+        self.metadata = {**type(self).metadata, 'render_fps': self._row.metadata['render_fps']}
+
+    @property
+    def predicted_states(self) -> Tuple[str, ...]:
+        """States that the engine predicts; see ``RoomVectorEnv``."""
+        return self._row.predicted_states
+
+    @property
+    def integrated_states(self) -> Tuple[str, ...]:
+        """States that it only adds up from the commands."""
+        return self._row.integrated_states
+
+    def reset(self, *, seed: Optional[int] = None,
+              options: Optional[Dict[str, Any]] = None) -> Tuple[Columns, Dict[str, Any]]:
+        """
+        Begin a new episode.
+
+        :param seed: of the stream that episodes are drawn from; None goes on with it
+        :param options: 'scene' and 'seed' as ``info`` has them: play that episode
+        :return: observation, info
+        :raises SpecError: one of these cannot be; nothing changed
+        """
+        super().reset(seed=seed)
+        observation, info = self._row.reset(seed=seed, options=options)
+        return {name: value[0] for name, value in observation.items()}, _row(info, 0)
+
+    def step(self, action: Any) -> Tuple[Columns, float, bool, bool, Dict[str, Any]]:
+        """
+        Act for ``frames_per_action`` frames of the engine.
+
+        :param action: (k,) float, from -1 to 1
+        :return: observation, reward, whether it has ended by success, whether it was cut off, info
+        :raises SpecError: another shape, or not finite; nothing changed
+        :raises ResetNeeded: there was no reset, or the episode has ended
+        """
+        observation, reward, terminated, truncated, info = self._row.step(np.array(action)[None])
+        return ({name: value[0] for name, value in observation.items()}, float(reward[0]),
+                bool(terminated[0]), bool(truncated[0]), _row(info, 0))
+
+    def render(self) -> Optional[np.ndarray]:
+        """Return the newest picture, (h, w, 3) uint8; None without render_mode."""
+        pictures = self._row.render()
+        return None if pictures is None else pictures[0]
+
+    def close(self) -> None:
+        """Give back what the engine holds; nothing is called afterwards."""
+        self._row.close()
+
+
+def _row(info: Mapping[str, np.ndarray], row: int) -> Dict[str, Any]:
+    """Return the info of one row, as plain Python values."""
+    return {name: value[row] if value.dtype == object else value[row].item()
+            for name, value in info.items() if not name.startswith('_')}
+
+
+def _put(columns: Columns, rows: np.ndarray, fresh: Columns) -> Columns:
+    """Return columns with some rows replaced; they have the same names."""
+    out = _copied(columns)
+    for name, value in fresh.items():
+        out[name][rows] = value
+    return out
+
+
+def _copied(columns: Columns) -> Columns:
+    return {name: value.copy() for name, value in columns.items()}
+
+
+def _row_seeds(seed: Union[None, int, Sequence[Optional[int]]],
+               num_rows: int) -> List[Optional[int]]:
+    """Return the seed of every row's stream, None where it goes on."""
+    if seed is None:
+        return [None] * num_rows
+    given = ([seed + row for row in range(num_rows)] if isinstance(seed, (int, np.integer))
+             else list(seed))
+    if len(given) != num_rows:
+        raise SpecError(f'{len(given)} seeds for {num_rows} rows; give one for all, or one for '
+                        'each.')
+    for value in given:
+        if value is not None and (not isinstance(value, (int, np.integer)) or value < 0):
+            raise SpecError(f'seed={told(value)} must be a whole number from 0 on.')
+    return [None if value is None else int(value) for value in given]
+
+
+def _each(given: Any, kind: type, name: str, num_rows: int) -> List[Any]:
+    """Return an option for every row: one for all, or one for each; None where there is none."""
+    is_list = isinstance(given, (list, tuple, np.ndarray))
+    values = list(given) if is_list else [given] * num_rows
+    if len(values) != num_rows:
+        raise SpecError(f"options['{name}'] has {len(values)} values for {num_rows} rows; give "
+                        'one for all, or one for each.')
+    taken = (int, np.integer) if kind is int else kind
+    for value in values:
+        if value is not None and not isinstance(value, taken):
+            raise SpecError(f"options['{name}']={told(value)} must be a {kind.__name__}.")
+    return [None if value is None else kind(value) for value in values]
+
+
+def _autoreset_mode(given: Union[str, AutoresetMode]) -> AutoresetMode:
+    try:
+        return AutoresetMode(given)
+    except ValueError:
+        raise unknown_name('autoreset_mode', str(given),
+                           [mode.value for mode in AutoresetMode]) from None
+
+
+def _limits(given: Optional[Mapping[str, float]]) -> Limits:
+    known = list(vars(Limits()))
+    for name in given or {}:
+        if name not in known:
+            raise unknown_name('limit', name, known)
+    return Limits(**(given or {}))
+
+
+for _name in TASKS:
+    for _suffix, _engine in (('', DEFAULT_ENGINE), ('Reference', TRUTH_ENGINE)):
+        gymnasium.register(
+            f'{NAMESPACE}/{_name}{_suffix}-v0', entry_point=f'{__name__}:RoomEnv',
+            vector_entry_point=f'{__name__}:RoomVectorEnv',
+            kwargs={'task': _name, 'engine': _engine})
