@@ -72,8 +72,7 @@ class Program:
         :param arguments: verb and options
         :param environment: more environment variables
         """
-        # To append: reading it moves the place that both processes write at.
-        self._log = tempfile.TemporaryFile('a+', errors='replace')
+        self._log = tempfile.TemporaryFile()
         self.process = subprocess.Popen(
             [sys.executable, '-m', 'lingbot_world_ros.cli', *map(str, arguments)],
             stdin=subprocess.DEVNULL, stdout=self._log, stderr=subprocess.STDOUT,
@@ -94,8 +93,9 @@ class Program:
 
     def printed(self):
         """Return everything it has printed."""
-        self._log.seek(0)
-        return self._log.read()
+        # Past the buffer, and without moving the place at which the other process writes.
+        size = os.fstat(self._log.fileno()).st_size
+        return os.pread(self._log.fileno(), size, 0).decode(errors='replace')
 
     def end(self, number=signal.SIGTERM):
         """End it by a signal; twice is no harm."""
