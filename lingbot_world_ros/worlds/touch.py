@@ -33,7 +33,7 @@ def touched(scene: Scene, base_pose: np.ndarray, object_pose: np.ndarray, radius
     found = _walls(scene, base_pose[:2])
     found += [_toward(part.shape, part.size, np.array([*part.pos[:2], part.euler[2]]),
                       base_pose[:2])
-              for part in scene.parts if part.solid and part.underside_m < height_m]
+              for part in scene.obstacles(height_m)]
     found += [_toward(movable.shape, movable.size, pose, base_pose[:2])
               for movable, pose in zip(scene.movables, object_pose)]
     gap_m = np.array([distance_m for distance_m, _ in found]) - radius_m
