@@ -428,6 +428,25 @@ def test_another_command_for_its_joints_takes_over(arm, topic, msg):
     assert arm.position[PAN] == pytest.approx(0.2 if stands else 0.0, abs=1e-6)
 
 
+def test_a_step_right_behind_the_answer_is_told_of(arm):
+    """The client knows that its goal is followed a moment before the server has a handle."""
+    actions, server = arm.encoder.trajectories, arm.encoder.trajectories._server
+
+    def accepted_after_a_step(handle):
+        arm.step()
+        actions.on_accepted(handle)
+    server.register_handle_accepted_callback(accepted_after_a_step)
+    try:
+        sent = arm.send(pan([4 * PERIOD_S], [0.4]))
+        arm.graph.wait_for(lambda: sent.feedback, 'feedback')
+    finally:
+        server.register_handle_accepted_callback(actions.on_accepted)
+    arm.step(3, sent)
+    assert arm.result(sent)[:2] == (SUCCEEDED, Code.SUCCESSFUL)
+    assert [stamp_to_ns(told.desired.time_from_start) for told in sent.feedback] == [
+        n * PERIOD_NS for n in range(1, 5)]
+
+
 @pytest.mark.parametrize('topic, msg', [
     ('joint_command', joint_command_to_msg([LIFT], position=[-0.9])),
     ('cmd_vel', None)])

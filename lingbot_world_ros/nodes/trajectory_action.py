@@ -34,11 +34,16 @@ class Outcome(NamedTuple):
 
 
 class _Followed:
-    """A goal that is followed; ``handle`` is there once its client was told so."""
+    """
+    A goal that is followed; ``handle`` is there once its client was told so.
+
+    A step may come before: what is to be told of it waits in ``early``.
+    """
 
     def __init__(self, goal: TrajectoryGoal) -> None:
         self.goal = goal
         self.handle: Optional[ServerGoalHandle] = None
+        self.early: List[Progress] = []
         self.outcome: Future = Future()
 
 
@@ -124,7 +129,10 @@ class TrajectoryAction:
     def on_accepted(self, handle: ServerGoalHandle) -> None:
         """Take note of who is to be told; the goal may have ended already."""
         followed = self._asked.pop(id(handle.request))
-        followed.handle = handle
+        with self._lock:
+            followed.handle = handle
+            for progress in followed.early:
+                self._tell(handle, followed.goal, progress)
         handle.execute(partial(self._execute, followed=followed))
 
     def on_cancel(self, handle: ServerGoalHandle) -> CancelResponse:
@@ -227,10 +235,14 @@ class TrajectoryAction:
         followed.outcome.set_result(outcome)
 
     def _publish(self, followed: _Followed, progress: Progress) -> None:
-        if followed.handle is None:
-            return
+        with self._lock:
+            if followed.handle is None:
+                followed.early.append(progress)
+            else:
+                self._tell(followed.handle, followed.goal, progress)
+
+    def _tell(self, handle: ServerGoalHandle, goal: TrajectoryGoal, progress: Progress) -> None:
         try:
-            followed.handle.publish_feedback(feedback_to_msg(
-                progress, followed.goal.names, self._type.Feedback()))
+            handle.publish_feedback(feedback_to_msg(progress, goal.names, self._type.Feedback()))
         except Exception as error:  # the graph is going down, and the world must not suffer
             self._node.get_logger().warning(f'{self.name}: no feedback: {error}', once=True)
