@@ -10,7 +10,7 @@ JOBS ?= 3
 EXTRAS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv sim teleop doctor test smoke bench soak fuzz net mutants train docs reference linkcheck clean
+.PHONY: help venv sim teleop doctor test thorough smoke bench soak fuzz net mutants train docs reference linkcheck clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -30,6 +30,9 @@ doctor: venv  ## check the installation
 test:  ## install what tests need and run them; EXTRAS="train lingbot" adds those that need torch
 	@$(INSTALL) reference test $(EXTRAS)
 	@$(VENV)/bin/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations 15 $(ARGS)
+
+thorough:  ## the same with the tests that take long, about twice as long in all
+	@$(MAKE) test ARGS="--slow $(ARGS)"
 
 smoke:  ## the same in short: drive, show, record and replay a world; with other .venv* here, from one to another
 	@$(INSTALL) test

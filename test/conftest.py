@@ -36,8 +36,21 @@ LONG = ('engine_contract', 'page', 'lingbot_world_ros', 'package_layout', 'doc_c
         'faults', 'your_own_engine', 'types')
 
 
-def pytest_collection_modifyitems(items):
-    """Put long files first."""
+def pytest_addoption(parser):
+    parser.addoption('--slow', action='store_true', help='run also the tests that take long')
+
+
+def pytest_configure(config):
+    config.addinivalue_line('markers', 'slow: takes long, run by "make thorough" only')
+
+
+def pytest_collection_modifyitems(config, items):
+    """Put long files first; leave out what takes long, unless it is asked for."""
+    if not config.getoption('--slow'):
+        left_out = pytest.mark.skip(reason='takes long: "make thorough" runs it')
+        for item in items:
+            if item.get_closest_marker('slow'):
+                item.add_marker(left_out)
     place = {f'test_{name}': number for number, name in enumerate(LONG)}
     # The others stay in order. Pytest of Ubuntu 22.04 has fspath only.
     items.sort(key=lambda item: place.get(Path(str(item.fspath)).stem, len(LONG)))

@@ -114,6 +114,7 @@ def test_document_keeps_its_text_around_the_tables(tmp_path):
     assert path.read_text() == 'no markers\n'
 
 
+@pytest.mark.slow
 def test_end_to_end_measures_a_running_simulator(tmp_path):
     """One short run over DDS: images arrive, commands are followed to their frames."""
     pytest.importorskip('rclpy')

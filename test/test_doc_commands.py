@@ -53,6 +53,7 @@ READY = re.compile(r'Ctrl-C|https?://')  # what a verb says once it runs
 HAS_RECORDED = re.compile(r', step \d')
 PATIENCE_S, END_S = 120.0, 60.0  # guards against hanging, three pages at a time
 PAGES_AT_A_TIME = 3
+QUICK = ('README', 'first_run', 'your_own_engine', 'your_own_scene', 'your_own_robot')
 PAGES = [path for path in pages() if path.parent.name != 'reference']
 BLOCKS = [block for path in pages() for block in read(path).blocks]
 
@@ -294,14 +295,16 @@ def typed(request, tmp_path_factory):
                     'cv2', 'openvino', 're2', 'rosbags', 'safetensors'):
         pytest.importorskip(package)
     chosen = [item.callspec.params['path'] for item in request.session.items
-              if getattr(item, 'originalname', '') == test_commands_of_a_page_work.__name__]
+              if getattr(item, 'originalname', '') == test_commands_of_a_page_work.__name__
+              and item.get_closest_marker('skip') is None]
     with ThreadPoolExecutor(PAGES_AT_A_TIME) as pool:
         yield {path: pool.submit(type_page, path, tmp_path_factory.mktemp(path.stem))
                for path in chosen}
 
 
-@pytest.mark.parametrize('path', [p for p in PAGES if any(map(is_run, read(p).blocks))],
-                         ids=name_of)
+@pytest.mark.parametrize('path', [
+    p if p.stem in QUICK else pytest.param(p, marks=pytest.mark.slow)
+    for p in PAGES if any(map(is_run, read(p).blocks))], ids=name_of)
 def test_commands_of_a_page_work(path, typed):
     typed[path].result()
 

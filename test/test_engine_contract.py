@@ -18,6 +18,8 @@ import pytest
 
 ENGINES = tuple(engines())
 ALL = (*ENGINES, *(f'isolated {name}' for name in (*ENGINES, 'fake', 'fake chunks')), *FAKES)
+# The proxy is the same for all; a room and the fakes see to it.
+SLOW = [f'isolated {name}' for name in ENGINES if name != 'room']
 PICTURES = ('rgb', 'depth_m', 'uncertainty', 'calibrated')  # only where there is a picture
 
 
@@ -26,7 +28,8 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp('engines')
 
 
-@pytest.fixture(scope='module', params=ALL)
+@pytest.fixture(scope='module', params=[
+    pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in ALL])
 def sample(request, folder):
     return sample_of(request.param, folder)
 

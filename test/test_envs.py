@@ -31,6 +31,7 @@ import numpy as np  # noqa: E402
 
 ROBOT = load_robot()
 ENGINES = ('room', 'reference')
+SLOW = pytest.mark.slow
 IDS = {f'{task}{suffix}': (task, engine) for task in TASKS
        for suffix, engine in (('', 'room'), ('Reference', 'reference'))}
 NO_PICTURES = {'image': False, 'scenes': 'office'}  # quick, and one scene to load
@@ -51,7 +52,8 @@ def same(a, b):
     return data_equivalence(dict(sorted(a.items())), dict(sorted(b.items())), exact=True)
 
 
-@pytest.mark.parametrize('name', IDS)
+@pytest.mark.parametrize('name', [
+    name if name.startswith('RoomNav') else pytest.param(name, marks=SLOW) for name in IDS])
 def test_checkers_pass(name):
     need_engine(IDS[name][1])
     env = gymnasium.make(f'lingbot_world_ros.envs.rooms:lingbot_world_ros/{name}-v0')
@@ -67,7 +69,8 @@ def test_checkers_pass(name):
 
 @pytest.mark.parametrize('mode', [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP])
 @pytest.mark.parametrize('keywords', [
-    {'engine': 'room', 'image': True, 'scan': True, 'uncalibrated': 'penalise'},
+    pytest.param({'engine': 'room', 'image': True, 'scan': True, 'uncalibrated': 'penalise'},
+                 marks=SLOW),
     {'engine': 'room', 'task': 'RoomPush', 'scenes': ('office', 'workshop')},
     {'engine': 'reference', 'task': 'RoomReach'}], ids=str)
 def test_batch_equals_single_environments_byte_for_byte(keywords, mode):

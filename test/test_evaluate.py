@@ -92,6 +92,7 @@ def test_reference_obeys_every_command(perfect):
         assert row['trials'] == 2 and row['state_right'] == 1.0
 
 
+@pytest.mark.slow
 def test_frozen_world_is_copy_last_and_obeys_nobody(cache, monkeypatch):
     monkeypatch.setattr(evaluation, 'make_world', lambda engine, batch_size=1, **options: (
         make_world(engine, batch_size, **options) if options else FrozenWorld(batch_size)))
@@ -218,6 +219,7 @@ def test_unknown_engine_and_missing_baseline_are_named(cache):
         evaluate(replace(SMALL, baseline='nowhere.safetensors'), cache)
 
 
+@pytest.mark.slow
 def test_determinism_check_catches_a_world_that_rolls_dice():
     rng = np.random.default_rng(0)
 

@@ -52,6 +52,7 @@ def test_what_has_to_hold_is_judged(start_ms, view, met):
     assert judged['latency']['stop']['p95_ms'] is None
 
 
+@pytest.mark.slow
 def test_a_short_run_measures_and_is_written_down(tmp_path):
     for name in ('rclpy', 'openvino', 'lingbot_world_ros.msg', 'playwright', 'aiohttp'):
         pytest.importorskip(name)

@@ -33,6 +33,7 @@ def result(tmp_path_factory):
     return json.loads((out / 'gpu_stream.json').read_text())
 
 
+@pytest.mark.slow
 def test_every_rung_is_a_row(result):
     assert list(result['rungs']) == list(gpu_stream.RUNGS)
     for rung, row in result['rungs'].items():
@@ -45,6 +46,7 @@ def test_every_rung_is_a_row(result):
             assert set(row['stages_ms']) == {'encode', 'diffuse', 'write', 'decode', 'copy'}
 
 
+@pytest.mark.slow
 def test_rungs_compute_the_same_chunk(result):
     """Exact ones to rounding, quantised ones nearly."""
     errors = {rung: row['error'] for rung, row in result['rungs'].items() if 'failed' not in row}
@@ -56,18 +58,21 @@ def test_rungs_compute_the_same_chunk(result):
     assert result['rungs']['compile']['graph_breaks'] == 0
 
 
+@pytest.mark.slow
 def test_frames_come_before_the_cache_is_written_only_at_the_end(result):
     rows = result['rungs']
     assert rows['emit']['first_frame_ms'] < rows['emit']['chunk_ms']['p95']
     assert rows['emit']['stages_ms']['write'] > 0
 
 
+@pytest.mark.slow
 def test_result_says_what_it_was_made_on(result):
     assert result['machine']['processor'] and result['device']['torch'] == torch.__version__
     assert '--model tiny' in result['command']
     assert result['predictions'] == result['assumptions'] == {}  # they are for Hopper GPUs
 
 
+@pytest.mark.slow
 def test_single_operations_are_measured(result):
     found = result['ceilings']
     assert found['attention sdpa']['tflops'] > 0

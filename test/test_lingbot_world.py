@@ -259,7 +259,8 @@ def test_too_little_memory_is_told_before_loading(checkpoint, monkeypatch):
 
 
 @pytest.mark.parametrize('options', (
-    {'precision': 'bf16'}, {'precision': 'nf4'}, {'precision': 'fp8'}, {'compile': True},
+    {'precision': 'bf16'}, {'precision': 'nf4'}, {'precision': 'fp8'},
+    pytest.param({'compile': True}, marks=pytest.mark.slow),
     {'cache_in_8_bits': True, 'keep_films': False}, {'attention': 'math'},
     {'chunk_latents': 4, 'window_latents': 10, 'sink_latents': 2, 'shift': 5.0,
      'step_indices': '0,500'}), ids=str)

@@ -134,7 +134,9 @@ def layouts():
         'NF4': (tiny.write_nf4_expert, ('lingbot_world_nf4_24gb', 'nf4'), '', 12)}
 
 
-@pytest.mark.parametrize('layout', layouts())
+@pytest.mark.parametrize('layout', [
+    name if name in ('NF4', 'v2') else pytest.param(name, marks=pytest.mark.slow)
+    for name in layouts()])
 def test_every_public_layout_streams_over_ros(layout, domain, tmp_path):
     write, (profile, precision), model, frames_per_step = layouts()[layout]
     if layout == 'NF4':
@@ -190,6 +192,7 @@ def test_a_robot_stack_drives_it(fast, domain):
         assert client.statuses[-1].state == WorldStatus.STATE_PLAYING
 
 
+@pytest.mark.slow
 def test_a_rover_of_its_own_files_drives_as_it_steers(fast, domain):
     """Nothing in the package knows it: limits, frames and joints are those of its two files."""
     turn = 0.5 * tan(0.45) / 0.3  # at half a metre per second
@@ -244,6 +247,7 @@ def test_a_rover_of_its_own_files_drives_as_it_steers(fast, domain):
     assert 'Traceback' not in sim.logged
 
 
+@pytest.mark.slow
 def test_prompt_that_is_cut_is_told_in_the_log_of_ros(fast, domain):
     with Sim(domain, fast, '--prompt', 'a street ' * 300) as sim:
         pass
@@ -252,7 +256,8 @@ def test_prompt_that_is_cut_is_told_in_the_log_of_ros(fast, domain):
 
 
 @pytest.mark.skipif(not EXAMPLES.is_dir(), reason='the public examples are not here')
-@pytest.mark.parametrize('example', ('00', '01', '02'))
+@pytest.mark.parametrize('example', [
+    '00', *(pytest.param(name, marks=pytest.mark.slow) for name in ('01', '02'))])
 def test_public_examples_play_through_ros(example, fast, domain):
     folder = EXAMPLES / example
     path = read_camera_path(str(folder))

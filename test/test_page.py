@@ -269,6 +269,7 @@ def test_depth_is_shown_on_request(operator):
     operator.page.wait_for_function(LIT, arg='depth')
 
 
+@pytest.mark.slow
 def test_truth_is_shown_beside_imagination_with_the_running_error(site, open_page):
     need_engine('reference')
     operator = open_page()

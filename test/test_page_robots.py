@@ -54,6 +54,7 @@ def operating(folder, text):
                 program.end()
 
 
+@pytest.mark.slow
 def test_a_robot_that_strafes_has_keys_buttons_and_triggers_for_it_and_no_joints(tmp_path):
     with operating(tmp_path, STRAFING) as operator:
         page = operator.page

@@ -240,6 +240,7 @@ def test_a_long_path_comes_less_often():
         assert trail.is_due(STAMP_NS)
 
 
+@pytest.mark.slow
 def test_the_path_keeps_the_newest_poses_and_turns(make_graph):
     graph = make_graph()
     paths = graph.listen(Path, 'path', depth=5)  # each holds thousands of poses

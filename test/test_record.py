@@ -576,6 +576,7 @@ def test_a_recorder_that_is_killed_has_written_what_it_heard_before(make_graph, 
     assert [v.outcome for v in verify(read_recording(cut), fake)] == [SAME]
 
 
+@pytest.mark.slow
 def test_a_world_in_another_namespace_is_named(make_graph, domain, tmp_path):
     make_graph(ros_args=('-r', '__ns:=/w1'))
     process = record(domain, '-o', tmp_path / 'bag')
@@ -583,6 +584,7 @@ def test_a_world_in_another_namespace_is_named(make_graph, domain, tmp_path):
     assert process.returncode == 2 and 'There is one in namespace /w1 (--namespace).' in err
 
 
+@pytest.mark.slow
 def test_no_world_is_one_error_and_leaves_nothing(domain, tmp_path):
     process = record(domain, '-o', tmp_path / 'bag')
     _, err = process.communicate(timeout=PATIENCE_S)

@@ -253,6 +253,7 @@ def test_numbers_are_those_of_the_recording(recorded):
     assert f'{low:.0f} ms' in html and f'p95 {high:.0f} ms' in html
 
 
+@pytest.mark.slow
 def test_without_images_the_imagination_is_made_again(reference, tmp_path):
     recorder = make_recording(tmp_path / 'run', reference, 'workshop', 6, images=False)
     recording = gather(tmp_path / 'run')
@@ -262,6 +263,7 @@ def test_without_images_the_imagination_is_made_again(reference, tmp_path):
     assert comparison.no_truth == 'it was not asked for.'
 
 
+@pytest.mark.slow
 def test_a_world_the_reference_does_not_know_has_no_truth(fake_run, tmp_path):
     assert report(fake_run, '-o', tmp_path / 'x.html', '--title', HOSTILE) == 0
     _, text = opened(tmp_path / 'x.html')
@@ -298,6 +300,7 @@ def test_a_truth_that_is_not_installed_is_told(recorded, tmp_path, monkeypatch):
     assert "No truth: Engine 'reference' needs" in opened(tmp_path / 'x.html')[1]
 
 
+@pytest.mark.slow
 def test_a_recording_without_its_beginning_shows_what_it_has(reference, tmp_path):
     make_recording(tmp_path / 'run', reference, 'office', 12)
     whole = gather(tmp_path / 'run').episodes[0]
@@ -318,6 +321,7 @@ def test_a_recording_without_its_beginning_shows_what_it_has(reference, tmp_path
     assert len(whole.step) == 13
 
 
+@pytest.mark.slow
 def test_long_segments_are_cut_and_that_is_told(recorded, tmp_path):
     assert report(recorded[0], '-o', tmp_path / 'x.html', '--seconds', '0.5') == 0
     assert '13 frames beyond the limit of this report' in opened(tmp_path / 'x.html')[1]
@@ -376,6 +380,7 @@ def test_missing_packages_are_named_with_the_pip_line(recorded, monkeypatch):
 # Evaluation
 
 
+@pytest.mark.slow
 def test_an_evaluation_becomes_one_file(reference, tmp_path):
     from lingbot_world_ros.evaluation.evaluate import evaluate, EvaluationSpec
     from lingbot_world_ros.evaluation.tables import write_report
@@ -452,6 +457,7 @@ def test_pictures_by_hand():
     assert fast.speed == pytest.approx(3 / 15 / 0.08)
 
 
+@pytest.mark.slow
 def test_frames_of_long_steps_find_their_place(tmp_path):
     recorder = make_recording(tmp_path / 'run', FakeWorld(frames_per_step=4), 'a', 5, again=True)
     recording = gather(tmp_path / 'run')
@@ -462,6 +468,7 @@ def test_frames_of_long_steps_find_their_place(tmp_path):
     assert all(np.array_equal(a, b) for a, b in zip(frames[0] + frames[1], recorder.frames))
 
 
+@pytest.mark.slow
 def test_a_teleport_moves_truth_and_imagination(reference, tmp_path):
     bag = BagWriter(tmp_path / 'run')
     recorder = Recorder(reference.spec, bag, images=False)

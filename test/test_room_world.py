@@ -136,6 +136,7 @@ def drive(scene='office'):
     return seen.rgb.tobytes(), seen.base_pose.tobytes()
 
 
+@pytest.mark.slow
 def test_compiled_graphs_are_kept_and_show_the_same(tmp_path, monkeypatch):
     monkeypatch.setenv('HOME', str(tmp_path))
     seen, files = drive(), sorted(tmp_path.rglob('*.bin'))

@@ -165,6 +165,7 @@ def test_points_of_the_reference_world_are_on_its_surfaces():
     world.close()
 
 
+@pytest.mark.slow
 def test_points_of_the_embedded_world_are_off_by_no_more_than_docs_results_says():
     """
     Both engines draw the same states, which are those of the reference world.

@@ -158,6 +158,7 @@ def test_numbers_go_into_the_document(tmp_path):
     assert text in path.read_text() and path.read_text().count(MARKERS[1]) == 1
 
 
+@pytest.mark.slow
 def test_some_acts_are_clean(tmp_path):
     """The engine in a process of its own; no time is judged. ``make soak`` does everything."""
     need_engine('room')

@@ -44,6 +44,7 @@ def test_listing_needs_neither_numpy_nor_torch():
     assert result.stdout.strip() == 'set()', result.stderr
 
 
+@pytest.mark.slow
 def test_the_script_draws_what_ships():
     need_engine('reference')
     from lingbot_world_ros.engines.reference.start_images import draw, VIEWS

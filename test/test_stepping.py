@@ -94,7 +94,8 @@ class Stepped:
         return {key: len(stamps) for key, stamps in self.sent.items()}
 
 
-@pytest.mark.parametrize('use_sim_time', ['false', 'true'])
+@pytest.mark.parametrize('use_sim_time', [
+    'false', pytest.param('true', marks=pytest.mark.slow)])
 def test_steps_are_exact_hundreds_of_times_in_a_row(domain, use_sim_time):
     rng = random.Random(use_sim_time)
     with Stepped(domain, '-p', f'use_sim_time:={use_sim_time}') as world:

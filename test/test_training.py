@@ -17,6 +17,8 @@ from lingbot_world_ros.training import (dataset, export, mapping,  # noqa: E402
 
 MINUTES = '0.02'
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory):

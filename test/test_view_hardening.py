@@ -326,6 +326,7 @@ def test_depth_that_does_not_fit_its_size_is_left_out(make_graph, step, num_byte
     graph.wait_for(shown, 'the next picture')
 
 
+@pytest.mark.slow
 def test_a_simulator_that_pauses_without_a_picture_is_not_lost_now_and_then(make_graph):
     graph, asked, links = make_graph(nodes=lambda: [ViewNode()]), [], []
 

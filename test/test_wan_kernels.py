@@ -50,6 +50,7 @@ def relative_error(result, expected):
     return float((result.double() - expected.double()).norm() / expected.double().norm())
 
 
+@pytest.mark.slow
 @needs_triton
 def test_kernels_in_the_interpreter():
     """Run the tests that need it where Triton interprets."""

@@ -219,6 +219,7 @@ def test_without_bitsandbytes_the_error_names_it(tmp_path):
     assert 'line 5' in done.stderr
 
 
+@pytest.mark.slow
 def test_loading_never_holds_the_whole_file_beside_the_network():
     done = subprocess.run([sys.executable, '-m', 'bench.load_memory', '--size', 'tiny'],
                           capture_output=True, text=True, cwd=ROOT)

@@ -26,6 +26,8 @@ import wan_checkpoints  # noqa: E402
 from wan_companions import write_companions  # noqa: E402
 from wan_parallel_worker import make_dit, make_moody_dit, make_no_dit, Passes  # noqa: E402
 
+SLOW = pytest.mark.slow
+
 WINDOW = WindowSpec(2, 6, 2)
 STREAM = StreamSpec(SIZE, WINDOW, SCHEDULE)
 SOON_S = 120.0  # a guard, far less than TIMEOUT_S: nobody waited for that
@@ -172,9 +174,10 @@ def test_numbers_that_are_not_finite_end_no_process(stream, trouble):
 
 
 @pytest.mark.parametrize('told, kind, text', (
-    ('0 memory', torch.OutOfMemoryError, '^broken on purpose'),
-    ('1 memory', MemoryError, 'rank 1: broken on purpose'),
-    ('1 value', EngineLost, 'rank 1 failed: ValueError: broken on purpose'),
+    pytest.param('0 memory', torch.OutOfMemoryError, '^broken on purpose', marks=SLOW),
+    pytest.param('1 memory', MemoryError, 'rank 1: broken on purpose', marks=SLOW),
+    pytest.param('1 value', EngineLost, 'rank 1 failed: ValueError: broken on purpose',
+                 marks=SLOW),
     ('1 exit', EngineLost, r'rank 1 ended \(exit code 7\)')))
 def test_failing_process_is_named_and_start_begins_anew(stream, trouble, told, kind, text):
     clip(stream, 1)
@@ -196,6 +199,7 @@ def test_failing_process_is_named_and_start_begins_anew(stream, trouble, told, k
         stream.restore(kept)
 
 
+@pytest.mark.slow
 def test_world_on_two_devices_shows_what_it_shows_on_one(tmp_path):
     pytest.importorskip('tokenizers')
     two_heads = replace(wan_checkpoints.TINY, dim=256, num_heads=2)
@@ -228,6 +232,7 @@ def frames_of(world, folder):
     return torch.from_numpy(np.concatenate(rgb, 1))
 
 
+@pytest.mark.slow
 def test_new_processes_take_the_place_of_those_before(stream):
     clip(stream, 1)
     with pytest.raises(SpecError, match='no such checkpoint'):

@@ -222,6 +222,7 @@ def test_undo_keeps_a_prompt_that_was_set_after_the_chunk():
     assert torch.equal(with_prompt(False), with_prompt(True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('spec, window, first, expected_tflop', (
     (LINGBOT_14B, WindowSpec(3, 18, 3), 300, 1091),
     (LINGBOT_1_3B, WindowSpec(4, 18, 6), 300, 233)))
