@@ -35,6 +35,7 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 PATIENCE_S = 60.0
 START_PATIENCE_S = 180.0
+PATH_S = 2.0  # some worlds have none
 QUIET_S = 0.3
 IDLE_S = 0.002
 DEPTH = 2000
@@ -170,6 +171,10 @@ class Stream:
         self._stamps.append(self.stamp)
         self._last = table
 
+    def last(self):
+        """Return the newest message as the first of a record."""
+        return [[self.records[-1][0], self._last]] if self.records else []
+
     def forget(self):
         """Begin anew; the newest message stays the one before."""
         self.records, self._stamps = [], []
@@ -274,7 +279,11 @@ class World:
         if program is not None and program.code is not None:
             raise RuntimeError(f'it ended with {program.code}: {program.lines[-10:]}')
         self.quiet()
-        self.start = {key: stream.records[-1:] for key, stream in self.streams.items()
+        path = self.streams.get('path')
+        since_s = time.monotonic()
+        while path is not None and not path.count and time.monotonic() - since_s < PATH_S:
+            self.spin()  # its next ones follow at fixed times after the first
+        self.start = {key: stream.last() for key, stream in self.streams.items()
                       if key in wanted or TOPICS.get(key, (0, 0, False))[2]}
         for stream in self.streams.values():
             stream.forget()

@@ -734,7 +734,7 @@ def room_separate(stage):
     """Both nodes in processes of their own, over topics."""
     scripts = stage.tree / 'scripts'
     arguments = ['--ros-args', '-p', 'mode:=stepped', '-p', 'cmd_vel_type:=twist',
-                 '-p', 'scene:=workshop']
+                 '-p', 'scene:=workshop', '-p', 'seed:=0']
     with Domain() as stage.domain, \
             stage.program([sys.executable, str(scripts / 'world_model'), *arguments]) as model, \
             stage.program([sys.executable, str(scripts / 'action_encoder'), *arguments]):

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Verbs of the command line that make files: what is in them."""
+from contextlib import ExitStack
 import json
 from pathlib import Path
 import time
@@ -162,14 +163,14 @@ def verbs_follow(stage):
     from sensor_msgs.msg import Image
     begin_s = time.monotonic()
     with Domain() as stage.domain, \
-            stage.program(sim_command('--engine', 'reference')) as program, \
-            stage.program(verb_command('follow', '--engine', 'room', '--as', 'copy',
-                                       '--reset')) as follower:
+            stage.program(sim_command('--engine', 'reference')) as program, ExitStack() as stack:
         world = World(stage.domain, folders=stage.folders)
         world.listen('copy_odom', Odometry, 'copy/odom')
         world.listen('copy_image', Image, 'copy/camera/image_raw')
         try:
             world.begin(program)
+            follower = stack.enter_context(stage.program(verb_command(
+                'follow', '--engine', 'room', '--as', 'copy', '--reset')))
             world.wait(lambda: world.streams['copy_image'].count or follower.code is not None,
                        f'the copy, after {time.monotonic() - begin_s:.0f} s: {follower.lines}')
             world.quiet(1.0)
