@@ -29,7 +29,6 @@ from lingbot_world_ros.models.wan.fp8 import quantise_fp8
 from lingbot_world_ros.models.wan.tiny_vae import load_tiny_vae, TinyVAE
 import numpy as np
 import torch
-from torch._dynamo.utils import counters
 
 ROOT = Path(__file__).resolve().parent.parent
 WHAT = {
@@ -221,6 +220,7 @@ def measured(ladder: Ladder, rung: str) -> dict:
     """
     options, clock = ladder.options, ladder.clock
     runner, note = ladder.switch(rung)
+    from torch._dynamo.utils import counters
     start_s, breaks = time.monotonic(), sum(counters['graph_break'].values())
     first = runner.chunk(clock, ladder.early)  # compiles, chooses algorithms
     row = {'note': note, 'error': None, 'frames_differ': None}

@@ -108,7 +108,9 @@ def test_long_lists_take_two_rows_of_a_small_terminal():
     assert told('Listens', names[:2]) == f'Listens    {names[0]} {names[1]}'
 
 
-@pytest.mark.parametrize('number', ['999', 'seven', '-1', '\u00b2', '9' * 5000])
+@pytest.mark.parametrize('number', ['999', *(
+    pytest.param(number, marks=pytest.mark.slow)
+    for number in ('seven', '-1', '\u00b2', '9' * 5000))])
 def test_bad_domain_is_one_line_and_exit_code_2(number):
     process = start(number, 'sim', *REFERENCE)
     _, err = process.communicate(timeout=PATIENCE_S)
@@ -116,7 +118,8 @@ def test_bad_domain_is_one_line_and_exit_code_2(number):
     assert 'ROS_DOMAIN_ID' in err and '0 to 232' in err and err.count('\n') == 1
 
 
-@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize('number', [
+    signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_sim_tells_what_it_does_refuses_a_second_one_and_ends_on_signals(domain, number):
     need_engine('reference')
     process = start(domain, 'sim', *REFERENCE, '--scene', 'office',
@@ -153,6 +156,7 @@ def test_sim_ends_by_itself_after_its_duration(domain):
     assert process.returncode == 0 and 'seed 3' in out and 'Traceback' not in err
 
 
+@pytest.mark.slow
 def test_sim_takes_the_path_of_a_world_file(domain, tmp_path):
     need_engine('room')
     (tmp_path / 'mine.yaml').write_text('scene: office\nseed: 11\n')
@@ -170,6 +174,7 @@ def test_sim_waits_for_lifecycle_calls_where_it_shall_not_start_itself(domain):
     assert 'already registered' not in err, 'the encoder keeps its own name'
 
 
+@pytest.mark.slow
 def test_several_worlds_run_side_by_side_and_end_together(domain):
     need_engine('reference')
     process = start(domain, 'sim', '--worlds', '2', *REFERENCE, '--namespace', 'w', '--seed', '3')
@@ -229,6 +234,7 @@ def test_what_cannot_be_replayed_is_one_line_and_exit_code_2(tmp_path):
         assert 'lingbot-world record' in done.stderr or 'metadata.yaml' in done.stderr
 
 
+@pytest.mark.slow
 def test_sim_goes_on_when_nobody_reads_its_output_any_more(domain):
     """As in ``lingbot-world sim | head -1``."""
     need_engine('reference')
@@ -269,6 +275,7 @@ def test_the_nodes_run_as_two_processes_and_end_on_signals(domain):
             process.kill()
 
 
+@pytest.mark.slow
 def test_world_model_alone_refuses_a_second_clock_unless_it_has_none(domain):
     need_engine('reference')
     env = {**os.environ, 'ROS_DOMAIN_ID': str(domain)}

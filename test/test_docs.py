@@ -77,6 +77,7 @@ def test_every_picture_is_shown_somewhere():
     assert kept and [name_of(path) for path in kept if path not in shown] == []
 
 
+@pytest.mark.slow
 def test_sphinx_builds_the_pages_without_a_warning(tmp_path):
     for package in ('sphinx', 'myst_parser', 'furo'):
         pytest.importorskip(package, reason='make docs installs it')

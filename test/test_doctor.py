@@ -82,6 +82,7 @@ def test_text_output_ends_with_a_verdict(capsys):
     assert capsys.readouterr().out.strip().splitlines()[-1] == 'Ready.'
 
 
+@pytest.mark.slow
 def test_a_world_that_is_slow_to_answer_is_found():
     program = ('import rclpy\nfrom lingbot_world_ros.msg import WorldSpec\nrclpy.init()\n'
                'node = rclpy.create_node("slow")\n'

@@ -361,6 +361,7 @@ def test_recording_on_a_full_disk_keeps_what_was_written(tmp_path):
         assert 100 < len(list(reader.messages('/t'))) < 400
 
 
+@pytest.mark.slow
 @Row('Output cannot be written: the disk is full, its reader has ended '
      '(`lingbot-world sim \\| head`), the terminal is closed',
      'World, recorder, page, follower and replay continue; the lines are lost',

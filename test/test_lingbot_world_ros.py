@@ -163,6 +163,7 @@ def test_every_public_layout_streams_over_ros(layout, domain, tmp_path):
         assert info.k[0] == pytest.approx(502.9 * 96 / 832, abs=0.1)
 
 
+@pytest.mark.slow
 def test_a_robot_stack_drives_it(fast, domain):
     with Client(domain) as client, Sim(
             domain, fast, '--prompt', 'a quiet street', '--param', 'cmd_vel_type:=twist'):

@@ -321,6 +321,7 @@ def test_who_else_drives_fits_a_small_window(operator, open_page):
     operator.page.keyboard.up('a')
 
 
+@pytest.mark.slow
 def test_the_map_is_the_same_in_every_page_and_after_a_reload(operator, open_page):
     def shows_it(page):
         """Wait until a page shows the map that the first one shows."""
@@ -347,6 +348,7 @@ def test_the_map_is_the_same_in_every_page_and_after_a_reload(operator, open_pag
     operator.until_link('live')
 
 
+@pytest.mark.slow
 def test_contact_is_shown_where_the_robot_is_stuck(operator):
     page = operator.page
     assert page.is_hidden('#contact')
@@ -404,6 +406,7 @@ def test_it_fits_the_window(open_page, scheme, width, height):
     assert (sum(map(float, dark)) < 200) == (scheme == 'dark')
 
 
+@pytest.mark.slow
 def test_the_picture_fills_its_place_and_nothing_is_cut_at_any_width(operator):
     operator.page.evaluate('document.fonts.ready')
     for width in (320, 345, 375, 412, 480, 540, 640, 699, 700, 768, 820, 912, 1019, 1020, 1100,
@@ -416,6 +419,7 @@ def test_the_picture_fills_its_place_and_nothing_is_cut_at_any_width(operator):
                 assert place['width'] / place['height'] == pytest.approx(4 / 3, rel=0.05), width
 
 
+@pytest.mark.slow
 def test_nothing_of_the_help_is_cut_at_any_width(open_page):
     page = open_page().page
     page.keyboard.press('?')

@@ -232,6 +232,7 @@ def test_a_tunnel_that_changes_the_address_is_named_as_the_cause(site):
     page.close()
 
 
+@pytest.mark.slow
 def test_a_page_that_is_there_first_waits_for_its_world(site, open_page):
     site.world.end()
     site.view.end()

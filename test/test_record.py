@@ -525,6 +525,7 @@ def test_what_has_come_when_it_ends_is_written(make_graph, tmp_path):
     assert stamps == sorted(stamps)
 
 
+@pytest.mark.slow
 def test_a_namespace_finds_its_world(make_graph, domain, tmp_path):
     make_graph(ros_args=('-r', '__ns:=/w1'))
     process = record(domain, '-o', tmp_path / 'bag', '--namespace', 'w1', '--duration', '1',
@@ -605,6 +606,7 @@ def test_ctrl_c_ends_the_wait_for_a_world(domain, tmp_path):
     assert out in ('', f'Waiting for a world in ROS domain {domain} ...\n')  # a busy machine
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_the_recorder_only(make_graph, domain, tmp_path):
     graph = make_graph(speed=20.0)
     # The middleware has files of its own that must not be limited.

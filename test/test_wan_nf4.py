@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Four-bit weights: those of the community, those quantised while loading, those written here."""
+from importlib.util import find_spec
 import json
 from pathlib import Path
 import subprocess
@@ -9,7 +10,8 @@ import pytest
 
 torch = pytest.importorskip('torch')
 pytest.importorskip('safetensors')
-bnb = pytest.importorskip('bitsandbytes')
+if find_spec('bitsandbytes') is None:  # to load it takes long, also for who runs other files
+    pytest.skip('needs bitsandbytes', allow_module_level=True)
 
 from lingbot_world_ros.errors import SpecError  # noqa: E402, I100
 from lingbot_world_ros.models.wan.checkpoint import open_checkpoint  # noqa: E402
@@ -89,7 +91,8 @@ def test_layers_on_a_cpu_compute_in_bfloat16_and_change_nothing(tmp_path):
     layer = dit.blocks[0].ffn[0]
     before, bias = layer.weight.data.clone(), layer.bias.clone()
     x = torch.randn(3, 128)
-    weight = bnb.functional.dequantize_4bit(layer.weight.data, layer.weight.quant_state)
+    from bitsandbytes.functional import dequantize_4bit
+    weight = dequantize_4bit(layer.weight.data, layer.weight.quant_state)
     expected = torch.nn.functional.linear(x.bfloat16(), weight, layer.bias)
     assert torch.equal(layer(x), expected.float()) and layer(x).dtype == torch.float32
     assert torch.equal(layer(x.bfloat16()), expected)
@@ -119,7 +122,8 @@ def test_large_weights_are_quantised_in_slices_to_the_same_bits(monkeypatch):
     from lingbot_world_ros.models.wan import nf4
     torch.manual_seed(2)
     weight = torch.randn(100, 130)
-    whole, expected = bnb.functional.quantize_4bit(
+    from bitsandbytes.functional import quantize_4bit
+    whole, expected = quantize_4bit(
         weight.bfloat16(), blocksize=64, compress_statistics=True, quant_type='nf4')
     monkeypatch.setattr(nf4, 'CPU_SLICE', 1024)
     packed, state = nf4.quantise(weight, torch.device('cpu'))

@@ -35,7 +35,7 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 PATIENCE_S = 60.0
 START_PATIENCE_S = 180.0
-PATH_S = 2.0  # some worlds have none
+JOINING_S = 20.0  # after its first frame a world says how it is within a second
 QUIET_S = 0.3
 IDLE_S = 0.002
 DEPTH = 2000
@@ -273,16 +273,21 @@ class World:
     def begin(self, program=None):
         """Wait for the first frame on every topic, and keep it as what the world starts with."""
         wanted = [*self._frame_keys, 'world_spec', 'world_status']
-        self.wait(lambda: program is not None and program.code is not None
-                  or all(self.streams[key].count for key in wanted),
+
+        def is_there():
+            return all(self.streams[key].count for key in wanted)
+        since_s = time.monotonic()
+        self.wait(lambda: program is not None and program.code is not None or is_there()
+                  or time.monotonic() - since_s > JOINING_S, 'a frame', START_PATIENCE_S)
+        if self.streams['world_status'].count and not is_there():
+            # Another node heard the frame before this one was found: nobody is told it twice.
+            self.call(simulation_interfaces.srv.ResetSimulation,
+                      f'{self._prefix}/reset_simulation', silent=True)
+        self.wait(lambda: program is not None and program.code is not None or is_there(),
                   f'the first frame ({wanted})', START_PATIENCE_S)
         if program is not None and program.code is not None:
             raise RuntimeError(f'it ended with {program.code}: {program.lines[-10:]}')
         self.quiet()
-        path = self.streams.get('path')
-        since_s = time.monotonic()
-        while path is not None and not path.count and time.monotonic() - since_s < PATH_S:
-            self.spin()  # its next ones follow at fixed times after the first
         self.start = {key: stream.last() for key, stream in self.streams.items()
                       if key in wanted or TOPICS.get(key, (0, 0, False))[2]}
         for stream in self.streams.values():
