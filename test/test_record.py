@@ -549,6 +549,15 @@ def test_a_world_whose_status_was_renamed_is_found_and_can_be_repeated(
     assert [v.outcome for v in verify(read_recording(tmp_path / 'bag'), fake)] == [SAME]
 
 
+def test_nobody_is_sent_to_verify_what_has_no_beginning(make_graph, domain, tmp_path):
+    graph = make_graph()
+    steps(graph, 1)
+    process = record(domain, '-o', tmp_path / 'bag', '--duration', '1', '--images', 'none')
+    out, err = process.communicate(timeout=PATIENCE_S)
+    assert (process.returncode, err) == (0, '') and 'from the next reset on' in out
+    assert 'lingbot-world report' in out and '--verify' not in out
+
+
 def test_a_recorder_that_is_killed_has_written_what_it_heard_before(make_graph, domain, tmp_path):
     """Far less than rosbags collects before it writes, and nothing comes after it."""
     graph, path, cut = make_graph(), tmp_path / 'bag' / 'bag.mcap', tmp_path / 'cut.mcap'

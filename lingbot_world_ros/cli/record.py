@@ -110,4 +110,7 @@ def _conclude(node: 'RecorderNode', bag: 'BagWriter') -> None:
     if node.first_step:
         print(f'The world was at step {node.first_step} when the recording began: it can be '
               'replayed from the next reset on. Use --reset to record it all.')
+        if not node.num_resets:
+            print(f'Look at it: lingbot-world report {shlex.quote(str(bag.target))}')
+            return
     print(f'Replay it: lingbot-world replay {shlex.quote(str(bag.target))} --verify')

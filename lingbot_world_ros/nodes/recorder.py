@@ -67,6 +67,7 @@ class RecorderNode(Node):
         self.status: Optional[WorldStatusMsg] = None  # newest
         self.first_step: Optional[int] = None  # of the first status written
         self.num_missed = 0  # steps whose status did not arrive
+        self.num_resets = 0  # while it was recorded
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(LOOK_PERIOD_S, self.on_look, clock=steady)
         self.create_timer(FLUSH_PERIOD_S, self.on_flush, clock=steady)
@@ -217,6 +218,7 @@ class RecorderNode(Node):
                 self.first_step = status.step
             elif status.step < last.step:
                 self.num_missed += status.step
+                self.num_resets += 1
             else:
                 self.num_missed += max(0, status.step - last.step - 1)
         self.heard.set()
