@@ -15,7 +15,7 @@ GROUPS = {
     'robustness': ('faults', 'fuzz', 'soak'),
     'view': ('view*', 'page*', 'glass'),
     'recordings': ('record', 'replay', 'report', 'follower'),
-    'engines': ('engine_contract', 'envs', 'evaluate*', 'isolated', 'reference_world',
+    'engines': ('engine_contract', 'envs', 'ros_env', 'evaluate*', 'isolated', 'reference_world',
                 'room_world', 'session_engines', 'training', 'worlds'),
     'lingbot_world': ('wan_*', 'lingbot_world*', 'imagine', 'inspect', 'gpu_stream'),
 }

@@ -9,7 +9,7 @@ over MuJoCo. docs/environments.md says what they are. Axes: n rows, one environm
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
 from lingbot_world_ros.actions.limits import Limits
-from lingbot_world_ros.engines.interface import Observation, Scenes
+from lingbot_world_ros.engines.interface import Observation, Scenes, WorldModel
 from lingbot_world_ros.engines.registry import DEFAULT_ENGINE, engines, make_world, TRUTH_ENGINE
 from lingbot_world_ros.envs.policy_commands import PolicyCommands
 from lingbot_world_ros.envs.tasks import Goals, make_task, put_rows, Seen, SUCCESS_BONUS, TASKS
@@ -56,7 +56,8 @@ class RoomVectorEnv(VectorEnv):
     metadata: Dict[str, Any] = {'render_modes': [RGB], 'render_fps': 5.0,
                                 'autoreset_mode': AutoresetMode.NEXT_STEP}
 
-    def __init__(self, num_envs: int = 1, *, task: str, engine: str = DEFAULT_ENGINE,
+    def __init__(self, num_envs: int = 1, *, task: str,
+                 engine: Union[str, WorldModel] = DEFAULT_ENGINE,
                  engine_options: Optional[Mapping[str, Any]] = None, scenes: Scenes = (),
                  image: bool = True, depth: bool = False, scan: bool = False,
                  frames_per_action: int = 3, time_limit_s: Optional[float] = None,
@@ -68,7 +69,8 @@ class RoomVectorEnv(VectorEnv):
 
         :param num_envs: n
         :param task: one of ``tasks.TASKS``
-        :param engine: a registered one that keeps to the shipped scenes
+        :param engine: a registered one that keeps to the shipped scenes, or one that runs
+            already, with n rows; it is closed with the environment
         :param engine_options: what its constructor takes besides
         :param scenes: that episodes are drawn from; none: all that the engine has
         :param image: whether observations have the picture
@@ -89,7 +91,8 @@ class RoomVectorEnv(VectorEnv):
             raise unknown_name('render_mode', str(render_mode), (RGB,))
         self._mode = _autoreset_mode(autoreset_mode)
         self._limits = _limits(limits)
-        self._engine = make_world(engine, num_envs, **(engine_options or {}))
+        self._engine = (engine if isinstance(engine, WorldModel) else
+                        make_world(engine, num_envs, **(engine_options or {})))
         try:
             self._prepare(task, scenes, Channels(image, depth, scan), frames_per_action,
                           time_limit_s, uncalibrated)
