@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Environments over topics: what they show is what those without ROS show."""
+from pathlib import Path
+
 import pytest
 
 pytest.importorskip('gymnasium')
@@ -19,6 +21,7 @@ from needs import need_engine  # noqa: E402
 import numpy as np  # noqa: E402
 from waiting import PATIENCE_S  # noqa: E402
 
+ROVER = Path(__file__).parent / 'robots' / 'rover.yaml'
 SLOW = pytest.mark.slow
 
 
@@ -98,3 +101,11 @@ def test_a_world_in_real_time_is_taken_as_it_comes(open_graph, domain):
         assert env.observation_space.contains(seen)
         assert graph.nodes[0].session.sim_ns >= before_ns + 2 * 66_666_667
     env.close()
+
+
+def test_a_world_that_does_not_fit_is_one_error(open_graph, domain):
+    open_graph(lambda: make_pair(lambda: make_world('room')), ['-p', 'mode:=lockstep'])
+    with pytest.raises(SpecError, match='mode:=stepped'):
+        RosEnv(task='RoomNav', domain_id=domain, patience_s=PATIENCE_S)
+    with pytest.raises(SpecError, match='give its robot'):
+        RosEnv(task='RoomNav', robot=str(ROVER), domain_id=domain, patience_s=PATIENCE_S)

@@ -43,7 +43,7 @@ OK, ALREADY = 1, 101  # of simulation_interfaces/Result
 PLAYING, PAUSED = 1, 2  # of simulation_interfaces/SimulationState
 STATES = ('base', 'joints', 'contact', 'objects')
 SILENT_S = 3.0  # a simulator that shows nothing for this long after a reset shows it with a step
-FOUND_S = 1.0  # world_spec is latched: it comes at once, or there is none
+FOUND_S = 3.0  # after its services a world's topics are found soon
 SERVICES = {'LoadWorld': 'load_world', 'ResetSimulation': 'reset_simulation',
             'StepSimulation': 'step_simulation', 'SetSimulationState': 'set_simulation_state',
             'GetEntitiesStates': 'get_entities_states'}
@@ -105,6 +105,7 @@ class RosWorld(WorldModel):
         self._params = params = declare(node, OWN)
         topics = params.topics
         self._newest: Dict[str, Any] = {}  # messages, by sense
+        self._num_heard = 0
         self._status: Optional[WorldStatusMsg] = None
         self._contact = 0.0  # the largest of the step
         self._told: Optional[WorldSpecMsg] = None
@@ -132,7 +133,10 @@ class RosWorld(WorldModel):
                    or self._offers('ResetSimulation'), lambda: 'a simulator: nobody '
                    f'publishes world_spec or {", ".join(self._topics.values())}, nor offers '
                    'StepSimulation or ResetSimulation')
-        self._wait(lambda: self._told is not None, lambda: '', FOUND_S, is_needed=False)
+        spec = self._node.resolve_topic_name('world_spec')
+        if self._wait(lambda: self._told is not None or self._node.count_publishers(spec),
+                      lambda: '', FOUND_S, is_needed=False):
+            self._wait(lambda: self._told is not None, lambda: f'what {spec} tells')
         told = self._told
         entry = None if told is None else engines().get(told.engine)
         found = load_robot(robot or ('' if entry is None else entry.robot))
@@ -145,6 +149,9 @@ class RosWorld(WorldModel):
             if told.frames_per_step != 1:
                 raise SpecError(f'The engine {shown(told.engine)} makes {told.frames_per_step} '
                                 'frames per step; a world behind an environment makes one.')
+            if told.mode == Mode.LOCKSTEP:
+                raise SpecError('The world is in mode lockstep, where each command is a step; '
+                                'start it with mode:=stepped.')
             frame_rate_hz, steps_per_frame = told.frame_rate, 1
         scenes = (scene,) if told is None else tuple(told.scenes)
         for name in scenes:
@@ -207,6 +214,8 @@ class RosWorld(WorldModel):
         if np.shape(actions) != expected:
             raise SpecError(f'actions have shape {np.shape(actions)}, expected {expected}.')
         self._command(dict(zip(self.spec.action.names, actions[0, 0].tolist())))
+        if not self._is_stepped:
+            self._catch_up()
         self._last_ns, self._contact = self._stamp_ns, 0.0
         self._stamp_ns = self._last_ns + self.spec.frame_period_ns
         if self._is_stepped:
@@ -246,10 +255,12 @@ class RosWorld(WorldModel):
     def _keeper(self, name: str) -> Callable[[Any], None]:
         def keep(msg: Any) -> None:
             self._newest[name] = msg
+            self._num_heard += 1
         return keep
 
     def _on_status(self, msg: WorldStatusMsg) -> None:
         self._status = msg
+        self._num_heard += 1
         if self._last_ns < stamp_to_ns(msg.header.stamp):  # else it is of the frame before, again
             self._contact = max(self._contact, msg.contact)
 
@@ -262,6 +273,14 @@ class RosWorld(WorldModel):
         if self._told is not None:
             return self._told.mode == Mode.STEPPED
         return self._offers('StepSimulation')
+
+    def _catch_up(self) -> None:
+        """Take what has come by itself: the next frame is one that the next command can move."""
+        heard = -1
+        while heard != self._num_heard:
+            heard = self._num_heard
+            self._executor.spin_once(timeout_sec=0.0)
+        self._stamp_ns = max(stamp_to_ns(msg.header.stamp) for msg in self._newest.values())
 
     def _is_there(self) -> bool:
         """Tell whether every sense has shown the frame that is waited for, or a later one."""
