@@ -85,7 +85,7 @@ def command_fidelity(world: WorldModel, reference: WorldModel, batch_size: int, 
         drawn += batch_size
         if progress is not None:
             progress(batch_size)
-        if sum(p['valid'].sum(0) for p in parts).min() >= num_trials:
+        if np.sum([p['valid'].sum(0) for p in parts], 0).min() >= num_trials:
             break
     verdicts = {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
     return {c.name: _summary(c, i, verdicts, num_trials) for i, c in enumerate(commands)}

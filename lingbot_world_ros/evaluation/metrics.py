@@ -195,7 +195,7 @@ def bootstrap_mean(values: np.ndarray, weights: Optional[np.ndarray] = None,
     draws = np.random.default_rng(0).integers(len(values), size=(num_draws, len(values)))
     means = values[draws].sum(1) / np.maximum(weights[draws].sum(1), 1e-12)
     low, high = np.quantile(means, CONFIDENCE_95)
-    return float(values.sum() / weights.sum()), float(low), float(high)
+    return float(values.sum()) / float(weights.sum()), float(low), float(high)
 
 
 def bootstrap_rows(statistic: Callable[..., float],

@@ -15,8 +15,7 @@ from lingbot_world_ros.robots.calibration import Calibration
 import numpy as np
 from sensor_msgs.msg import PointCloud2, PointField
 
-POINT = np.dtype({'names': ['xyz', 'bgr'], 'formats': [('<f4', 3), ('u1', 3)],
-                  'offsets': [0, 12], 'itemsize': 16})
+POINT = np.dtype([('xyz', '<f4', 3), ('bgr', 'u1', 3), ('padding', 'u1')])
 
 
 class DepthPoints:

@@ -266,8 +266,9 @@ class World:
         deadline_s = time.monotonic() + patience_s
         while not happened():
             if time.monotonic() > deadline_s:
+                stamps = {key: stream.stamp for key, stream in self.streams.items()}
                 raise RuntimeError(f'waited {patience_s:g} s in vain for {what}; newest stamps '
-                                   f'{ {k: s.stamp for k, s in self.streams.items()} }')
+                                   f'{stamps}')
             self.spin()
 
     def begin(self, program=None):
