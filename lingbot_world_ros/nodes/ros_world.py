@@ -25,6 +25,7 @@ from lingbot_world_ros.nodes.command_publishers import CommandPublishers
 from lingbot_world_ros.nodes.parameters import as_overrides, declare
 from lingbot_world_ros.nodes.ros_environment import prepare_environment
 from lingbot_world_ros.nodes.simulation_answers import installed
+from lingbot_world_ros.nodes.world_client import ALREADY, OK, PAUSED, PLAYING
 from lingbot_world_ros.plain_yaml import as_yaml
 from lingbot_world_ros.robots.load import load_robot
 from lingbot_world_ros.session.states import Mode
@@ -39,8 +40,6 @@ from rclpy.node import Node
 from sensor_msgs.msg import Image, JointState
 
 OWN = (*TOPICS, *(PARAMS[name] for name in ('service_prefix', 'entity_name')))
-OK, ALREADY = 1, 101  # of simulation_interfaces/Result
-PLAYING, PAUSED = 1, 2  # of simulation_interfaces/SimulationState
 STATES = ('base', 'joints', 'contact', 'objects')
 SILENT_S = 3.0  # a simulator that shows nothing for this long after a reset shows it with a step
 FOUND_S = 3.0  # after its services a world's topics are found soon
