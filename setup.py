@@ -48,7 +48,7 @@ setup(
     install_requires=requirements('run'),
     extras_require={name: requirements(name)
                     for name in ('reference', 'ros-kilted', 'ros-jazzy', 'lingbot', 'train',
-                                 'report', 'envs', 'test')},
+                                 'report', 'envs', 'ray', 'test')},
     entry_points={'console_scripts': ['lingbot-world = lingbot_world_ros.cli.main:main']},
     zip_safe=False,
 )

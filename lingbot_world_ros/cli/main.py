@@ -31,7 +31,8 @@ ROS_PACKAGE = re.compile(r'(rclpy|std_srvs|\w+_msgs|\w+_interfaces|lingbot_world
 
 def verb_names() -> List[str]:
     """Return the names of all verbs."""
-    return sorted({module.name for module in pkgutil.iter_modules(cli.__path__)} - NO_VERBS)
+    names = {module.name for module in pkgutil.iter_modules(cli.__path__)} - NO_VERBS
+    return sorted(name.replace('_', '-') for name in names)
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
@@ -104,7 +105,7 @@ def _run(argv: Optional[Sequence[str]]) -> int:
     subparsers = parser.add_subparsers(dest='verb', required=True, metavar='verb')
     modules: Dict[str, Any] = {}
     for name in names:
-        module = import_module(f'{cli.__name__}.{name}')
+        module = import_module(f"{cli.__name__}.{name.replace('-', '_')}")
         modules[module.NAME] = module
         verb = subparsers.add_parser(module.NAME, help=module.HELP, description=module.HELP)
         verb.register('type', int, _whole)

@@ -155,5 +155,33 @@ def side_by_side(observations: Sequence[Observation]) -> Observation:
     return Observation(**columns, extra=extra)
 
 
+def of_rows(observation: Observation, rows: Sequence[int]) -> Observation:
+    """
+    Keep some rows of an observation.
+
+    :param observation: of any number of rows
+    :param rows: (m,) indices
+    :return: of these, in this order
+    """
+    indices = np.asarray(rows)
+    columns: Dict[str, Any] = {name: None if value is None else value[indices]
+                               for name, value in _columns(observation).items()}
+    return Observation(**columns,
+                       extra={key: value[indices] for key, value in observation.extra.items()})
+
+
+def at_rest(state: State) -> Observation:
+    """
+    Say a state as something observed, for ``WorldModel.observe``: nothing moves, nothing touches.
+
+    :param state: of all rows
+    :return: t = 1, without pictures
+    """
+    pose, joints, objects = (np.asarray(column, float)[:, None] for column in (
+        state.base_pose, state.joint_position, state.object_pose))
+    return Observation(None, pose, np.zeros_like(pose), joints, np.zeros_like(joints),
+                       np.zeros(pose.shape[:2], np.float32), objects)
+
+
 def _columns(observation: Observation) -> Dict[str, Any]:
     return {f.name: getattr(observation, f.name) for f in fields(Observation) if f.name != 'extra'}

@@ -6,13 +6,17 @@ Importing this registers ``RoomNav-v0``, ``RoomReach-v0`` and ``RoomPush-v0`` of
 ``lingbot_world_ros`` over the embedded world, and ``RoomNavReference-v0`` and so on, their twins
 over MuJoCo. docs/environments.md says what they are. Axes: n rows, one environment each.
 """
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 from lingbot_world_ros.actions.limits import Limits
-from lingbot_world_ros.engines.interface import Observation, Scenes, WorldModel
+from lingbot_world_ros.engines.interface import (Observation, Scenes, State, WorldModel,
+                                                 WorldSpec)
 from lingbot_world_ros.engines.registry import DEFAULT_ENGINE, engines, make_world, TRUTH_ENGINE
+from lingbot_world_ros.engines.rows import at_rest, of_rows
+from lingbot_world_ros.envs.known import Known, Start
 from lingbot_world_ros.envs.policy_commands import PolicyCommands
 from lingbot_world_ros.envs.tasks import Goals, make_task, put_rows, Seen, SUCCESS_BONUS, TASKS
+from lingbot_world_ros.envs.unusual import unusual_state
 from lingbot_world_ros.errors import shown as told, SpecError, unknown_name
 from lingbot_world_ros.paths import pip_install
 from lingbot_world_ros.session.faults import check_finite
@@ -33,16 +37,9 @@ except ModuleNotFoundError as error:
 NAMESPACE = 'lingbot_world_ros'
 UNCALIBRATED = ('ignore', 'truncate', 'penalise')  # what follows where imagination is not trusted
 UNCALIBRATED_COST = 0.1  # per step
-OPTIONS = ('reset_mask', 'scene', 'seed')
+OPTIONS = ('reset_mask', 'scene', 'seed', 'unusual')
 RGB = 'rgb_array'
 Columns = Dict[str, np.ndarray]  # first axis n, or the rows that are meant
-
-
-class Start(NamedTuple):
-    """What an episode is: everything else follows from it."""
-
-    scene: str
-    seed: int
 
 
 class RoomVectorEnv(VectorEnv):
@@ -113,6 +110,7 @@ class RoomVectorEnv(VectorEnv):
         self._starts: List[Optional[Start]] = [None] * num_envs
         self._start_pose = np.zeros((num_envs, 3))
         self._goals: Optional[Goals] = None  # none before the first reset
+        self._seen: Optional[Seen] = None
         self._potential = np.zeros(num_envs)
         self._num_steps = np.zeros(num_envs, int)
         self._ended = np.zeros(num_envs, bool)
@@ -129,6 +127,28 @@ class RoomVectorEnv(VectorEnv):
         """States that it only adds up from the commands."""
         return self._spec.integrated_states
 
+    @property
+    def known(self) -> Known:
+        """
+        What no policy is told: episodes, state and goals of all rows, now.
+
+        :raises ResetNeeded: there was no reset
+        """
+        if self._seen is None or self._goals is None:
+            raise ResetNeeded('There is nothing to know yet; call reset first.')
+        starts = tuple(start for start in self._starts if start is not None)
+        return Known(self._task, starts, self._seen, self._goals)
+
+    @property
+    def world_spec(self) -> WorldSpec:
+        """What the engine says of its worlds."""
+        return self._spec
+
+    @property
+    def frames_per_action(self) -> int:
+        """Frames of the engine for which an action holds."""
+        return self._frames_per_action
+
     def reset(self, *, seed: Union[None, int, Sequence[Optional[int]]] = None,
               options: Optional[Dict[str, Any]] = None) -> Tuple[Columns, Dict[str, Any]]:
         """
@@ -138,7 +158,8 @@ class RoomVectorEnv(VectorEnv):
             1 and so on, or one for each; None goes on with the streams there are
         :param options: 'reset_mask', (n,) bool: reset these rows, the others go on; 'scene' and
             'seed': play these episodes, one for all rows or one for each, None draws it. What
-            ``info`` says as 'scene' and 'seed' repeats its episode
+            ``info`` says as 'scene' and 'seed' repeats its episode. 'unusual': begin in a state
+            as in ``envs.unusual``
         :return: observations and infos of all rows; infos of those that were reset
         :raises SpecError: one of these cannot be; nothing changed
         """
@@ -151,6 +172,7 @@ class RoomVectorEnv(VectorEnv):
         rows = self._masked(options.get('reset_mask'))
         scenes = _each(options.get('scene'), str, 'scene', self.num_envs)
         own = _each(options.get('seed'), int, 'seed', self.num_envs)
+        unusual = bool(options.get('unusual', False))
         for scene in scenes:
             if scene is not None and scene not in self._spec.scenes:
                 raise unknown_name('scene', scene, self._spec.scenes)
@@ -161,7 +183,7 @@ class RoomVectorEnv(VectorEnv):
                 number = seeds[row]
                 self._streams[row] = [int(self.np_random.integers(2 ** 31)) if number is None
                                       else number, 0]
-        observation, info = self._begin(rows, scenes, own)
+        observation, info = self._begin(rows, scenes, own, unusual)
         if len(rows) < self.num_envs:
             observation = _put(self._observation, rows, observation)
         self._observation = observation
@@ -185,6 +207,7 @@ class RoomVectorEnv(VectorEnv):
         shown, contact = self._advance(said)
         assert self._goals is not None
         seen, self._num_steps = Seen.of(shown), self._num_steps + 1
+        self._seen = seen
         success, potential = (ask(self._goals, seen) for ask in (self._task.is_done,
                                                                  self._task.potential))
         info = self._info(np.arange(self.num_envs), shown, success, contact)
@@ -284,14 +307,20 @@ class RoomVectorEnv(VectorEnv):
         return np.flatnonzero(given)
 
     def _begin(self, rows: np.ndarray, scenes: Sequence[Optional[str]],
-               seeds: Sequence[Optional[int]]) -> Tuple[Columns, Columns]:
+               seeds: Sequence[Optional[int]], unusual: bool = False) -> Tuple[Columns, Columns]:
         """Start the next episode of rows; return their observations and infos."""
-        starts = [self._drawn(row, scenes[row], seeds[row]) for row in rows]
+        starts = [self._drawn(row, scenes[row], seeds[row])._replace(unusual=unusual)
+                  for row in rows]
         shown = self._engine.reset([start.scene for start in starts],
-                                   [start.seed for start in starts], rows, render=self._draws)
+                                   [start.seed for start in starts], rows,
+                                   render=self._draws and not unusual)
+        if unusual:
+            shown = self._put_unusually(rows, starts, shown)
         seen = Seen.of(shown)
+        self._seen = seen if self._seen is None else self._seen.with_rows(rows, seen)
         fresh = [self._task.draw(get_scene(start.scene), seen.row(i),
-                                 self._task.goal_rng(*start)) for i, start in enumerate(starts)]
+                                 self._task.goal_rng(start.scene, start.seed))
+                 for i, start in enumerate(starts)]
         goals = {name: np.concatenate([one[name] for one in fresh]) for name in fresh[0]}
         for row, start in zip(rows, starts):
             self._starts[row] = start
@@ -304,6 +333,25 @@ class RoomVectorEnv(VectorEnv):
         nothing = np.zeros(len(rows))
         return (self._senses.observe(shown, seen.base_pose, goals),
                 self._info(rows, shown, nothing.astype(bool), nothing))
+
+    def _put_unusually(self, rows: np.ndarray, starts: Sequence[Start],
+                       shown: Observation) -> Observation:
+        """Move rows that were just reset into unusual states; the others stay as they are."""
+        others = np.setdiff1d(np.arange(self.num_envs), rows)
+        kept = self._engine.snapshot(others) if len(others) else None
+        usual = Seen.of(shown)
+        states = [unusual_state(get_scene(start.scene), start.seed, usual.row(i),
+                                self._spec.robot) for i, start in enumerate(starts)]
+        there = usual if self._seen is None else self._seen.with_rows(rows, usual)
+        pose, joints, objects = (column.copy() for column in (
+            there.base_pose, there.joint_position, there.object_pose))
+        pose[rows] = [state.base_pose for state in states]
+        joints[rows] = [state.joint_position for state in states]
+        objects[rows] = [state.object_pose for state in states]
+        shown = self._engine.observe(at_rest(State(pose, joints, objects)), render=self._draws)
+        if kept is not None:
+            self._engine.restore(kept, others)
+        return of_rows(shown, rows.tolist())
 
     def _drawn(self, row: int, scene: Optional[str], seed: Optional[int]) -> Start:
         """Draw the next episode of a row, but for what is given."""

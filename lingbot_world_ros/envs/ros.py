@@ -5,9 +5,10 @@ The same environments over any simulator on topics.
 Importing this registers ``RoomNavRos-v0``, ``RoomReachRos-v0`` and ``RoomPushRos-v0`` of the
 namespace ``lingbot_world_ros``. docs/environments.md says what a simulator has to offer.
 """
-from typing import Any
+from typing import Any, Dict
 
 import gymnasium
+from lingbot_world_ros.engines.interface import WorldModel
 from lingbot_world_ros.envs.rooms import NAMESPACE, RoomEnv
 from lingbot_world_ros.envs.tasks import RoomReach, TASKS
 from lingbot_world_ros.settings.profiles import DEFAULT_PROFILE
@@ -38,12 +39,24 @@ class RosEnv(RoomEnv):
             patience_s of ``RosWorld``, and those of ``RoomVectorEnv`` but for its engine
         :raises SpecError: there is no simulator, or it does not fit
         """
-        from lingbot_world_ros.nodes.ros_world import RosWorld
         own = {name: keywords.pop(name) for name in OF_THE_WORLD if name in keywords}
-        world = RosWorld(profile=profile, depth=depth or scan,
-                         image=image or keywords.get('render_mode') is not None,
-                         entities=task != RoomReach.name, **own)
+        world = find_world(task, profile=profile, depth=depth or scan,
+                           image=image or keywords.get('render_mode') is not None, **own)
         super().__init__(task=task, engine=world, image=image, depth=depth, scan=scan, **keywords)
+
+
+def find_world(task: str, **keywords: Any) -> WorldModel:
+    """
+    Find a simulator for a task.
+
+    :param task: one of ``tasks.TASKS``
+    :param keywords: of ``RosWorld``
+    :return: it, as an engine of one row
+    :raises SpecError: there is none, or it does not fit
+    """
+    from lingbot_world_ros.nodes.ros_world import RosWorld
+    options: Dict[str, Any] = {'entities': task != RoomReach.name, **keywords}
+    return RosWorld(**options)
 
 
 for _name in TASKS:

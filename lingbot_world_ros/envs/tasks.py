@@ -51,6 +51,15 @@ class Seen:
         """Return one row, n = 1; views."""
         return Seen(*(getattr(self, name)[i:i + 1] for name in Seen.__annotations__))
 
+    def with_rows(self, rows: np.ndarray, fresh: 'Seen') -> 'Seen':
+        """Return a copy in which other rows stand, in the order of ``rows``."""
+        columns = []
+        for name in Seen.__annotations__:
+            column = getattr(self, name).copy()
+            column[rows] = getattr(fresh, name)
+            columns.append(column)
+        return Seen(*columns)
+
 
 class Task(ABC):
     """
@@ -227,9 +236,9 @@ class RoomReach(Task):
         """Draw a point; see the class."""
         low, high = self.robot.joint_array('low'), self.robot.joint_array('high')
         inside = self.margin * (high - low)
-        at = self._gripper(start.joint_position)
+        at = self.gripper(start.joint_position)
         for _ in range(1000):
-            point = self._gripper(rng.uniform(low + inside, high - inside)[None])
+            point = self.gripper(rng.uniform(low + inside, high - inside)[None])
             if np.linalg.norm(point - at) >= self.least_m:
                 break
         return {'point': point}
@@ -247,13 +256,13 @@ class RoomReach(Task):
         slow = (np.abs(seen.joint_velocity[:, :-1]) <= self.slow_radps).all(1)
         return (self._distance_m(goals, seen) <= self.near_m) & slow
 
-    def _gripper(self, joint_position: np.ndarray) -> np.ndarray:
+    def gripper(self, joint_position: np.ndarray) -> np.ndarray:
         """(n, 3) metres in base_link."""
         points = self._arm.points(joint_position)
         return 0.5 * (points[:, 5] + points[:, 7])
 
     def _distance_m(self, goals: Goals, seen: Seen) -> np.ndarray:
-        return np.linalg.norm(self._gripper(seen.joint_position) - goals['point'], axis=1)
+        return np.linalg.norm(self.gripper(seen.joint_position) - goals['point'], axis=1)
 
 
 class RoomPush(Task):

@@ -23,7 +23,7 @@ def parser_of(verb: str) -> argparse.ArgumentParser:
     :param verb: name of its module
     :return: the parser, with the help of the verb as its description
     """
-    module = import_module(f'{cli.__name__}.{verb}')
+    module = import_module(f"{cli.__name__}.{verb.replace('-', '_')}")
     parser = argparse.ArgumentParser(prog=f'lingbot-world {module.NAME}',
                                      description=module.HELP)
     module.add_arguments(parser)

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Make a policy from the text that names it, as ``judge`` and ``drive`` take it."""
+from pathlib import Path
+
+from lingbot_world_ros.errors import shown, SpecError
+from lingbot_world_ros.plain_yaml import read_number
+from lingbot_world_ros.policies.experts import Expert
+from lingbot_world_ros.policies.network import NetworkPolicy
+from lingbot_world_ros.policies.policy import Policy
+from lingbot_world_ros.policies.scripted import ScriptedPolicy
+from lingbot_world_ros.robots.robot import Robot
+
+FORMS = ('"random", "scripted" or "scripted:SKILL" (0 to 1), "expert", "plan:cem:BUDGET" or '
+         '"plan:mppi:BUDGET" (rollouts), or the folder of a trained policy')
+
+
+def load_policy(text: str, task: str, robot: Robot) -> Policy:
+    """
+    Make a policy.
+
+    :param text: one of ``FORMS``
+    :param task: that it is to do
+    :param robot: that it drives
+    :return: the policy
+    :raises SpecError: there is no such policy, or it is for another task or robot
+    """
+    kind, _, rest = text.partition(':')
+    if text == 'random':
+        return ScriptedPolicy(task, robot, 0.0)
+    if text == 'expert':
+        return Expert(task, robot)
+    if kind == 'scripted':
+        return ScriptedPolicy(task, robot, _number(text, rest) if rest else 1.0)
+    if kind == 'plan':
+        from lingbot_world_ros.policies.planner import Planner
+        method, _, budget = rest.partition(':')
+        return Planner(task, robot, method, int(_number(text, budget)) if budget else None)
+    if not Path(text).expanduser().is_dir():
+        raise SpecError(f'policy {shown(text)}: there is no such folder, and it is not {FORMS}.')
+    policy = NetworkPolicy(Path(text).expanduser())
+    if policy.task != task:
+        raise SpecError(f'policy {shown(text)} was trained for {policy.task}, not for {task}.')
+    if policy.about['robot'] != robot.name:
+        raise SpecError(f"policy {shown(text)} drives robot {policy.about['robot']!r}, not "
+                        f'{robot.name!r}.')
+    return policy
+
+
+def _number(text: str, given: str) -> float:
+    value = read_number(given)
+    if value is None:
+        raise SpecError(f'policy {shown(text)}: {shown(given)} is no number; there are {FORMS}.')
+    return value

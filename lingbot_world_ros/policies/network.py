@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Policies that were trained: a small network in a folder, run with NumPy.
+
+``policy.safetensors`` has its weights, ``policy.yaml`` says what it is for, what it looks at, and
+how it came about. A scan goes in as its nearest range in each of ``SECTORS`` directions, so that
+one policy fits pictures of any width.
+"""
+from pathlib import Path
+from typing import Any, Dict, List, Mapping, Sequence, Tuple
+
+from lingbot_world_ros.envs.known import Known
+from lingbot_world_ros.envs.tasks import TASKS
+from lingbot_world_ros.errors import shown, SpecError
+from lingbot_world_ros.policies.policy import Columns, Policy
+import numpy as np
+from safetensors.numpy import load_file
+import yaml
+
+FORMAT = 1
+NUMBERS = ('odometry', 'joints', 'goal')  # channels that are taken as they are
+SECTORS, NEAREST_M = 20, 0.3
+WEIGHTS, ABOUT = 'policy.safetensors', 'policy.yaml'
+Layers = List[Tuple[np.ndarray, np.ndarray]]  # weight (out, in) and bias (out,) float32
+
+
+def features(observation: Columns, with_scan: bool) -> np.ndarray:
+    """
+    Put an observation into the numbers that a network reads.
+
+    :param observation: channels of n rows
+    :param with_scan: whether ranges are among them
+    :return: (n, f) float32
+    """
+    columns = [observation[name] for name in NUMBERS]
+    if with_scan:
+        ranges_m = observation['scan']
+        sectors = [part.min(1) for part in np.array_split(ranges_m, SECTORS, 1)]
+        columns.append(1.0 / np.maximum(np.stack(sectors, 1), NEAREST_M))
+    return np.concatenate(columns, 1).astype(np.float32)
+
+
+def forward(x: np.ndarray, layers: Layers) -> np.ndarray:
+    """
+    Run the network: SiLU between layers, the hyperbolic tangent at the end.
+
+    :param x: (n, f) float32
+    :param layers: from first to last
+    :return: (n, k) float32 from -1 to 1
+    """
+    for number, (weight, bias) in enumerate(layers):
+        x = x @ weight.T + bias
+        if number + 1 < len(layers):
+            x = x / (1.0 + np.exp(-np.clip(x, -60.0, 60.0)))
+    return np.tanh(x)
+
+
+class NetworkPolicy(Policy):
+    """A trained policy from a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        """
+        Read it.
+
+        :param folder: that ``training.train_policy`` wrote
+        :raises SpecError: nothing there, or it is not such a policy
+        """
+        self.about = read_about(folder)
+        self.name, self.task = str(folder), self.about['task']
+        self.senses = tuple(self.about['senses'])
+        self._layers = _read_layers(folder / WEIGHTS)
+
+    def act(self, observation: Columns, known: Known) -> np.ndarray:
+        """See ``Policy``."""
+        x = features(observation, 'scan' in self.senses)
+        expected = self._layers[0][0].shape[1]
+        if x.shape[1] != expected:
+            raise SpecError(f'policy {shown(self.name)} reads {expected} numbers and the '
+                            f'observations of this environment have {x.shape[1]}: it was trained '
+                            f"for task {self.task} with robot {self.about['robot']!r}.")
+        return forward(x, self._layers).astype(float)
+
+
+def read_about(folder: Path) -> Dict[str, Any]:
+    """
+    Read what a saved policy says of itself.
+
+    :param folder: of the policy
+    :return: the content of its YAML
+    :raises SpecError: there is none, or it is not understood
+    """
+    path = folder / ABOUT
+    remedy = f'make one with "lingbot-world train-policy --out {shown(str(folder))}".'
+    try:
+        about = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise SpecError(f'No policy in {shown(str(folder))}: {path.name} is missing; {remedy}'
+                        ) from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SpecError(f'{shown(str(path))} cannot be read ({error}); {remedy}') from None
+    if not isinstance(about, dict) or about.get('format') != FORMAT:
+        raise SpecError(f'{shown(str(path))} is no policy of format {FORMAT}; {remedy}')
+    for key, kind in (('task', str), ('senses', list), ('robot', str)):
+        if not isinstance(about.get(key), kind):
+            raise SpecError(f'{shown(str(path))} has no usable {key!r}; {remedy}')
+    if about['task'] not in TASKS or not set(about['senses']) <= {'scan'}:
+        raise SpecError(f'{shown(str(path))} is for task {about["task"]!r} with senses '
+                        f'{about["senses"]}; known are {", ".join(TASKS)} with scan or nothing.')
+    return about
+
+
+def write_policy(folder: Path, about: Mapping[str, Any], layers: Sequence[Tuple[Any, Any]],
+                 save_file: Any) -> None:
+    """
+    Write a policy.
+
+    :param folder: made where it is not there
+    :param about: see ``read_about``
+    :param layers: weight and bias of each, of the kind that ``save_file`` takes
+    :param save_file: of safetensors, for that kind
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({f'{number}.{name}': value for number, layer in enumerate(layers)
+               for name, value in zip(('weight', 'bias'), layer)}, folder / WEIGHTS)
+    (folder / ABOUT).write_text(yaml.safe_dump({'format': FORMAT, **about}, sort_keys=False))
+
+
+def _read_layers(path: Path) -> Layers:
+    try:
+        tensors = load_file(path)
+        layers = [(tensors[f'{i}.weight'], tensors[f'{i}.bias'])
+                  for i in range(len(tensors) // 2)]
+        sizes = [weight.shape for weight, _ in layers]
+        fits = all(a[0] == b[1] for a, b in zip(sizes, sizes[1:]))
+        if not layers or not fits or any(w.shape[0] != b.shape[0] for w, b in layers):
+            raise ValueError('layers that do not fit each other')
+    except Exception as error:  # the library raises its own, undocumented types
+        raise SpecError(f'{shown(str(path))} cannot be read ({error}); train the policy again.'
+                        ) from error
+    return layers

@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Judging policies: statistics against known values, pairs, workers, the command."""
+import json
+import os
+from pathlib import Path
+import signal
+import subprocess
+import sys
+import time
+
+from needs import need_engine
+import pytest
+
+pytest.importorskip('gymnasium', minversion='1.4')
+need_engine('room')
+need_engine('reference')
+from lingbot_world_ros.errors import SpecError  # noqa: E402, I100
+from lingbot_world_ros.evaluation.agreement import (agreement, mmrv, pearson,  # noqa: E402
+                                                    spearman, wilson)
+from lingbot_world_ros.evaluation.judge import judge, JudgeSpec, number_of_episodes  # noqa: E402
+from lingbot_world_ros.evaluation.judge_tables import markdown  # noqa: E402
+from lingbot_world_ros.evaluation.workers import Workers  # noqa: E402
+import numpy as np  # noqa: E402
+
+SMALL = JudgeSpec(('random', 'scripted'), ('RoomReach',), episodes=6, rows=3)
+
+
+def test_intervals_of_shares_are_wilsons():
+    # Known values: 95 % intervals of 8 of 10, and of none of 20.
+    np.testing.assert_allclose(wilson(8, 10), (0.4901625, 0.9433178), atol=1e-6)
+    np.testing.assert_allclose(wilson(0, 20), (0.0, 0.1611252), atol=1e-6)
+    assert wilson(20, 20)[1] == 1.0
+
+
+def test_correlations_against_known_values():
+    imagined, true = np.array([0.1, 0.4, 0.35, 0.8]), np.array([0.0, 0.5, 0.2, 0.9])
+    assert pearson(imagined, true) == pytest.approx(np.corrcoef(imagined, true)[0, 1])
+    assert spearman(imagined, true) == pytest.approx(1.0)
+    # Ties share their mean rank: ranks 1.5 1.5 3 4 against 1 2 3 4.
+    assert spearman(np.array([0.2, 0.2, 0.5, 0.9]), true[[0, 2, 1, 3]]) == pytest.approx(
+        np.corrcoef([1.5, 1.5, 3, 4], [1, 2, 3, 4])[0, 1])
+    assert np.isnan(pearson(np.full(4, 0.5), true))
+
+
+def test_rank_violation_is_of_the_true_scores_and_not_symmetric():
+    imagined, true = np.array([0.9, 0.8, 0.1]), np.array([0.2, 0.6, 0.1])
+    # The first two are swapped: each violates by the true 0.4, the third by nothing.
+    assert mmrv(imagined=imagined, true=true) == pytest.approx(0.8 / 3)
+    assert mmrv(imagined=true, true=imagined) == pytest.approx(0.2 / 3)
+    assert mmrv(imagined=true, true=true) == 0.0
+    # Told apart in truth and not in imagination counts once, for who is better.
+    assert mmrv(imagined=np.array([0.5, 0.5]), true=np.array([0.9, 0.4])) == pytest.approx(0.25)
+
+
+def test_intervals_of_agreement_hold_the_value_and_shrink_with_more_episodes():
+    rng = np.random.default_rng(0)
+    widths = []
+    for number in (20, 400):
+        chance = rng.random((6, number))
+        true = (chance < np.linspace(0.05, 0.95, 6)[:, None]).astype(float)
+        imagined = np.where(rng.random(true.shape) < 0.1, 1.0 - true, true)
+        for name, told in agreement(imagined, true).items():
+            low, high = told['interval']
+            assert low <= told['value'] + 1e-9 and (name == 'mmrv' or told['value'] <= high + 1e-9)
+        widths.append(np.diff(agreement(imagined, true)['pearson']['interval'])[0])
+    assert widths[1] < 0.5 * widths[0]
+    same = agreement(np.ones((2, 5)), np.ones((2, 5)))
+    assert same['pearson'] == {'value': None, 'interval': None}
+
+
+def test_policies_are_paired_and_every_episode_can_be_looked_up():
+    results = judge(SMALL)
+    assert len(results['episodes']) == number_of_episodes(SMALL) == 48
+    for starts in ('nominal', 'unusual'):
+        played = {world: [(e['scene'], e['seed']) for e in results['episodes']
+                          if (e['starts'], e['world'], e['policy']) == (starts, world, 'random')]
+                  for world in ('imagined', 'true')}
+        assert played['imagined'] == played['true'] and len(set(played['true'])) == 6
+    for score in results['scores']:
+        won = [e['success'] for e in results['episodes'] if e['world'] == 'true' and (
+            e['policy'], e['starts']) == (score['policy'], score['starts'])]
+        assert score['true']['success'] == np.mean(won)
+    assert results['agreement']['nominal']['all']['policies'] == 2
+    best = [s for s in results['scores'] if s['policy'] == 'scripted']
+    assert all(s['true']['success'] > 0.5 and s['imagined']['success'] > 0.5 for s in best)
+    table = markdown(results)
+    assert '| RoomReach | scripted |' in table and 'Unusual starts' in table
+    json.dumps(results)
+
+
+def test_numbers_are_the_same_with_any_number_of_workers_and_rows():
+    from dataclasses import replace
+    spec = replace(SMALL, episodes=14, starts=('nominal',))
+    one = judge(spec)
+    many = judge(replace(spec, rows=5), Workers(2))
+    assert one['episodes'] == many['episodes'] and one['agreement'] == many['agreement']
+
+
+@pytest.mark.parametrize('changes, said', [
+    ({'tasks': ('RoomFly',)}, "unknown task 'RoomFly'"),
+    ({'engine': 'lingbot_world'}, 'does not show the rooms'),
+    ({'policies': ()}, 'no policy'), ({'policies': ('random', 'random')}, 'named twice'),
+    ({'episodes': 0}, 'at least 1'), ({'policies': ('nowhere',)}, 'no such folder')])
+def test_what_cannot_be_judged_is_refused_in_words(changes, said):
+    with pytest.raises(SpecError, match=f'(?i){said}'):
+        judge(JudgeSpec(**{'policies': ('random',), **changes}))
+
+
+def test_the_command_writes_what_it_prints(tmp_path):
+    done = subprocess.run(
+        [sys.executable, '-m', 'lingbot_world_ros.cli', 'judge', 'random', 'expert', '--tasks',
+         'RoomReach', '--starts', 'nominal', '--episodes', '3', '--json', '-o', str(tmp_path)],
+        capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    results = json.loads(done.stdout)
+    assert results == json.loads((tmp_path / 'judge.json').read_text())
+    assert results['made_by'] and len(results['episodes']) == 12
+    assert (tmp_path / 'judge.md').read_text() == markdown(results)
+
+
+def kill_a_worker(marker):
+    """Wait until a worker works, then kill it."""
+    deadline_s = time.monotonic() + 120
+    while not marker.exists() and time.monotonic() < deadline_s:
+        time.sleep(0.05)
+    if marker.exists():
+        os.kill(int(marker.read_text()), signal.SIGKILL)
+
+
+def test_an_episode_of_a_lost_ray_worker_is_played_again(tmp_path, monkeypatch):
+    ray = pytest.importorskip('ray')
+    monkeypatch.setenv('PYTHONPATH', os.pathsep.join([str(Path(__file__).parent), *sys.path]))
+    import threading
+    from ray_jobs import square_slowly
+    marker = tmp_path / 'pid'
+    killer = threading.Thread(target=kill_a_worker, args=(marker,))
+    killer.start()
+    done = []
+    jobs = [(number, str(marker)) for number in range(12)]
+    try:
+        results = Workers(2, 'local').run(square_slowly, jobs, done.append)
+    finally:
+        killer.join()
+    assert results == [number * number for number in range(12)]
+    assert sorted(done) == jobs and (tmp_path / 'pid.killed').exists()
+    assert not ray.is_initialized()
+
+
+def test_ray_is_asked_for_where_it_is_missing():
+    from importlib.util import find_spec
+    if find_spec('ray') is not None:
+        pytest.skip('ray is here')
+    with pytest.raises(SpecError, match='--ray needs the Python package ray'):
+        Workers(1, 'local').run(str, [1])

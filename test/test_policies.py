@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Policies: scripted, expert, planned and trained ones, and unusual starts."""
+from itertools import count
+
+from needs import need_engine
+import numpy as np
+import pytest
+
+pytest.importorskip('gymnasium', minversion='1.4')
+from lingbot_world_ros.envs.rooms import RoomVectorEnv  # noqa: E402, I100
+from lingbot_world_ros.envs.tasks import TASKS  # noqa: E402
+from lingbot_world_ros.envs.unusual import unusual_state  # noqa: E402
+from lingbot_world_ros.errors import SpecError  # noqa: E402
+from lingbot_world_ros.evaluation.episodes import draw_starts, play  # noqa: E402
+from lingbot_world_ros.policies.load import load_policy  # noqa: E402
+from lingbot_world_ros.policies.network import (features, forward, NetworkPolicy,  # noqa: E402
+                                                write_policy)
+from lingbot_world_ros.policies.planner import Planner  # noqa: E402
+from lingbot_world_ros.robots.load import load_robot  # noqa: E402
+from lingbot_world_ros.worlds.scenes import get_scene, SCENES  # noqa: E402
+
+ROBOT = load_robot()
+
+
+def numbers_env(task, num_rows, engine='room', **options):
+    need_engine(engine)
+    return RoomVectorEnv(num_rows, task=task, engine=engine, image=False,
+                         autoreset_mode='Disabled', **options)
+
+
+def played(text, task, starts, num_rows, **options):
+    env = numbers_env(task, num_rows, **options)
+    policy = load_policy(text, task, ROBOT)
+    episodes = play(env, policy, starts)
+    policy.close()
+    env.close()
+    return episodes
+
+
+@pytest.mark.parametrize('text', ['random', 'scripted:0.8', 'expert'])
+def test_an_episode_is_the_same_in_any_row_beside_any_others(text):
+    starts = draw_starts(tuple(SCENES), 5, 3)
+    alone = played(text, 'RoomNav', starts, 1, time_limit_s=3.0)
+    beside = played(text, 'RoomNav', starts, 3, time_limit_s=3.0)
+    assert alone == beside
+    assert len({episode.reward for episode in alone}) == len(starts)
+
+
+@pytest.mark.parametrize('engine', ['room', 'reference'])
+def test_the_more_skilled_the_better(engine):
+    starts = draw_starts(tuple(SCENES), 9, 0)
+    shares = [np.mean([episode.success for episode in played(text, 'RoomReach', starts, 9,
+                                                             engine=engine)])
+              for text in ('random', 'scripted', 'expert')]
+    assert shares[0] < 0.3 and shares[1] > 0.8 and shares[2] > 0.8
+
+
+@pytest.mark.parametrize('task', TASKS)
+def test_actions_are_in_the_space(task):
+    env = numbers_env(task, 4)
+    seen, _ = env.reset(seed=2)
+    for text in ('random', 'scripted:0.3', 'expert'):
+        policy = load_policy(text, task, ROBOT)
+        policy.begin(range(4), env.known)
+        action = policy.act(seen, env.known)
+        assert action.shape == env.action_space.shape and np.abs(action).max() <= 1.0
+    env.close()
+
+
+def test_unusual_starts_are_the_same_in_both_worlds_and_touch_nothing():
+    starts = draw_starts(tuple(SCENES), 6, 1, unusual=True)
+    states = []
+    for engine in ('room', 'reference'):
+        env = numbers_env('RoomNav', 6, engine)
+        env.reset(options={'scene': [s.scene for s in starts], 'seed': [s.seed for s in starts],
+                           'unusual': True})
+        assert all(start.unusual for start in env.known.starts)
+        states.append(env.known.seen)
+        env.reset(options={'scene': [s.scene for s in starts], 'seed': [s.seed for s in starts]})
+        usual = env.known.seen
+        moved = [np.abs(getattr(usual, name) - getattr(states[-1], name)).reshape(6, -1).max(1)
+                 for name in ('base_pose', 'joint_position', 'object_pose')]
+        assert (np.max(moved, 0) > 0.05).all()  # each in its way
+        env.close()
+    for name in ('base_pose', 'joint_position', 'object_pose'):
+        np.testing.assert_allclose(*(getattr(seen, name) for seen in states), atol=1e-6)
+    footprint = ROBOT.footprint
+    for start, pose in zip(starts, states[0].base_pose):
+        free_m = get_scene(start.scene).clearance_m(pose[:2], footprint.height_m)
+        assert free_m > footprint.radius_m
+
+
+def test_unusual_starts_come_in_all_their_kinds():
+    env = numbers_env('RoomNav', 1)
+    changed = set()
+    for seed in range(12):
+        env.reset(options={'scene': 'office', 'seed': seed})
+        usual = env.known.seen
+        state = unusual_state(get_scene('office'), seed, usual, ROBOT)
+        changed.add(tuple(bool(np.any(getattr(state, name) != getattr(usual, name)[0]))
+                          for name in ('base_pose', 'joint_position', 'object_pose')))
+    env.close()
+    assert changed == {(True, False, False), (False, True, False), (False, False, True)}
+
+
+def test_rows_that_go_on_do_not_notice_an_unusual_start_beside_them():
+    rewards = []
+    for disturbs in (False, True):
+        env = numbers_env('RoomPush', 2)
+        env.reset(seed=5)
+        action = np.full(env.action_space.shape, 0.4)
+        env.step(action)
+        if disturbs:
+            env.reset(options={'reset_mask': np.array([False, True]), 'unusual': True})
+        rewards.append([env.step(action)[1][0] for _ in range(4)])
+        env.close()
+    assert rewards[0] == rewards[1]
+
+
+def test_a_plan_leads_nearer_than_standing_still():
+    env = numbers_env('RoomReach', 1)
+    seen, _ = env.reset(options={'scene': 'office', 'seed': 4})
+    planner = Planner('RoomReach', ROBOT, 'cem', 24)
+    planner.begin([0], env.known)
+    before = env.known.task.potential(env.known.goals, env.known.seen)[0]
+    for _ in range(2):
+        seen = env.step(planner.act(seen, env.known))[0]
+    assert env.known.task.potential(env.known.goals, env.known.seen)[0] > before + 0.2
+    planner.close()
+    env.close()
+
+
+def network_folder(folder, task='RoomReach', size=20, columns=4, **about):
+    from safetensors.numpy import save_file
+    rng = np.random.default_rng(0)
+    layers = [(rng.normal(size=(8, size)).astype(np.float32), np.zeros(8, np.float32)),
+              (rng.normal(size=(columns, 8)).astype(np.float32), np.zeros(columns, np.float32))]
+    write_policy(folder, {'task': task, 'senses': [], 'robot': ROBOT.name, **about}, layers,
+                 save_file)
+    return layers
+
+
+def test_a_saved_policy_does_what_its_layers_say(tmp_path):
+    layers = network_folder(tmp_path / 'p')
+    policy = load_policy(str(tmp_path / 'p'), 'RoomReach', ROBOT)
+    env = numbers_env('RoomReach', 3)
+    seen, _ = env.reset(seed=0)
+    x = features(seen, False)
+    (w0, b0), (w1, b1) = layers
+    hidden = x @ w0.T + b0
+    expected = np.tanh((hidden / (1 + np.exp(-hidden))) @ w1.T + b1)
+    np.testing.assert_allclose(policy.act(seen, env.known), expected, rtol=1e-5)
+    assert np.array_equal(forward(x, layers), policy.act(seen, env.known))
+    env.close()
+
+
+@pytest.mark.parametrize('text, said', [
+    ('nowhere', 'there is no such folder'), ('scripted:x', 'is no number'),
+    ('scripted:2', 'from 0 (random) to 1'), ('plan:best', "unknown planner 'best'"),
+    ('plan:cem:3', 'at least 12'), ('plan:cem:many', 'is no number')])
+def test_what_is_no_policy_is_refused_in_words(text, said):
+    with pytest.raises(SpecError, match='(?i).*' + said.replace('(', r'\(').replace(')', r'\)')):
+        load_policy(text, 'RoomReach', ROBOT)
+
+
+def test_a_policy_of_another_task_or_robot_or_a_broken_one_is_refused(tmp_path):
+    network_folder(tmp_path / 'p')
+    with pytest.raises(SpecError, match='trained for RoomReach, not for RoomNav'):
+        load_policy(str(tmp_path / 'p'), 'RoomNav', ROBOT)
+    network_folder(tmp_path / 'q', robot='another')
+    with pytest.raises(SpecError, match="drives robot 'another'"):
+        load_policy(str(tmp_path / 'q'), 'RoomReach', ROBOT)
+    (tmp_path / 'p' / 'policy.safetensors').write_bytes(b'x')
+    with pytest.raises(SpecError, match='cannot be read'):
+        NetworkPolicy(tmp_path / 'p')
+    (tmp_path / 'p' / 'policy.yaml').write_text('format: 7')
+    with pytest.raises(SpecError, match='no policy of format 1'):
+        NetworkPolicy(tmp_path / 'p')
+    (tmp_path / 'empty').mkdir()
+    with pytest.raises(SpecError, match='policy.yaml is missing'):
+        load_policy(str(tmp_path / 'empty'), 'RoomReach', ROBOT)
+
+
+def test_a_policy_that_reads_other_numbers_is_refused(tmp_path):
+    network_folder(tmp_path / 'p', size=7)
+    env = numbers_env('RoomReach', 1)
+    seen, _ = env.reset(seed=0)
+    with pytest.raises(SpecError, match='reads 7 numbers'):
+        NetworkPolicy(tmp_path / 'p').act(seen, env.known)
+    env.close()
+
+
+def small_training(**changes):
+    from lingbot_world_ros.training.train_policy import PolicySpec
+    return PolicySpec(**{'task': 'RoomReach', 'frames': 360, 'rounds': 3, 'rows': 4, 'epochs': 4,
+                         'scan': False, **changes})
+
+
+def test_a_training_that_was_cut_off_gives_the_same_policy(tmp_path):
+    pytest.importorskip('torch')
+    from lingbot_world_ros.training.train_policy import train_policy
+    whole, cut = tmp_path / 'whole', tmp_path / 'cut'
+    rows = []
+    train_policy(small_training(), whole, rows.append)
+    assert [row['round'] for row in rows] == [0, 1, 2]
+    assert sum(row['frames'] for row in rows) == 360
+
+    def stop(row, numbers=count()):
+        if next(numbers) == 1:
+            raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        train_policy(small_training(), cut, stop)
+    again = []
+    train_policy(small_training(), cut, again.append)
+    assert [row['round'] for row in again] == [2]
+    for name in ('policy.safetensors', 'policy.yaml'):
+        assert (whole / name).read_bytes() == (cut / name).read_bytes()
+    with pytest.raises(SpecError, match='another training in it'):
+        train_policy(small_training(seed=1), cut)
+    policy = load_policy(str(whole), 'RoomReach', ROBOT)
+    assert policy.about['frames'] == 360 and policy.about['rounds'] == 3
+
+
+def test_more_training_in_imagination_reaches_more(tmp_path):
+    pytest.importorskip('torch')
+    from lingbot_world_ros.training.train_policy import train_policy
+    folder = train_policy(small_training(frames=6000, rounds=2, rows=8, epochs=30), tmp_path)
+    starts = draw_starts(tuple(SCENES), 8, 0)
+    won = sum(e.success for e in played(str(folder), 'RoomReach', starts, 8, engine='reference'))
+    assert won >= 4  # 8 of 8 with four times the frames; random actions: none
+
+
+def test_a_scan_goes_in_as_the_nearest_thing_in_each_direction():
+    env = RoomVectorEnv(1, task='RoomNav', image=False, scan=True)
+    seen, _ = env.reset(seed=0)
+    far, near = ({**seen, 'scan': np.full_like(seen['scan'], 10.0)} for _ in range(2))
+    near['scan'][0, 0] = 0.5  # the first on the right
+    empty, one = (features(observation, True)[0, -20:] for observation in (far, near))
+    np.testing.assert_allclose(empty, 0.1, rtol=1e-5)
+    np.testing.assert_allclose(one, [2.0] + [0.1] * 19, rtol=1e-5)
+    assert features(seen, True).shape[1] == features(seen, False).shape[1] + 20
+    env.close()
