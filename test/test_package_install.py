@@ -216,22 +216,3 @@ def test_messages_are_built_once_for_all_checkouts(install, monkeypatch, tmp_pat
     assert source.read_text() == 'of a checkout'
     monkeypatch.setattr(install, 'digest', lambda *paths: 'another')
     assert not install.take_interfaces({})
-
-
-@pytest.mark.parametrize('made_in', ['/opt/python/cp311-cp311', '/gone/checkout/.venv'])
-def test_paths_of_other_machines_are_corrected_and_files_of_the_cache_are_left(
-        install, monkeypatch, tmp_path, made_in):
-    """Files of a .venv are links to those that uv keeps for all."""
-    told = ('INCLUDE "{0}/include/python3.11;{0}/lib/python3.11/site-packages/numpy/_core/include'
-            ';${{_IMPORT_PREFIX}}/include"')
-    kept = tmp_path / 'cache.cmake'
-    kept.write_text(told.format(made_in))
-    exported = tmp_path / '.venv' / 'share' / 'std_msgs' / 'cmake' / 'export.cmake'
-    exported.parent.mkdir(parents=True)
-    exported.hardlink_to(kept)
-    monkeypatch.setattr(install, 'VENV', tmp_path / '.venv')
-    monkeypatch.setattr(install, 'ask_python', lambda code: (
-        '/here/include/python3.11 /here/lib/python3.11/site-packages/numpy/_core/include'))
-    install.rewrite_exports()
-    assert exported.read_text() == told.format('/here')
-    assert kept.read_text() == told.format(made_in)

@@ -45,7 +45,7 @@ def use_distro(distro):
     RECORD = VENV / 'installed.json'  # step -> digest of what it was made from
     FOR_MESSAGES = (f'ros-{distro}', 'build')
     BASE = (*FOR_MESSAGES, 'run')
-    INTERFACES = ('package.xml', 'CMakeLists.txt', 'msg', 'interfaces',
+    INTERFACES = ('package.xml', 'msg', 'interfaces', 'tools/build_messages.py',
                   f'requirements/ros-{distro}.txt', 'requirements/build.txt')
 
 
@@ -81,11 +81,10 @@ def clean_environment():
     :return: environment for the commands below, with ``.venv`` in front
     """
     environment = {key: value for key, value in os.environ.items()
-                   if key not in ('PYTHONPATH', 'PYTHONHOME', 'VIRTUAL_ENV', 'COLCON_PREFIX_PATH',
+                   if key not in ('PYTHONPATH', 'PYTHONHOME', 'VIRTUAL_ENV',
                                   '_ROS_WHEELS_BOOTSTRAP_COMPLETE')}
     environment['PATH'] = f'{VENV / "bin"}{os.pathsep}{environment.get("PATH", os.defpath)}'
-    environment['AMENT_PREFIX_PATH'] = environment['CMAKE_PREFIX_PATH'] = str(VENV)
-    environment['COLCON_LOG_PATH'] = str(VENV / 'log')
+    environment['AMENT_PREFIX_PATH'] = str(VENV)
     return environment
 
 
@@ -332,67 +331,39 @@ def ask_python(code):
 
 def check_compiler():
     """
-    See to a C++ compiler, CMake and the headers of Python.
+    See to a C++ compiler and the headers of Python.
 
     :raises InstallError: if one is missing and cannot be installed here
     """
-    if not shutil.which(os.environ.get('CXX', 'c++')) or not shutil.which('make'):
+    compilers = (os.environ.get('CC', 'cc'), os.environ.get('CXX', 'c++'))
+    if not all(shutil.which(shlex.split(compiler)[0]) for compiler in compilers):
         apt_install(['g++', 'make'], 'a C++ compiler and make are')
     headers = Path(ask_python('import sysconfig; print(sysconfig.get_path("include"))'))
     if not (headers / 'Python.h').exists():
         apt_install([f'{headers.name}-dev'], f'the headers of Python ({headers}/Python.h) are')
-    if not shutil.which('cmake', path=clean_environment()['PATH']):
-        say('Installing cmake')
-        status, output = run([PYTHON, '-m', 'pip', 'install', 'cmake'])
-        if status:
-            raise InstallError(f'No cmake, and pip failed: {explain_pip(output)}.', output)
-
-
-def rewrite_exports():
-    """
-    Correct the wheels' CMake files, which name folders of the machine that made them.
-
-    uv links files of its cache: one that is written in place would be there for every other
-    ``.venv``, too, and one that was, names folders of a ``.venv`` that may be gone.
-    """
-    code = 'import numpy, sysconfig; print(sysconfig.get_path("include"), numpy.get_include())'
-    python_include, numpy_include = ask_python(code).split()
-    for path in VENV.glob('share/*/cmake/*.cmake'):
-        text = path.read_text()
-        fixed = re.sub(r'/[^;":>]*/include/python3[.][0-9]+', python_include, text)
-        fixed = re.sub(r'/[^;":>]*/numpy/[^;":>]*include', numpy_include, fixed)
-        if fixed != text:
-            path.unlink()  # uv links to its cache: written into, it would change there too
-            path.write_text(fixed)
 
 
 def build_interfaces(record):
     """
-    Build the messages with colcon into ``.venv``, where the wheels' libraries are found already.
+    Build the messages into ``.venv``, where the wheels' libraries are found already.
 
     :param record: step -> digest, updated
     :raises InstallError: if the build fails
     """
     value = digest(*INTERFACES)
     start = time.monotonic()
-    built = VENV / 'messages'
-    shutil.rmtree(built, ignore_errors=True)
-    status, output = run([
-        PYTHON, '-m', 'colcon', 'build', '--merge-install',
-        '--base-paths', '.', *sorted(ROOT.glob('interfaces/*/')),
-        '--build-base', VENV / 'build', '--install-base', built,
-        '--event-handlers', 'console_direct+',  # what make is at, for who watches
-        '--cmake-args', '-DBUILD_TESTING=OFF', '-DRCLPY_ONLY=ON',
-        '-DAMENT_CMAKE_SYMLINK_INSTALL=OFF',  # which an earlier version had switched on
-        f'-DPython3_EXECUTABLE={PYTHON}'],
-        # Else colcon lets make wait as long as the machine has other work.
-        environment={'MAKEFLAGS': f'-j{os.cpu_count() or 1}'})
+    built, work = VENV / 'messages', VENV / 'build'
+    for folder in (built, work):
+        shutil.rmtree(folder, ignore_errors=True)
+    status, output = run([PYTHON, ROOT / 'tools' / 'build_messages.py', '--prefix', built,
+                          '--work', work, ROOT, *sorted(ROOT.glob('interfaces/*/'))])
     if status:
-        raise InstallError('The messages did not build: see the lines above, the whole log is in '
-                           f'{VENV / "log"}; "make clean" starts over.', output)
+        raise InstallError('The messages did not build: see the lines above; "make clean" starts '
+                           'over.', output)
     keep_interfaces(built)
     place_interfaces(built)
-    shutil.rmtree(built)
+    for folder in (built, work):
+        shutil.rmtree(folder)
     record['interfaces'] = value
     say(f'The messages took {time.monotonic() - start:.0f} s')
 
@@ -415,7 +386,7 @@ def keep_interfaces(built):
     """
     Keep built messages for other checkouts; where that cannot be they build theirs.
 
-    :param built: what colcon installed
+    :param built: what was built
     """
     kept = kept_interfaces()
     if kept is None:
@@ -435,7 +406,7 @@ def place_interfaces(built):
     """
     Put built messages among the wheels' own.
 
-    :param built: what colcon installed
+    :param built: what was built
     :raises OSError: if the disk does not take it
     """
     def copy(source, target):
@@ -569,9 +540,8 @@ def install(extras):
             building = None
             if record.get('interfaces') != digest(*INTERFACES) and not take_interfaces(record):
                 check_compiler()
-                rewrite_exports()
-                say('Building the messages, once for all checkouts: about a minute on two free '
-                    'cores')
+                say('Building the messages, once for all checkouts: a quarter of a minute on two '
+                    'free cores')
                 building = pool.submit(build_interfaces, record)
             install_requirements([*BASE, *extras], record)
             if 'checkout' not in record:
