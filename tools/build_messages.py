@@ -64,7 +64,7 @@ class Package:
         self.share = prefix / 'share' / self.name
         self.index = prefix / 'share' / 'ament_index' / 'resource_index'
         self.lib = prefix / 'lib'
-        self.python = prefix / Path(sysconfig.get_path('platlib')).relative_to(VENV) / self.name
+        self.python = prefix / Path(sysconfig.get_path('purelib')).relative_to(VENV) / self.name
         self.definitions = [path.relative_to(folder) for kind in ('action', 'msg', 'srv')
                             for path in sorted(folder.glob(f'{kind}/*.{kind}'))]
         self.idl = [path.with_suffix('.idl') for path in self.definitions]
@@ -201,10 +201,11 @@ def compile_library(package, path, sources, others, uses=()):
                  *(VENV / 'lib' / f'lib{name}.so' for name in LIBRARIES),
                  *(library for name in others
                    for library in VENV.glob(f'lib/lib{name}__rosidl_*.so'))]
-    compiler = ('CXX', 'c++') if together.suffix == '.cpp' else ('CC', 'cc')
+    compiler = (os.environ.get('CXX') or 'c++' if together.suffix == '.cpp' else
+                os.environ.get('CC') or 'cc')
     say(f'{package.name}: compiling {path.name}')
     done = subprocess.run(
-        [*shlex.split(os.environ.get(*compiler)), '-fPIC', '-shared',
+        [*shlex.split(compiler), '-fPIC', '-shared',
          f'-DROS_PACKAGE_NAME="{package.name}"', *(f'-I{folder}' for folder in headers),
          together, *alone, '-o', path, f'-Wl,-soname,{path.name}', '-Wl,--as-needed', *libraries],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors='replace')
@@ -246,34 +247,45 @@ def build(package, others, pool):
     return list(built.values())
 
 
-def main():
+def build_all(folders, prefix, work):
     """
-    Build the packages named on the command line.
+    Build packages.
 
-    :return: exit status
+    :param folders: those with a ``package.xml``
+    :param prefix: new folder for the result
+    :param work: new folder for the rest
+    :raises BuildError: if a step fails
     """
-    arguments = argparse.ArgumentParser(description='Build message packages for rclpy.')
-    arguments.add_argument('--prefix', type=Path, required=True, help='folder for the result')
-    arguments.add_argument('--work', type=Path, required=True, help='folder for the rest')
-    arguments.add_argument('folders', type=Path, nargs='+', help='those with a package.xml')
-    options = arguments.parse_args()
     parse_once()
-    packages = [Package(folder, options.prefix, options.work) for folder in options.folders]
+    packages = [Package(folder, prefix, work) for folder in folders]
     own = {package.name for package in packages}  # earlier ones may be among the wheels
     others = [path.name for path in
               VENV.glob('share/ament_index/resource_index/rosidl_interfaces/*')
               if path.name not in own]
-    (options.prefix / 'lib').mkdir(parents=True)
+    (prefix / 'lib').mkdir(parents=True)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        libraries = [library for package in packages for library in build(package, others, pool)]
+        for library in libraries:
+            library.result()
+    compileall.compile_dir(prefix / 'lib', quiet=1)
+
+
+def main():
+    """
+    Build what the command line names.
+
+    :return: exit status
+    """
+    arguments = argparse.ArgumentParser(description='Build message packages for rclpy.')
+    arguments.add_argument('--prefix', type=Path, required=True, help='new folder for the result')
+    arguments.add_argument('--work', type=Path, required=True, help='new folder for the rest')
+    arguments.add_argument('folders', type=Path, nargs='+', help='those with a package.xml')
+    options = arguments.parse_args()
     try:
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            libraries = [library for package in packages
-                         for library in build(package, others, pool)]
-            for library in libraries:
-                library.result()
+        build_all(options.folders, options.prefix, options.work)
     except (BuildError, OSError) as error:  # no compiler, no space
         print(error, file=sys.__stderr__)
         return 1
-    compileall.compile_dir(options.prefix / 'lib', quiet=1)
     return 0
 
 

@@ -335,7 +335,7 @@ def check_compiler():
 
     :raises InstallError: if one is missing and cannot be installed here
     """
-    compilers = (os.environ.get('CC', 'cc'), os.environ.get('CXX', 'c++'))
+    compilers = (os.environ.get('CC') or 'cc', os.environ.get('CXX') or 'c++')
     if not all(shutil.which(shlex.split(compiler)[0]) for compiler in compilers):
         apt_install(['g++', 'make'], 'a C++ compiler and make are')
     headers = Path(ask_python('import sysconfig; print(sysconfig.get_path("include"))'))
