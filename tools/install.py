@@ -356,7 +356,8 @@ def build_interfaces(record):
     for folder in (built, work):
         shutil.rmtree(folder, ignore_errors=True)
     status, output = run([PYTHON, ROOT / 'tools' / 'build_messages.py', '--prefix', built,
-                          '--work', work, ROOT, *sorted(ROOT.glob('interfaces/*/'))])
+                          '--work', work, ROOT, *sorted(
+                              path.parent for path in ROOT.glob('interfaces/*/package.xml'))])
     if status:
         raise InstallError('The messages did not build: see the lines above; "make clean" starts '
                            'over.', output)
