@@ -541,8 +541,8 @@ def install(extras):
             building = None
             if record.get('interfaces') != digest(*INTERFACES) and not take_interfaces(record):
                 check_compiler()
-                say('Building the messages, once for all checkouts: a quarter of a minute on two '
-                    'free cores')
+                say('Building the messages, once for all checkouts: less than half a minute on '
+                    'two free cores')
                 building = pool.submit(build_interfaces, record)
             install_requirements([*BASE, *extras], record)
             if 'checkout' not in record:
