@@ -130,7 +130,7 @@ def test_a_plan_leads_nearer_than_standing_still():
     env.close()
 
 
-def network_folder(folder, task='RoomReach', size=20, columns=4, **about):
+def network_folder(folder, task='RoomReach', size=8, columns=4, **about):
     from safetensors.numpy import save_file
     rng = np.random.default_rng(0)
     layers = [(rng.normal(size=(8, size)).astype(np.float32), np.zeros(8, np.float32)),
@@ -145,7 +145,7 @@ def test_a_saved_policy_does_what_its_layers_say(tmp_path):
     policy = load_policy(str(tmp_path / 'p'), 'RoomReach', ROBOT)
     env = numbers_env('RoomReach', 3)
     seen, _ = env.reset(seed=0)
-    x = features(seen, False)
+    x = features(seen, 'RoomReach', False)
     (w0, b0), (w1, b1) = layers
     hidden = x @ w0.T + b0
     expected = np.tanh((hidden / (1 + np.exp(-hidden))) @ w1.T + b1)
@@ -235,8 +235,9 @@ def test_a_scan_goes_in_as_the_nearest_thing_in_each_direction():
     seen, _ = env.reset(seed=0)
     far, near = ({**seen, 'scan': np.full_like(seen['scan'], 10.0)} for _ in range(2))
     near['scan'][0, 0] = 0.5  # the first on the right
-    empty, one = (features(observation, True)[0, -20:] for observation in (far, near))
+    empty, one = (features(observation, 'RoomNav', True)[0, -20:] for observation in (far, near))
     np.testing.assert_allclose(empty, 0.1, rtol=1e-5)
     np.testing.assert_allclose(one, [2.0] + [0.1] * 19, rtol=1e-5)
-    assert features(seen, True).shape[1] == features(seen, False).shape[1] + 20
+    assert features(seen, 'RoomNav', True).shape[1] == 20 + features(
+        seen, 'RoomNav', False).shape[1]
     env.close()

@@ -73,6 +73,7 @@ class Task(ABC):
     name: str
     time_limit_s: float  # of sim time
     moves: Tuple[str, ...]  # states that potential and success read, as WorldSpec names them
+    points: Tuple[int, ...] = ()  # where in a goal points in base_link begin, x and y
 
     def __init__(self, robot: Robot) -> None:
         """
@@ -142,6 +143,7 @@ class RoomNav(Task):
     """
 
     name = 'RoomNav'
+    points = (2,)
     time_limit_s = 30.0
     moves = ('base', 'objects')
     gap_m, bearing_rad, slow_mps, slow_radps, least_m = 0.25, 0.25, 0.05, 0.1, 0.3
@@ -281,6 +283,7 @@ class RoomPush(Task):
     """
 
     name = 'RoomPush'
+    points = (4, 6)
     time_limit_s = 40.0
     moves = ('base', 'objects')
     radius_m, near_m, far_m = 0.3, 0.6, 1.5

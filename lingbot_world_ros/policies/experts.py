@@ -84,7 +84,7 @@ def _push(task: Task) -> Script:
         along_m, off_m = (off * ahead).sum(1), (off * aside).sum(1)
         yaw_off = _wrapped(np.arctan2(ahead[:, 1], ahead[:, 0]) - pose[:, 2])
         is_behind = ((along_m > 0.6 * behind_m) & (along_m < behind_m + 0.45)
-                     & (np.abs(off_m) < 0.1) & (np.abs(yaw_off) < 1.0))
+                     & (np.abs(off_m) < 0.15) & (np.abs(yaw_off) < 0.7))
         stand = thing - ahead * (behind_m + 0.22)[:, None]
 
         def left_m(xy: np.ndarray) -> np.ndarray:

@@ -4,7 +4,8 @@ Policies that were trained: a small network in a folder, run with NumPy.
 
 ``policy.safetensors`` has its weights, ``policy.yaml`` says what it is for, what it looks at, and
 how it came about. A scan goes in as its nearest range in each of ``SECTORS`` directions, so that
-one policy fits pictures of any width.
+one policy fits pictures of any width. Speeds are left out: who learns from them copies what was
+done before (de Haan et al. 2019).
 """
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Sequence, Tuple
@@ -18,21 +19,27 @@ from safetensors.numpy import load_file
 import yaml
 
 FORMAT = 1
-NUMBERS = ('odometry', 'joints', 'goal')  # channels that are taken as they are
 SECTORS, NEAREST_M = 20, 0.3
 WEIGHTS, ABOUT = 'policy.safetensors', 'policy.yaml'
 Layers = List[Tuple[np.ndarray, np.ndarray]]  # weight (out, in) and bias (out,) float32
 
 
-def features(observation: Columns, with_scan: bool) -> np.ndarray:
+def features(observation: Columns, task: str, with_scan: bool) -> np.ndarray:
     """
     Put an observation into the numbers that a network reads.
 
     :param observation: channels of n rows
+    :param task: one of ``envs.tasks.TASKS``: says where points are in the goal, which also go in
+        as the logarithm of their distance and the cosine and sine of their bearing
     :param with_scan: whether ranges are among them
     :return: (n, f) float32
     """
-    columns = [observation[name] for name in NUMBERS]
+    goal, joints = observation['goal'], observation['joints']
+    columns = [goal, joints[:, :joints.shape[1] // 2]]  # the other half are speeds
+    for first in TASKS[task].points:
+        x, y = goal[:, first].astype(float), goal[:, first + 1].astype(float)
+        away_m = np.maximum(np.hypot(x, y), 1e-3)
+        columns.append(np.stack([np.log(away_m), x / away_m, y / away_m], 1))
     if with_scan:
         ranges_m = observation['scan']
         sectors = [part.min(1) for part in np.array_split(ranges_m, SECTORS, 1)]
@@ -72,7 +79,7 @@ class NetworkPolicy(Policy):
 
     def act(self, observation: Columns, known: Known) -> np.ndarray:
         """See ``Policy``."""
-        x = features(observation, 'scan' in self.senses)
+        x = features(observation, self.task, 'scan' in self.senses)
         expected = self._layers[0][0].shape[1]
         if x.shape[1] != expected:
             raise SpecError(f'policy {shown(self.name)} reads {expected} numbers and the '

@@ -102,7 +102,7 @@ class Learner:
         self._robot = load_robot()
         self._expert = Expert(spec.task, self._robot)
         nothing, _ = env.reset(seed=0)
-        size = features(nothing, spec.scan).shape[1]
+        size = features(nothing, spec.task, spec.scan).shape[1]
         columns = len(make_task(spec.task, self._robot).columns)
         self._seen, self._shown = torch.zeros((0, size)), torch.zeros((0, columns))
         self._middle, self._scale = torch.zeros(size), torch.ones(size)
@@ -126,7 +126,7 @@ class Learner:
         episodes = successes = 0
         for _ in range(steps):
             best = self._expert.act(observation, env.known)
-            x = features(observation, spec.scan)
+            x = features(observation, spec.task, spec.scan)
             seen.append(x)
             shown.append(best)
             action = self._acted(x, best, number, rng)
