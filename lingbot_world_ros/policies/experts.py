@@ -60,7 +60,7 @@ def _drive_to_thing(task: Task) -> Script:
         rows = np.arange(len(pose))
         thing = known.seen.object_pose[rows, goals['index']][:, :2]
         left_m = np.hypot(*(thing - pose[:, :2]).T) - goals['reach_m']
-        heading = _heading(known, thing, lambda xy: looked_up(goals['way_m'], xy),
+        heading = _heading(known, thing, lambda at, xy: looked_up(goals['way_m'][at], xy),
                            goals['index'])
         out = driving_to(np.cos(heading), np.sin(heading), 0.0, num_columns)
         # It slows down all the way into the zone: who learns from this has no edge to hit.
@@ -87,90 +87,88 @@ def _push(task: Task) -> Script:
                      & (np.abs(off_m) < 0.15) & (np.abs(yaw_off) < 0.7))
         stand = thing - ahead * (behind_m + 0.22)[:, None]
 
-        def left_m(xy: np.ndarray) -> np.ndarray:
-            return np.hypot(*(stand - xy).T)
+        def left_m(at: np.ndarray, xy: np.ndarray) -> np.ndarray:
+            return np.hypot(*(stand[at] - xy).T)
+        rows = np.arange(len(pose))
+        still_m = left_m(rows, pose[:, :2])
         heading = _heading(known, stand, left_m, np.full(len(pose), -1))
         # Behind it, aim through the thing at the zone, and lean against where it slips to.
         aim = thing + 0.35 * ahead + 1.5 * off_m[:, None] * aside
         aim = se2.rotated(aim - pose[:, :2], -pose[:, 2])
-        near = left_m(pose[:, :2]) < 0.12
+        near = still_m < 0.12
         turn = np.stack([np.cos(yaw_off), np.sin(yaw_off)], -1)
         to_stand = np.stack([np.cos(heading), np.sin(heading)], -1)
         point = np.where(is_behind[:, None], aim, np.where(near[:, None], turn, to_stand))
         out = driving_to(point[:, 0], point[:, 1], 0.0, num_columns)
         speed = np.where(is_behind, 0.45, np.where(near, 0.0, np.clip(
-            left_m(pose[:, :2]), 0.15, 0.7)))
+            still_m, 0.15, 0.7)))
         out[:, 0] = np.minimum(out[:, 0], speed)
         return out
     return act
 
 
-def _heading(known: Known, target: np.ndarray, left_m: Callable[[np.ndarray], np.ndarray],
-             wanted: np.ndarray) -> np.ndarray:
+def _heading(known: Known, target: np.ndarray, left_m: Callable[[np.ndarray, np.ndarray],
+             np.ndarray], wanted: np.ndarray) -> np.ndarray:
     """
     Look where to drive: straight at a target in sight, else where the way gets shorter.
 
     :param known: of n rows
     :param target: (n, 2) scene frame [m]
-    :param left_m: as ``_way_down`` takes it
-    :param wanted: as ``_way_down`` takes it
-    :return: (n,) angle from where the robot looks, rad
-    """
-    pose, footprint = known.seen.base_pose, known.task.robot.footprint
-    off = target - pose[:, :2]
-    free_m = np.full(len(pose), np.inf)
-    for share in np.linspace(0.0, 1.0, LOOKS + 1)[1:]:
-        # Not where it stands now: who has come too near to something may leave.
-        is_far = (1.0 - share) * np.hypot(*off.T) > footprint.radius_m + 0.3
-        there_m = _free_m(known, pose[:, :2] + share * off, footprint.radius_m,
-                          footprint.height_m, wanted)
-        free_m = np.minimum(free_m, np.where(is_far | (wanted < 0), there_m, np.inf))
-    straight = _wrapped(np.arctan2(off[:, 1], off[:, 0]) - pose[:, 2])
-    around = np.flatnonzero(free_m < 0.02)
-    if len(around):
-        straight[around] = _way_down(known, left_m, wanted)[around]
-    return straight
-
-
-def _way_down(known: Known, left_m: Callable[[np.ndarray], np.ndarray],
-              wanted: np.ndarray) -> np.ndarray:
-    """
-    Look around for where a way gets shorter without touching anything.
-
-    :param known: of n rows
-    :param left_m: (n, 2) points -> (n,) metres that are left from there
+    :param left_m: rows (m,) and points (m, 2) -> (m,) metres that are left from there
     :param wanted: (n,) index of an object that is not in the way, -1: all are
     :return: (n,) angle from where the robot looks, rad
     """
-    robot, pose = known.task.robot, known.seen.base_pose
-    footprint = robot.footprint
-    n, k = known.seen.object_pose.shape[:2]
-    costs = np.zeros((len(ANGLES), n))
-    for i, angle in enumerate(ANGLES):
-        direction = np.stack([np.cos(angle + pose[:, 2]), np.sin(angle + pose[:, 2])], -1)
-        for far_m, weight in ((NEAR_M, 0.5), (FAR_M, 0.5)):
-            xy = pose[:, :2] + far_m * direction
-            costs[i] += weight * left_m(xy)
-            free_m = _free_m(known, xy, footprint.radius_m, footprint.height_m, wanted)
-            costs[i] += weight * (2.0 * np.clip(MARGIN_M - free_m, 0.0, None)
-                                  + 4.0 * np.clip(-free_m, 0.0, None))
-        costs[i] += 0.02 * np.abs(angle)
+    pose, radius_m = known.seen.base_pose, known.task.robot.footprint.radius_m
+    off, rows = target - pose[:, :2], np.arange(len(pose))
+    share = np.linspace(0.0, 1.0, LOOKS + 1)[1:, None]
+    free_m = _free_m(known, rows, pose[:, :2] + share[..., None] * off, wanted)  # looks n
+    # Close to the wanted thing there may be a wall behind it.
+    is_far = (1.0 - share) * np.hypot(*off.T) > radius_m + 0.3
+    free_m = np.where(is_far | (wanted < 0), free_m, np.inf).min(0)
+    heading = _wrapped(np.arctan2(off[:, 1], off[:, 0]) - pose[:, 2])
+    around = np.flatnonzero(free_m < 0.02)
+    if len(around):
+        heading[around] = _way_down(known, around, left_m, wanted)
+    return heading
+
+
+def _way_down(known: Known, rows: np.ndarray, left_m: Callable[[np.ndarray, np.ndarray],
+              np.ndarray], wanted: np.ndarray) -> np.ndarray:
+    """Look around for where a way gets shorter without touching anything; (m,) angles, rad."""
+    pose = known.seen.base_pose[rows]
+    yaw = ANGLES[:, None] + pose[:, 2]
+    direction = np.stack([np.cos(yaw), np.sin(yaw)], -1)  # angles m 2
+    costs = 0.02 * np.abs(ANGLES)[:, None] + np.zeros(len(rows))
+    for far_m in (NEAR_M, FAR_M):
+        xy = pose[:, :2] + far_m * direction
+        free_m = _free_m(known, rows, xy, wanted)
+        costs += np.clip(MARGIN_M - free_m, 0.0, None) + 2.0 * np.clip(-free_m, 0.0, None)
+        costs += 0.5 * left_m(np.tile(rows, len(ANGLES)), xy.reshape(-1, 2)).reshape(costs.shape)
     return ANGLES[np.argmin(costs, 0)]
 
 
-def _free_m(known: Known, xy: np.ndarray, radius_m: float, height_m: float,
-            wanted: np.ndarray) -> np.ndarray:
-    """Metres between the rim of a robot that stands at (n, 2) and the nearest thing, (n,)."""
-    free_m = np.zeros(len(xy))
-    scenes = np.array([start.scene for start in known.starts])
-    for name in set(scenes.tolist()):
-        rows = np.flatnonzero(scenes == name)
-        scene = get_scene(name)
-        free_m[rows] = scene.clearance_m(xy[rows], height_m) - radius_m
+def _free_m(known: Known, rows: np.ndarray, xy: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """
+    Measure the room around robots.
+
+    :param known: of n rows
+    :param rows: (m,) that are meant
+    :param xy: (a, m, 2) where they would stand
+    :param wanted: (n,) index of an object that is not in the way, -1: all are
+    :return: (a, m) metres between the rim and the nearest thing
+    """
+    footprint = known.task.robot.footprint
+    free_m = np.zeros(xy.shape[:2])
+    names = np.array([known.starts[row].scene for row in rows])
+    for name in set(names.tolist()):
+        some = np.flatnonzero(names == name)
+        scene, points = get_scene(name), xy[:, some]
+        nearest_m = scene.clearance_m(points, footprint.height_m)
         for j, movable in enumerate(scene.movables):
-            off_m = np.hypot(*(known.seen.object_pose[rows, j, :2] - xy[rows]).T)
-            gap_m = np.where(wanted[rows] == j, np.inf, off_m - radius_m - movable.radius_m)
-            free_m[rows] = np.minimum(free_m[rows], gap_m)
+            off = known.seen.object_pose[rows[some], j, :2] - points
+            gap_m = np.hypot(off[..., 0], off[..., 1]) - movable.radius_m
+            nearest_m = np.minimum(nearest_m, np.where(wanted[rows[some]] == j, np.inf, gap_m))
+        free_m[:, some] = nearest_m - footprint.radius_m
     return free_m
 
 
