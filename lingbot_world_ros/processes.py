@@ -27,16 +27,26 @@ GRACE_S = 15.0  # for ending, before a process is killed
 PARENT_CHECK_S = 1.0
 
 
+def ending_signals() -> Tuple[signal.Signals, ...]:
+    """
+    Return what asks a process to end: Ctrl-C, SIGTERM, and a terminal that is closed.
+
+    The last one not where it is ignored, as ``nohup`` has it.
+    """
+    asking = signal.SIGINT, signal.SIGTERM
+    is_ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    return asking if is_ignored else (*asking, signal.SIGHUP)
+
+
 def run_together(commands: Dict[str, Sequence[str]]) -> int:
     """
     Run commands until one of them ends or this process is asked to; then end all.
 
     :param commands: name -> arguments
-    :return: exit code of the one that ended first, 0 after Ctrl-C or SIGTERM
+    :return: exit code of the one that ended first, 0 after one of ``ending_signals``
     """
     group = _Group()
-    before = {number: signal.signal(number, group.stop)
-              for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, group.stop) for number in ending_signals()}
     try:
         for name, command in commands.items():
             group.start(name, command)
@@ -205,9 +215,10 @@ def end_with_parent() -> None:
 
 
 def begin_as_child() -> None:
-    """Let this process, made by multiprocessing, end with its parent and leave Ctrl-C to it."""
+    """Let this process, made by multiprocessing, end with its parent; the terminal is not its."""
     begin_output(is_needed=False)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # the parent ends this process
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
 
 

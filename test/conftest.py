@@ -3,6 +3,7 @@
 from contextlib import ExitStack, suppress
 import os
 from pathlib import Path
+import signal
 import sys
 
 from groups import files_outside
@@ -61,6 +62,14 @@ def domain():
     """Claim a ROS domain for the tests of a file."""
     with Domain() as number:
         yield number
+
+
+@pytest.fixture
+def hears_hangups():
+    """Let what a test starts hear of its closed terminal, even where nohup began the tests."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.fixture

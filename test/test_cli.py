@@ -25,7 +25,7 @@ from lingbot_world_ros.nodes.pair import make_pair  # noqa: E402
 from lingbot_world_ros.nodes.world_model import WorldModelNode  # noqa: E402
 from lingbot_world_ros.output import told  # noqa: E402
 from lingbot_world_ros.paths import share_path  # noqa: E402
-from lingbot_world_ros.processes import run_together  # noqa: E402
+from lingbot_world_ros.processes import ending_signals, run_together  # noqa: E402
 from nav_msgs.msg import Odometry  # noqa: E402
 import numpy as np  # noqa: E402
 from ros_graph import Graph  # noqa: E402
@@ -120,8 +120,10 @@ def test_bad_domain_is_one_line_and_exit_code_2(number):
 
 
 @pytest.mark.parametrize('number', [
-    signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
-def test_sim_tells_what_it_does_refuses_a_second_one_and_ends_on_signals(domain, number):
+    signal.SIGINT, *(pytest.param(number, marks=pytest.mark.slow)
+                     for number in (signal.SIGTERM, signal.SIGHUP))])
+def test_sim_tells_what_it_does_refuses_a_second_one_and_ends_on_signals(
+        domain, hears_hangups, number):
     need_engine('reference')
     process = start(domain, 'sim', *REFERENCE, '--scene', 'office',
                     '--param', 'cmd_vel_type:=twist')
@@ -213,6 +215,12 @@ def test_the_version_is_that_of_package_xml(capsys):
     assert not ended.value.code
     version = ElementTree.parse(share_path('package.xml')).getroot().findtext('version')
     assert capsys.readouterr().out == f'lingbot-world {version}\n'
+
+
+def test_a_closed_terminal_does_not_end_what_nohup_started(hears_hangups):
+    assert signal.SIGHUP in ending_signals()
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    assert ending_signals() == (signal.SIGINT, signal.SIGTERM)
 
 
 @pytest.mark.parametrize('ending, code', [('sys.exit(3)', 3), ('os.kill(os.getpid(), 9)', 137),

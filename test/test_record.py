@@ -586,6 +586,24 @@ def test_a_recorder_that_is_killed_has_written_what_it_heard_before(make_graph, 
     assert [v.outcome for v in verify(read_recording(cut), fake)] == [SAME]
 
 
+def test_a_recorder_whose_terminal_is_closed_ends_its_bag(
+        make_graph, domain, tmp_path, hears_hangups):
+    graph = make_graph()
+    process = record(domain, '-o', tmp_path / 'bag', '--images', 'none', '--reset')
+    try:
+        while not (line := process.stdout.readline()).startswith('Recording'):
+            assert line, process.communicate()  # it has ended
+        steps(graph, 5)
+        for stream in (process.stdout, process.stderr):
+            stream.close()
+        process.send_signal(signal.SIGHUP)
+        assert process.wait(PATIENCE_S) == 0
+    finally:
+        process.kill()
+    [verdict] = verify(read_recording(tmp_path / 'bag'), fake)
+    assert verdict.outcome == SAME and verdict.num_frames > 5
+
+
 @pytest.mark.slow
 def test_a_world_in_another_namespace_is_named(make_graph, domain, tmp_path):
     make_graph(ros_args=('-r', '__ns:=/w1'))

@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """
-    Follow until Ctrl-C, SIGTERM or the duration is over.
+    Follow until it is asked to end or the duration is over.
 
     :param args: parsed arguments
     :return: exit code

@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """
-    Record until Ctrl-C, SIGTERM or the duration is over.
+    Record until it is asked to end or the duration is over.
 
     :param args: parsed arguments
     :return: exit code

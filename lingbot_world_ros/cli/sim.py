@@ -78,7 +78,7 @@ def _option(name: str) -> str:
 
 def run(args: argparse.Namespace) -> int:
     """
-    Run the world until Ctrl-C, SIGTERM or the duration is over.
+    Run the world until it is asked to end or the duration is over.
 
     :param args: parsed arguments
     :return: exit code

@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """
-    Serve until Ctrl-C or SIGTERM.
+    Serve until it is asked to end.
 
     :param args: parsed arguments
     :return: exit code

@@ -105,7 +105,7 @@ def end_process(code: int) -> int:
 def spin_node(make_node: Callable[[], NodeT], args: Optional[List[str]] = None,
               begin: Optional[Callable[[NodeT, Spinner], None]] = None) -> int:
     """
-    Run one node until Ctrl-C or SIGTERM.
+    Run one node until it is asked to end.
 
     :param make_node: called without arguments once ROS is up
     :param args: command line; None takes the process's own

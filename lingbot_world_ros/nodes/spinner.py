@@ -4,6 +4,7 @@ import signal
 import threading
 from typing import List, Optional, TypeVar
 
+from lingbot_world_ros.processes import ending_signals
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 
@@ -68,12 +69,12 @@ class Spinner:
 
 
 def interrupt_on_signals() -> None:
-    """Let Ctrl-C and SIGTERM interrupt the main thread, which loads an engine for minutes."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """Let what asks to end interrupt the main thread, which loads an engine for minutes."""
+    for number in ending_signals():
+        signal.signal(number, signal.default_int_handler)
 
 
 def stop_on_signals(spinner: Spinner) -> None:
-    """End a spinner's wait on Ctrl-C and SIGTERM."""
-    signal.signal(signal.SIGINT, spinner.stop)
-    signal.signal(signal.SIGTERM, spinner.stop)
+    """End a spinner's wait when asked to end."""
+    for number in ending_signals():
+        signal.signal(number, spinner.stop)

@@ -7,7 +7,6 @@ simulator with the same profile. Pictures and states are subscribed to while a p
 """
 import asyncio
 from math import inf, isfinite, pi
-import signal
 import time
 from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 
@@ -26,6 +25,7 @@ from lingbot_world_ros.nodes.parameter_service import SafeParameterService
 from lingbot_world_ros.nodes.parameters import declare
 from lingbot_world_ros.nodes.spinner import Spinner
 from lingbot_world_ros.nodes.world_client import WorldClient
+from lingbot_world_ros.processes import ending_signals
 from lingbot_world_ros.robots.drive import steered
 from lingbot_world_ros.robots.load import load_robot
 from lingbot_world_ros.robots.urdf import JointLimits, RobotModel
@@ -456,7 +456,7 @@ async def serve(node: ViewNode, spinner: Spinner, announce: Callable[[str], None
             pass
 
     node.on_picture = show
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in ending_signals():
         loop.add_signal_handler(number, spinner.stop)
     announce(server.url)
     while not spinner.wait(0.0):
