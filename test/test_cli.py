@@ -355,6 +355,30 @@ def test_teleop_drives_base_and_arm_and_restores_the_terminal(domain):
             process.kill()
 
 
+@pytest.mark.parametrize('number', [
+    signal.SIGHUP, *(pytest.param(number, marks=pytest.mark.slow)
+                     for number in (signal.SIGINT, signal.SIGTERM))])
+def test_teleop_stops_the_robot_when_a_signal_ends_it(domain, hears_hangups, number):
+    """A terminal that is closed sends one, whatever key is held."""
+    keyboard, terminal = pty.openpty()
+    args = ('-p', 'scene:=a', '-p', 'cmd_vel_type:=twist')
+    with Graph(lambda: [*make_pair(world=FakeWorld)], domain, args) as graph:
+        twists, joints = graph.listen(Twist, 'cmd_vel'), graph.listen(JointState, 'joint_command')
+        process = start(domain, 'teleop', stdin=terminal)
+        try:
+            read_until(process, 'speed')
+            os.write(keyboard, b'wj')
+            graph.wait_for(lambda: twists and joints, 'base and arm')
+            os.write(keyboard, b'wj')  # still held
+            process.send_signal(number)
+            graph.wait_for(lambda: process.poll() is not None, 'the end')
+            assert 'Traceback' not in process.stderr.read()
+            graph.wait_for(lambda: twists[-1].linear.x == joints[-1].velocity[0] == 0.0,
+                           'the stop')
+        finally:
+            process.kill()
+
+
 @pytest.mark.parametrize('name', ['rclpy', 'geometry_msgs', 'lingbot_world_ros.msg'])
 def test_without_ros_one_line_says_where_it_comes_from(name):
     code = (f'import sys; sys.modules[{name!r}] = None; '

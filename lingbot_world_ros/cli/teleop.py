@@ -48,13 +48,14 @@ def run(args: argparse.Namespace) -> int:
                         'one, or publish cmd_vel and joint_command from a program.')
     from lingbot_world_ros.nodes.ros_environment import node_args
     from lingbot_world_ros.nodes.ros_process import end_ros, start_ros, wait_for_world
-    from lingbot_world_ros.nodes.spinner import Spinner
+    from lingbot_world_ros.nodes.spinner import interrupt_on_signals, Spinner
     from lingbot_world_ros.nodes.teleop import TeleopNode
     from lingbot_world_ros.robots.load import load_robot
     max_curvature = load_robot(args.robot).drive.max_curvature if args.robot else inf
     start_ros(node_args(namespace=args.namespace, more=args.ros_args))
     try:
         with Spinner() as spinner:
+            interrupt_on_signals()
             node = spinner.add(TeleopNode())
             wait_for_world(node, node.ready)
             print(_help(node.joint_names, strafes=node.lateral_mps > 0.0,
@@ -84,25 +85,27 @@ def _drive(node: 'TeleopNode', max_curvature: float) -> None:
                      node.lateral_mps, max_curvature)
     moving = (False, False)
     with _RawTerminal() as terminal:
-        while True:
-            keys = split_keys(terminal.read(PERIOD_S))
-            if any(key in QUIT_KEYS for key in keys):
-                break
-            now_s = time.monotonic()
-            for key in keys:
-                drive.press(key, now_s)
-            base, joints = drive.velocities(now_s)
-            wanted = (any(base), bool(joints.any()))
-            if wanted[0] or moving[0]:
-                node.send_twist(*base)
-            if wanted[1] or moving[1]:
-                node.send_joints(joints)
-            moving = wanted
-            terminal.show(_asked(drive.scale, base, joints, node.lateral_mps > 0.0))
-        if moving[0]:
-            node.send_twist(0.0, 0.0, 0.0)
-        if moving[1]:
-            node.send_joints(joints * 0.0)
+        try:
+            while True:
+                keys = split_keys(terminal.read(PERIOD_S))
+                if any(key in QUIT_KEYS for key in keys):
+                    break
+                now_s = time.monotonic()
+                for key in keys:
+                    drive.press(key, now_s)
+                base, joints = drive.velocities(now_s)
+                wanted = (any(base), bool(joints.any()))
+                if wanted[0] or moving[0]:
+                    node.send_twist(*base)
+                if wanted[1] or moving[1]:
+                    node.send_joints(joints)
+                moving = wanted
+                terminal.show(_asked(drive.scale, base, joints, node.lateral_mps > 0.0))
+        finally:  # also where a signal ends it: not every robot stops by itself
+            if moving[0]:
+                node.send_twist(0.0, 0.0, 0.0)
+            if moving[1]:
+                node.send_joints(joints * 0.0)
 
 
 def _asked(scale: float, base: Sequence[float], joints: 'np.ndarray', strafes: bool) -> str:
