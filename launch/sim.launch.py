@@ -29,8 +29,9 @@ from lingbot_world_ros.paths import share_path
 from lingbot_world_ros.plain_yaml import read_whole
 from lingbot_world_ros.settings.description import description_of, link_publisher_parameters
 from lingbot_world_ros.settings.layouts import profile_values, topic_names, write_layout
-from lingbot_world_ros.settings.parameters import all_parameters, find_parameter, PARAMS
-from lingbot_world_ros.settings.profiles import params_text, read_sections
+from lingbot_world_ros.settings.parameters import all_parameters, PARAMS
+from lingbot_world_ros.settings.profiles import (is_ros_parameter, params_text,
+                                                 read_parameter, read_sections)
 from lingbot_world_ros.settings.several_worlds import world_parameters
 
 OVERRIDES = ('engine', 'robot', 'isolate_engine', 'world', 'scene', 'start_image', 'prompt',
@@ -114,7 +115,7 @@ def _typed(words, declared):
     given = dict(word.split(':=', 1) for word in words if ':=' in word)
     known, values = all_parameters(), {}
     for name in set(given) - {*declared, *OF_LAUNCH}:
-        if name not in known:
+        if name not in known and not is_ros_parameter(name):
             raise unknown_name('launch argument', name, {*declared, *known})
         values[name] = _read(name, given[name])
     return values
@@ -122,7 +123,7 @@ def _typed(words, declared):
 
 def _read(name, text):
     """Read a launch argument; text is taken as it is."""
-    return find_parameter(name, 'launch argument').read(text, 'launch argument')
+    return read_parameter(name, text, 'launch argument', 'launch argument')
 
 
 def _file(*sections):

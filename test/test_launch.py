@@ -179,6 +179,17 @@ def test_every_parameter_may_be_typed_as_an_argument(monkeypatch, file):
     assert (values['image_width'], values['publish_scan'], values['seed']) == (320, False, 3)
 
 
+def test_parameters_of_every_ros_node_may_be_typed(monkeypatch):
+    context = typed(monkeypatch, 'sim.launch.py', 'use_sim_time:=true',
+                    'qos_overrides./odom.publisher.depth:=5')
+    _, nodes = actions_of(describe(share_path('launch', 'sim.launch.py')), context)
+    from launch_ros.utilities import evaluate_parameters
+    *_, file = evaluate_parameters(context, nodes[0]._Node__parameters)
+    [section] = yaml.safe_load(file.read_text()).values()
+    assert section['ros__parameters'] == {
+        'use_sim_time': True, 'qos_overrides./odom.publisher.depth': 5}
+
+
 @pytest.mark.parametrize('word, error', [
     ('sceen:=office', "Unknown launch argument 'sceen'. Did you mean 'scene'"),
     ('image_width:=wide', 'image_width')])

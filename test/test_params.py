@@ -81,6 +81,11 @@ def test_a_profile_names_only_what_it_changes_and_a_whole_number_may_be_a_float(
     assert values == {'speed': 2.0} and type(values['speed']) is float
 
 
+def test_parameters_of_every_ros_node_may_be_given_by_name():
+    assert read_assignments(['use_sim_time:=true', 'qos_overrides./odom.publisher.depth:=5']) == {
+        'use_sim_time': True, 'qos_overrides./odom.publisher.depth': 5}
+
+
 def test_sections_by_node_name_are_read(tmp_path):
     text = '/w1/world_model:\n  ros__parameters:\n    scene: office\n'
     assert load_profile(write(tmp_path, text)) == {'scene': 'office'}

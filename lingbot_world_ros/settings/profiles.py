@@ -38,7 +38,7 @@ def read_assignments(texts: Iterable[str]) -> dict:
         name, assigned, value = text.partition(':=')
         if not assigned:
             raise SpecError(f'--param {text!r} is not NAME:=VALUE.')
-        values[name] = find_parameter(name).read(value, 'command line')
+        values[name] = read_parameter(name, value, 'command line')
     return values
 
 
@@ -166,13 +166,12 @@ def _sections(path: Path, source: str) -> Iterator[Tuple[str, Dict[str, Tree]]]:
 
 
 def _read(name: str, given: Tree, source: str) -> Any:
-    if is_ros_parameter(name):
-        return _as_it_looks(given)
-    try:
-        param = find_parameter(name)
-    except SpecError as error:
-        raise SpecError(f'{source}: {error}') from error
-    return param.read(given, source)
+    if not is_ros_parameter(name):
+        try:
+            find_parameter(name)
+        except SpecError as error:
+            raise SpecError(f'{source}: {error}') from error
+    return read_parameter(name, given, source)
 
 
 def _as_it_looks(given: Tree) -> Union[str, bool, int, float]:
@@ -188,6 +187,22 @@ def _flat(section: Dict[str, Tree], prefix: str = '') -> Iterator[Tuple[str, Tre
             yield from _flat(value, f'{prefix}{name}.')
         else:
             yield f'{prefix}{name}', value
+
+
+def read_parameter(name: str, given: Tree, source: str, kind: str = 'parameter') -> Any:
+    """
+    Read a value of one of our parameters, or of one that every ROS node has.
+
+    :param name: as profiles have it
+    :param given: as it was typed, or as YAML has it
+    :param source: where it was given, for the error
+    :param kind: what a parameter is called there
+    :return: of the parameter's type
+    :raises SpecError: unknown name, wrong type or range
+    """
+    if is_ros_parameter(name):
+        return _as_it_looks(given)
+    return find_parameter(name, kind).read(given, source)
 
 
 def is_ros_parameter(name: str) -> bool:
