@@ -306,6 +306,10 @@ def _topic(words):
     verb, *names = _arguments(words)
     if verb in ('list', 'find') or not names:
         return
+    if verb == 'echo' and '--qos-durability' in words and '--qos-reliability' not in words:
+        # With one policy given, echo no longer looks at the publishers and takes best effort,
+        # which gets nothing that was sent before.
+        raise Wrong('--qos-durability gets what is latched with --qos-reliability reliable only')
     types = _known(names[0], topics())
     if types is None:
         if names[0].strip('/') not in OF_ROS:

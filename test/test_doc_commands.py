@@ -322,6 +322,7 @@ MISTAKES = [
     ('ros2 launch lingbot_world_ros sim.launch.py lingbot.precision:=fp7', 'fp7'),
     ('ros2 run lingbot_world_ros word_model', 'no executable'),
     ('ros2 topic echo /camera/image', 'no topic'),
+    ('ros2 topic echo --qos-durability transient_local /world_spec', '--qos-reliability'),
     ('ros2 topic pub -r 10 /cmd_vel geometry_msgs/msg/Pose "{}"', 'Twist'),
     ('ros2 topic pub -1 /joint_command sensor_msgs/msg/JointState "{names: [a]}"', "'names'"),
     ('ros2 service call /step_simulations simulation_interfaces/srv/StepSimulation', 'no service'),
