@@ -15,13 +15,13 @@ import sys
 import time
 
 from bench import envs
+from bench.envs import AVX2
 from bench.machine import cores, describe
 from bench.report import engine_summary, judge, markdown, put_into, summary
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENT = ROOT / 'docs' / 'benchmarks.md'
 TIMEOUT_S = 120
-AVX2 = {'ONEDNN_MAX_CPU_ISA': 'AVX2'}
 SPIN = 'while True: pass'
 # What to measure with which arguments, environment, and whether the last core is kept busy.
 CONDITIONS = {'full_speed': (['--speed', '0', '--pin'], {}, False),
@@ -29,9 +29,10 @@ CONDITIONS = {'full_speed': (['--speed', '0', '--pin'], {}, False),
               'nominal': (['--pin'], {}, False),
               'nominal_busy': ([], {}, True)}
 FULL = {'repeats': 3, 'frames': 150, 'seconds': 6.0, 'turns': 8, 'count': 45, 'calls': 1000,
-        'costs': 200, 'conditions': tuple(CONDITIONS), 'engines': ('native', 'avx2')}
+        'costs': 200, 'states': 40, 'conditions': tuple(CONDITIONS), 'engines': ('native', 'avx2')}
 QUICK = {'repeats': 1, 'frames': 10, 'seconds': 1.5, 'turns': 0, 'count': 0, 'calls': 0,
-         'costs': 0, 'conditions': ('full_speed', 'nominal_busy'), 'engines': ('native',)}
+         'costs': 0, 'states': 2, 'conditions': ('full_speed', 'nominal_busy'),
+         'engines': ('native',)}
 
 
 class Bench:
@@ -82,10 +83,14 @@ class Bench:
 
     def environments(self) -> list:
         """Return the measurements of the Gymnasium environments."""
-        seconds = self._settings['seconds']
-        return [self.run('envs', '--engine', engine, '--num-envs', num_envs, '--seconds', seconds,
-                         *([] if pictures else ['--no-pictures']))
-                for engine, num_envs, pictures in envs.PARTS]
+        seconds = 10 * self._settings['seconds']
+        return [one for environment in ({}, AVX2) for one in self.run(
+            'envs', '--all', '--seconds', seconds, environment=environment)]
+
+    def likenesses(self) -> list:
+        """Return how like the pictures of each size are to those of the reference world."""
+        return [self.run('envs', *part.arguments, '--likeness', self._settings['states'])
+                for part in envs.LIKENESS]
 
     def all_parts(self) -> dict:
         """Return the measurements of all parts, by part."""
@@ -133,10 +138,10 @@ def main() -> int:
     args.out.mkdir(parents=True, exist_ok=True)
     if args.envs:
         machine = describe()
-        runs = bench.environments()
-        (args.out / 'envs.json').write_text(json.dumps({'machine': machine, 'runs': runs},
-                                                       indent=1) + '\n')
-        print(envs.markdown(machine, runs))
+        runs, likenesses = bench.environments(), bench.likenesses()
+        (args.out / 'envs.json').write_text(json.dumps(
+            {'machine': machine, 'runs': runs, 'likenesses': likenesses}, indent=1) + '\n')
+        print(envs.markdown(machine, runs, likenesses))
         return 0
     command = ' '.join(['python -m bench', *sys.argv[1:]])
     result = {'command': command, 'machine': describe(),

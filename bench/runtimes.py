@@ -100,11 +100,14 @@ def compare(graph: str, scene: str, turns: int) -> dict:
     :return: per runtime p10, p50 [ms] and load time [s]; median over the turns of the ratio of
         their medians; largest difference
     """
+    from lingbot_world_ros.models.room.lens import lens_tensors
     from lingbot_world_ros.models.room.runtime import Graph, scene_tensors, WEIGHTS
+    from lingbot_world_ros.robots.load import load_robot
     path, tensors = WEIGHTS / f'{graph}.onnx', scene_tensors(WEIGHTS, scene)
-    inputs, run, load_s = start_inputs(scene), {}, {}
-    for name, make in (('openvino', lambda: Graph(path, tensors, 1)),
-                       ('onnxruntime', lambda: OnnxRuntime(path, tensors))):
+    inputs, run, load_s, camera = start_inputs(scene), {}, {}, load_robot().camera
+    for name, make in (('openvino', lambda: Graph(path, tensors, 1, camera=camera)),
+                       ('onnxruntime', lambda: OnnxRuntime(path, {**tensors,
+                                                                  **lens_tensors(camera)}))):
         started_s = time.perf_counter()
         run[name] = make()
         load_s[name] = time.perf_counter() - started_s

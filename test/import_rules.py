@@ -15,8 +15,8 @@ from typing import Dict, Iterator, List, Optional, Set, Tuple
 PACKAGE = 'lingbot_world_ros'
 HELPERS = ''  # the files beside the rooms
 ROOMS = (HELPERS, 'geometry', 'robots', 'actions', 'worlds', 'models', 'engines', 'session',
-         'messages', 'recording', 'view', 'settings', 'nodes', 'envs', 'policies', 'evaluation', 'training',
-         'report', 'cli')
+         'messages', 'recording', 'view', 'settings', 'nodes', 'envs', 'policies', 'evaluation',
+         'training', 'report', 'cli')
 REGISTRY = 'engines/registry.py'
 ROS_ROOMS = ('nodes',)
 MESSAGE_ROOMS = ('messages', 'nodes')

@@ -173,10 +173,13 @@ def test_environments_are_measured(tmp_path):
     """A step with pictures is an image of every row, and gets into the table."""
     pytest.importorskip('gymnasium', minversion='1.4')
     need_engine('room')
-    done = subprocess.run([sys.executable, '-m', 'bench.envs', '--num-envs', '2', '--seconds',
-                           '0'], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, '-m', 'bench.envs', '--num-envs', '2', '--size',
+                           '80x60', '--inexact', '--seconds', '0'], cwd=tmp_path,
+                          capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     run = json.loads(done.stdout.splitlines()[-1])
     assert run['pictures'] and run['steps'] == 3
-    assert 0.0 < run['steps_per_s'] <= 1.1 * run['steps_per_cpu_s']
-    assert '| room | 2 | yes | ' in envs.markdown(MACHINE, [run])
+    assert 0.0 < run['steps_per_s'] <= 1.1 * run['best_per_cpu_s']
+    assert '| room | 80x60 | 2 | no | ' in envs.markdown(MACHINE, [run])
+    like = {'size': '80x60', 'exact': False, 'psnr_db': 31.25, 'psnr_scaled_db': 34.5}
+    assert '| 31.2 |' in envs.markdown(MACHINE, [run], [like]).splitlines()[4]

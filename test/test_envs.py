@@ -243,6 +243,42 @@ def test_pictures_are_rendered_where_observations_have_none():
     quiet.close()
 
 
+@pytest.mark.parametrize('engine', ENGINES)
+def test_pictures_have_the_size_that_is_asked_for(engine):
+    env = vector_env(2, engine=engine, image=True, depth=True, scan=True, image_size=(80, 60),
+                     render_mode='rgb_array')
+    seen, _ = env.reset(seed=0)
+    assert seen in env.observation_space and env.render()[0].shape == (60, 80, 3)
+    assert seen['image'].shape == (2, 60, 80, 3) and seen['depth'].shape == (2, 60, 80, 1)
+    full = vector_env(2, engine=engine, image=True, scan=True)
+    large, _ = full.reset(seed=0)
+    halved = large['image'].reshape(2, 60, 2, 80, 2, 3).mean((2, 4))
+    assert -10 * np.log10(np.mean((halved - seen['image']) ** 2) / 255 ** 2) > 22
+    for each in (env, full):
+        each.close()
+    running = make_world(engine, 2)
+    with pytest.raises(SpecError, match='pictures of 160x120'):
+        rooms.RoomVectorEnv(2, task='RoomNav', engine=running, image_size=(80, 60))
+
+
+def test_inexact_rows_play_nearly_the_same_episodes():
+    exact, quick = (vector_env(4, image=True, image_size=(80, 60), scenes=('office', 'workshop'),
+                               engine_options={'exact': exact}, time_limit_s=0.8)
+                    for exact in (True, False))
+    (seen, info), (seen_quick, info_quick) = (env.reset(seed=3) for env in (exact, quick))
+    assert (info['seed'] == info_quick['seed']).all()
+    for action in random_actions(exact, 8):
+        seen, reward, *ends, _ = exact.step(action)
+        seen_quick, reward_quick, *ends_quick, _ = quick.step(action)
+        np.testing.assert_allclose(reward, reward_quick, atol=1e-4)
+        assert np.array_equal(ends, ends_quick)
+        np.testing.assert_allclose(seen['odometry'], seen_quick['odometry'], atol=1e-4)
+        apart = seen['image'].astype(float) - seen_quick['image']
+        assert np.sqrt(np.mean(apart ** 2)) < 2.0  # of 255
+    for env in (exact, quick):
+        env.close()
+
+
 class Distrusted:
     """An engine whose second row is outside its calibrated range from the first step on."""
 
@@ -317,6 +353,10 @@ def test_it_closes_once_and_refuses_afterwards(monkeypatch):
 @pytest.mark.parametrize('keywords, words', [
     ({'task': 'RoomNaw'}, "mean 'RoomNav'"), ({'engine': 'rom'}, "mean 'room'"),
     ({'scenes': 'ofice'}, "mean 'office'"), ({'scenes': ['office', 'kitchen']}, "'kitchen'"),
+    ({'image_size': (100, 75)}, 'multiples of 4'), ({'image_size': (80, 61)}, '4:3'),
+    ({'image_size': 80}, 'two whole'), ({'image_size': (80.0, 60.0)}, 'two whole'),
+    ({'engine': 'reference', 'image_size': (80, 0)}, 'two whole'),
+    ({'engine': 'reference', 'image_size': (80, 80)}, '4:3'),
     ({'frames_per_action': 0}, 'multiple of the 1'), ({'time_limit_s': 0.0}, 'more than 0'),
     ({'uncalibrated': 'stop'}, 'penalise'), ({'render_mode': 'human'}, 'rgb_array'),
     ({'autoreset_mode': 'Never'}, 'NextStep'), ({'limits': {'speed': 1.0}}, 'joint_acceleration'),

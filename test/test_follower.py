@@ -46,6 +46,7 @@ class Seen(FollowerObserver):
                 engine=self.spec.engine, model=self.spec.model, world_resource=status.world_text,
                 scene=status.scene, seed=status.seed, frames_per_step=self.spec.frames_per_step,
                 frame_rate=self.spec.frame_rate_hz, step_dt=self.spec.step_dt_s,
+                width=self.spec.camera.width_px, height=self.spec.camera.height_px,
                 action_names=list(self.spec.action.names)))
 
     def on_frame(self, frame):

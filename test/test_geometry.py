@@ -308,6 +308,13 @@ def test_a_resized_image_keeps_its_edges():
     assert edge_scaling(0.5, 3.0) @ [159.5, 119.5, 1.0] == close([79.5, 359.5, 1.0])
 
 
+def test_a_resized_camera_stays_where_it_is_mounted():
+    mounted = SKEWED.mounted((0.1, 0.0, 1.2), (0.0, 0.3, 0.0))
+    resized = mounted.resized(80, 360)
+    assert resized == SKEWED.resized(80, 360).mounted((0.1, 0.0, 1.2), (0.0, 0.3, 0.0))
+    assert mounted.resized(mounted.width_px, mounted.height_px) == mounted
+
+
 def test_blocks_of_pixels_are_told_by_their_middles():
     camera = PinholeCamera(4, 6, 1.0, 1.0, 0.0, 0.0)
     grid = camera.pixel_grid()

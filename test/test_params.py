@@ -8,6 +8,7 @@ from lingbot_world_ros.engines.registry import CAMERA_SCALE, KEYS, RESERVED, SHI
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.messages.frames import FrameNames
 from lingbot_world_ros.paths import share_path
+from lingbot_world_ros.robots.load import load_robot
 from lingbot_world_ros.session.spec import SessionSpec
 from lingbot_world_ros.settings import parameters as params
 from lingbot_world_ros.settings.parameters import (ACTION_ENCODER, ENGINES, PARAMS, SHARED, VIEW,
@@ -256,3 +257,14 @@ def test_nested_values_are_told_with_dots():
     from lingbot_world_ros.nodes.parameters import flat
     nested = SimpleNamespace(a=1, b=SimpleNamespace(c=2, d=SimpleNamespace(e=3)))
     assert flat(nested) == {'a': 1, 'b.c': 2, 'b.d.e': 3}
+
+
+@pytest.mark.parametrize('engine', ['room', 'reference'])
+def test_an_engine_draws_in_the_size_asked_for_if_it_can(engine):
+    drawn = params.engine_options(values(engine=engine, image_width=80, image_height=60))
+    camera = drawn['robot'].camera
+    assert (camera.width_px, camera.height_px) == (80, 60)
+    assert camera.position_m == load_robot().camera.position_m
+    for scaled in (dict(image_width=80), dict(image_width=64, image_height=64),
+                   dict(image_width=80, image_height=60, field_of_view_deg=50.0)):
+        assert 'robot' not in params.engine_options(values(engine=engine, **scaled))

@@ -35,6 +35,7 @@ class Messages(SessionObserver):
         self.all.append((True, SimpleNamespace(
             engine=self.spec.engine, model=self.spec.model, world_resource=status.world_text,
             scene=status.scene, frames_per_step=self.spec.frames_per_step,
+            width=self.spec.camera.width_px, height=self.spec.camera.height_px,
             action_names=self.spec.action.names)))
 
     def on_status(self, status):
@@ -197,6 +198,7 @@ def test_without_world_spec_nothing_can_be_told(messages):
 
 @pytest.mark.parametrize('change, words', [
     (dict(model='fake 2'), "made by 'fake 2', here is 'fake 1'"),
+    (dict(size=(80, 60)), 'imagined in 80x60 pixels'),
     (dict(text='scene: moon'), 'moon'),
     (dict(num_actions=9), 'action values'),
 ])

@@ -33,9 +33,28 @@ def trained(tmp_path_factory):
     train_dynamics.main(['--data', data, '--maps', maps, '--out', str(root / 'dynamics'),
                          '--minutes', MINUTES, '--batch', '4', '--horizon', '4',
                          '--device', 'cpu'])
+    small = str(root / 'small_data')
+    dataset.main(['--out', small, '--scenes', 'office', '--episodes', '4', '--frames', '8',
+                  '--every', '4', '--size', '64', '48', '--mapping-frames', '0', '--workers', '1'])
     export.main(['--renderer', str(root / 'renderer'), '--dynamics', str(root / 'dynamics'),
                  '--out', str(root / 'weights'), '--name', 'tiny'])
+    train_renderer.main(['--data', small, '--small-from', str(root / 'weights'), '--out',
+                         str(root / 'small'), '--minutes', MINUTES, '--batch', '2', '--device',
+                         'cpu'])
+    export.main(['--small', str(root / 'small'), '--out', str(root / 'weights')])
     return root
+
+
+def test_small_pictures_are_learned_from_a_few_frames_of_each_episode(trained):
+    from lingbot_world_ros.robots.load import load_robot
+    shot = dataset.load_scene(trained / 'small_data' / 'office')
+    assert shot['rgb'].shape == (4, 3, 48, 64, 3) and 'action' not in shot
+    all_frames = dataset.load_scene(trained / 'data' / 'office')
+    np.testing.assert_array_equal(shot['base_pose'][:, 1], all_frames['base_pose'][:4, 4])
+    robot = load_robot()
+    small = robot.with_camera(robot.camera.resized(64, 48))
+    seen = RoomWorld(weights=trained / 'weights', robot=small, verify=True).reset('office', 0)
+    assert seen.rgb.shape == (1, 1, 48, 64, 3) and seen.rgb.std() > 1
 
 
 def test_dataset_repeats_by_seed(trained, tmp_path):

@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 import threading
 import time
-from typing import Any, Callable, Optional, Sequence, Set, TYPE_CHECKING
+from typing import Any, Callable, Optional, Sequence, Set, Tuple, TYPE_CHECKING
 
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.output import outlive_output, told
@@ -57,20 +57,23 @@ def run(args: argparse.Namespace) -> int:
     from lingbot_world_ros.recording.bag import require_rosbags
     require_rosbags()
     from lingbot_world_ros.recording.recorded import read_recording
-    make_engine = engine_maker(args.profile, args.param)
     segments = read_recording(args.recording, args.namespace)
+    sizes = [segment.world.size for segment in segments if segment.num_frames]
+    make_engine = engine_maker(args.profile, args.param, *sizes[:1])
     if args.verify:
         return verify_segments(segments, make_engine=make_engine, world_path=args.world_path)
     return watch(segments, args, make_engine)
 
 
-def engine_maker(profile: str = 'default',
-                 assignments: Sequence[str] = ()) -> Callable[[str], 'WorldModel']:
+def engine_maker(profile: str = 'default', assignments: Sequence[str] = (),
+                 size: Tuple[int, int] = (0, 0)) -> Callable[[str], 'WorldModel']:
     """
     Say how engines are made.
 
     :param profile: name or path of a parameter file
     :param assignments: texts like ``'lingbot.checkpoint:=/models/fast'``
+    :param size: width and height that was drawn in, whatever a profile wants to be shown; 0 is
+        not known
     :return: function from an engine's name to the engine
     :raises SpecError: a parameter cannot be used
     """
@@ -78,7 +81,9 @@ def engine_maker(profile: str = 'default',
     from lingbot_world_ros.progress import Loading
     from lingbot_world_ros.settings.parameters import engine_options
     from lingbot_world_ros.settings.profiles import DEFAULT_PROFILE, load_profile, read_assignments
-    values = {**load_profile(DEFAULT_PROFILE), **load_profile(profile),
+    drawn = {} if not all(size) else {'image_width': size[0], 'image_height': size[1],
+                                      'field_of_view_deg': 0.0, 'camera_info_url': ''}
+    values = {**load_profile(DEFAULT_PROFILE), **load_profile(profile), **drawn,
               **read_assignments(assignments)}
     return lambda name: make_world(name, **engine_options({**values, 'engine': name}, Loading()))
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     # it imports NumPy, and command lines read this file
     from lingbot_world_ros.engines.interface import WorldModel
+    from lingbot_world_ros.robots.robot import Robot
 
 LOG = logging.getLogger(__name__)
 GROUP = 'lingbot_world_ros.engines'  # of entry points
@@ -56,14 +57,17 @@ class EngineEntry:
     takes: Tuple[str, ...] = ()
     robot: str = ''  # that it shows, of config/robots; '': told by no file
     has_depth: bool = False
+    draws: str = ''  # says why not in this size: function of a camera, width, height; '': one size
     docs: str = ''  # page about it
     checkup: str = ''  # function that returns, as text, what it would run with here
+    # Arguments that make it faster where nobody needs the same bytes in any batch.
+    quick: Tuple[Tuple[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse what cannot be registered."""
         if not NAME.fullmatch(self.name):
             raise SpecError(f'its name {self.name!r} is not made of a-z, 0-9 and _.')
-        for where in (self.engine, self.parameters or 'a:b', self.checkup or 'a:b'):
+        for where in (self.engine, *filter(None, (self.parameters, self.checkup, self.draws))):
             if not WHERE.fullmatch(where):
                 raise SpecError(f"{where!r} is no text like 'package.module:NAME'.")
         for name in self.takes:
@@ -84,6 +88,23 @@ class EngineEntry:
         return {row.name.partition('.')[2]: values.get(row.name, row.default)
                 for row in self.table()}
 
+    def robot_in_size(self, robot: 'Robot', width_px: int, height_px: int) -> 'Robot':
+        """
+        Let an engine draw pictures of another size.
+
+        :param robot: whose camera it is
+        :param width_px: of the pictures
+        :param height_px: of the pictures
+        :return: the same robot with the same camera in that size, for its constructor
+        :raises SpecError: the engine cannot draw in this size; says why
+        """
+        problem = (_loaded(self.draws)(robot.camera, width_px, height_px) if self.draws else
+                   f'pictures of {width_px}x{height_px}: the engine {self.name!r} has those of '
+                   'one size.')
+        if problem:
+            raise SpecError(problem)
+        return robot.with_camera(robot.camera.resized(width_px, height_px))
+
     def told(self) -> str:
         """Return what it would run with here; '' where it does not say."""
         return _loaded(self.checkup)() if self.checkup else ''
@@ -96,11 +117,13 @@ class EngineEntry:
 ROOM = EngineEntry(
     'room', 'lingbot_world_ros.engines.room.engine:RoomWorld',
     'the embedded world: learned, on one CPU core', ('openvino', 'safetensors'), takes=('robot',),
-    robot='room', has_depth=True, docs='docs/training.md')
+    robot='room', has_depth=True, draws='lingbot_world_ros.models.room.lens:why_not_drawn',
+    docs='docs/training.md', quick=(('exact', False),))
 REFERENCE = EngineEntry(
     'reference', 'lingbot_world_ros.engines.reference.engine:ReferenceWorld',
     'the MuJoCo reference world of the same rooms and robot', ('mujoco',), takes=('robot',),
-    robot='room', has_depth=True, docs='docs/evaluation.md')
+    robot='room', has_depth=True, draws='lingbot_world_ros.geometry.camera:why_not_square',
+    docs='docs/evaluation.md')
 LINGBOT_WORLD = EngineEntry(
     'lingbot_world', 'lingbot_world_ros.engines.lingbot_world.engine:LingBotWorld',
     'LingBot-World from a checkpoint of yours, on a GPU',

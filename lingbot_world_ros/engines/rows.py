@@ -183,5 +183,18 @@ def at_rest(state: State) -> Observation:
                        np.zeros(pose.shape[:2], np.float32), objects)
 
 
+def in_order(observation: Observation, rows: Sequence[int]) -> Observation:
+    """
+    Sort the rows of an observation.
+
+    :param observation: of as many rows
+    :param rows: which row each is to be: a permutation
+    :return: the observation itself where they are in order
+    """
+    if list(rows) == sorted(rows):
+        return observation
+    return of_rows(observation, np.argsort(rows).tolist())
+
+
 def _columns(observation: Observation) -> Dict[str, Any]:
     return {f.name: getattr(observation, f.name) for f in fields(Observation) if f.name != 'extra'}

@@ -11,7 +11,8 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 from lingbot_world_ros.actions.limits import Limits
 from lingbot_world_ros.engines.interface import (Observation, Scenes, State, WorldModel,
                                                  WorldSpec)
-from lingbot_world_ros.engines.registry import DEFAULT_ENGINE, engines, make_world, TRUTH_ENGINE
+from lingbot_world_ros.engines.registry import (DEFAULT_ENGINE, engine_entry, engines, make_world,
+                                                TRUTH_ENGINE)
 from lingbot_world_ros.engines.rows import at_rest, of_rows
 from lingbot_world_ros.envs.known import Known, Start
 from lingbot_world_ros.envs.policy_commands import PolicyCommands
@@ -19,6 +20,8 @@ from lingbot_world_ros.envs.tasks import Goals, make_task, put_rows, Seen, SUCCE
 from lingbot_world_ros.envs.unusual import unusual_state
 from lingbot_world_ros.errors import shown as told, SpecError, unknown_name
 from lingbot_world_ros.paths import pip_install
+from lingbot_world_ros.robots.load import load_robot
+from lingbot_world_ros.robots.robot import Robot
 from lingbot_world_ros.session.faults import check_finite
 from lingbot_world_ros.worlds.scenes import get_scene
 import numpy as np
@@ -57,6 +60,7 @@ class RoomVectorEnv(VectorEnv):
                  engine: Union[str, WorldModel] = DEFAULT_ENGINE,
                  engine_options: Optional[Mapping[str, Any]] = None, scenes: Scenes = (),
                  image: bool = True, depth: bool = False, scan: bool = False,
+                 image_size: Optional[Sequence[int]] = None,
                  frames_per_action: int = 3, time_limit_s: Optional[float] = None,
                  uncalibrated: str = 'ignore', limits: Optional[Mapping[str, float]] = None,
                  render_mode: Optional[str] = None,
@@ -73,6 +77,8 @@ class RoomVectorEnv(VectorEnv):
         :param image: whether observations have the picture
         :param depth: and depth
         :param scan: and ranges made from depth
+        :param image_size: width and height in pixels that the engine draws image and depth in, of
+            the same field of view; None: those of its robot's camera
         :param frames_per_action: of the engine, for which an action holds
         :param time_limit_s: of sim time, after which an episode is truncated; None: the task's
         :param uncalibrated: what follows when uncertainty leaves its calibrated range: 'ignore',
@@ -88,9 +94,13 @@ class RoomVectorEnv(VectorEnv):
             raise unknown_name('render_mode', str(render_mode), (RGB,))
         self._mode = _autoreset_mode(autoreset_mode)
         self._limits = _limits(limits)
+        options = dict(engine_options or {})
+        if image_size is not None and not isinstance(engine, WorldModel):
+            options['robot'] = _robot_with_size(engine, options.get('robot', ''), image_size)
         self._engine = (engine if isinstance(engine, WorldModel) else
-                        make_world(engine, num_envs, **(engine_options or {})))
+                        make_world(engine, num_envs, **options))
         try:
+            _check_size(self._engine.spec, image_size)
             self._prepare(task, scenes, Channels(image, depth, scan), frames_per_action,
                           time_limit_s, uncalibrated)
         except SpecError:
@@ -538,6 +548,24 @@ def _each(given: Any, kind: type, name: str, num_rows: int) -> List[Any]:
         if value is not None and not isinstance(value, taken):
             raise SpecError(f"options['{name}']={told(value)} must be a {kind.__name__}.")
     return [None if value is None else kind(value) for value in values]
+
+
+def _robot_with_size(engine: str, robot: Union[str, Robot], image_size: Sequence[int]) -> Robot:
+    """Return a robot whose camera has the pixels that are asked for, and sees the same."""
+    size: Any = image_size
+    if not (isinstance(size, (list, tuple, np.ndarray)) and len(size) == 2 and
+            all(isinstance(side, (int, np.integer)) and side > 0 for side in size)):
+        raise SpecError(f'image_size={told(size)} must be width and height in pixels, two whole '
+                        'numbers.')
+    return engine_entry(engine).robot_in_size(load_robot(robot), int(size[0]), int(size[1]))
+
+
+def _check_size(spec: WorldSpec, image_size: Optional[Sequence[int]]) -> None:
+    """Refuse pictures that an engine, which may run already, does not have."""
+    size = spec.camera.width_px, spec.camera.height_px
+    if image_size is not None and size != tuple(image_size):
+        raise SpecError(f'image_size={told(image_size)}: the engine that runs has pictures of '
+                        f'{size[0]}x{size[1]}; leave it out.')
 
 
 def _autoreset_mode(given: Union[str, AutoresetMode]) -> AutoresetMode:

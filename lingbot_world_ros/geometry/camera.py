@@ -11,6 +11,7 @@ Frames follow REP 103: a camera's link x ahead, y left, z up; its optical frame 
 z ahead. ``robots.calibration`` adds lenses.
 """
 from dataclasses import dataclass
+from math import gcd
 from typing import Sequence, Tuple
 
 from lingbot_world_ros.errors import SpecError
@@ -165,6 +166,16 @@ class MountedCamera(PinholeCamera):
     position_m: Tuple[float, ...] = (0.0, 0.0, 0.0)
     rpy_rad: Tuple[float, ...] = (0.0, 0.0, 0.0)
 
+    def resized(self, width_px: int, height_px: int) -> 'MountedCamera':
+        """
+        Describe the same image in another size, from the same place.
+
+        :param width_px: new width
+        :param height_px: new height; the aspect ratio may change
+        :return: the camera in the new pixels, mounted where this one is
+        """
+        return super().resized(width_px, height_px).mounted(self.position_m, self.rpy_rad)
+
     @property
     def T_base_camera_link(self) -> np.ndarray:
         """Return the (4, 4) float64 pose of camera_link in base_link."""
@@ -189,6 +200,23 @@ def require_pixels(fx_px: float, fy_px: float, what: str) -> None:
         raise SpecError(f'{what}: focal lengths of {fx_px:g} and {fy_px:g} are not in pixels, '
                         f'which are {MIN_FOCAL_PX:g} or more; multiply normalised ones, and the '
                         'centre, by width and height of the image.')
+
+
+def why_not_square(camera: PinholeCamera, width_px: int, height_px: int) -> str:
+    """
+    Say why an image cannot have another size and the shape of its pixels.
+
+    :param camera: of the image
+    :param width_px: asked for
+    :param height_px: asked for
+    :return: a sentence; '' where the aspect ratio stays
+    """
+    if width_px * camera.height_px == height_px * camera.width_px:
+        return ''
+    common = gcd(camera.width_px, camera.height_px)
+    return (f'pictures of {width_px}x{height_px}: they have to be '
+            f'{camera.width_px // common}:{camera.height_px // common}, as those of the camera '
+            f'({camera.width_px}x{camera.height_px}).')
 
 
 def edge_scaling(scale_x: float, scale_y: float) -> np.ndarray:

@@ -17,7 +17,12 @@ SPEC, STATUS = 'lingbot_world_ros/msg/WorldSpec', 'lingbot_world_ros/msg/WorldSt
 
 @dataclass(frozen=True)
 class RecordedWorld:
-    """What was loaded, and by which engine; ``text`` is YAML as LoadWorld takes it."""
+    """
+    What was loaded, and by which engine.
+
+    ``text`` is YAML as LoadWorld takes it, ``size`` width and height of what the engine drew, in
+    pixels; 0 is not known.
+    """
 
     engine: str
     model: str
@@ -25,6 +30,7 @@ class RecordedWorld:
     scene: str
     frames_per_step: int
     num_actions: int
+    size: Tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)
@@ -152,7 +158,8 @@ class SegmentBuilder:
     def on_spec(self, msg: Any) -> None:
         """Take in a WorldSpec."""
         self._world = RecordedWorld(msg.engine, msg.model, msg.world_resource, msg.scene,
-                                    int(msg.frames_per_step), len(msg.action_names))
+                                    int(msg.frames_per_step), len(msg.action_names),
+                                    (int(msg.width), int(msg.height)))
 
     def on_status(self, msg: Any) -> Optional[Segment]:
         """

@@ -246,6 +246,11 @@ def _verify_segment(segment: Segment, session: Session, source: RecordedActions,
     if spec.model != segment.world.model:
         return Verdict(segment, UNVERIFIABLE, 0, f'it was made by {segment.world.model!r}, here '
                        f'is {spec.model!r}.')
+    drawn, here = segment.world.size, (spec.camera.width_px, spec.camera.height_px)
+    if all(drawn) and drawn != here:
+        return Verdict(segment, UNVERIFIABLE, 0, 'it was imagined in {}x{} pixels, here is {}x{}; '
+                       'give --param image_width:={} --param image_height:={}.'.format(
+                           *drawn, *here, *drawn))
     try:
         for step in replay_segment(segment, session, source, world_path):
             same = session.status.digest == (segment.first_digest if step is None else

@@ -5,6 +5,7 @@ Parameters of the nodes: name, type, range and meaning here, defaults in ``confi
 Read without ROS; nodes declare what stands here and in the table of the engine that runs, profiles
 may set nothing else.
 """
+from contextlib import suppress
 from typing import Any, Callable, Dict, Mapping, Optional, Tuple
 
 from lingbot_world_ros.engines.registry import CAMERA_SCALE, engine_entry, engines, SHIPPED
@@ -70,8 +71,9 @@ WORLD_MODEL: Tuple[Param, ...] = (
           'published camera; empty: that of the engine.'),
     Param('field_of_view_deg', float, 'Horizontal field of view of the published camera; 0: '
           'that of the engine.', 0.0, 179.0),
-    Param('image_width', int, 'Pixels; 0 is that of the engine.', 0, 8192),
-    Param('image_height', int, 'Pixels; 0 is that of the engine.', 0, 8192),
+    Param('image_width', int, 'Pixels; 0 is that of the engine, which draws in the size asked for '
+          'if it can.', 0, 8192),
+    Param('image_height', int, 'Pixels; as image_width.', 0, 8192),
     Param('publish_clock', bool, 'Publish sim time; only one world per clock topic may do so.'),
     Param('publish_tf', bool, 'Publish transforms.'),
     Param('publish_map', bool, 'Publish the floor plan of the scene as a map, latched; for '
@@ -218,6 +220,8 @@ def engine_options(values: Mapping[str, Any],
     """
     Say what an engine is made with, beside its name.
 
+    A size of pictures that it can draw in, it is told to draw in; into others they are scaled.
+
     :param values: parameters by name, with ``engine``; more than its own may be there
     :param on_progress: for engines that load for long; called with what is done and the total
     :return: options for ``make_world``
@@ -236,6 +240,13 @@ def engine_options(values: Mapping[str, Any],
                             'robot; leave robot empty.')
         from lingbot_world_ros.robots.load import load_robot
         options['robot'] = load_robot(values['robot'])
+    size = values.get('image_width') or 0, values.get('image_height') or 0
+    is_cut = values.get('field_of_view_deg') or values.get('camera_info_url')
+    if all(size) and not is_cut and entry.draws:
+        from lingbot_world_ros.robots.load import load_robot
+        robot = load_robot(options.get('robot', entry.robot))
+        with suppress(SpecError):
+            options['robot'] = entry.robot_in_size(robot, *size)
     if 'robot_description' in entry.takes and values.get('robot_description'):
         from lingbot_world_ros.robots.urdf import read_description
         options['robot_description'] = read_description(values['robot_description'])

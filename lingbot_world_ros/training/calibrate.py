@@ -6,7 +6,8 @@ Measure how wrong the exported world is and write it into its ``model.json``.
 
 Rolls the world out next to the reference world on sequences that neither training nor evaluation
 uses. Two things are fitted: the scale of the predicted variances of position, yaw, joints and
-objects, and how variances and image gradients turn into an expected image error.
+objects, and how variances and image gradients turn into an expected image error, the latter once
+more for small pictures (at ``SMALL_SIZE``), and alone with ``--small``.
 """
 import argparse
 import json
@@ -18,10 +19,13 @@ from lingbot_world_ros.engines.reference.engine import ReferenceWorld
 from lingbot_world_ros.engines.room.engine import RoomWorld
 from lingbot_world_ros.evaluation.command_sequences import command_sequences
 from lingbot_world_ros.progress import progress_bar
+from lingbot_world_ros.robots.load import load_robot
+from lingbot_world_ros.robots.robot import Robot
 import numpy as np
 from scipy.optimize import least_squares
 
 CALIBRATION_SEED = 5_000_000
+SMALL_SIZE = 80, 60  # width and height at which small pictures are measured
 FRAMES = (1, 2, 4, 8, 15, 30, 45, 60, 90, 120, 150, 200, 250, 300, 450, 600, 900)
 Row = Dict[str, Any]  # of one frame of one world
 
@@ -31,21 +35,32 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     parser = argparse.ArgumentParser(description='Calibrate the exported room world.')
     parser.add_argument('--weights', type=Path, required=True)
     parser.add_argument('--sequences', type=int, default=16, help='per scene')
+    parser.add_argument('--small', action='store_true', help='only the error of small pictures')
     args = parser.parse_args(argv)
-    path = args.weights / 'model.json'
+    path, robot = args.weights / 'model.json', load_robot()
     about = json.loads(path.read_text())
-    about['variance_scale'] = [1.0] * 4
-    path.write_text(json.dumps(about, indent=2) + '\n')
-    about['variance_scale'] = fit_scale(rollouts(args.weights, args.sequences, images=False))
-    path.write_text(json.dumps(about, indent=2) + '\n')
-    about['uncertainty'] = fit_image_error(rollouts(args.weights, args.sequences, images=True))
-    path.write_text(json.dumps(about, indent=2) + '\n')
-    print(json.dumps({k: about[k] for k in ('variance_scale', 'uncertainty')}, indent=2))
+
+    def save() -> None:
+        path.write_text(json.dumps(about, indent=2) + '\n')
+
+    if not args.small:
+        about['variance_scale'] = [1.0] * 4
+        save()
+        about['variance_scale'] = fit_scale(rollouts(args.weights, args.sequences, robot,
+                                                     images=False))
+        save()
+        about['uncertainty'] = fit_image_error(rollouts(args.weights, args.sequences, robot))
+        save()
+    small = robot.with_camera(robot.camera.resized(*SMALL_SIZE))
+    about['small']['uncertainty'] = fit_image_error(rollouts(args.weights, args.sequences, small))
+    save()
+    print(json.dumps({k: about[k] for k in ('variance_scale', 'uncertainty', 'small')}, indent=2))
 
 
-def rollouts(weights: Path, sequences: int, images: bool) -> List[Row]:
+def rollouts(weights: Path, sequences: int, robot: Robot, images: bool = True) -> List[Row]:
     """Return one row per frame of ``FRAMES``, scene and sequence: what was predicted and true."""
-    imagined, truth = RoomWorld(sequences, weights), ReferenceWorld(sequences)
+    imagined = RoomWorld(sequences, weights, robot=robot)
+    truth = ReferenceWorld(sequences, robot=robot)
     rows: List[Row] = []
     for number, scene in enumerate(imagined.spec.scenes):
         seeds = CALIBRATION_SEED + 1000 * number + np.arange(sequences)

@@ -5,6 +5,11 @@ Train the observation model on shuffled (state, image, depth) triples.
     python -m lingbot_world_ros.training.train_renderer --data data --maps runs/maps.safetensors \
         --out runs/renderer --minutes 20
 
+Small pictures are taught to trained weights, with data of several sizes:
+
+    python -m lingbot_world_ros.training.train_renderer --data data/80x60 data/64x48 \
+        --small-from lingbot_world_ros/models/room/weights --out runs/small --minutes 30
+
 Resumable: run it again with the same folder. Axes: b batch, h w image.
 """
 import argparse
@@ -12,7 +17,8 @@ import copy
 from pathlib import Path
 from typing import Any, cast, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
-from lingbot_world_ros.models.room.renderer import make_maps, Renderer, SceneMap
+from lingbot_world_ros.models.room.renderer import (camera_tensors, make_maps, Renderer,
+                                                    RendererSpec, SceneMap, SMALL)
 from lingbot_world_ros.progress import progress_bar
 from lingbot_world_ros.training.dataset import load_scene
 from lingbot_world_ros.training.runs import cosine, Run, update_average
@@ -25,13 +31,17 @@ from torch.nn import functional as F
 HELD_OUT = 0.02  # last share of the episodes, for the curve
 HELD_OUT_BATCHES = 4
 Batch = Dict[str, Tensor]
+Sources = Dict[str, List['Frames']]  # by scene, one for each size of picture
 
 
 def main(argv: Optional[Sequence[str]] = None) -> None:
     """Train; see the module's text."""
     parser = argparse.ArgumentParser(description='Train the observation model.')
-    parser.add_argument('--data', type=Path, required=True)
-    parser.add_argument('--maps', type=Path, required=True)
+    parser.add_argument('--data', type=Path, required=True, nargs='+',
+                        help='of the same scenes, in as many sizes as there are folders')
+    start = parser.add_mutually_exclusive_group(required=True)
+    start.add_argument('--maps', type=Path)
+    start.add_argument('--small-from', type=Path, metavar='WEIGHTS', help='exported weights')
     parser.add_argument('--out', type=Path, required=True)
     parser.add_argument('--minutes', type=float, default=20.0, help='budget over all attempts')
     parser.add_argument('--stop-after', type=float, default=1e9, help='minutes of this attempt')
@@ -41,11 +51,21 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     parser.add_argument('--seed', type=int, default=0)
     args = parser.parse_args(argv)
     torch.manual_seed(args.seed)
+    if args.device == 'cpu':
+        torch.set_num_threads(1)  # two collapse when another process is busy
     torch.backends.cudnn.benchmark = True
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-    frames = {p.name: Frames(p, args.device) for p in sorted(args.data.iterdir())
-              if (p / 'rgb.npy').exists()}
-    model = Trainee(frames, load_file(args.maps)).to(args.device)
+    frames: Sources = {}
+    for folder in sorted(p for p in args.data[0].iterdir() if (p / 'rgb.npy').exists()):
+        opened = {data: Frames(data / folder.name, args.device) for data in args.data}
+        frames[folder.name] = [opened[data] for data in args.data]
+    if args.small_from:
+        model = Trainee(frames, SMALL)
+        model.start_small(args.small_from)
+    else:
+        model = Trainee(frames)
+        model.start_from(load_file(args.maps))
+    model.to(args.device)
     model.renderer.autocast = True
     average = copy.deepcopy(model).eval()
     optimiser = torch.optim.AdamW(model.groups(), lr=1.0, betas=(0.9, 0.99), weight_decay=0.0)
@@ -59,25 +79,26 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
 
 
 def train(args: argparse.Namespace, run: Run, model: 'Trainee', average: 'Trainee',
-          optimiser: torch.optim.Optimizer, base: Sequence[float], frames: Dict[str, 'Frames'],
+          optimiser: torch.optim.Optimizer, base: Sequence[float], frames: Sources,
           generator: torch.Generator) -> None:
     """Run optimiser steps until the budget or this attempt's time is used up."""
-    next_log = run.used_s + 30
-    gradients = Gradients(model, eager=args.eager)
+    period_s = max(30.0, run.budget_s / 30)
+    next_log = run.used_s + period_s
+    gradients = Gradients(model, eager=args.eager or len(args.data) > 1)
     with progress_bar(total=100, unit='%', mininterval=10,
                       bar_format='{l_bar}{bar}{postfix}') as bar:
         while run.active:
             for group, rate in zip(optimiser.param_groups, base):
                 group['lr'] = rate * cosine(run.progress)
-            losses = gradients({name: source.batch(args.batch, generator)
-                                for name, source in frames.items()})
+            losses = gradients({name: sizes[run.step % len(sizes)].batch(args.batch, generator)
+                                for name, sizes in frames.items()})
             torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
             optimiser.step()
             update_average(average, model, min(0.9995, run.step / (run.step + 20)))
             run.step += 1
             bar.n = round(100 * run.progress, 1)
             if run.used_s > next_log:
-                next_log = run.used_s + 30
+                next_log = run.used_s + period_s
                 scores = validate(average, frames)
                 run.log(**losses, **scores)
                 run.save()
@@ -91,6 +112,14 @@ def save_average(average: 'Trainee', folder: Path) -> None:
     for name, scene_map in average.maps.items():
         save_file({k: v.half().contiguous() for k, v in scene_map.state_dict().items()},
                   folder / f'map_{name}.safetensors')
+
+
+def load_network(path: Path) -> Dict[str, Tensor]:
+    """Return the shared network of an exported observation graph: name -> float32 tensor."""
+    import onnx
+    prefix = 'renderer.'
+    return {part.name[len(prefix):]: torch.tensor(onnx.numpy_helper.to_array(part)).float()
+            for part in onnx.load(str(path)).graph.initializer if part.name.startswith(prefix)}
 
 
 class Gradients:
@@ -143,15 +172,16 @@ class Gradients:
 
 
 @torch.no_grad()
-def validate(model: 'Trainee', frames: Dict[str, 'Frames']) -> Dict[str, Tensor]:
+def validate(model: 'Trainee', frames: Sources) -> Dict[str, Tensor]:
     """PSNR [dB] and depth error on held-out episodes, over all scenes."""
     squares, arm, depth_error = [], [], []
-    for name, source in frames.items():
-        for batch in source.held_out(48):
+    for name, sizes in frames.items():
+        sources = set(sizes)
+        for batch in (b for source in sources for b in source.held_out(48 // len(sources))):
             rgb, depth, front, _ = model.render(name, batch)
             square = ((rgb.clamp(0, 1) - batch['rgb']) ** 2).mean(1)
             squares.append(square.mean((1, 2)))
-            weight = model.arm_weight(batch['joints'])
+            weight = model.arm_weight(batch)
             arm.append((square * weight).sum() / weight.sum())
             depth_error.append(((depth - batch['depth']).abs() / batch['depth']).mean())
     return {'psnr': -10 * torch.cat(squares).log10().mean(),
@@ -200,30 +230,66 @@ class Frames:
 class Trainee(torch.nn.Module):
     """Shared renderer and the maps of all scenes, with their loss."""
 
-    def __init__(self, scenes: Iterable[str], fused: Dict[str, Tensor]):
-        """Start the maps from the fused distance grids."""
+    def __init__(self, scenes: Iterable[str], spec: RendererSpec = RendererSpec()):
+        """Start from empty maps."""
         super().__init__()
-        self.renderer, self.maps = Renderer(), make_maps(list(scenes))
-        for name, scene_map in self.maps.items():
+        self.renderer, self.maps = Renderer(spec), make_maps(list(scenes), spec)
+        self.is_tuned = False  # from weights that can draw already
+        self._cameras: Dict[Tuple[int, int], Dict[str, Tensor]] = {}  # by size of picture
+
+    def start_from(self, fused: Dict[str, Tensor]) -> None:
+        """Start the maps from the fused distance grids."""
+        for name, scene_map in self._scene_maps():
             scene_map.sdf.data = fused[f'{name}.sdf'].float()
+
+    def start_small(self, weights: Path) -> None:
+        """Start from exported weights, the planes averaged to larger texels."""
+        self.is_tuned = True
+        self.renderer.load_state_dict(load_network(weights / 'renderer.onnx'))
+        for name, scene_map in self._scene_maps():
+            trained = load_file(weights / f'{name}.safetensors')
+            scene_map.sdf.data = trained['sdf'].float()
+            for axes, plane in zip(('xy', 'xz', 'yz'), scene_map.planes):
+                plane.data = F.interpolate(trained[f'plane_{axes}'].float(),
+                                           size=plane.shape[2:], mode='area')
+            for i, weight in enumerate(scene_map.objects):
+                weight.data = trained[f'object_{i}'].float()
 
     def groups(self) -> List[Dict[str, Any]]:
         """Parameter groups with their peak learning rates; the grid moves in metres."""
-        maps = cast(Iterable[SceneMap], self.maps.values())
-        return [{'params': list(self.renderer.parameters()), 'lr': 2e-3},
-                {'params': [p for m in maps for p in m.planes], 'lr': 5e-3},
-                {'params': [p for m in maps for p in m.objects], 'lr': 3e-3},
-                {'params': [m.sdf for m in maps], 'lr': 3e-4}]
+        maps = [scene_map for _, scene_map in self._scene_maps()]
+        slower = 0.5 if self.is_tuned else 1.0
+        groups = [{'params': list(self.renderer.parameters()), 'lr': 2e-3 * slower},
+                  {'params': [p for m in maps for p in m.planes], 'lr': 5e-3},
+                  {'params': [p for m in maps for p in m.objects], 'lr': 3e-3 * slower}]
+        grids = [m.sdf for m in maps]
+        if self.is_tuned:  # where surfaces are does not change with the size of a pixel
+            for grid in grids:
+                grid.requires_grad_(False)
+            return groups
+        return [*groups, {'params': grids, 'lr': 3e-4}]
+
+    def _scene_maps(self) -> List[Tuple[str, SceneMap]]:
+        return cast(List[Tuple[str, SceneMap]], list(self.maps.items()))
+
+    def _camera(self, batch: Batch) -> Dict[str, Tensor]:
+        """Return the tensors of the robot's camera in the size of a batch's pictures."""
+        height, width = batch['rgb'].shape[2:]
+        if (height, width) not in self._cameras:
+            camera = self.renderer.robot.camera.resized(width, height)
+            self._cameras[height, width] = {name: value.to(batch['rgb'].device) for name, value
+                                            in camera_tensors(camera).items()}
+        return self._cameras[height, width]
 
     def render(self, name: str, batch: Batch) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
         """Render a batch of one scene."""
         return self.renderer(batch['pose'], batch['joints'], batch['objects'],
-                             cast(SceneMap, self.maps[name]).tensors())
+                             cast(SceneMap, self.maps[name]).tensors(), self._camera(batch))
 
     @torch.no_grad()
-    def arm_weight(self, joints: Tensor) -> Tensor:
+    def arm_weight(self, batch: Batch) -> Tensor:
         """How near a pixel is to the arm, (b, h, w), 0..1."""
-        maps = self.renderer.arm_maps(joints)
+        maps = self.renderer.arm_maps(batch['joints'], self._camera(batch))
         near = maps[:, :maps.shape[1] // 4].amax(1, keepdim=True)
         return F.interpolate(near, scale_factor=2.0, mode='bilinear')[:, 0]
 
@@ -231,7 +297,7 @@ class Trainee(torch.nn.Module):
         """Colour, edges, depth of the map, depth and outline of what stands before it."""
         rgb, depth, front, static = self.render(name, batch)
         truth = batch['rgb']
-        weight = 1 + 3 * self.arm_weight(batch['joints'])
+        weight = 1 + 3 * self.arm_weight(batch)
         error = rgb - truth
         colour = (weight * (error.abs() + 2.0 * error * error).mean(1)).mean()
         edges = (error[..., 1:] - error[..., :-1]).abs().mean() \
