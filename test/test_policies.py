@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Policies: scripted, expert, planned and trained ones, and unusual starts."""
 from itertools import count
+import subprocess
+import sys
 
 from needs import need_engine
 import numpy as np
@@ -193,7 +195,8 @@ def test_a_policy_that_reads_other_numbers_is_refused(tmp_path):
 def small_training(**changes):
     from lingbot_world_ros.training.train_policy import PolicySpec
     return PolicySpec(**{'task': 'RoomReach', 'frames': 360, 'rounds': 3, 'rows': 4, 'epochs': 4,
-                         'scan': False, **changes})
+                         'scan': False,
+                         'engine_options': {}, **changes})
 
 
 def test_a_training_that_was_cut_off_gives_the_same_policy(tmp_path):
@@ -241,3 +244,17 @@ def test_a_scan_goes_in_as_the_nearest_thing_in_each_direction():
     assert features(seen, 'RoomNav', True).shape[1] == 20 + features(
         seen, 'RoomNav', False).shape[1]
     env.close()
+
+
+def test_who_sees_can_learn_in_the_true_rooms(tmp_path):
+    """In a process of its own: OpenGL and what torch loads late do not bear each other."""
+    pytest.importorskip('torch')
+    need_engine('reference')
+    done = subprocess.run(
+        [sys.executable, '-m', 'lingbot_world_ros.cli', 'train-policy', 'RoomNav', '--engine',
+         'reference', '--frames', '48', '--rounds', '2', '--rows', '2', '--epochs', '1', '--out',
+         str(tmp_path / 'p')], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count('episodes reached their goal') == 2
+    about = NetworkPolicy(tmp_path / 'p').about
+    assert about['engine'] == 'reference' and about['image_size'] == [80, 60]

@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Environments over topics: what they show is what those without ROS show."""
+import json
+import os
 from pathlib import Path
+import subprocess
+import sys
 
 import pytest
 
@@ -11,11 +15,13 @@ pytest.importorskip('simulation_interfaces.srv')
 
 import gymnasium  # noqa: E402, I100
 from lingbot_world_ros.engines.registry import make_world  # noqa: E402
-from lingbot_world_ros.envs.rooms import RoomEnv  # noqa: E402
+from lingbot_world_ros.envs.rooms import RoomEnv, RoomVectorEnv  # noqa: E402
 from lingbot_world_ros.envs.ros import RosEnv  # noqa: E402
 from lingbot_world_ros.errors import SpecError  # noqa: E402
+from lingbot_world_ros.evaluation.episodes import draw_starts, play  # noqa: E402
 from lingbot_world_ros.nodes.pair import make_pair  # noqa: E402
 from lingbot_world_ros.nodes.parameters import as_overrides  # noqa: E402
+from lingbot_world_ros.policies.load import load_policy  # noqa: E402
 from lingbot_world_ros.settings.profiles import load_profile  # noqa: E402
 from needs import need_engine  # noqa: E402
 import numpy as np  # noqa: E402
@@ -109,3 +115,36 @@ def test_a_world_that_does_not_fit_is_one_error(open_graph, domain):
         RosEnv(task='RoomNav', domain_id=domain, patience_s=PATIENCE_S)
     with pytest.raises(SpecError, match='give its robot'):
         RosEnv(task='RoomNav', robot=str(ROVER), domain_id=domain, patience_s=PATIENCE_S)
+
+
+def driven(domain, *arguments):
+    """Run ``lingbot-world drive``."""
+    environment = {**os.environ, 'ROS_DOMAIN_ID': str(domain)}
+    return subprocess.run([sys.executable, '-m', 'lingbot_world_ros.cli', 'drive', *arguments],
+                          env=environment, capture_output=True, text=True, timeout=PATIENCE_S)
+
+
+def test_a_policy_drives_a_world_on_topics_as_in_the_environment(open_graph, domain):
+    open_graph(lambda: make_pair(lambda: make_world('room')), ['-p', 'mode:=stepped'])
+    done = driven(domain, 'scripted', '--task', 'RoomReach', '--scene', 'office', '--json',
+                  '--patience', str(PATIENCE_S))
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    starts = draw_starts(('office',), 1, 0)
+    env = RoomVectorEnv(1, task='RoomReach', image=False, autoreset_mode='Disabled')
+    expected, = play(env, load_policy('scripted', 'RoomReach', env.world_spec.robot), starts)
+    env.close()
+    episode, = told['episodes']
+    assert (episode['success'], episode['steps']) == (expected.success, expected.steps)
+    assert episode['start'] == ['office', starts[0].seed, False]
+    assert episode['reward'] == pytest.approx(expected.reward, abs=1e-6)
+    assert 0.0 < told['latency_ms']['p50'] <= told['latency_ms']['p95']
+
+
+def test_what_nobody_can_drive_is_told_in_words(domain):
+    done = driven(domain, 'scripted', '--task', 'RoomReach', '--patience', '0.5')
+    assert done.returncode == 2 and 'in vain for a simulator' in done.stderr
+    done = driven(domain, 'scripted', '--task', 'RoomFly')
+    assert done.returncode == 2 and "task 'RoomFly'" in done.stderr
+    done = driven(domain, 'scripted', '--task', 'RoomNav', '--episodes', '0')
+    assert done.returncode == 2 and '--episodes must be at least 1' in done.stderr

@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     _require_packages()
     from lingbot_world_ros.training.train_policy import PolicySpec, train_policy
     spec = PolicySpec(args.task, args.engine, args.frames, args.rounds, args.rows, args.epochs,
-                      not args.no_scan, args.seed)
+                      not args.no_scan, seed=args.seed)
     folder = args.out or Path('policies') / args.task
     train_policy(spec, folder, _show)
     print(f'Written: {folder}. Judge it with "lingbot-world judge {folder} scripted random '
@@ -53,9 +53,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _show(row: Dict[str, Any]) -> None:
-    print(f'round {row["round"]}: {row["frames"]} frames, {row["episodes"]} episodes, '
-          f'{100 * row["success"]:.0f} % reached, loss {row["loss"]:.4f}, '
-          f'{row["seconds"]:.0f} s', flush=True)
+    print(f'round {row["round"]}: {row["frames"]} frames, {row["reached"]} of {row["begun"]} '
+          f'episodes reached their goal, loss {row["loss"]:.4f}, {row["seconds"]:.0f} s',
+          flush=True)
 
 
 def _require_packages() -> None:

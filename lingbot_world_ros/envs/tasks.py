@@ -74,6 +74,7 @@ class Task(ABC):
     time_limit_s: float  # of sim time
     moves: Tuple[str, ...]  # states that potential and success read, as WorldSpec names them
     points: Tuple[int, ...] = ()  # where in a goal points in base_link begin, x and y
+    takes_contact: bool = True  # the way to the goal may lead along things
 
     def __init__(self, robot: Robot) -> None:
         """
@@ -143,7 +144,7 @@ class RoomNav(Task):
     """
 
     name = 'RoomNav'
-    points = (2,)
+    points, takes_contact = (2,), False
     time_limit_s = 30.0
     moves = ('base', 'objects')
     gap_m, bearing_rad, slow_mps, slow_radps, least_m = 0.25, 0.25, 0.05, 0.1, 0.3

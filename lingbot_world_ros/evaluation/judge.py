@@ -111,7 +111,8 @@ def play_job(job: Job) -> List[Episode]:
     """
     policy = load_policy(job.policy, job.task, load_robot())
     rows = min(job.rows, len(job.starts))
-    env = _environment(job.task, job.engine, policy.senses, rows, job.engine_options)
+    env = _environment(job.task, job.engine, policy.senses, policy.image_size, rows,
+                       job.engine_options)
     try:
         return play(env, policy, job.starts)
     finally:
@@ -119,12 +120,14 @@ def play_job(job: Job) -> List[Episode]:
 
 
 @lru_cache(maxsize=4)
-def _environment(task: str, engine: str, senses: Tuple[str, ...], rows: int,
+def _environment(task: str, engine: str, senses: Tuple[str, ...],
+                 image_size: Optional[Tuple[int, int]], rows: int,
                  options: Tuple[Tuple[str, Any], ...]) -> RoomVectorEnv:
     """Keep what was loaded for the next job of its kind."""
     return RoomVectorEnv(rows, task=task, engine=engine, image='image' in senses,
                          depth='depth' in senses, scan='scan' in senses,
                          engine_options=dict(options) if engine != TRUTH_ENGINE else None,
+                         image_size=image_size if senses else None,
                          autoreset_mode='Disabled')
 
 

@@ -75,6 +75,8 @@ class NetworkPolicy(Policy):
         self.about = read_about(folder)
         self.name, self.task = str(folder), self.about['task']
         self.senses = tuple(self.about['senses'])
+        width_px, height_px = self.about.get('image_size') or (0, 0)
+        self.image_size = (width_px, height_px) if width_px else None
         self._layers = _read_layers(folder / WEIGHTS)
 
     def act(self, observation: Columns, known: Known) -> np.ndarray:

@@ -11,7 +11,7 @@ code taken from there.
 from typing import Any, Dict, Mapping, NamedTuple, Optional, Sequence
 
 from lingbot_world_ros.engines.interface import Observation, State, WorldModel
-from lingbot_world_ros.engines.registry import DEFAULT_ENGINE, make_world
+from lingbot_world_ros.engines.registry import DEFAULT_ENGINE, engine_entry, make_world
 from lingbot_world_ros.engines.rows import at_rest
 from lingbot_world_ros.envs.known import Known
 from lingbot_world_ros.envs.policy_commands import PolicyCommands
@@ -30,6 +30,7 @@ HORIZONS = {'RoomNav': (12, 3), 'RoomReach': (6, 2), 'RoomPush': (15, 3)}
 ELITES, KEPT = 0.15, 0.2  # share of candidates that shape the next ones; of the old spread
 TEMPERATURE = 0.15  # of path integrals, in units of reward
 SPREAD, LEAST = 0.7, 0.08  # of actions at first, and at least
+CONTACT = 0.2  # reward that a step in contact costs where it leads nowhere
 DISTRUST = 0.5  # reward that a metre of standard deviation of the base's place costs
 
 
@@ -57,7 +58,7 @@ class Planner(Policy):
         :param method: one of ``METHODS``
         :param budget: rollouts per plan; None: ``BUDGET``
         :param engine: that imagines; the reference world is one, too
-        :param engine_options: what its constructor takes besides
+        :param engine_options: what its constructor takes besides; None: what makes it fast
         :param frames_per_action: of the environment
         :raises SpecError: one of these cannot be
         """
@@ -71,7 +72,9 @@ class Planner(Policy):
         self._method, self._num = method, budget // ITERATIONS
         self.task, self.name = task, f'plan:{method}:{budget}' + (
             '' if engine == DEFAULT_ENGINE else f' by {engine}')
-        self._world: WorldModel = make_world(engine, self._num, **(engine_options or {}))
+        self._world: WorldModel = make_world(
+            engine, self._num,
+            **(dict(engine_entry(engine).quick) if engine_options is None else engine_options))
         self._steps, self._hold = HORIZONS[task]
         self._frames = frames_per_action
         self._commands = PolicyCommands(self._world.spec, self._task.columns, self._num)
@@ -141,6 +144,7 @@ class Planner(Policy):
         self._commands.clear(np.arange(self._num))
         actions = np.einsum('sm,cmk->sck', self._blend, knots)
         value, over = np.zeros(self._num), np.zeros(self._num, bool)
+        bumps = np.zeros(self._num)
         for step, action in enumerate(actions):
             shown = self._advanced(action)
             now = Seen.of(shown)
@@ -148,8 +152,10 @@ class Planner(Policy):
             # Sooner is better, and what comes after success does not count.
             value = np.where(done, SUCCESS_BONUS * (1.0 - 0.02 * step), value)
             over |= done
+            if not self._task.takes_contact:
+                bumps += CONTACT * shown.contact.max(1)
             latest = self._task.potential(goals, now) - self._distrust(shown)
-        return np.where(over, value + SUCCESS_BONUS, latest)
+        return np.where(over, value + SUCCESS_BONUS, latest) - bumps
 
     def _advanced(self, action: np.ndarray) -> Observation:
         commanded = self._commands.actions(action, self._frames)

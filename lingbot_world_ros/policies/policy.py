@@ -7,7 +7,7 @@ Everything that plays episodes (``evaluation.judge``, ``training.train_policy``,
 """
 from abc import ABC, abstractmethod
 import time
-from typing import Dict, List, Sequence, Tuple
+from typing import Dict, List, Optional, Sequence, Tuple
 
 from lingbot_world_ros.envs.known import Known
 import numpy as np
@@ -26,6 +26,7 @@ class Policy(ABC):
     name: str = ''  # that tells it apart from others
     task: str = ''  # that it is for; '': it fits all of them
     senses: Tuple[str, ...] = ()  # of 'image', 'depth', 'scan': what it looks at besides numbers
+    image_size: Optional[Tuple[int, int]] = None  # of pictures it was trained on; None: any
     knows_state: bool = False  # it reads ``known``: an expert or a planner, in a simulator only
 
     def begin(self, rows: Sequence[int], known: Known) -> None:
@@ -58,7 +59,7 @@ class TimedPolicy(Policy):
         self._policy = policy
         self._seconds: List[float] = []
         self.name, self.task, self.senses = policy.name, policy.task, policy.senses
-        self.knows_state = policy.knows_state
+        self.image_size, self.knows_state = policy.image_size, policy.knows_state
 
     def begin(self, rows: Sequence[int], known: Known) -> None:
         """See ``Policy``."""

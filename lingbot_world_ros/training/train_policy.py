@@ -7,12 +7,12 @@ learns it from what the learner is told. Round after round the learner meets wha
 lead to (DAgger, Ross et al. 2011). Every round is a file in the folder: a run that was cut off
 goes on where it was, and gives the policy that it would have given.
 """
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 import time
-from typing import Any, Callable, Dict, List
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
-from lingbot_world_ros.engines.registry import DEFAULT_ENGINE
+from lingbot_world_ros.engines.registry import DEFAULT_ENGINE, engine_entry
 from lingbot_world_ros.envs.rooms import RoomVectorEnv
 from lingbot_world_ros.envs.tasks import make_task, TASKS
 from lingbot_world_ros.errors import SpecError, unknown_name
@@ -23,6 +23,7 @@ import numpy as np
 from safetensors.torch import load_file, save_file
 import torch
 from torch import nn, Tensor
+import torch._dynamo  # optimisers do; once OpenGL draws it would crash
 
 HIDDEN = 256
 RATE, SMALLEST_BATCH = 1e-3, 64
@@ -41,8 +42,9 @@ class PolicySpec:
     rows: int = 16
     epochs: int = 40  # over all that was seen, per round
     scan: bool = True
+    image_size: Tuple[int, int] = (80, 60)  # of the pictures that ranges are made from, pixels
     seed: int = 0
-    engine_options: Dict[str, Any] = field(default_factory=dict)
+    engine_options: Optional[Dict[str, Any]] = None  # None: what makes the engine fast
 
     def __post_init__(self) -> None:
         """Refuse what cannot be trained."""
@@ -68,7 +70,9 @@ def train_policy(spec: PolicySpec, folder: Path, report: Report = lambda row: No
     torch.manual_seed(spec.seed)
     torch.set_num_threads(1)
     env = RoomVectorEnv(spec.rows, task=spec.task, engine=spec.engine, image=False,
-                        scan=spec.scan, engine_options=spec.engine_options)
+                        scan=spec.scan, image_size=spec.image_size if spec.scan else None,
+                        engine_options=dict(engine_entry(spec.engine).quick)
+                        if spec.engine_options is None else spec.engine_options)
     try:
         learner = Learner(env, spec)
         for number in range(spec.rounds):
@@ -115,7 +119,7 @@ class Learner:
         Act for a share of the frames, and keep what was seen and what the expert would do.
 
         :param number: of the round; in the first one the expert acts
-        :return: frames, episodes and share of success of this round
+        :return: frames of this round, episodes that began, and how many of them reached the goal
         """
         spec, env = self._spec, self._env
         rng = np.random.default_rng([spec.seed, number])
@@ -123,7 +127,7 @@ class Learner:
         steps = max(1, round(spec.frames / spec.rounds / per_step))
         seen, shown = [], []
         observation, _ = env.reset(seed=int(rng.integers(2 ** 31)))
-        episodes = successes = 0
+        begun, reached = spec.rows, 0
         for _ in range(steps):
             best = self._expert.act(observation, env.known)
             x = features(observation, spec.task, spec.scan)
@@ -131,12 +135,11 @@ class Learner:
             shown.append(best)
             action = self._acted(x, best, number, rng)
             observation, _, terminated, truncated, _ = env.step(action)
-            episodes += int((terminated | truncated).sum())
-            successes += int(terminated.sum())
+            begun += int((terminated | truncated).sum())
+            reached += int(terminated.sum())
         self._add(torch.from_numpy(np.concatenate(seen)),
                   torch.from_numpy(np.concatenate(shown).astype(np.float32)))
-        return {'frames': steps * per_step, 'episodes': episodes,
-                'success': successes / episodes if episodes else float('nan')}
+        return {'frames': steps * per_step, 'begun': begun, 'reached': reached}
 
     def _acted(self, x: np.ndarray, best: np.ndarray, number: int,
                rng: np.random.Generator) -> np.ndarray:
@@ -192,6 +195,7 @@ class Learner:
         layers[0] = weight / self._scale, bias - (weight / self._scale) @ self._middle
         write_policy(folder, {
             'task': spec.task, 'senses': ['scan'] if spec.scan else [],
+            **({'image_size': list(spec.image_size)} if spec.scan else {}),
             'robot': self._robot.name, 'engine': spec.engine, 'model': self._env.world_spec.model,
             'library': f'torch {torch.__version__}', 'method': 'DAgger from the expert',
             'seed': spec.seed, 'frames': len(self._seen) * self._env.frames_per_action,
