@@ -30,7 +30,8 @@ def features(observation: Columns, task: str, with_scan: bool) -> np.ndarray:
 
     :param observation: channels of n rows
     :param task: one of ``envs.tasks.TASKS``: says where points are in the goal, which also go in
-        as the logarithm of their distance and the cosine and sine of their bearing
+        as the logarithm of their distance and the cosine and sine of their bearing, and two of
+        them as what leads from the first to the second
     :param with_scan: whether ranges are among them
     :return: (n, f) float32
     """
@@ -40,11 +41,29 @@ def features(observation: Columns, task: str, with_scan: bool) -> np.ndarray:
         x, y = goal[:, first].astype(float), goal[:, first + 1].astype(float)
         away_m = np.maximum(np.hypot(x, y), 1e-3)
         columns.append(np.stack([np.log(away_m), x / away_m, y / away_m], 1))
+    if len(TASKS[task].points) == 2:
+        columns.append(_along(*(goal[:, i:i + 2].astype(float) for i in TASKS[task].points)))
     if with_scan:
         ranges_m = observation['scan']
         sectors = [part.min(1) for part in np.array_split(ranges_m, SECTORS, 1)]
         columns.append(1.0 / np.maximum(np.stack(sectors, 1), NEAREST_M))
     return np.concatenate(columns, 1).astype(np.float32)
+
+
+def _along(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """
+    Describe the line through two points as who is to push along it needs it.
+
+    :param first: (n, 2) in base_link [m]
+    :param second: (n, 2)
+    :return: (n, 4) cosine and sine of its direction, how far the first is ahead along it, and how
+        far to the left of it
+    """
+    way = second - first
+    ahead = way / np.maximum(np.hypot(*way.T), 1e-3)[:, None]
+    along_m = (first * ahead).sum(1)
+    left_m = first[:, 1] * ahead[:, 0] - first[:, 0] * ahead[:, 1]
+    return np.stack([*ahead.T, along_m, left_m], 1)
 
 
 def forward(x: np.ndarray, layers: Layers) -> np.ndarray:
