@@ -219,7 +219,11 @@ def begin_as_child() -> None:
     begin_output(is_needed=False)
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the parent ends this process
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    from multiprocessing import parent_process  # who calls this has imported it
+    parent = parent_process()
+    # Not asked of the system: it may have ended before this process began.
+    pid = os.getppid() if parent is None or parent.pid is None else parent.pid
+    threading.Thread(target=_end_with, args=(pid,), daemon=True).start()
 
 
 def _end_with(parent: int) -> None:

@@ -53,7 +53,7 @@ READY = re.compile(r'Ctrl-C|https?://')  # what a verb says once it runs
 HAS_RECORDED = re.compile(r', step \d')
 PATIENCE_S, END_S = 120.0, 60.0  # guards against hanging, three pages at a time
 PAGES_AT_A_TIME = 3
-QUICK = ('README', 'first_run', 'your_own_engine', 'your_own_scene', 'your_own_robot')
+QUICK = ('README', 'first_run', 'policies', 'your_own_engine', 'your_own_scene', 'your_own_robot')
 PAGES = [path for path in pages() if path.parent.name != 'reference']
 BLOCKS = [block for path in pages() for block in read(path).blocks]
 

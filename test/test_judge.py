@@ -152,3 +152,41 @@ def test_ray_is_asked_for_where_it_is_missing():
         pytest.skip('ray is here')
     with pytest.raises(SpecError, match='--ray needs the Python package ray'):
         Workers(1, 'local').run(str, [1])
+
+
+def test_workers_end_with_a_judge_that_is_killed(tmp_path):
+    judging = subprocess.Popen(
+        [sys.executable, '-m', 'lingbot_world_ros.cli', 'judge', 'random', '--tasks', 'RoomNav',
+         '--starts', 'nominal', '--episodes', '500', '--workers', '2', '-o', str(tmp_path)],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline_s = time.monotonic() + 60
+    while len(children_of(judging.pid)) < 3 and time.monotonic() < deadline_s:
+        time.sleep(0.1)  # two workers, and what tracks their semaphores
+    started = children_of(judging.pid)
+    judging.kill()
+    judging.wait()
+    while started and time.monotonic() < deadline_s:
+        time.sleep(0.1)
+        started = [pid for pid in started if is_running(pid)]
+    assert not started
+
+
+def children_of(parent):
+    """Return the ids of a process's children that run."""
+    found = []
+    for path in Path('/proc').glob('[0-9]*/stat'):
+        try:
+            name_and_rest = path.read_text().rpartition(')')[2].split()
+        except OSError:  # it has ended
+            continue
+        if int(name_and_rest[1]) == parent and name_and_rest[0] != 'Z':
+            found.append(int(path.parent.name))
+    return found
+
+
+def is_running(pid):
+    """Tell whether a process is there and no zombie."""
+    try:
+        return Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[0] != 'Z'
+    except OSError:
+        return False

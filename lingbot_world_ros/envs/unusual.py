@@ -16,7 +16,7 @@ import numpy as np
 
 KINDS = ('near_wall', 'arm_in_view', 'objects_aside')
 GAP_M = 0.05  # between discs
-TRIES, ARMS, LINK_POINTS = 20000, 60, 8
+TRIES, ARMS, LINK_POINTS = 4000, 60, 8
 
 
 def unusual_state(scene: Scene, seed: int, usual: Seen, robot: Robot) -> StartState:

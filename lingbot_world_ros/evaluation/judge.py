@@ -23,7 +23,7 @@ from lingbot_world_ros.robots.load import load_robot
 from lingbot_world_ros.worlds.scenes import SCENES
 import numpy as np
 
-CHUNK = 12  # episodes that a worker plays at once; a lost one loses no more
+CHUNK = 48  # episodes of a job; a lost worker loses no more
 STARTS = {'nominal': False, 'unusual': True}
 OnDone = Callable[[int], Any]
 
@@ -41,7 +41,7 @@ class JudgeSpec:
     engine: str = DEFAULT_ENGINE
     starts: Tuple[str, ...] = tuple(STARTS)
     episodes: int = 100
-    rows: int = CHUNK
+    rows: int = 12
     seed: int = 0
     engine_options: Dict[str, Any] = field(default_factory=dict)
 

@@ -7,10 +7,12 @@ again by another one and nothing is missing or counted twice. Results are in the
 """
 from concurrent.futures import as_completed, ProcessPoolExecutor
 import multiprocessing
+import os
 from typing import Any, Callable, Dict, List, Optional, Sequence, TypeVar
 
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.paths import pip_install
+from lingbot_world_ros.processes import begin_as_child
 
 Job = TypeVar('Job')
 Result = TypeVar('Result')
@@ -59,7 +61,7 @@ def _run_in_processes(do: Callable[[Job], Result], jobs: Sequence[Job],
                       on_done: Callable[[Job], Any], number: int) -> List[Result]:
     results: Dict[int, Result] = {}
     context = multiprocessing.get_context('spawn')
-    with ProcessPoolExecutor(number, context, initializer=_use_one_thread) as pool:
+    with ProcessPoolExecutor(number, context, initializer=_begin) as pool:
         futures = {pool.submit(do, job): i for i, job in enumerate(jobs)}
         try:
             for future in as_completed(futures):
@@ -72,9 +74,10 @@ def _run_in_processes(do: Callable[[Job], Result], jobs: Sequence[Job],
     return [results[i] for i in range(len(jobs))]
 
 
-def _use_one_thread() -> None:
-    import os
+def _begin() -> None:
+    """Prepare a process: one thread of its own, and no life without the one that started it."""
     os.environ.update(ONE_THREAD)
+    begin_as_child()
 
 
 def _run_with_ray(do: Callable[[Job], Result], jobs: Sequence[Job],
