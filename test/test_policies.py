@@ -14,6 +14,8 @@ from lingbot_world_ros.envs.tasks import TASKS  # noqa: E402
 from lingbot_world_ros.envs.unusual import unusual_state  # noqa: E402
 from lingbot_world_ros.errors import SpecError  # noqa: E402
 from lingbot_world_ros.evaluation.episodes import draw_starts, play  # noqa: E402
+from lingbot_world_ros.geometry import se2  # noqa: E402
+from lingbot_world_ros.policies.belief import Belief, touch_m  # noqa: E402
 from lingbot_world_ros.policies.load import load_policy  # noqa: E402
 from lingbot_world_ros.policies.network import (features, forward, NetworkPolicy,  # noqa: E402
                                                 write_policy)
@@ -222,6 +224,52 @@ def test_a_training_that_was_cut_off_gives_the_same_policy(tmp_path):
         train_policy(small_training(seed=1), cut)
     policy = load_policy(str(whole), 'RoomReach', ROBOT)
     assert policy.about['frames'] == 360 and policy.about['rounds'] == 3
+
+
+def test_a_pusher_is_trained_by_what_it_believes_and_acts_by_it(tmp_path):
+    pytest.importorskip('torch')
+    from lingbot_world_ros.training.train_policy import train_policy
+    folder = train_policy(small_training(task='RoomPush', frames=240, rounds=2), tmp_path / 'p')
+    assert NetworkPolicy(folder).about['touch_m'] == touch_m(ROBOT)
+    starts = draw_starts(tuple(SCENES), 4, 3)
+    alone, beside = (played(str(folder), 'RoomPush', starts, rows, time_limit_s=4.0)
+                     for rows in (1, 3))
+    assert alone == beside
+
+
+@pytest.mark.parametrize('given', [{'drum': -1.0}, {'drum': 'near'}, [0.5]])
+def test_distances_of_touch_that_cannot_be_are_refused(tmp_path, given):
+    network_folder(tmp_path / 'p', touch_m=given)
+    with pytest.raises(SpecError, match='touch_m gives metres'):
+        NetworkPolicy(tmp_path / 'p')
+
+
+@pytest.mark.parametrize('engine', ['room', 'reference'])
+def test_a_thing_is_believed_to_be_where_it_was_pushed_to(engine):
+    env = numbers_env('RoomPush', 6, engine)
+    starts = draw_starts(tuple(SCENES), 6, 5)
+    seen, _ = env.reset(options={'scene': [s.scene for s in starts],
+                                 'seed': [s.seed for s in starts]})
+    expert, belief = load_policy('expert', 'RoomPush', ROBOT), Belief(touch_m(ROBOT))
+    belief.begin(range(6), 6)
+    rows, told = np.arange(6), env.known.goals['index']
+    before = env.known.seen.object_pose[rows, told, :2]
+    for _ in range(60):
+        believed = belief.look(seen)
+        now = env.known.seen
+        true = se2.rotated(now.object_pose[rows, told, :2] - now.base_pose[:, :2],
+                           -now.base_pose[:, 2])
+        moved_m = np.hypot(*(now.object_pose[rows, told, :2] - before).T)
+        error_m = np.hypot(*(believed - true).T)
+        assert (error_m <= 0.02 + 0.6 * moved_m).all()  # who believes it stayed errs by all of it
+        seen, _, terminated, truncated, _ = env.step(expert.act(seen, env.known))
+        if (terminated | truncated).any():
+            break
+    assert moved_m.max() > 0.3 and error_m[moved_m > 0.3].max() < 0.6 * moved_m.max()
+    belief.begin([1], 6)
+    again = belief.look(seen)
+    assert (again[1] != believed[1]).any()  # told anew
+    env.close()
 
 
 def test_more_training_in_imagination_reaches_more(tmp_path):

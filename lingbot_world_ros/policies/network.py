@@ -5,14 +5,16 @@ Policies that were trained: a small network in a folder, run with NumPy.
 ``policy.safetensors`` has its weights, ``policy.yaml`` says what it is for, what it looks at, and
 how it came about. A scan goes in as its nearest range in each of ``SECTORS`` directions, so that
 one policy fits pictures of any width. Speeds are left out: who learns from them copies what was
-done before (de Haan et al. 2019).
+done before (de Haan et al. 2019). What is to be pushed goes in where it should be by now, as
+``policies.belief`` works it out.
 """
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from lingbot_world_ros.envs.known import Known
 from lingbot_world_ros.envs.tasks import TASKS
 from lingbot_world_ros.errors import shown, SpecError
+from lingbot_world_ros.policies.belief import Belief
 from lingbot_world_ros.policies.policy import Columns, Policy
 import numpy as np
 from safetensors.numpy import load_file
@@ -24,7 +26,8 @@ WEIGHTS, ABOUT = 'policy.safetensors', 'policy.yaml'
 Layers = List[Tuple[np.ndarray, np.ndarray]]  # weight (out, in) and bias (out,) float32
 
 
-def features(observation: Columns, task: str, with_scan: bool) -> np.ndarray:
+def features(observation: Columns, task: str, with_scan: bool,
+             things: Optional[np.ndarray] = None) -> np.ndarray:
     """
     Put an observation into the numbers that a network reads.
 
@@ -33,10 +36,18 @@ def features(observation: Columns, task: str, with_scan: bool) -> np.ndarray:
         as the logarithm of their distance and the cosine and sine of their bearing, and two of
         them as what leads from the first to the second
     :param with_scan: whether ranges are among them
+    :param things: (n, 2) where the first point should be by now, in base_link [m]; None: where the
+        goal says. With it, the start and the joints are left out
     :return: (n, f) float32
     """
     goal, joints = observation['goal'], observation['joints']
-    columns = [goal, joints[:, :joints.shape[1] // 2]]  # the other half are speeds
+    if things is not None:
+        goal = goal.copy()
+        first = TASKS[task].points[0]
+        goal[:, first:first + 2] = things
+    # Not the joints, nor the start: they tell one episode from another, not what to do.
+    columns = ([goal, joints[:, :joints.shape[1] // 2]] if things is None else  # half are speeds
+               [goal[:, TASKS[task].points[0]:]])
     for first in TASKS[task].points:
         x, y = goal[:, first].astype(float), goal[:, first + 1].astype(float)
         away_m = np.maximum(np.hypot(x, y), 1e-3)
@@ -97,10 +108,18 @@ class NetworkPolicy(Policy):
         width_px, height_px = self.about.get('image_size') or (0, 0)
         self.image_size = (width_px, height_px) if width_px else None
         self._layers = _read_layers(folder / WEIGHTS)
+        pushed = self.about.get('touch_m')
+        self._belief = None if pushed is None else Belief(pushed)
+
+    def begin(self, rows: Sequence[int], known: Known) -> None:
+        """See ``Policy``."""
+        if self._belief is not None:
+            self._belief.begin(rows, len(known.starts))
 
     def act(self, observation: Columns, known: Known) -> np.ndarray:
         """See ``Policy``."""
-        x = features(observation, self.task, 'scan' in self.senses)
+        things = None if self._belief is None else self._belief.look(observation)
+        x = features(observation, self.task, 'scan' in self.senses, things)
         expected = self._layers[0][0].shape[1]
         if x.shape[1] != expected:
             raise SpecError(f'policy {shown(self.name)} reads {expected} numbers and the '
@@ -134,6 +153,11 @@ def read_about(folder: Path) -> Dict[str, Any]:
     if about['task'] not in TASKS or not set(about['senses']) <= {'scan'}:
         raise SpecError(f'{shown(str(path))} is for task {about["task"]!r} with senses '
                         f'{about["senses"]}; known are {", ".join(TASKS)} with scan or nothing.')
+    pushed = about.get('touch_m', {})
+    if not (isinstance(pushed, dict) and all(isinstance(far_m, float) and 0.0 < far_m < np.inf
+                                             for far_m in pushed.values())):
+        raise SpecError(f'{shown(str(path))}: touch_m gives metres by the name of a thing; '
+                        f'{remedy}')
     return about
 
 

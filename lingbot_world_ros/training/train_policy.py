@@ -3,9 +3,10 @@
 Train a policy by imitation, in imagined rooms or in true ones.
 
 The learner acts, an expert that knows the state says what it would have done, and a small network
-learns it from what the learner is told. Round after round the learner meets what its own mistakes
-lead to (DAgger, Ross et al. 2011). Every round is a file in the folder: a run that was cut off
-goes on where it was, and gives the policy that it would have given.
+learns it from what the learner is told. Where a thing was pushed to, nobody tells a learner; so
+the expert, too, goes by where the learner should believe it to be. Round after round the learner
+meets what its own mistakes lead to (DAgger, Ross et al. 2011). Every round is a file in the
+folder: a run that was cut off goes on where it was, and gives the policy that it would have given.
 """
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +14,11 @@ import time
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from lingbot_world_ros.engines.registry import DEFAULT_ENGINE, engine_entry
+from lingbot_world_ros.envs.known import Known
 from lingbot_world_ros.envs.rooms import RoomVectorEnv
 from lingbot_world_ros.envs.tasks import make_task, TASKS
 from lingbot_world_ros.errors import SpecError, unknown_name
+from lingbot_world_ros.policies.belief import Belief, believed, touch_m
 from lingbot_world_ros.policies.experts import Expert
 from lingbot_world_ros.policies.network import features, write_policy
 from lingbot_world_ros.robots.load import load_robot
@@ -105,8 +108,10 @@ class Learner:
         self._env, self._spec = env, spec
         self._robot = load_robot()
         self._expert = Expert(spec.task, self._robot)
+        self._belief = Belief(touch_m(self._robot)) if len(TASKS[spec.task].points) == 2 else None
         nothing, _ = env.reset(seed=0)
-        size = features(nothing, spec.task, spec.scan).shape[1]
+        self._begin(np.ones(env.num_envs, bool))
+        size = self._looked(nothing)[0].shape[1]
         columns = len(make_task(spec.task, self._robot).columns)
         self._seen, self._shown = torch.zeros((0, size)), torch.zeros((0, columns))
         self._middle, self._scale = torch.zeros(size), torch.ones(size)
@@ -128,18 +133,33 @@ class Learner:
         seen, shown = [], []
         observation, _ = env.reset(seed=int(rng.integers(2 ** 31)))
         begun, reached = spec.rows, 0
+        is_new, is_over = np.ones(spec.rows, bool), np.zeros(spec.rows, bool)
         for _ in range(steps):
-            best = self._expert.act(observation, env.known)
-            x = features(observation, spec.task, spec.scan)
+            self._begin(is_new)
+            x, known = self._looked(observation)
+            best = self._expert.act(observation, known)
             seen.append(x)
             shown.append(best)
             action = self._acted(x, best, number, rng)
             observation, _, terminated, truncated, _ = env.step(action)
-            begun += int((terminated | truncated).sum())
+            is_new, is_over = is_over, terminated | truncated  # reset by the step after the end
+            begun += int(is_over.sum())
             reached += int(terminated.sum())
         self._add(torch.from_numpy(np.concatenate(seen)),
                   torch.from_numpy(np.concatenate(shown).astype(np.float32)))
         return {'frames': steps * per_step, 'begun': begun, 'reached': reached}
+
+    def _begin(self, is_new: np.ndarray) -> None:
+        if self._belief is not None:
+            self._belief.begin(np.flatnonzero(is_new).tolist(), len(is_new))
+
+    def _looked(self, observation: Dict[str, np.ndarray]) -> Tuple[np.ndarray, Known]:
+        """Return what the network reads, and what the expert may know."""
+        spec, known = self._spec, self._env.known
+        if self._belief is None:
+            return features(observation, spec.task, spec.scan), known
+        things = self._belief.look(observation)
+        return features(observation, spec.task, spec.scan, things), believed(known, things)
 
     def _acted(self, x: np.ndarray, best: np.ndarray, number: int,
                rng: np.random.Generator) -> np.ndarray:
@@ -196,6 +216,7 @@ class Learner:
         write_policy(folder, {
             'task': spec.task, 'senses': ['scan'] if spec.scan else [],
             **({'image_size': list(spec.image_size)} if spec.scan else {}),
+            **({} if self._belief is None else {'touch_m': touch_m(self._robot)}),
             'robot': self._robot.name, 'engine': spec.engine, 'model': self._env.world_spec.model,
             'library': f'torch {torch.__version__}', 'method': 'DAgger from the expert',
             'seed': spec.seed, 'frames': len(self._seen) * self._env.frames_per_action,
