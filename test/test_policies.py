@@ -234,7 +234,8 @@ def test_a_pusher_is_trained_by_what_it_believes_and_acts_by_it(tmp_path):
     starts = draw_starts(tuple(SCENES), 4, 3)
     alone, beside = (played(str(folder), 'RoomPush', starts, rows, time_limit_s=4.0)
                      for rows in (1, 3))
-    assert alone == beside
+    for one, other in zip(alone, beside):  # but for the last bit of products of matrices
+        assert one.reward == pytest.approx(other.reward, abs=1e-4)
 
 
 @pytest.mark.parametrize('given', [{'drum': -1.0}, {'drum': 'near'}, [0.5]])
@@ -261,11 +262,12 @@ def test_a_thing_is_believed_to_be_where_it_was_pushed_to(engine):
                            -now.base_pose[:, 2])
         moved_m = np.hypot(*(now.object_pose[rows, told, :2] - before).T)
         error_m = np.hypot(*(believed - true).T)
-        assert (error_m <= 0.02 + 0.6 * moved_m).all()  # who believes it stayed errs by all of it
+        assert (error_m <= 0.1 + 0.4 * moved_m).all()
         seen, _, terminated, truncated, _ = env.step(expert.act(seen, env.known))
         if (terminated | truncated).any():
             break
-    assert moved_m.max() > 0.3 and error_m[moved_m > 0.3].max() < 0.6 * moved_m.max()
+    is_far = moved_m > 0.4  # who believes it stayed errs by all of it
+    assert is_far.any() and (error_m[is_far] < 0.6 * moved_m[is_far]).all()
     belief.begin([1], 6)
     again = belief.look(seen)
     assert (again[1] != believed[1]).any()  # told anew
