@@ -36,13 +36,13 @@ class Workers:
         self._number, self._ray_address = number, ray_address
 
     def run(self, do: Callable[[Job], Result], jobs: Sequence[Job],
-            on_done: Callable[[Job], Any] = lambda job: None) -> List[Result]:
+            on_done: Callable[[Job, Result], Any] = lambda job, result: None) -> List[Result]:
         """
         Do all jobs.
 
         :param do: a function of a module, called with a job
         :param jobs: what is to be done
-        :param on_done: called here, with each job that is done
+        :param on_done: called here, with each job that is done and its result
         :return: what ``do`` returned, in the order of the jobs
         :raises SpecError: Ray is wanted and not there, or a job's workers were lost too often
         """
@@ -53,12 +53,12 @@ class Workers:
         results = []
         for job in jobs:
             results.append(do(job))
-            on_done(job)
+            on_done(job, results[-1])
         return results
 
 
 def _run_in_processes(do: Callable[[Job], Result], jobs: Sequence[Job],
-                      on_done: Callable[[Job], Any], number: int) -> List[Result]:
+                      on_done: Callable[[Job, Result], Any], number: int) -> List[Result]:
     results: Dict[int, Result] = {}
     context = multiprocessing.get_context('spawn')
     with ProcessPoolExecutor(number, context, initializer=_begin) as pool:
@@ -67,7 +67,7 @@ def _run_in_processes(do: Callable[[Job], Result], jobs: Sequence[Job],
             for future in as_completed(futures):
                 i = futures[future]
                 results[i] = future.result()
-                on_done(jobs[i])
+                on_done(jobs[i], results[i])
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -81,7 +81,8 @@ def _begin() -> None:
 
 
 def _run_with_ray(do: Callable[[Job], Result], jobs: Sequence[Job],
-                  on_done: Callable[[Job], Any], number: int, address: str) -> List[Result]:
+                  on_done: Callable[[Job, Result], Any], number: int,
+                  address: str) -> List[Result]:
     """Keep as many actors busy as there are workers; one that is lost is replaced."""
     try:
         import ray
@@ -114,7 +115,7 @@ def _run_with_ray(do: Callable[[Job], Result], jobs: Sequence[Job],
             worker, i = under_way.pop(reference)
             try:
                 results[i] = ray.get(reference)
-                on_done(jobs[i])
+                on_done(jobs[i], results[i])
             except RayActorError as error:
                 if tries[i] >= TRIES:
                     raise SpecError(f'Workers were lost {TRIES} times in a row over the same '
