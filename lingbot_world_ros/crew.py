@@ -30,6 +30,15 @@ class WorkerLost(ConnectionError):
 class Worker(ABC):
     """One process with one object in it."""
 
+    @property
+    @abstractmethod
+    def pid(self) -> int:
+        """
+        Process id, on its machine; there is no call under way.
+
+        :raises WorkerLost: the worker has ended
+        """
+
     @abstractmethod
     def ask(self, name: str, *args: Any, **kwargs: Any) -> None:
         """
@@ -120,6 +129,10 @@ class _Host:
             return found(*args, **kwargs) if callable(found) else found
         return self._tried(called) if self._is_made else (False, self._object)
 
+    def pid(self) -> Tuple[bool, int]:
+        """Return the process id as an answer of ``call``."""
+        return True, os.getpid()
+
     def _tried(self, do: Callable[[], Any]) -> Tuple[bool, Any]:
         try:
             return True, do()
@@ -176,7 +189,7 @@ class _ProcessWorker(Worker):
 
     @property
     def pid(self) -> int:
-        """Process id."""
+        """See ``Worker``."""
         return self._process.pid
 
     def send(self, *message: Any) -> None:
@@ -311,6 +324,11 @@ class _RayWorker(Worker):
         self._ray, self._actor, self._on_end = ray, actor, on_end
         self.reference: Any = None  # of the call under way
 
+    @property
+    def pid(self) -> int:
+        """See ``Worker``."""
+        return int(self._got(self._actor.pid.remote()))
+
     def begin(self, make: Callable[..., Any], args: Sequence[Any], kwargs: Dict[str, Any]) -> None:
         """Let it make its object."""
         self._actor.begin.remote(make, args, kwargs)
@@ -321,9 +339,12 @@ class _RayWorker(Worker):
 
     def answer(self) -> Any:
         """See ``Worker``."""
+        return self._got(self.reference)
+
+    def _got(self, reference: Any) -> Any:
         from ray.exceptions import RayError, RayTaskError
         try:
-            good, answer = self._ray.get(self.reference)
+            good, answer = self._ray.get(reference)
         except RayTaskError as error:  # not of the object: what was sent cannot be read there
             raise error.as_instanceof_cause() from None
         except RayError as error:
