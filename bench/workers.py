@@ -9,18 +9,14 @@ episode, steps of an environment behind one worker what it takes to ask for a st
 import argparse
 import json
 import os
+import sys
 import time
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, Optional
 
 from bench.machine import describe
 
-SIZES = 48, 336  # episodes of each world
+SIZES = 48, 240  # episodes of each world
 EMPTY_JOBS, STEPS, ROWS = 200, 60, 12
-
-
-def nothing(job: int) -> List[int]:
-    """Return as much as a job of ``judge`` does, without having played it."""
-    return [job] * 48
 
 
 def _seconds(do: Callable[[], Any]) -> float:
@@ -50,22 +46,14 @@ def handing_out(ray: Optional[str]) -> float:
     """Return milliseconds per episode of jobs that do nothing, with one worker."""
     from lingbot_world_ros.crew import open_crew
     with open_crew(1, ray) as crew:
-        worker = crew.hire(_Idle)
+        worker = crew.hire(list, range(48))
 
         def rounds(number: int) -> None:
-            for job in range(number):
-                worker.ask('do', job)
+            for _ in range(number):
+                worker.ask('copy')  # as many answers as a job of ``judge`` has
                 worker.answer()
         rounds(1)
         return _seconds(lambda: rounds(EMPTY_JOBS)) / EMPTY_JOBS / 48 * 1e3
-
-
-class _Idle:
-    """Does nothing."""
-
-    def do(self, job: int) -> List[int]:
-        """Return what a job returns."""
-        return nothing(job)
 
 
 def steps(spread: bool, ray: Optional[str], image: bool) -> float:
@@ -92,7 +80,10 @@ def main() -> None:
     args = parser.parse_args()
     found: Dict[str, Any] = {'machine': describe(), 'load_before': os.getloadavg()[0],
                              'place': args.ray or 'processes'}
-    found['judging'] = {str(number): judging(number, args.ray) for number in args.workers}
+    found['judging'] = {}
+    for number in args.workers:
+        found['judging'][str(number)] = judging(number, args.ray)
+        print(f'{number} workers: {found["judging"][str(number)]}', file=sys.stderr, flush=True)
     found['hand_out_ms_per_episode'] = round(handing_out(args.ray), 4)
     for name, image in (('numbers', False), ('pictures', True)):
         found[f'step_ms_{name}'] = {

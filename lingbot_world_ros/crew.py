@@ -284,7 +284,7 @@ class RayCluster(Crew):
     def _connect(self, number: int, address: str) -> None:
         is_local = address == 'local'
         try:
-            self._ray.init(address=None if is_local else address, log_to_driver=False,
+            self._ray.init(address=address, log_to_driver=False,
                            configure_logging=False, include_dashboard=False if is_local else None,
                            num_cpus=max(number, os.cpu_count() or 1) if is_local else None)
         except (ConnectionError, ValueError, RuntimeError) as error:
