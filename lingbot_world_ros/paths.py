@@ -206,6 +206,23 @@ def read_text(url: str, what: str, limit_bytes: int) -> str:
                         f'{getattr(error, "strerror", None) or "not UTF-8"}).') from error
 
 
+def write_whole(path: Path, text: str) -> None:
+    """
+    Write a file in one go: there is the old one or the new one, never a part.
+
+    :param path: of the file, in a folder that is there
+    :param text: its text
+    :raises OSError: it cannot be written; the old one is still there
+    """
+    partial = path.with_name(f'.{path.name}.{os.getpid()}.partial')
+    try:
+        partial.write_text(text, encoding='utf-8')
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
 class TooLarge(OSError):
     """A file has more bytes than will be read of one."""
 

@@ -18,6 +18,7 @@ from lingbot_world_ros.errors import SpecError  # noqa: E402, I100
 from lingbot_world_ros.evaluation.agreement import (agreement, mmrv, pearson,  # noqa: E402
                                                     spearman, wilson)
 from lingbot_world_ros.evaluation.judge import judge, JudgeSpec, number_of_episodes  # noqa: E402
+from lingbot_world_ros.evaluation.judge_file import played_before, write_judged  # noqa: E402
 from lingbot_world_ros.evaluation.judge_tables import markdown  # noqa: E402
 from lingbot_world_ros.evaluation.workers import Workers  # noqa: E402
 import numpy as np  # noqa: E402
@@ -118,6 +119,89 @@ def test_the_command_writes_what_it_prints(tmp_path):
     assert (tmp_path / 'judge.md').read_text() == markdown(results)
 
 
+class Enough(Exception):
+    """The judging was ended."""
+
+
+def test_a_judging_that_ends_early_goes_on_with_what_is_missing(tmp_path, monkeypatch):
+    from lingbot_world_ros.evaluation import judge as module
+    path, spec = tmp_path / 'deep' / 'judge.json', SMALL
+    whole = judge(spec)
+
+    def keep_two(so_far):
+        write_judged(path, so_far)
+        if len(so_far['episodes']) == 12:
+            raise Enough
+    with pytest.raises(Enough):
+        judge(spec, keep=keep_two)
+    known = played_before(path, spec)
+    assert len(known) == 12 and 'scores' not in json.loads(path.read_text())
+    played, counted = [], []
+    play_job = module.play_job
+    monkeypatch.setattr(module, 'play_job', lambda job: played.append(job) or play_job(job))
+    assert judge(spec, None, counted.append, known=known) == whole
+    assert sum(len(job.starts) for job in played) == 36 and sum(counted) == 48
+    write_judged(path, whole)
+    played.clear()
+    assert judge(spec, known=played_before(path, spec)) == whole and not played
+    with pytest.raises(SpecError, match='damaged'):
+        judge(spec, known=[{'policy': 'random'}])
+
+
+def test_a_file_of_another_judging_is_refused_and_stays(tmp_path):
+    from dataclasses import replace
+    path = tmp_path / 'judge.json'
+    assert played_before(path, SMALL) == []
+    write_judged(path, judge(replace(SMALL, episodes=1)))
+    before = path.read_bytes()
+    for other, said in ((SMALL, 'episodes 1, now 6'),
+                        (replace(SMALL, episodes=1, seed=3), 'seed 0, now 3'),
+                        (replace(SMALL, episodes=1, engine_options={'exact': False}),
+                         'engine_options none')):
+        with pytest.raises(SpecError, match=f'another judging: {said}.*--overwrite'):
+            played_before(path, other)
+    assert played_before(path, replace(SMALL, episodes=1, rows=9))  # rows change no number
+    assert path.read_bytes() == before
+    for text in ('{', '[]', '{"spec": {}}'):
+        path.write_text(text)
+        with pytest.raises(SpecError, match='--overwrite'):
+            played_before(path, SMALL)
+        assert path.read_text() == text
+
+
+def judge_process(*arguments, **options):
+    """Start the command."""
+    return subprocess.Popen([sys.executable, '-m', 'lingbot_world_ros.cli', 'judge', *arguments],
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+
+
+@pytest.mark.parametrize('workers', ['1', '2'])
+def test_ctrl_c_leaves_a_file_to_go_on_with_and_says_so(tmp_path, workers):
+    path = tmp_path / 'judge.json'
+    arguments = ('random', 'scripted', '--tasks', 'RoomReach', '--starts', 'nominal',
+                 '--episodes', '480', '--workers', workers, '-o', str(tmp_path))
+    judging = judge_process(*arguments)
+    deadline_s = time.monotonic() + 120
+    while not path.exists() and time.monotonic() < deadline_s:
+        time.sleep(0.05)
+    judging.send_signal(signal.SIGINT)
+    began_s = time.monotonic()
+    _, told = judging.communicate(timeout=60)
+    assert judging.returncode == 130 and time.monotonic() - began_s < 20
+    kept = len(json.loads(path.read_text())['episodes'])
+    assert f'{kept} of 1920 episodes are in {path}; the same command goes on' in told
+    assert 0 < kept < 1920 and 'Traceback' not in told
+
+
+def test_the_imagined_side_can_be_drawn_faster(tmp_path):
+    judging = judge_process('random', '--tasks', 'RoomReach', '--starts', 'nominal', '--episodes',
+                            '2', '--inexact', '--json', '-o', str(tmp_path))
+    told, error = judging.communicate(timeout=300)
+    assert json.loads(told)['spec']['engine_options'] == {'exact': False}, error
+    judging = judge_process('random', '--inexact', '--engine', 'reference', '-o', str(tmp_path))
+    assert 'has no faster way to draw' in judging.communicate(timeout=60)[1]
+
+
 def kill_a_worker(marker):
     """Wait until a worker works, then kill it."""
     deadline_s = time.monotonic() + 120
@@ -138,7 +222,7 @@ def test_an_episode_of_a_lost_ray_worker_is_played_again(tmp_path, monkeypatch):
     done = []
     jobs = [(number, str(marker)) for number in range(12)]
     try:
-        results = Workers(2, 'local').run(square_slowly, jobs, done.append)
+        results = Workers(2, 'local').run(square_slowly, jobs, lambda job, _: done.append(job))
     finally:
         killer.join()
     assert results == [number * number for number in range(12)]
@@ -150,7 +234,7 @@ def test_ray_is_asked_for_where_it_is_missing():
     from importlib.util import find_spec
     if find_spec('ray') is not None:
         pytest.skip('ray is here')
-    with pytest.raises(SpecError, match='--ray needs the Python package ray'):
+    with pytest.raises(SpecError, match='needs the Python package ray'):
         Workers(1, 'local').run(str, [1])
 
 
@@ -160,8 +244,8 @@ def test_workers_end_with_a_judge_that_is_killed(tmp_path):
          '--starts', 'nominal', '--episodes', '500', '--workers', '2', '-o', str(tmp_path)],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline_s = time.monotonic() + 60
-    while len(children_of(judging.pid)) < 3 and time.monotonic() < deadline_s:
-        time.sleep(0.1)  # two workers, and what tracks their semaphores
+    while len(children_of(judging.pid)) < 2 and time.monotonic() < deadline_s:
+        time.sleep(0.1)
     started = children_of(judging.pid)
     judging.kill()
     judging.wait()

@@ -141,6 +141,40 @@ def test_a_policy_drives_a_world_on_topics_as_in_the_environment(open_graph, dom
     assert 0.0 < told['latency_ms']['p50'] <= told['latency_ms']['p95']
 
 
+ROBOT = [word for name in ('reset_simulation', 'step_simulation', 'set_simulation_state',
+                           'load_world', 'get_entities_states', 'world_spec', 'world_status')
+         for word in ('-r', f'{name}:=hidden/{name}')]
+
+
+def test_a_robot_that_nobody_can_reset_is_driven_from_where_it_stands(open_graph, domain):
+    """Topics alone, as a robot has them; its latency is among the diagnostics."""
+    from diagnostic_msgs.msg import DiagnosticArray
+    graph = open_graph(lambda: make_pair(lambda: make_world('room')), ROBOT)
+    told = []
+    listener = graph.nodes[0].create_subscription(
+        DiagnosticArray, '/diagnostics', lambda msg: told.extend(msg.status), 10)
+    done = driven(domain, 'scripted', '--task', 'RoomReach', '--json', '--episodes', '2',
+                  '--patience', '20')
+    assert done.returncode == 0, done.stderr
+    assert 'Nobody offers reset_simulation' in done.stderr
+    episodes = json.loads(done.stdout)['episodes']
+    assert len(episodes) == 2 and any(episode['success'] for episode in episodes)
+    latency, = {status.name for status in told if 'policy' in status.name}
+    values = {pair.key: pair.value for status in told if status.name == latency
+              for pair in status.values}
+    assert latency == 'ros_world: policy' and values['policy'] == 'scripted:1'
+    assert 0.0 < float(values['latency p50 [ms]']) <= float(values['latency p95 [ms]'])
+    graph.nodes[0].destroy_subscription(listener)
+
+
+def test_a_task_that_needs_to_know_where_things_are_says_so_of_a_robot(open_graph, domain):
+    open_graph(lambda: make_pair(lambda: make_world('room')), ROBOT)
+    done = driven(domain, 'scripted', '--task', 'RoomNav', '--scene', 'office', '--patience', '4')
+    assert done.returncode == 2
+    assert 'get_entities_states, which tells where robot and objects are' in done.stderr
+    assert 'The robot was told to stop' in done.stderr
+
+
 def test_what_nobody_can_drive_is_told_in_words(domain):
     done = driven(domain, 'scripted', '--task', 'RoomReach', '--patience', '0.5')
     assert done.returncode == 2 and 'in vain for a simulator' in done.stderr

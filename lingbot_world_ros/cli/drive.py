@@ -2,12 +2,15 @@
 """``lingbot-world drive``: let a policy drive a world that runs, on its topics."""
 import argparse
 import json
+import sys
+import time
 from typing import Any, Dict, List
 
 from lingbot_world_ros.output import outlive_output
 
 NAME = 'drive'
-HELP = 'let a policy drive a running world or another simulator, on its topics'
+HELP = 'let a policy drive a running world, another simulator or a robot, on its topics'
+TELL_PERIOD_S = 1.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,13 +53,18 @@ def run(args: argparse.Namespace) -> int:
     from lingbot_world_ros.robots.load import load_robot
     if args.episodes < 1 or not args.patience > 0:
         raise SpecError('--episodes must be at least 1 and --patience more than 0.')
-    policy = TimedPolicy(load_policy(args.policy, args.task, load_robot()))
+    policy = TimedPolicy(load_policy(args.policy, args.task, load_robot()),
+                         lambda seconds: tell(seconds))
     needs = set(policy.senses)
-    world = find_world(args.task, profile=args.profile, namespace=args.namespace,
-                       scene=args.scene, image='image' in needs,
-                       depth=bool(needs & {'depth', 'scan'}), patience_s=args.patience)
+    world: Any = find_world(args.task, profile=args.profile, namespace=args.namespace,
+                            scene=args.scene, image='image' in needs,
+                            depth=bool(needs & {'depth', 'scan'}), patience_s=args.patience)
+    tell = _Teller(world, policy)
     env = RoomVectorEnv(1, task=args.task, engine=world, image='image' in needs,
                         depth='depth' in needs, scan='scan' in needs, autoreset_mode='Disabled')
+    if not world.can_reset:
+        print('Nobody offers reset_simulation: each episode begins where the robot stands.',
+              file=sys.stderr)
     episodes: List[Dict[str, Any]] = []
     try:
         scenes = (args.scene,) if args.scene else world.spec.scenes
@@ -77,6 +85,23 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps({'policy': policy.name, 'task': args.task, 'episodes': episodes,
                           'latency_ms': policy.latency_ms()}, indent=1))
     return 0
+
+
+class _Teller:
+    """Publishes how long a policy thinks, each second."""
+
+    def __init__(self, world: Any, policy: Any) -> None:
+        self._world, self._policy, self._told_s = world, policy, float('-inf')
+
+    def __call__(self, seconds: float) -> None:
+        now_s = time.monotonic()
+        if now_s < self._told_s + TELL_PERIOD_S:
+            return
+        self._told_s = now_s
+        found = self._policy.latency_ms()
+        self._world.tell(f'thinks {seconds * 1e3:.1f} ms', {
+            'policy': self._policy.name, 'latency [ms]': f'{seconds * 1e3:.3f}',
+            'latency p50 [ms]': f'{found["p50"]:.3f}', 'latency p95 [ms]': f'{found["p95"]:.3f}'})
 
 
 def _shown(latency_ms: Dict[str, float]) -> str:

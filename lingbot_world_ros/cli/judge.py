@@ -1,11 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """``lingbot-world judge``: play policies in imagined and in true rooms, and compare."""
 import argparse
+from dataclasses import replace
 import json
 from pathlib import Path
-from typing import Any, Dict
+import sys
+from typing import Any, Dict, TYPE_CHECKING
 
-from lingbot_world_ros.engines.registry import DEFAULT_ENGINE
+from lingbot_world_ros.engines.registry import DEFAULT_ENGINE, engine_entry
+
+if TYPE_CHECKING:
+    from lingbot_world_ros.evaluation.judge import JudgeSpec
 
 NAME = 'judge'
 HELP = 'tell how well policies do in imagined rooms, and whether the truth agrees'
@@ -35,8 +40,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         'number of them (default: 1)')
     add('--ray', metavar='ADDRESS', help='of a Ray cluster, "auto" for the one this machine '
         'belongs to, "local" to start one here; --workers are then its actors')
+    add('--inexact', action='store_true', help='draw the imagined side faster: pictures and '
+        'states differ by rounding, so that numbers depend on --rows a little')
     add('-o', '--out', type=Path, default=Path('bench/out/judge'), metavar='DIR',
-        help='folder for judge.json and judge.md (default: bench/out/judge)')
+        help='folder for judge.json and judge.md; what an interrupted judging has there is gone '
+        'on with (default: bench/out/judge)')
+    add('--overwrite', action='store_true',
+        help='begin anew, whatever judge.json is there')
     add('--json', action='store_true', help='print the JSON to standard output')
 
 
@@ -49,21 +59,50 @@ def run(args: argparse.Namespace) -> int:
     :raises SpecError: arguments that cannot be used
     """
     from lingbot_world_ros.environment import environment
-    from lingbot_world_ros.envs.tasks import TASKS
-    from lingbot_world_ros.evaluation.judge import judge, JudgeSpec, number_of_episodes
+    from lingbot_world_ros.evaluation.judge import judge, number_of_episodes
+    from lingbot_world_ros.evaluation.judge_file import NAME, played_before, write_judged
     from lingbot_world_ros.evaluation.judge_tables import markdown
     from lingbot_world_ros.evaluation.workers import Workers
+    from lingbot_world_ros.paths import write_whole
     from lingbot_world_ros.progress import Progress
+    spec, path = _spec(args), args.out / NAME
+    workers = Workers(args.workers, args.ray)
+    known = [] if args.overwrite else played_before(path, spec)
+    total, made_by = number_of_episodes(spec), environment()
+    counted = [0]  # episodes in the file
+    with Progress('episodes', {'episodes': total}) as progress:
+        def keep(so_far: Dict[str, Any]) -> None:
+            write_judged(path, {**so_far, 'made_by': made_by})
+            counted[0] = len(so_far['episodes'])
+        try:
+            results = judge(spec, workers, lambda number: progress.add('episodes', number),
+                            known=known, keep=keep)
+        except KeyboardInterrupt:
+            progress.clear()
+            done = max(counted[0], len(known))
+            print(f'Interrupted: {done} of {total} episodes are in {path}; the same command goes '
+                  'on with the others.' if done else 'Interrupted before any episodes were kept.',
+                  file=sys.stderr)
+            raise
+    results['made_by'] = made_by
+    table = markdown(results)
+    write_judged(path, results)
+    write_whole(args.out / 'judge.md', table)
+    print(json.dumps(results, indent=1) if args.json else
+          f'{table}\nWritten: {args.out}/judge.json, judge.md')
+    return 0
+
+
+def _spec(args: argparse.Namespace) -> 'JudgeSpec':
+    from lingbot_world_ros.envs.tasks import TASKS
+    from lingbot_world_ros.errors import shown, SpecError
+    from lingbot_world_ros.evaluation.judge import JudgeSpec
     spec = JudgeSpec(tuple(args.policies), tuple(args.tasks or TASKS), args.engine,
                      tuple(args.starts), args.episodes, args.rows, args.seed)
-    workers = Workers(args.workers, args.ray)
-    with Progress('episodes', {'episodes': number_of_episodes(spec)}) as progress:
-        results: Dict[str, Any] = judge(spec, workers,
-                                        lambda number: progress.add('episodes', number))
-    results['made_by'] = environment()
-    args.out.mkdir(parents=True, exist_ok=True)
-    text, table = json.dumps(results, indent=1), markdown(results)
-    (args.out / 'judge.json').write_text(text + '\n')
-    (args.out / 'judge.md').write_text(table)
-    print(text if args.json else f'{table}\nWritten: {args.out}/judge.json, judge.md')
-    return 0
+    if not args.inexact:
+        return spec
+    quick = dict(engine_entry(args.engine).quick)
+    if not quick:
+        raise SpecError(f'--inexact: engine {shown(args.engine)} has no faster way to draw; leave '
+                        'it out.')
+    return replace(spec, engine_options=quick)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``lingbot-world report``: a recorded run, or an evaluation, as one HTML file."""
+"""``lingbot-world report``: a recorded run, an evaluation or a judging as one HTML file."""
 import argparse
 import os
 from pathlib import Path
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from lingbot_world_ros.report.page import Page
 
 NAME = 'report'
-HELP = 'turn a recorded run or an evaluation into one HTML file'
+HELP = 'turn a recorded run, an evaluation or a judging into one HTML file'
 PACKAGES = {'matplotlib': 'matplotlib', 'PIL': 'pillow', 'jinja2': 'jinja2', 'tqdm': 'tqdm'}
 LIMIT_S = 120.0
 
@@ -26,7 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """
     add = parser.add_argument
     add('run', type=Path, metavar='RUN', help='folder or .mcap file of "lingbot-world record", or '
-        'folder or evaluation.json of "lingbot-world evaluate"')
+        'folder or evaluation.json of "lingbot-world evaluate", or folder or judge.json of '
+        '"lingbot-world judge"')
     add('-o', '--output', type=Path, metavar='FILE', help='default: RUN.html beside RUN')
     add('--title', default='', help="default: the recording's name")
     add('--engine', default=TRUTH_ENGINE, choices=(TRUTH_ENGINE, 'none'), help='world used '
@@ -62,11 +63,11 @@ def run(args: argparse.Namespace) -> int:
         raise SpecError(f'--seconds {args.seconds:g} must be more than 0.')
     source = args.run
     if not os.path.exists(source):  # also where the name cannot be one
-        raise SpecError(f'There is no {source}; give what "lingbot-world record" or '
-                        '"lingbot-world evaluate" made.')
+        raise SpecError(f'There is no {source}; give what "lingbot-world record", '
+                        '"lingbot-world evaluate" or "lingbot-world judge" made.')
     out = args.output or _beside(source)
     check_target(out, args.force)
-    page = _evaluation(args) if _is_evaluation(source) else _recording(args)
+    page = _page(args)
     text = render(page)
     write(text, out)
     print(f'Written: {out} ({len(text.encode()) / 1e6:.2f} MB, made in '
@@ -91,9 +92,19 @@ def _require_packages() -> None:
                         f'{", ".join(missing)}: {pip_install(*missing)}.')
 
 
+def _page(args: argparse.Namespace) -> 'Page':
+    if _is_evaluation(args.run):
+        from lingbot_world_ros.report.judge_page import is_judging, judge_page
+        return judge_page(args.run, args.title) if is_judging(args.run) else _evaluation(args)
+    return _recording(args)
+
+
 def _is_evaluation(path: Path) -> bool:
+    """Tell whether something was evaluated or judged there, by the names of files."""
     if path.is_dir():
-        return (path / 'evaluation.json').is_file() and not (path / 'metadata.yaml').exists()
+        names = 'evaluation.json', 'judge.json'
+        return (any((path / name).is_file() for name in names) and
+                not (path / 'metadata.yaml').exists())
     return path.suffix == '.json'
 
 

@@ -14,6 +14,7 @@ from lingbot_world_ros.engines.interface import (Observation, Scenes, State, Wor
 from lingbot_world_ros.engines.registry import (DEFAULT_ENGINE, engine_entry, engines, make_world,
                                                 TRUTH_ENGINE)
 from lingbot_world_ros.engines.rows import at_rest, of_rows
+from lingbot_world_ros.envs.asked import asked_actions, asked_reset, PlayedRow, Seeds
 from lingbot_world_ros.envs.known import Known, Start
 from lingbot_world_ros.envs.policy_commands import PolicyCommands
 from lingbot_world_ros.envs.tasks import Goals, make_task, put_rows, Seen, SUCCESS_BONUS, TASKS
@@ -33,6 +34,7 @@ try:
     from gymnasium.vector import AutoresetMode, VectorEnv
     from gymnasium.vector.utils import batch_space
     from lingbot_world_ros.envs.senses import Channels, Senses
+    from lingbot_world_ros.envs.spread import About, SpreadVectorEnv
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(f'The environments need the Python package {error.name!r}: '
                               f'{pip_install(str(error.name))}.', name=error.name) from error
@@ -40,7 +42,6 @@ except ModuleNotFoundError as error:
 NAMESPACE = 'lingbot_world_ros'
 UNCALIBRATED = ('ignore', 'truncate', 'penalise')  # what follows where imagination is not trusted
 UNCALIBRATED_COST = 0.1  # per step
-OPTIONS = ('reset_mask', 'scene', 'seed', 'unusual')
 RGB = 'rgb_array'
 Columns = Dict[str, np.ndarray]  # first axis n, or the rows that are meant
 
@@ -150,6 +151,12 @@ class RoomVectorEnv(VectorEnv):
         return Known(self._task, starts, self._seen, self._goals)
 
     @property
+    def about(self) -> About:
+        """What does not change: spaces of one row, the engine's own words."""
+        return About(self.single_observation_space, self.single_action_space, self.metadata,
+                     self._spec, self._task.columns, self._frames_per_action)
+
+    @property
     def world_spec(self) -> WorldSpec:
         """What the engine says of its worlds."""
         return self._spec
@@ -159,7 +166,7 @@ class RoomVectorEnv(VectorEnv):
         """Frames of the engine for which an action holds."""
         return self._frames_per_action
 
-    def reset(self, *, seed: Union[None, int, Sequence[Optional[int]]] = None,
+    def reset(self, *, seed: Seeds = None,
               options: Optional[Dict[str, Any]] = None) -> Tuple[Columns, Dict[str, Any]]:
         """
         Begin new episodes.
@@ -174,18 +181,8 @@ class RoomVectorEnv(VectorEnv):
         :raises SpecError: one of these cannot be; nothing changed
         """
         self._require_open()
-        seeds = _row_seeds(seed, self.num_envs)
-        options = options or {}
-        for name in options:
-            if name not in OPTIONS:
-                raise unknown_name('reset option', str(name), OPTIONS)
-        rows = self._masked(options.get('reset_mask'))
-        scenes = _each(options.get('scene'), str, 'scene', self.num_envs)
-        own = _each(options.get('seed'), int, 'seed', self.num_envs)
-        unusual = bool(options.get('unusual', False))
-        for scene in scenes:
-            if scene is not None and scene not in self._spec.scenes:
-                raise unknown_name('scene', scene, self._spec.scenes)
+        rows, seeds, scenes, own, unusual = asked_reset(
+            seed, options, self.num_envs, self._spec.scenes, self._goals is None)
         if isinstance(seed, (int, np.integer)):
             super().reset(seed=int(seed))
         for row in rows:
@@ -214,22 +211,8 @@ class RoomVectorEnv(VectorEnv):
         said = self._checked(actions)
         again = self._ended.copy()  # only with NEXT_STEP there are any
         said[again] = 0.0
-        shown, contact = self._advance(said)
-        assert self._goals is not None
-        seen, self._num_steps = Seen.of(shown), self._num_steps + 1
-        self._seen = seen
-        success, potential = (ask(self._goals, seen) for ask in (self._task.is_done,
-                                                                 self._task.potential))
-        info = self._info(np.arange(self.num_envs), shown, success, contact)
-        distrusted = ~info.get('calibrated', np.ones(self.num_envs, bool))
-        rewards = potential - self._potential + SUCCESS_BONUS * success
-        rewards -= UNCALIBRATED_COST * (distrusted & (self._uncalibrated == 'penalise'))
-        too_long = self._num_steps >= self._step_limit
-        terminated, truncated = success.copy(), ~success & (
-            too_long | (distrusted & (self._uncalibrated == 'truncate')))
-        self._potential = potential
+        observation, rewards, terminated, truncated, info = self._play(said)
         rewards[again], terminated[again], truncated[again] = 0.0, False, False
-        observation = self._senses.observe(shown, self._start_pose, self._goals)
         self._ended = terminated | truncated
         restarting, final = again, {}
         if self._mode is AutoresetMode.SAME_STEP:
@@ -243,6 +226,35 @@ class RoomVectorEnv(VectorEnv):
         self._observation = observation
         infos = self._vector_info(np.arange(self.num_envs), info)
         return _copied(observation), rewards, terminated, truncated, {**infos, **final}
+
+    def resume(self, played: Sequence[PlayedRow]) -> None:
+        """
+        Come to where another environment of the same kind was, by playing the same again.
+
+        It is the same byte for byte where rows do not depend on each other (``exact``), else up
+        to rounding.
+
+        :param played: n, what each row has played
+        """
+        self._require_open()
+        first = max(len(row.actions) for row in played)
+        since = np.array([first - len(row.actions) for row in played])  # each one's first step
+        self._streams = [[0, 0] for _ in played]
+        starts = [row.start for row in played]
+        self._begin_again(np.arange(self.num_envs), starts, False)  # a first reset is one of all
+        for step in range(first + 1):
+            for unusual in (False, True):
+                beginning = [i for i, start in enumerate(starts)
+                             if since[i] == step and start.unusual == unusual]
+                if beginning and (step or unusual):
+                    self._begin_again(np.array(beginning), starts, unusual)
+            if step < first:
+                said = np.zeros((self.num_envs, len(self._task.columns)))
+                for i in np.flatnonzero(since <= step).tolist():
+                    said[i] = played[i].actions[step - since[i]]
+                self._observation = self._play(said)[0]
+        self._streams = [list(row.stream) for row in played]
+        self._ended = np.array([row.ended for row in played])
 
     def render(self) -> Optional[Tuple[np.ndarray, ...]]:
         """Return the newest picture of every row, (h, w, 3) uint8; None without render_mode."""
@@ -297,24 +309,34 @@ class RoomVectorEnv(VectorEnv):
         if self._ended.any() and self._mode is AutoresetMode.DISABLED:
             raise ResetNeeded(f'The episodes of rows {np.flatnonzero(self._ended).tolist()} have '
                               'ended; reset them first.')
-        said, expected = np.array(actions, float), self.action_space.shape
-        if said.shape != expected or not np.isfinite(said).all():
-            what = 'not finite' if said.shape == expected else f'of shape {said.shape}'
-            raise SpecError(f'actions are {what}, expected {expected} finite numbers from -1 to '
-                            f'1: {", ".join(self._task.columns)}.')
-        return said
+        shape: Any = self.action_space.shape
+        return asked_actions(actions, shape, self._task.columns)
 
-    def _masked(self, mask: Any) -> np.ndarray:
-        """Return the rows that are to be reset."""
-        if mask is None:
-            return np.arange(self.num_envs)
-        given = np.asarray(mask)
-        if given.dtype != bool or given.shape != (self.num_envs,) or not given.any():
-            raise SpecError(f"options['reset_mask']={told(mask)} must be {self.num_envs} truth "
-                            'values, at least one of them true.')
-        if self._goals is None and not given.all():
-            raise SpecError("options['reset_mask']: the first reset is one of all rows.")
-        return np.flatnonzero(given)
+    def _play(self, said: np.ndarray) -> Tuple[Columns, np.ndarray, np.ndarray, np.ndarray,
+                                               Columns]:
+        """Act in all rows, whether they have ended or not; return as ``step``, infos by row."""
+        shown, contact = self._advance(said)
+        assert self._goals is not None
+        seen, self._num_steps = Seen.of(shown), self._num_steps + 1
+        self._seen = seen
+        success, potential = (ask(self._goals, seen) for ask in (self._task.is_done,
+                                                                 self._task.potential))
+        info = self._info(np.arange(self.num_envs), shown, success, contact)
+        distrusted = ~info.get('calibrated', np.ones(self.num_envs, bool))
+        rewards = potential - self._potential + SUCCESS_BONUS * success
+        rewards -= UNCALIBRATED_COST * (distrusted & (self._uncalibrated == 'penalise'))
+        too_long = self._num_steps >= self._step_limit
+        truncated = ~success & (too_long | (distrusted & (self._uncalibrated == 'truncate')))
+        self._potential = potential
+        observation = self._senses.observe(shown, self._start_pose, self._goals)
+        return observation, rewards, success.copy(), truncated, info
+
+    def _begin_again(self, rows: np.ndarray, starts: Sequence[Start], unusual: bool) -> None:
+        """Begin given episodes in rows."""
+        observation, _ = self._begin(rows, [start.scene for start in starts],
+                                     [start.seed for start in starts], unusual)
+        self._observation = (_put(self._observation, rows, observation) if self._observation
+                             else observation)
 
     def _begin(self, rows: np.ndarray, scenes: Sequence[Optional[str]],
                seeds: Sequence[Optional[int]], unusual: bool = False) -> Tuple[Columns, Columns]:
@@ -520,36 +542,6 @@ def _copied(columns: Columns) -> Columns:
     return {name: value.copy() for name, value in columns.items()}
 
 
-def _row_seeds(seed: Union[None, int, Sequence[Optional[int]]],
-               num_rows: int) -> List[Optional[int]]:
-    """Return the seed of every row's stream, None where it goes on."""
-    if seed is None:
-        return [None] * num_rows
-    given = ([seed + row for row in range(num_rows)] if isinstance(seed, (int, np.integer))
-             else list(seed))
-    if len(given) != num_rows:
-        raise SpecError(f'{len(given)} seeds for {num_rows} rows; give one for all, or one for '
-                        'each.')
-    for value in given:
-        if value is not None and (not isinstance(value, (int, np.integer)) or value < 0):
-            raise SpecError(f'seed={told(value)} must be a whole number from 0 on.')
-    return [None if value is None else int(value) for value in given]
-
-
-def _each(given: Any, kind: type, name: str, num_rows: int) -> List[Any]:
-    """Return an option for every row: one for all, or one for each; None where there is none."""
-    is_list = isinstance(given, (list, tuple, np.ndarray))
-    values = list(given) if is_list else [given] * num_rows
-    if len(values) != num_rows:
-        raise SpecError(f"options['{name}'] has {len(values)} values for {num_rows} rows; give "
-                        'one for all, or one for each.')
-    taken = (int, np.integer) if kind is int else kind
-    for value in values:
-        if value is not None and not isinstance(value, taken):
-            raise SpecError(f"options['{name}']={told(value)} must be a {kind.__name__}.")
-    return [None if value is None else kind(value) for value in values]
-
-
 def _robot_with_size(engine: str, robot: Union[str, Robot], image_size: Sequence[int]) -> Robot:
     """Return a robot whose camera has the pixels that are asked for, and sees the same."""
     size: Any = image_size
@@ -584,9 +576,27 @@ def _limits(given: Optional[Mapping[str, float]]) -> Limits:
     return Limits(**(given or {}))
 
 
+def make_rooms(num_envs: int = 1, *, workers: int = 1, ray: Optional[str] = None,
+               **keywords: Any) -> VectorEnv:
+    """
+    Make a vector environment in this process, or over others; its rows play the same.
+
+    :param num_envs: n
+    :param workers: processes that compute the rows, each with an engine of its own; 1 without Ray
+        is this one
+    :param ray: address of a Ray cluster whose actors they are, 'local' for one started here
+    :param keywords: of ``RoomVectorEnv``
+    :return: a ``RoomVectorEnv`` or a ``SpreadVectorEnv``
+    :raises SpecError: one of these cannot be; says what can
+    """
+    if workers == 1 and ray is None:
+        return RoomVectorEnv(num_envs, **keywords)
+    return SpreadVectorEnv(RoomVectorEnv, num_envs, workers=workers, ray=ray, **keywords)
+
+
 for _name in TASKS:
     for _suffix, _engine in (('', DEFAULT_ENGINE), ('Reference', TRUTH_ENGINE)):
         gymnasium.register(
             f'{NAMESPACE}/{_name}{_suffix}-v0', entry_point=f'{__name__}:RoomEnv',
-            vector_entry_point=f'{__name__}:RoomVectorEnv',
+            vector_entry_point=f'{__name__}:make_rooms',
             kwargs={'task': _name, 'engine': _engine})

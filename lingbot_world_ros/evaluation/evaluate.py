@@ -23,6 +23,7 @@ from lingbot_world_ros.evaluation import metrics
 from lingbot_world_ros.evaluation.command_fidelity import command_fidelity
 from lingbot_world_ros.evaluation.rollouts import (FIRST_HELD_OUT_SEED, HeldOutSet, mean_images,
                                                    roll_out_set, Rollout, shuffled, true_rollout)
+from lingbot_world_ros.evaluation.weights import weights_sha256
 import numpy as np
 
 if TYPE_CHECKING:
@@ -404,12 +405,10 @@ def settings(spec: EvaluationSpec) -> Dict[str, Any]:
     :param spec: what was evaluated
     :return: JSON-serialisable: the spec, seeds, versions, digests of the weights, machine
     """
-    weights = sorted(Path(__file__).parents[1].glob(f'models/{spec.engine}/weights/*'))
-    weights += [Path(spec.baseline)] if spec.baseline else []
     return {**asdict(spec), 'baseline': Path(spec.baseline).name,
             'first_held_out_seed': FIRST_HELD_OUT_SEED,
-            'weights_sha256': {p.name: hashlib.sha256(p.read_bytes()).hexdigest()
-                               for p in weights if p.is_file()},
+            'weights_sha256': weights_sha256(
+                spec.engine, [Path(spec.baseline)] if spec.baseline else []),
             'versions': {'python': platform.python_version(),
                          **{name: _version(name) for name in _PACKAGES}},
             'machine': platform.machine(), 'time_utc': time.strftime('%Y-%m-%dT%H:%M:%SZ',

@@ -7,7 +7,10 @@ from their seeds alone, so the numbers are the same however they are spread over
 """
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+import hashlib
+from pathlib import Path
+from typing import (Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence,
+                    Tuple)
 
 from lingbot_world_ros.engines.registry import comparable_engines, DEFAULT_ENGINE, TRUTH_ENGINE
 from lingbot_world_ros.envs.known import Start
@@ -16,9 +19,10 @@ from lingbot_world_ros.envs.tasks import TASKS
 from lingbot_world_ros.errors import shown, SpecError, unknown_name
 from lingbot_world_ros.evaluation.agreement import agreement, difference_interval, wilson
 from lingbot_world_ros.evaluation.episodes import draw_starts, Episode, play
+from lingbot_world_ros.evaluation.weights import weights_sha256
 from lingbot_world_ros.evaluation.workers import Workers
 from lingbot_world_ros.policies.load import load_policy
-from lingbot_world_ros.policies.network import ABOUT, read_about
+from lingbot_world_ros.policies.network import ABOUT, read_about, WEIGHTS
 from lingbot_world_ros.robots.load import load_robot
 from lingbot_world_ros.worlds.scenes import SCENES
 import numpy as np
@@ -26,6 +30,9 @@ import numpy as np
 CHUNK = 48  # episodes of a job; a lost worker loses no more
 STARTS = {'nominal': False, 'unusual': True}
 OnDone = Callable[[int], Any]
+Told = Dict[str, Any]  # an episode as the file has it
+Key = Tuple[str, str, str, str]  # policy, task, kind of start, world
+Played = Dict[Key, Dict[Start, Episode]]
 
 
 @dataclass(frozen=True)
@@ -75,26 +82,52 @@ class Job(NamedTuple):
 
 
 def judge(spec: JudgeSpec, workers: Optional[Workers] = None,
-          on_episodes: OnDone = lambda number: None) -> Dict[str, Any]:
+          on_episodes: OnDone = lambda number: None, *, known: Sequence[Mapping[str, Any]] = (),
+          keep: Callable[[Dict[str, Any]], Any] = lambda so_far: None) -> Dict[str, Any]:
     """
     Play all episodes and compare.
 
     :param spec: what is judged
     :param workers: that play; by default this process
-    :param on_episodes: called with how many more have ended
+    :param on_episodes: called with how many more are there
+    :param known: ``episodes`` of a result of the same spec, whole or not: they are taken as they
+        are, and what is missing is played
+    :param keep: called with what is known so far, whenever a worker has played more: ``spec``,
+        ``truth``, ``episodes`` and what ``about`` tells
     :return: for the JSON: ``scores`` per policy, task and kind of start, ``agreement`` per kind of
         start over all and per task, ``episodes`` with their seeds and results
-    :raises SpecError: a policy that cannot be loaded; before anything was played
+    :raises SpecError: a policy that cannot be loaded, or ``known`` is damaged; before anything was
+        played
     """
     pairs = list(_pairs(spec))
     jobs = [job for pair in pairs for job in _jobs(spec, *pair)]
-    done = (workers or Workers()).run(play_job, jobs, lambda job: on_episodes(len(job.starts)))
-    played: Dict[Tuple[str, str, str, str], List[Episode]] = {}
-    for job, episodes in zip(jobs, done):
-        kind = 'unusual' if job.starts[0].unusual else 'nominal'
-        world = 'true' if job.engine == TRUTH_ENGINE else 'imagined'
-        played.setdefault((job.policy, job.task, kind, world), []).extend(episodes)
-    return _results(spec, pairs, played)
+    head = {'spec': asdict(spec), 'truth': TRUTH_ENGINE, **about(spec)}
+    played = _known(known)
+
+    def take(job: Job, episodes: Sequence[Episode]) -> None:
+        played.setdefault(_key(job), {}).update({e.start: e for e in episodes})
+        on_episodes(len(job.starts))
+        keep({**head, 'episodes': _all_told(jobs, played)})
+    missing = [job._replace(starts=starts) for job in jobs
+               if (starts := tuple(start for start in job.starts
+                                   if start not in played.get(_key(job), {})))]
+    on_episodes(number_of_episodes(spec) - sum(len(job.starts) for job in missing))
+    (workers or Workers()).run(play_job, missing, take)
+    return {**head, **_compared(spec, pairs, jobs, played), 'episodes': _all_told(jobs, played)}
+
+
+def about(spec: JudgeSpec) -> Dict[str, Dict[str, str]]:
+    """
+    Tell which weights a judging is of.
+
+    :param spec: what is judged
+    :return: ``policies_sha256`` by trained policy, ``weights_sha256`` by file of the engine
+    """
+    folders = {text: Path(text).expanduser() for text in spec.policies}
+    return {'policies_sha256': {
+                text: hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+                for text, folder in folders.items() if (folder / WEIGHTS).is_file()},
+            'weights_sha256': weights_sha256(spec.engine)}
 
 
 def number_of_episodes(spec: JudgeSpec) -> int:
@@ -145,7 +178,6 @@ def _pairs(spec: JudgeSpec) -> Iterator[Tuple[str, str]]:
 
 
 def _own_task(text: str) -> Optional[str]:
-    from pathlib import Path
     folder = Path(text).expanduser()
     return str(read_about(folder)['task']) if (folder / ABOUT).exists() else None
 
@@ -159,33 +191,51 @@ def _jobs(spec: JudgeSpec, policy: str, task: str) -> Iterator[Job]:
                           tuple(sorted(spec.engine_options.items())))
 
 
-def _results(spec: JudgeSpec, pairs: Sequence[Tuple[str, str]],
-             played: Dict[Tuple[str, str, str, str], List[Episode]]) -> Dict[str, Any]:
+def _key(job: Job) -> Key:
+    return (job.policy, job.task, 'unusual' if job.starts[0].unusual else 'nominal',
+            'true' if job.engine == TRUTH_ENGINE else 'imagined')
+
+
+def _known(known: Sequence[Mapping[str, Any]]) -> Played:
+    """Take over what was told before."""
+    played: Played = {}
+    try:
+        for told in known:
+            fields = dict(told)
+            key: Key = (fields.pop('policy'), fields.pop('task'), fields.pop('starts'),
+                        fields.pop('world'))
+            start = Start(fields.pop('scene'), fields.pop('seed'), STARTS[key[2]])
+            played.setdefault(key, {})[start] = Episode(start, **fields)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise SpecError(f'The episodes that were played before are damaged '
+                        f'({type(error).__name__}: {error}); begin anew.') from error
+    return played
+
+
+def _compared(spec: JudgeSpec, pairs: Sequence[Tuple[str, str]], jobs: Sequence[Job],
+              played: Played) -> Dict[str, Any]:
+    won: Dict[Key, np.ndarray] = {
+        key: np.array([played[key][start].success for job in jobs if _key(job) == key
+                       for start in job.starts]) for key in dict.fromkeys(map(_key, jobs))}
     scores: List[Dict[str, Any]] = []
     for policy, task in pairs:
         for kind in spec.starts:
-            imagined, true = (played[policy, task, kind, world]
-                              for world in ('imagined', 'true'))
-            won_imagined, won_true = (np.array([e.success for e in episodes])
-                                      for episodes in (imagined, true))
+            imagined, true = (won[policy, task, kind, world] for world in ('imagined', 'true'))
             scores.append({
                 'policy': policy, 'task': task, 'starts': kind, 'episodes': len(imagined),
-                'imagined': _share(won_imagined), 'true': _share(won_true),
-                'difference': float(won_imagined.mean() - won_true.mean()),
-                'difference_interval': difference_interval(won_imagined, won_true),
-                'same_outcome': float((won_imagined == won_true).mean())})
-    return {'spec': asdict(spec), 'truth': TRUTH_ENGINE, 'scores': scores,
-            'agreement': {kind: _agreements(spec, pairs, played, kind) for kind in spec.starts},
-            'episodes': [_told(key, episode) for key, episodes in played.items()
-                         for episode in episodes]}
+                'imagined': _share(imagined), 'true': _share(true),
+                'difference': float(imagined.mean() - true.mean()),
+                'difference_interval': difference_interval(imagined, true),
+                'same_outcome': float((imagined == true).mean())})
+    return {'scores': scores,
+            'agreement': {kind: _agreements(spec, pairs, won, kind) for kind in spec.starts}}
 
 
 def _share(won: np.ndarray) -> Dict[str, Any]:
     return {'success': float(won.mean()), 'interval': wilson(int(won.sum()), len(won))}
 
 
-def _agreements(spec: JudgeSpec, pairs: Sequence[Tuple[str, str]],
-                played: Dict[Tuple[str, str, str, str], List[Episode]],
+def _agreements(spec: JudgeSpec, pairs: Sequence[Tuple[str, str]], won: Dict[Key, np.ndarray],
                 kind: str) -> Dict[str, Any]:
     """Compare over all policies and tasks, and over the policies of each task."""
     out: Dict[str, Any] = {}
@@ -193,15 +243,22 @@ def _agreements(spec: JudgeSpec, pairs: Sequence[Tuple[str, str]],
         chosen = [pair for pair in pairs if name in ('all', pair[1])]
         if len(chosen) < 2:
             continue
-        imagined, true = (np.array([[e.success for e in played[policy, task, kind, world]]
-                                    for policy, task in chosen], float)
-                          for world in ('imagined', 'true'))
+        imagined, true = (np.array([won[policy, task, kind, world] for policy, task in chosen],
+                                   float) for world in ('imagined', 'true'))
         out[name] = {'policies': len(chosen), **agreement(imagined, true, spec.seed)}
     return out
 
 
-def _told(key: Tuple[str, str, str, str], episode: Episode) -> Dict[str, Any]:
-    policy, task, kind, world = key
-    return {'policy': policy, 'task': task, 'starts': kind, 'world': world,
-            'scene': episode.start.scene, 'seed': episode.start.seed,
-            **{name: value for name, value in asdict(episode).items() if name != 'start'}}
+def _all_told(jobs: Sequence[Job], played: Played) -> List[Told]:
+    """List what was played, in the order of the jobs."""
+    out = []
+    for job in jobs:
+        policy, task, kind, world = key = _key(job)
+        there = played.get(key, {})
+        for start in job.starts:
+            if start in there:
+                fields = {name: value for name, value in vars(there[start]).items()
+                          if name != 'start'}
+                out.append({'policy': policy, 'task': task, 'starts': kind, 'world': world,
+                            'scene': start.scene, 'seed': start.seed, **fields})
+    return out

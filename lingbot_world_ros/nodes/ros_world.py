@@ -10,12 +10,14 @@ waits for the frame that comes.
 import time
 from typing import Any, Callable, Dict, Mapping, Optional, Sequence, Tuple
 
+from diagnostic_msgs.msg import DiagnosticArray
 from lingbot_world_ros.actions.layout import ANGULAR, LATERAL, LINEAR, robot_action_layout
 from lingbot_world_ros.engines.interface import (Capabilities, Observation, Rows, Scenes, Seeds,
                                                  Start, WorldModel, WorldSpec)
 from lingbot_world_ros.engines.registry import engines, TRUTH_ENGINE
 from lingbot_world_ros.errors import EngineLost, shown, SpecError
 from lingbot_world_ros.geometry import se2
+from lingbot_world_ros.messages.diagnostics import entry_to_msg, OK as HEALTHY
 from lingbot_world_ros.messages.encodings import depth_from_msg, rgb_from_msg
 from lingbot_world_ros.messages.frames import planar_pose_from_msg
 from lingbot_world_ros.messages.stamps import stamp_to_ns
@@ -42,10 +44,13 @@ from sensor_msgs.msg import Image, JointState
 OWN = (*TOPICS, *(PARAMS[name] for name in ('service_prefix', 'entity_name')))
 STATES = ('base', 'joints', 'contact', 'objects')
 SILENT_S = 3.0  # a simulator that shows nothing for this long after a reset shows it with a step
-FOUND_S = 3.0  # after its services a world's topics are found soon
+FOUND_S = 3.0  # after its topics a simulator's services are found, or the other way round
+STILL = np.array([0.02, 0.02, 0.05])  # m/s, m/s, rad/s: a robot that moves by less stands
+STILL_RADPS = 0.1  # and its joints
 SERVICES = {'LoadWorld': 'load_world', 'ResetSimulation': 'reset_simulation',
             'StepSimulation': 'step_simulation', 'SetSimulationState': 'set_simulation_state',
             'GetEntitiesStates': 'get_entities_states'}
+PURPOSES = {'GetEntitiesStates': ', which tells where robot and objects are'}
 
 
 class RosWorld(WorldModel):
@@ -119,6 +124,8 @@ class RosWorld(WorldModel):
         qos.Listener(node, WorldSpecMsg, 'world_spec', self._on_spec, qos.LATCHED)
         self._commands = CommandPublishers(node, topics.cmd_vel, topics.joint_command)
         self._moves_joints = False
+        self._can_reset: Optional[bool] = None  # not asked for yet
+        self._diagnostics = qos.publisher(node, DiagnosticArray, topics.diagnostics, qos.STATE)
         prefix = params.service_prefix.rstrip('/') + '/' if params.service_prefix else ''
         self._clients: Dict[str, Any] = {
             name: node.create_client(kind, prefix + topic) for name, topic in SERVICES.items()
@@ -152,6 +159,8 @@ class RosWorld(WorldModel):
                 raise SpecError('The world is in mode lockstep, where each command is a step; '
                                 'start it with mode:=stepped.')
             frame_rate_hz, steps_per_frame = told.frame_rate, 1
+        if told is None and not scene and not self._takes_entities:
+            scene = next(iter(SCENES))  # where the robot stands does not matter to who asks
         scenes = (scene,) if told is None else tuple(told.scenes)
         for name in scenes:
             if name not in SCENES:
@@ -178,7 +187,8 @@ class RosWorld(WorldModel):
         """
         See ``WorldModel``.
 
-        A simulator without world_spec starts as it always does: it knows no seed.
+        A simulator without world_spec starts as it always does: it knows no seed. Where nothing
+        can be reset, as a robot, it stops and begins where it then stands.
         """
         scene = scenes if isinstance(scenes, str) else scenes[0]
         seed = int(np.ravel(seeds)[0])
@@ -195,10 +205,12 @@ class RosWorld(WorldModel):
             getattr(request, 'world_resource', request).resource_string = world
             self._ask('LoadWorld', request)
             self._set_state(PAUSED if self._is_stepped else PLAYING)
-        else:
+        elif self.can_reset:
             self._ask('ResetSimulation', self._request('ResetSimulation'))
             if self._is_stepped:
                 self._set_state(PAUSED)
+        else:
+            self._come_to_rest()
         self._scene = scene
         if not self._wait(self._is_there, self._missing, SILENT_S, is_needed=False):
             if self._is_stepped:
@@ -206,6 +218,24 @@ class RosWorld(WorldModel):
             self._wait(self._is_there, self._missing)
         self._start_odom = planar_pose_from_msg(self._newest['odom'].pose.pose)
         return self._seen(render)
+
+    @property
+    def can_reset(self) -> bool:
+        """Whether it goes back to a start when an episode begins; a robot does not."""
+        if self._can_reset is None:
+            self._can_reset = self._told is not None or self._wait(
+                lambda: self._offers('ResetSimulation'), lambda: '', FOUND_S, is_needed=False)
+        return self._can_reset
+
+    def tell(self, message: str, values: Mapping[str, str]) -> None:
+        """
+        Publish how who drives is doing, on the topic of diagnostics.
+
+        :param message: one line
+        :param values: name -> value
+        """
+        name = f'{self._node.get_fully_qualified_name().lstrip("/")}: policy'
+        self._diagnostics.publish(entry_to_msg(name, HEALTHY, message, values, self._stamp_ns))
 
     def step(self, actions: np.ndarray, render: bool = True) -> Observation:
         """See ``WorldModel``."""
@@ -371,6 +401,19 @@ class RosWorld(WorldModel):
             self._commands.joint_velocities(names, [0.0] * len(names))
             self._moves_joints = False
 
+    def _come_to_rest(self) -> None:
+        """Wait until a robot that was told to stop stands; who goes on from there measures it."""
+        def stands() -> bool:
+            if not {'odom', 'joints'} <= set(self._newest):
+                return False
+            twist = self._newest['odom'].twist.twist
+            speeds = np.abs([twist.linear.x, twist.linear.y, twist.angular.z])
+            return bool((speeds <= STILL).all() and
+                        (np.abs(self._newest['joints'].velocity) <= STILL_RADPS).all())
+        self._wait(stands, lambda: f'the robot to stand still ({self._topics["odom"]} and '
+                   f'{self._topics["joints"]} tell that), which was told to stop')
+        self._newest.clear()
+
     def _step_simulation(self) -> None:
         request = self._request('StepSimulation')
         request.steps = self._steps_per_frame
@@ -392,7 +435,8 @@ class RosWorld(WorldModel):
     def _ask(self, name: str, request: Any, good: Sequence[int] = (OK,)) -> Any:
         """Call a service and return its answer."""
         client = self._clients[name]
-        self._wait(client.service_is_ready, lambda: f'service {client.srv_name}')
+        self._wait(client.service_is_ready, lambda: f'service {client.srv_name}'
+                   f'{PURPOSES.get(name, "")}')
         future = client.call_async(request)
         self._wait(future.done, lambda: f'the answer of {client.srv_name}')
         answer: Any = future.result()

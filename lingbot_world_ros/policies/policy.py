@@ -7,7 +7,7 @@ Everything that plays episodes (``evaluation.judge``, ``training.train_policy``,
 """
 from abc import ABC, abstractmethod
 import time
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 from lingbot_world_ros.envs.known import Known
 import numpy as np
@@ -54,9 +54,15 @@ class Policy(ABC):
 class TimedPolicy(Policy):
     """A policy, and how long it thinks."""
 
-    def __init__(self, policy: Policy) -> None:
-        """Stand before a policy; nothing was measured yet."""
-        self._policy = policy
+    def __init__(self, policy: Policy,
+                 on_thought: Callable[[float], Any] = lambda seconds: None) -> None:
+        """
+        Stand before a policy; nothing was measured yet.
+
+        :param policy: that thinks
+        :param on_thought: called after each time, with its wall time in seconds
+        """
+        self._policy, self._on_thought = policy, on_thought
         self._seconds: List[float] = []
         self.name, self.task, self.senses = policy.name, policy.task, policy.senses
         self.image_size, self.knows_state = policy.image_size, policy.knows_state
@@ -70,6 +76,7 @@ class TimedPolicy(Policy):
         began_s = time.perf_counter()
         action = self._policy.act(observation, known)
         self._seconds.append(time.perf_counter() - began_s)
+        self._on_thought(self._seconds[-1])
         return action
 
     def latency_ms(self) -> Dict[str, float]:

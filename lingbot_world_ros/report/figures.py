@@ -303,3 +303,72 @@ def horizons(tables: Sequence[Tuple[str, str, Mapping[str, Any]]], y: str, title
     drawing.labels('frames after the start', y)
     drawing.legend()
     return drawing.svg(title)
+
+
+Point = Tuple[float, float, float]  # value, low, high
+
+
+def agreement(groups: Sequence[Tuple[str, str, str, Sequence[Point], Sequence[Point]]],
+              title: str) -> str:
+    """
+    Draw imagined over true shares, with intervals and the line where they are the same.
+
+    :param groups: label, colour, marker, then the true and the imagined shares (0 to 1) of points
+    :param title: of the figure
+    :return: SVG
+    """
+    drawing = Drawing(size=(5.4, 4.9))
+    drawing.line([0, 100], [0, 100], 'muted', ls='--', lw=1.0)
+    axes = drawing.axes[0]
+    for label, colour, marker, true, imagined in groups:
+        (x, y), (x_off, y_off) = zip(*(_percent(points) for points in (true, imagined)))
+        with rc_context(STYLE):
+            axes.errorbar(x, y, xerr=x_off, yerr=y_off, fmt=marker, ms=5, color=COLOUR[colour],
+                          elinewidth=0.8, alpha=0.85, label=label)
+    axes.set_aspect('equal', 'box')
+    for set_ticks, set_limits in ((axes.set_xticks, axes.set_xlim),
+                                  (axes.set_yticks, axes.set_ylim)):
+        set_ticks(range(0, 101, 20))
+        set_limits(-3, 103)
+    drawing.labels('true success [%]', 'imagined success [%]')
+    drawing.legend()
+    return drawing.svg(title)
+
+
+def differences(rows: Sequence[Tuple[str, str, float, Optional[Sequence[float]]]],
+                title: str) -> str:
+    """
+    Draw differences of shares with their intervals, below each other.
+
+    :param rows: label, colour, difference (-1 to 1), its interval or None
+    :param title: of the figure
+    :return: SVG
+    """
+    drawing = Drawing(size=(5.4, max(1.6, 0.7 + 0.19 * len(rows))))
+    axes = drawing.axes[0]
+    axes.axvline(0.0, color=COLOUR['muted'], lw=1.0, ls='--')
+    for number, (_, colour, value, interval) in enumerate(rows):
+        low, high = interval if interval is not None else (value, value)
+        middle, off = _percent([(value, low, high)])
+        with rc_context(STYLE):
+            axes.errorbar(middle, [number], xerr=off, fmt='o', ms=4, color=COLOUR[colour],
+                          elinewidth=1.0)
+    with rc_context(STYLE):
+        axes.set_yticks(range(len(rows)), [_short(label) for label, *_ in rows])
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.yaxis.grid(False)
+    widest = max((abs(bound) for bound in axes.get_xlim()), default=1.0)
+    axes.set_xlim(-max(widest, 10.0), max(widest, 10.0))
+    drawing.labels('imagined minus true success [percentage points]')
+    return drawing.svg(title)
+
+
+def _percent(points: Sequence[Point]) -> Tuple[np.ndarray, np.ndarray]:
+    """Return values in percent, and how far their intervals reach down and up, (2, n)."""
+    value, low, high = 100.0 * np.array(points, float).reshape(-1, 3).T
+    return value, np.maximum(np.stack([value - low, high - value]), 0.0)
+
+
+def _short(label: str, letters: int = 22) -> str:
+    """Cut the front off a long label: of paths the end tells more."""
+    return label if len(label) <= letters else f'...{label[3 - letters:]}'

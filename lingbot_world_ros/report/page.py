@@ -5,13 +5,13 @@ A report as one HTML file that needs nothing else: no script, no request, light 
 What comes from outside is escaped by Jinja; only figures of ``figures.py`` are put in as they are.
 """
 from dataclasses import dataclass, field
-import os
 from pathlib import Path
 from typing import Dict, List, Sequence, Tuple
 
 from jinja2 import Environment, select_autoescape, StrictUndefined
 from lingbot_world_ros.environment import environment
 from lingbot_world_ros.errors import SpecError
+from lingbot_world_ros.paths import write_whole
 from markupsafe import Markup
 
 GENERATOR = 'lingbot-world report'  # by which a file of ours is known
@@ -217,11 +217,8 @@ def write(text: str, path: Path) -> None:
     :param path: of the file
     :raises SpecError: it cannot be written
     """
-    partial = path.with_name(f'.{path.name}.{os.getpid()}.partial')
     try:
-        partial.write_text(text, encoding='utf-8')
-        partial.replace(path)
+        write_whole(path, text)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise SpecError(f'{path} cannot be written ({error.strerror}); name another file with '
                         '-o.') from error
