@@ -59,7 +59,8 @@ class RosWorld(WorldModel):
     def __init__(self, *, profile: str = DEFAULT_PROFILE, namespace: str = '', robot: str = '',
                  scene: str = '', image: bool = True, depth: bool = False, entities: bool = True,
                  frame_rate_hz: float = 15.0, steps_per_frame: int = 1,
-                 domain_id: Optional[int] = None, patience_s: float = 60.0) -> None:
+                 domain_id: Optional[int] = None, patience_s: float = 60.0,
+                 stale_s: Optional[float] = None) -> None:
         """
         Find the simulator.
 
@@ -75,10 +76,12 @@ class RosWorld(WorldModel):
         :param steps_per_frame: of such a one: its own steps from frame to frame
         :param domain_id: ROS domain; None goes by ROS_DOMAIN_ID
         :param patience_s: wall time after which waiting for the simulator ends in an error
+        :param stale_s: wall time without a new frame after which the robot is told to stop, while
+            the frame is waited for; None: it is not
         :raises SpecError: there is none, or it does not fit; says what is missing
         """
         prepare_environment()
-        self._patience_s = patience_s
+        self._patience_s, self._stale_s, self._gave_up = patience_s, stale_s, False
         self._context = rclpy.Context()
         rclpy.init(args=[], context=self._context, domain_id=domain_id)
         try:
@@ -124,7 +127,7 @@ class RosWorld(WorldModel):
             name: node.create_client(kind, prefix + topic) for name, topic in SERVICES.items()
             for kind in [installed('srv', name)] if kind is not None}
         self._stamp_ns = self._last_ns = 0
-        self._start_odom, self._scene = np.zeros(3), ''
+        self._start_odom, self._scene_odom, self._scene = np.zeros(3), np.zeros(3), ''
 
     def _find(self, robot: str, scene: str, frame_rate_hz: float, steps_per_frame: int) -> None:
         """Wait for the simulator, and work out what it is."""
@@ -207,6 +210,55 @@ class RosWorld(WorldModel):
         self._start_odom = planar_pose_from_msg(self._newest['odom'].pose.pose)
         return self._seen(render)
 
+    def join(self, render: bool = True) -> Observation:
+        """
+        Take the world as it runs, without a reset; the robot is told to stop.
+
+        A stepped world makes one step, since it shows nothing while it stands.
+
+        :param render: as in ``WorldModel.step``
+        :return: the world as it is
+        :raises SpecError: it is in no scene that is known here, or does not fit
+        :raises EngineLost: nothing comes
+        """
+        self._rest()
+        self._drain()
+        self._newest.clear()
+        self._status, self._stamp_ns, self._last_ns, self._contact = None, 0, -1, 0.0
+        told = self._told
+        self._scene = self.spec.scenes[0] if told is None else told.scene
+        if self._scene not in SCENES:
+            raise SpecError(f'scene={shown(self._scene)} is none of {", ".join(SCENES)}, which '
+                            'are known here.')
+        if self._is_stepped:
+            self._step_simulation()
+        self._wait(self._is_there, self._missing)
+        self._start_odom = planar_pose_from_msg(self._newest['odom'].pose.pose)
+        return self._seen(render)
+
+    def stop(self) -> None:
+        """Tell the robot to stop; from any thread."""
+        self._rest()
+
+    def give_up(self) -> None:
+        """Let the wait that is under way, and later ones, end in ``EngineLost``; any thread."""
+        self._gave_up = True
+
+    @property
+    def scene(self) -> str:
+        """The scene that the world is in, '' before ``reset`` or ``join``."""
+        return self._scene
+
+    @property
+    def sim_ns(self) -> int:
+        """Sim time of the newest frame that was taken."""
+        return self._stamp_ns
+
+    @property
+    def scene_odom(self) -> np.ndarray:
+        """Where the frame of odometry is in the scene, (3,) x, y [m], yaw [rad]."""
+        return self._scene_odom.copy()
+
     def step(self, actions: np.ndarray, render: bool = True) -> Observation:
         """See ``WorldModel``."""
         expected = 1, 1, len(self.spec.action.dims)
@@ -219,6 +271,9 @@ class RosWorld(WorldModel):
         self._stamp_ns = self._last_ns + self.spec.frame_period_ns
         if self._is_stepped:
             self._step_simulation()
+        if self._stale_s is not None and not self._wait(self._is_there, self._missing,
+                                                        self._stale_s, is_needed=False):
+            self._rest()
         self._wait(self._is_there, self._missing)
         return self._seen(render)
 
@@ -275,11 +330,14 @@ class RosWorld(WorldModel):
 
     def _catch_up(self) -> None:
         """Take what has come by itself: the next frame is one that the next command can move."""
+        self._drain()
+        self._stamp_ns = max(stamp_to_ns(msg.header.stamp) for msg in self._newest.values())
+
+    def _drain(self) -> None:
         heard = -1
         while heard != self._num_heard:
             heard = self._num_heard
             self._executor.spin_once(timeout_sec=0.0)
-        self._stamp_ns = max(stamp_to_ns(msg.header.stamp) for msg in self._newest.values())
 
     def _is_there(self) -> bool:
         """Tell whether every sense has shown the frame that is waited for, or a later one."""
@@ -309,7 +367,9 @@ class RosWorld(WorldModel):
         position = np.array(joints.position, float)[order]
         velocity = (np.array(joints.velocity, float)[order] if len(joints.velocity)
                     else np.zeros(len(order)))
-        base, objects = self._poses(planar_pose_from_msg(odom.pose.pose))
+        odometry = planar_pose_from_msg(odom.pose.pose)
+        base, objects = self._poses(odometry)
+        self._scene_odom = se2.compose(base, se2.inverse(odometry))
         twist = odom.twist.twist
         status = self._status
         seen = Observation(
@@ -407,7 +467,7 @@ class RosWorld(WorldModel):
         patience_s = self._patience_s if patience_s is None else patience_s
         deadline_s = time.monotonic() + patience_s
         while not happened():
-            if time.monotonic() > deadline_s:
+            if self._gave_up or time.monotonic() > deadline_s:
                 if is_needed:
                     raise EngineLost(f'Waited {patience_s:g} s in vain for {what()}, in ROS '
                                      f'domain {self._context.get_domain_id()}.')

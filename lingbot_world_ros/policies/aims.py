@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-What a plan is for: the goal of a task, or a pose. Says how near imagined candidates are.
+What a plan is for: the goal of a task, a pose, or a picture. Says how near candidates are.
 
-NumPy only. Axes: c candidates.
+Axes: c candidates, h w pixels.
 """
 from abc import ABC, abstractmethod
-from typing import Tuple
+from typing import List, Mapping
+
+import cv2
 
 from lingbot_world_ros.engines.interface import Observation
 from lingbot_world_ros.envs.floor_distance import (CENTRES_M, distances_to, free_cells, looked_up,
@@ -17,13 +19,18 @@ from lingbot_world_ros.worlds.scenes import Scene
 import numpy as np
 
 HALF_M = 0.35  # the way at which looking away counts half
+PICTURE_PX = 48, 36  # width and height in which pictures are compared
+SMALLER = 2, 2, 3  # and in sizes so many times smaller than the last, which differ from farther
+SAME = 0.05  # pictures that differ less are of the same place
 
 
 class Aim(ABC):
     """One goal of one robot."""
 
     takes_contact: bool = False  # the way to it may lead along things
-    looks: Tuple[int, ...] = ()  # reads pictures where so many steps are left; (): none
+    draws: bool = False  # reads pictures
+    # Steps that are left where it looks at candidates, and how much their potential counts there.
+    looks: Mapping[int, float] = {0: 1.0}
 
     @abstractmethod
     def potential(self, shown: Observation) -> np.ndarray:
@@ -126,3 +133,67 @@ class PoseAim(Aim):
         """Return by how much candidates look elsewhere, (c,) from 0 to pi."""
         off = pose[:, 2] - self.pose[2]
         return np.abs(np.arctan2(np.sin(off), np.cos(off)))
+
+
+class ImageAim(Aim):
+    """
+    Stand where a picture was taken.
+
+    How much two pictures differ is the root mean square of their differences in four sizes, the
+    mean of these, in shares of full scale. The potential is minus ten times that: so it
+    changes by about one over a metre. It looks at candidates on their way, too.
+    """
+
+    draws = True
+    looks = {0: 0.5, 4: 0.3, 8: 0.2}
+
+    def __init__(self, rgb: np.ndarray, same: float = SAME) -> None:
+        """
+        Keep a picture.
+
+        :param rgb: (h, w, 3) uint8 of the robot's camera, of any size
+        :param same: it is there where the difference is at most this, 0 to 1
+        :raises SpecError: another shape or type
+        """
+        rgb = np.asarray(rgb)
+        if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8 or not rgb.size:
+            raise SpecError(f'The goal is no picture but {rgb.dtype} of shape {rgb.shape}; '
+                            'expected (h, w, 3) uint8.')
+        self._same = same
+        self._goal = _scales(rgb[None])
+
+    def potential(self, shown: Observation) -> np.ndarray:
+        """See the class."""
+        return -10.0 * self.difference(shown)
+
+    def is_done(self, shown: Observation) -> np.ndarray:
+        """See ``Aim``; where there is no picture nobody is there."""
+        twist = shown.base_twist[:, -1]
+        if shown.rgb is None:
+            return np.zeros(len(twist), bool)
+        return ((self.difference(shown) <= self._same)
+                & (np.hypot(*twist[:, :2].T) <= RoomNav.slow_mps)
+                & (np.abs(twist[:, 2]) <= RoomNav.slow_radps))
+
+    def difference(self, shown: Observation) -> np.ndarray:
+        """
+        Compare pictures with the goal.
+
+        :param shown: with pictures of any size
+        :return: (c,) from 0 to 1
+        """
+        assert shown.rgb is not None, 'it was asked to draw'
+        return np.mean([np.sqrt(np.square(one - goal).mean((1, 2, 3))) for one, goal in zip(
+            _scales(shown.rgb[:, -1]), self._goal)], 0)
+
+
+def _scales(rgb: np.ndarray) -> List[np.ndarray]:
+    """Pictures (c, h, w, 3) uint8 in all sizes, (c, h, w, 3) float32 from 0 to 1 each."""
+    width, height = PICTURE_PX
+    if rgb.shape[1:3] != (height, width):
+        rgb = np.stack([cv2.resize(one, PICTURE_PX, interpolation=cv2.INTER_AREA) for one in rgb])
+    out = [rgb.astype(np.float32) / 255.0]
+    for times in SMALLER:
+        width, height = width // times, height // times
+        out.append(out[-1].reshape(len(rgb), height, times, width, times, 3).mean((2, 4)))
+    return out

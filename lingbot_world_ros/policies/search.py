@@ -18,6 +18,7 @@ from lingbot_world_ros.envs.policy_commands import PolicyCommands
 from lingbot_world_ros.envs.tasks import Seen, SUCCESS_BONUS
 from lingbot_world_ros.errors import SpecError, unknown_name
 from lingbot_world_ros.policies.aims import Aim
+from lingbot_world_ros.robots.load import load_robot
 import numpy as np
 
 METHODS = ('cem', 'mppi')
@@ -84,7 +85,8 @@ class Search:
     def __init__(self, columns: Sequence[str], horizon: Horizon, method: str = 'cem',
                  budget: Optional[int] = None, engine: str = DEFAULT_ENGINE,
                  engine_options: Optional[Mapping[str, Any]] = None,
-                 frames_per_action: int = FRAMES_PER_ACTION) -> None:
+                 frames_per_action: int = FRAMES_PER_ACTION,
+                 picture_px: Optional[Tuple[int, int]] = None) -> None:
         """
         Load the engine.
 
@@ -95,6 +97,8 @@ class Search:
         :param engine: that imagines; the reference world is one, too
         :param engine_options: what its constructor takes besides; None: what makes it fast
         :param frames_per_action: frames of the engine for which an action holds
+        :param picture_px: width and height in which it draws for an aim that reads pictures; None:
+            those of its robot's camera
         :raises SpecError: one of these cannot be
         """
         if method not in METHODS:
@@ -105,9 +109,12 @@ class Search:
                             f'{4 * ITERATIONS}.')
         self.num_candidates, self._method = budget // ITERATIONS, method
         self.name = f'{method}:{budget}' + ('' if engine == DEFAULT_ENGINE else f':{engine}')
-        self._world: WorldModel = make_world(
-            engine, self.num_candidates,
-            **(dict(engine_entry(engine).quick) if engine_options is None else engine_options))
+        entry = engine_entry(engine)
+        options = dict(entry.quick if engine_options is None else engine_options)
+        if picture_px is not None:
+            options['robot'] = entry.robot_in_size(load_robot(options.get('robot', '')),
+                                                   *picture_px)
+        self._world: WorldModel = make_world(engine, self.num_candidates, **options)
         self._steps, self._hold = horizon
         self._frames = frames_per_action
         self._commands = PolicyCommands(self._world.spec, columns, self.num_candidates)
@@ -194,10 +201,10 @@ class Search:
         self._commands.clear(np.arange(num))
         actions = np.einsum('sm,cmk->sck', self._blend, knots)
         value, over, bumps = np.zeros(num), np.zeros(num, bool), np.zeros(num)
-        path = np.zeros((num, self._steps, 3))
+        path, worth = np.zeros((num, self._steps, 3)), np.zeros(num)
         for step, action in enumerate(actions):
-            left = self._steps - 1 - step
-            shown = self._advanced(action, render=left in aim.looks)
+            weight = aim.looks.get(self._steps - 1 - step, 0.0)
+            shown = self._advanced(action, render=aim.draws and weight > 0.0)
             done = aim.is_done(shown) & ~over
             # Sooner is better, and what comes after success does not count.
             value = np.where(done, SUCCESS_BONUS * (1.0 - 0.02 * step), value)
@@ -205,9 +212,12 @@ class Search:
             if not aim.takes_contact:
                 bumps += CONTACT * shown.contact.max(1)
             path[:, step] = shown.base_pose[:, -1]
+            if weight:
+                worth += weight * aim.potential(shown)
         deviation_m = _deviation_m(shown)
-        latest = aim.potential(shown) - (0.0 if deviation_m is None else DISTRUST * deviation_m)
-        return _Imagined(np.where(over, value + SUCCESS_BONUS, latest) - bumps, path, over,
+        if deviation_m is not None:
+            worth -= DISTRUST * deviation_m
+        return _Imagined(np.where(over, value + SUCCESS_BONUS, worth) - bumps, path, over,
                          deviation_m)
 
     def _advanced(self, action: np.ndarray, render: bool = False) -> Observation:
