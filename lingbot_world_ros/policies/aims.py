@@ -145,7 +145,7 @@ class ImageAim(Aim):
     """
 
     draws = True
-    looks = {0: 0.5, 4: 0.3, 8: 0.2}
+    looks = {0: 0.6, 6: 0.4}
 
     def __init__(self, rgb: np.ndarray, same: float = SAME) -> None:
         """
