@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The planning gap: pairs, intervals against known values, what is kept, the command."""
+from dataclasses import replace
 import json
 import subprocess
 import sys
@@ -10,10 +11,13 @@ import pytest
 pytest.importorskip('gymnasium', minversion='1.4')
 need_engine('room')
 need_engine('reference')
-from lingbot_world_ros.errors import SpecError  # noqa: E402, I100
+from lingbot_world_ros.envs.rooms import RoomVectorEnv  # noqa: E402, I100
+from lingbot_world_ros.errors import SpecError  # noqa: E402
 from lingbot_world_ros.evaluation.agreement import wilson  # noqa: E402
 from lingbot_world_ros.evaluation.planning_gap import (GapSpec, markdown,  # noqa: E402
                                                        paired_interval, planning_gap)
+from lingbot_world_ros.policies.load import load_policy  # noqa: E402
+from lingbot_world_ros.policies.picture_planner import standing_pose  # noqa: E402
 import numpy as np  # noqa: E402
 
 SMALL = GapSpec('RoomReach', budget=12, episodes=2)
@@ -53,6 +57,22 @@ def test_pairs_begin_alike_and_episodes_that_are_there_are_not_played_again(tmp_
     kept[0].write_text(json.dumps({**changed, 'steps': 1234}))
     again = planning_gap(SMALL, tmp_path)
     assert 1234 in [episode['steps'] for episode in again['episodes']]
+
+
+def test_pictures_are_taken_where_the_task_is_done_and_are_all_that_is_told():
+    env = RoomVectorEnv(3, task='RoomNav', engine='reference', image=False,
+                        autoreset_mode='Disabled')
+    seen, _ = env.reset(seed=0)
+    known = env.known
+    poses = np.stack([standing_pose(row, known) for row in range(3)])
+    there = replace(known.seen, base_pose=poses, base_twist=np.zeros((3, 3)))
+    assert known.task.is_done(known.goals, there).all()
+    policy = load_policy('picture:cem:12', 'RoomNav', env.world_spec.robot)
+    policy.begin(range(3), known)
+    actions = policy.act(seen, known._replace(goals={}))
+    assert actions.shape == env.action_space.shape and np.abs(actions).max() <= 1.0
+    policy.close()
+    env.close()
 
 
 @pytest.mark.parametrize('changes, said', [

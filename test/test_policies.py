@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 
 pytest.importorskip('gymnasium', minversion='1.4')
-from lingbot_world_ros.envs.rooms import RoomVectorEnv  # noqa: E402, I100
+from lingbot_world_ros.engines.interface import State  # noqa: E402, I100
+from lingbot_world_ros.engines.registry import make_world  # noqa: E402
+from lingbot_world_ros.envs.rooms import RoomVectorEnv  # noqa: E402
 from lingbot_world_ros.envs.tasks import TASKS  # noqa: E402
 from lingbot_world_ros.envs.unusual import unusual_state  # noqa: E402
 from lingbot_world_ros.errors import SpecError  # noqa: E402
 from lingbot_world_ros.evaluation.episodes import draw_starts, play  # noqa: E402
-from lingbot_world_ros.policies.aims import PoseAim, TaskAim  # noqa: E402
+from lingbot_world_ros.policies.aims import (ImageAim, PICTURE_PX, PoseAim,  # noqa: E402
+                                             TaskAim)
 from lingbot_world_ros.policies.load import load_policy  # noqa: E402
 from lingbot_world_ros.policies.network import (features, forward, NetworkPolicy,  # noqa: E402
                                                 write_policy)
@@ -170,6 +173,28 @@ def test_a_plan_to_a_pose_tells_where_it_leads(method):
     env.close()
 
 
+def test_a_plan_to_a_picture_leads_to_where_it_was_taken():
+    env = numbers_env('RoomNav', 1)
+    env.reset(options={'scene': 'office', 'seed': 4})
+    seen = env.known.seen
+    pose = seen.base_pose + 0.3 * np.array([[np.cos(seen.base_pose[0, 2]),
+                                             np.sin(seen.base_pose[0, 2]), 0.0]])
+    search = Search(env.known.task.columns, Horizon(9, 3), 'cem', 24, picture_px=PICTURE_PX)
+    camera = search.world_spec.camera
+    assert (camera.width_px, camera.height_px) == PICTURE_PX
+    engine = make_world('room')
+    engine.reset('office', 4, render=False)
+    there, here = (engine.render(State(at, seen.joint_position, seen.object_pose))
+                   for at in (pose, seen.base_pose))
+    aim = ImageAim(there.rgb[0, -1])
+    assert aim.is_done(there) and not aim.is_done(here)  # of any size
+    assert aim.difference(there)[0] == 0.0 < aim.difference(here)[0] < 1.0
+    found = search.find(search.begin('office', 4), seen, aim, np.random.default_rng(0))
+    assert np.hypot(*(found.path[-1] - pose[0])[:2]) < 0.2
+    search.close()
+    env.close()
+
+
 @pytest.mark.parametrize('pose, said', [
     ((1.0, np.nan, 0.0), 'is not finite'), ((-1.0, 1.0, 0.0), 'is outside of office'),
     ((0.02, 1.0, 0.0), 'the robot needs')])
@@ -206,7 +231,7 @@ def test_a_saved_policy_does_what_its_layers_say(tmp_path):
     ('nowhere', 'there is no such folder'), ('scripted:x', 'is no number'),
     ('scripted:2', 'from 0 (random) to 1'), ('plan:best', "unknown planner 'best'"),
     ('plan:cem:3', 'at least 12'), ('plan:cem:many', 'is no number'),
-    ('plan:cem:12:nothing', "unknown engine 'nothing'")])
+    ('picture:cem:12', 'at RoomNav only'), ('plan:cem:12:nothing', "unknown engine 'nothing'")])
 def test_what_is_no_policy_is_refused_in_words(text, said):
     with pytest.raises(SpecError, match='(?i).*' + said.replace('(', r'\(').replace(')', r'\)')):
         load_policy(text, 'RoomReach', ROBOT)
