@@ -59,7 +59,7 @@ class Driver(Protocol):
         """Return what a plan is for, or refuse the goal."""
 
     def begin(self, world: WorldModel, scene: str, aim: Any, shown: Observation,
-              time_limit_s: float) -> Drive:
+              time_limit_s: float, is_live: bool) -> Drive:
         """Begin to drive."""
 
     def close(self) -> None:
@@ -249,7 +249,8 @@ class PlanNode(Node):
         begin_ns = world.sim_ns
         aim = self._driver.aim(goal, world.scene, world.spec.robot, world.scene_odom,
                                self._frames.odom)
-        drive = self._driver.begin(world, world.scene, aim, shown, goal.time_limit_s)
+        drive = self._driver.begin(world, world.scene, aim, shown, goal.time_limit_s,
+                                   not world.is_stepped)
         while not drive.is_over and not driven.ended_by:
             stamp_ns = world.sim_ns
             self._tell(driven, drive.advance(), stamp_ns)

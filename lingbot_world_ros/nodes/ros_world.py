@@ -43,6 +43,7 @@ OWN = (*TOPICS, *(PARAMS[name] for name in ('service_prefix', 'entity_name')))
 STATES = ('base', 'joints', 'contact', 'objects')
 SILENT_S = 3.0  # a simulator that shows nothing for this long after a reset shows it with a step
 FOUND_S = 3.0  # after its services a world's topics are found soon
+OLD_S = 0.2  # in which what has waited to be heard is taken and left out
 SERVICES = {'LoadWorld': 'load_world', 'ResetSimulation': 'reset_simulation',
             'StepSimulation': 'step_simulation', 'SetSimulationState': 'set_simulation_state',
             'GetEntitiesStates': 'get_entities_states'}
@@ -197,14 +198,14 @@ class RosWorld(WorldModel):
             request = self._request('LoadWorld')
             getattr(request, 'world_resource', request).resource_string = world
             self._ask('LoadWorld', request)
-            self._set_state(PAUSED if self._is_stepped else PLAYING)
+            self._set_state(PAUSED if self.is_stepped else PLAYING)
         else:
             self._ask('ResetSimulation', self._request('ResetSimulation'))
-            if self._is_stepped:
+            if self.is_stepped:
                 self._set_state(PAUSED)
         self._scene = scene
         if not self._wait(self._is_there, self._missing, SILENT_S, is_needed=False):
-            if self._is_stepped:
+            if self.is_stepped:
                 self._step_simulation()
             self._wait(self._is_there, self._missing)
         self._start_odom = planar_pose_from_msg(self._newest['odom'].pose.pose)
@@ -222,7 +223,7 @@ class RosWorld(WorldModel):
         :raises EngineLost: nothing comes
         """
         self._rest()
-        self._drain()
+        self._wait(lambda: False, self._missing, OLD_S, is_needed=False)
         self._newest.clear()
         self._status, self._stamp_ns, self._last_ns, self._contact = None, 0, -1, 0.0
         told = self._told
@@ -230,7 +231,7 @@ class RosWorld(WorldModel):
         if self._scene not in SCENES:
             raise SpecError(f'scene={shown(self._scene)} is none of {", ".join(SCENES)}, which '
                             'are known here.')
-        if self._is_stepped:
+        if self.is_stepped:
             self._step_simulation()
         self._wait(self._is_there, self._missing)
         self._start_odom = planar_pose_from_msg(self._newest['odom'].pose.pose)
@@ -265,11 +266,11 @@ class RosWorld(WorldModel):
         if np.shape(actions) != expected:
             raise SpecError(f'actions have shape {np.shape(actions)}, expected {expected}.')
         self._command(dict(zip(self.spec.action.names, actions[0, 0].tolist())))
-        if not self._is_stepped:
+        if not self.is_stepped:
             self._catch_up()
         self._last_ns, self._contact = self._stamp_ns, 0.0
         self._stamp_ns = self._last_ns + self.spec.frame_period_ns
-        if self._is_stepped:
+        if self.is_stepped:
             self._step_simulation()
         if self._stale_s is not None and not self._wait(self._is_there, self._missing,
                                                         self._stale_s, is_needed=False):
@@ -322,7 +323,7 @@ class RosWorld(WorldModel):
         self._told = msg
 
     @property
-    def _is_stepped(self) -> bool:
+    def is_stepped(self) -> bool:
         """Whether frames are asked for; else they come by themselves."""
         if self._told is not None:
             return self._told.mode == Mode.STEPPED
@@ -330,14 +331,11 @@ class RosWorld(WorldModel):
 
     def _catch_up(self) -> None:
         """Take what has come by itself: the next frame is one that the next command can move."""
-        self._drain()
-        self._stamp_ns = max(stamp_to_ns(msg.header.stamp) for msg in self._newest.values())
-
-    def _drain(self) -> None:
         heard = -1
         while heard != self._num_heard:
             heard = self._num_heard
             self._executor.spin_once(timeout_sec=0.0)
+        self._stamp_ns = max(stamp_to_ns(msg.header.stamp) for msg in self._newest.values())
 
     def _is_there(self) -> bool:
         """Tell whether every sense has shown the frame that is waited for, or a later one."""

@@ -14,12 +14,13 @@ from lingbot_world_ros.envs.tasks import RoomNav, Seen
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.geometry import se2
 from lingbot_world_ros.policies.aims import Aim, ImageAim, PICTURE_PX, PoseAim
-from lingbot_world_ros.policies.search import FRAMES_PER_ACTION, Horizon, Search
+from lingbot_world_ros.policies.search import FRAMES_PER_ACTION, Horizon, Meanwhile, Search
 from lingbot_world_ros.robots.robot import Robot
 from lingbot_world_ros.worlds.scenes import get_scene
 import numpy as np
 
 HORIZON = Horizon(12, 3)
+MOST_LATE = 8  # frames; a command does not hold for longer in most worlds
 POSE_BUDGET, PICTURE_BUDGET = 192, 96  # rollouts per plan; pictures take longer
 
 
@@ -81,7 +82,7 @@ class Driver:
         return PoseAim(get_scene(scene), robot, pose, near_m=goal.near_m, near_rad=goal.near_rad)
 
     def begin(self, world: WorldModel, scene: str, aim: Aim, shown: Observation,
-              time_limit_s: float) -> 'Drive':
+              time_limit_s: float, is_live: bool = False) -> 'Drive':
         """
         Begin to drive to a goal.
 
@@ -90,11 +91,12 @@ class Driver:
         :param aim: where to
         :param shown: the world as it is, with a picture where the aim reads pictures
         :param time_limit_s: of sim time
+        :param is_live: the world goes on while a plan is made
         :return: the drive
         :raises SpecError: the engine that plans does not know the scene
         """
         search = self.load(world.spec.robot, aim.draws)
-        return Drive(world, search, aim, scene, shown, time_limit_s, self._seed)
+        return Drive(world, search, aim, scene, shown, time_limit_s, self._seed, is_live)
 
     def close(self) -> None:
         """Give back what the engines hold."""
@@ -107,7 +109,7 @@ class Drive:
 
     def __init__(self, world: WorldModel, search: Search, aim: Aim, scene: str,
                  shown: Observation, time_limit_s: float, seed: int = 0,
-                 frames_per_action: int = FRAMES_PER_ACTION) -> None:
+                 is_live: bool = False, frames_per_action: int = FRAMES_PER_ACTION) -> None:
         """
         Begin.
 
@@ -118,6 +120,8 @@ class Drive:
         :param shown: the world as it is
         :param time_limit_s: of sim time
         :param seed: of what is drawn
+        :param is_live: the world goes on while a plan is made, which so begins as much later as
+            the one before took
         :param frames_per_action: of the world
         :raises SpecError: the engine that plans does not know the scene
         """
@@ -127,6 +131,7 @@ class Drive:
         self._frames, self._limit_s = frames_per_action, time_limit_s
         self._commands = PolicyCommands(world.spec, RoomNav(world.spec.robot).columns, 1)
         self._commands.clear(np.arange(1))
+        self._is_live, self._meanwhile = is_live, Meanwhile(np.zeros(0), 0)
         self.elapsed_s = 0.0  # sim time
         self.path: List[np.ndarray] = [shown.base_pose[0, -1].copy()]  # of the base, scene frame
 
@@ -148,7 +153,8 @@ class Drive:
         :raises EngineLost: the world does not go on
         """
         shown, aim = self._shown, self._aim
-        found = self._search.find(self._plan, Seen.of(shown).row(0), aim, self._rng)
+        found = self._search.find(self._plan, Seen.of(shown).row(0), aim, self._rng,
+                                  self._meanwhile)
         pose = shown.base_pose[:, -1]
         way_m, off_rad, difference = (None, None, None)
         if isinstance(aim, PoseAim):
@@ -158,6 +164,9 @@ class Drive:
         progress = DriveProgress(way_m, off_rad, difference, found.succeeds, found.deviation_m,
                                  found.seconds, found.path)
         self._plan = found.plan
+        if self._is_live:
+            late = round(found.seconds * self._world.spec.frame_rate_hz)
+            self._meanwhile = Meanwhile(found.action, min(late, MOST_LATE))
         actions = self._commands.actions(found.action[None], self._frames)
         per_step = self._world.spec.frames_per_step
         for first in range(0, self._frames, per_step):
@@ -165,5 +174,7 @@ class Drive:
                 actions[:, first:first + per_step],
                 render=aim.draws and first + per_step == self._frames)
         self.elapsed_s += self._frames / self._world.spec.frame_rate_hz
+        if self._is_live:
+            self.elapsed_s += found.seconds
         self.path.append(self._shown.base_pose[0, -1].copy())
         return progress

@@ -70,6 +70,13 @@ class Found(NamedTuple):
     seconds: float  # wall time
 
 
+class Meanwhile(NamedTuple):
+    """An action (k,) that holds for so many frames."""
+
+    action: np.ndarray
+    num_frames: int
+
+
 class _Imagined(NamedTuple):
     """Candidates and their outcomes: what each is worth, its path (c, s, 3), ..."""
 
@@ -144,7 +151,8 @@ class Search:
         return Plan(np.zeros((self._num_knots, self._num_columns)), self._world.snapshot([0]),
                     Seen.of(of_rows(shown, [0])))
 
-    def find(self, plan: Plan, seen: Seen, aim: Aim, rng: np.random.Generator) -> Found:
+    def find(self, plan: Plan, seen: Seen, aim: Aim, rng: np.random.Generator,
+             meanwhile: Optional[Meanwhile] = None) -> Found:
         """
         Search from a state.
 
@@ -152,10 +160,14 @@ class Search:
         :param seen: the state that is, n = 1
         :param aim: what it is for
         :param rng: the only source of randomness
+        :param meanwhile: what the robot does while the plan is made, which begins after it; None:
+            the world waits
         :return: what to do, and what will come of it
         """
         began_s = time.perf_counter()
         self._tell(plan, seen)
+        if meanwhile is not None and meanwhile.num_frames >= self._world.spec.frames_per_step:
+            seen = self._after(meanwhile)
         root = self._world.snapshot([0])
         mean = plan.knots
         spread = np.full(mean.shape, SPREAD)
@@ -244,6 +256,17 @@ class Search:
         told.base_twist[:, -1] = seen.base_twist
         told.joint_velocity[:, -1] = seen.joint_velocity
         self._world.observe(told, render=False)
+
+    def _after(self, meanwhile: Meanwhile) -> Seen:
+        """Let all candidates do what the robot does by itself; return where that leads, n = 1."""
+        self._commands.clear(np.arange(self.num_candidates))
+        per_step = self._world.spec.frames_per_step
+        num_frames = meanwhile.num_frames // per_step * per_step
+        commanded = self._commands.actions(
+            np.repeat(meanwhile.action[None], self.num_candidates, 0), num_frames)
+        for first in range(0, num_frames, per_step):
+            shown = self._world.step(commanded[:, first:first + per_step], render=False)
+        return Seen.of(of_rows(shown, [0]))
 
     def _followed(self, root: Any, knots: np.ndarray) -> Plan:
         """Remember what the engine makes of the step that is taken, and the rest of the plan."""
