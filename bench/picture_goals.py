@@ -43,8 +43,8 @@ def main():
     parser.add_argument('--episodes', type=int, default=20, help='default: 20')
     parser.add_argument('--seed', type=int, default=0, help='of the episodes (default: 0)')
     parser.add_argument('--budget', type=int, default=None, help='rollouts per plan')
-    parser.add_argument('--way', type=float, default=1.5, help='metres at most (default: 1.5)')
-    parser.add_argument('--turn', type=float, default=0.8, help='rad at most (default: 0.8)')
+    parser.add_argument('--way', type=float, default=1.0, help='metres at most (default: 1.0)')
+    parser.add_argument('--turn', type=float, default=0.6, help='rad at most (default: 0.6)')
     parser.add_argument('--time-limit', type=float, default=15.0, help='seconds (default: 15)')
     args = parser.parse_args()
     env = RoomVectorEnv(1, task=TASK, engine=TRUTH_ENGINE, image=False,

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The action Plan, asked as clients ask it: goals, feedback, results, cancel, preemption."""
+import os
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -211,6 +214,18 @@ def test_in_real_time_a_robot_is_driven_and_stops_where_frames_stop(start):
     graph.call(SetBool, '/world_model/pause', SetBool.Request(data=False))
     goal = client.goal(0.6, position_tolerance=0.3, angle_tolerance=1.0)
     assert client.result(client.send(goal))[0] == SUCCEEDED
+
+
+@pytest.mark.parametrize('arguments, said', [
+    (['--stale', '0'], 'must be more than 0'), (['--method', 'best'], "unknown planner 'best'"),
+    (['--budget', '3'], 'at least 12'), (['--engine', 'nothing'], "unknown engine 'nothing'"),
+    (['--profile', 'nowhere'], 'nowhere')])
+def test_what_cannot_be_offered_is_told_in_words(domain, arguments, said):
+    done = subprocess.run([sys.executable, '-m', 'lingbot_world_ros.cli', 'plan', *arguments],
+                          env={**os.environ, 'ROS_DOMAIN_ID': str(domain)}, capture_output=True,
+                          text=True, timeout=PATIENCE_S)
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+    assert said.lower() in done.stderr.lower()
 
 
 def test_without_a_world_a_goal_is_aborted_in_words(start):
