@@ -22,6 +22,17 @@ def test_message_round_trips_through_its_type_support(path):
     assert str(back) == str(message)
 
 
+@pytest.mark.parametrize('path', sorted(ROOT.glob('action/*.action')), ids=lambda path: path.stem)
+@pytest.mark.parametrize('part', ['Goal', 'Result', 'Feedback'])
+def test_action_round_trips_through_its_type_support(path, part):
+    """All that an action is made of."""
+    rclpy_serialization = pytest.importorskip('rclpy.serialization')
+    actions = pytest.importorskip('lingbot_world_ros.action')
+    message = getattr(getattr(actions, path.stem), part)()
+    data = rclpy_serialization.serialize_message(message)
+    assert str(rclpy_serialization.deserialize_message(data, type(message))) == str(message)
+
+
 @pytest.mark.parametrize('folder', [ROOT, ROOT / 'test'], ids=['root', 'test'])
 def test_messages_are_found_from_inside_the_checkout(folder):
     """The sources, first on the path there, must not hide the generated messages."""

@@ -9,17 +9,22 @@ import numpy as np
 import pytest
 
 pytest.importorskip('gymnasium', minversion='1.4')
-from lingbot_world_ros.envs.rooms import RoomVectorEnv  # noqa: E402, I100
+from lingbot_world_ros.engines.interface import State  # noqa: E402, I100
+from lingbot_world_ros.engines.registry import make_world  # noqa: E402
+from lingbot_world_ros.envs.rooms import RoomVectorEnv  # noqa: E402
 from lingbot_world_ros.envs.tasks import TASKS  # noqa: E402
 from lingbot_world_ros.envs.unusual import unusual_state  # noqa: E402
 from lingbot_world_ros.errors import SpecError  # noqa: E402
 from lingbot_world_ros.evaluation.episodes import draw_starts, play  # noqa: E402
 from lingbot_world_ros.geometry import se2  # noqa: E402
+from lingbot_world_ros.policies.aims import (ImageAim, PICTURE_PX, PoseAim,  # noqa: E402
+                                             TaskAim)
 from lingbot_world_ros.policies.belief import Belief, touch_m  # noqa: E402
 from lingbot_world_ros.policies.load import load_policy  # noqa: E402
 from lingbot_world_ros.policies.network import (features, forward, NetworkPolicy,  # noqa: E402
                                                 write_policy)
 from lingbot_world_ros.policies.planner import Planner  # noqa: E402
+from lingbot_world_ros.policies.search import Horizon, Search  # noqa: E402
 from lingbot_world_ros.robots.load import load_robot  # noqa: E402
 from lingbot_world_ros.worlds.scenes import get_scene, SCENES  # noqa: E402
 
@@ -134,6 +139,72 @@ def test_a_plan_leads_nearer_than_standing_still():
     env.close()
 
 
+def test_a_plan_of_the_true_dynamics_begins_in_an_exact_copy_of_the_state():
+    """Things on the move keep their speed, which no state says."""
+    env = numbers_env('RoomPush', 1, 'reference')
+    env.reset(options={'scene': 'office', 'seed': 4})
+    search = Search(env.known.task.columns, Horizon(3, 1), 'cem', 12, 'reference')
+    plan, rng = search.begin('office', 4), np.random.default_rng(0)
+    for _ in range(3):
+        found = search.find(plan, env.known.seen, TaskAim(env.known.task, env.known.goals, 0,
+                                                          search.num_candidates), rng)
+        env.step(found.action[None])
+        for name in ('base_pose', 'base_twist', 'joint_position', 'object_pose'):
+            np.testing.assert_array_equal(getattr(found.plan.reached, name),
+                                          getattr(env.known.seen, name))
+        plan = found.plan
+    search.close()
+    env.close()
+
+
+@pytest.mark.parametrize('method', ['cem', 'mppi'])
+def test_a_plan_to_a_pose_tells_where_it_leads(method):
+    env = numbers_env('RoomNav', 1)
+    env.reset(options={'scene': 'office', 'seed': 4})
+    seen = env.known.seen
+    forward = np.array([np.cos(seen.base_pose[0, 2]), np.sin(seen.base_pose[0, 2]), 0.0])
+    aim = PoseAim(get_scene('office'), ROBOT, seen.base_pose[0] + 0.4 * forward)
+    search = Search(env.known.task.columns, Horizon(12, 3), method, 48)
+    found = search.find(search.begin('office', 4), seen, aim, np.random.default_rng(0))
+    assert found.path.shape == (13, 3) and np.array_equal(found.path[0], seen.base_pose[0])
+    assert aim.way_m(found.path)[-1] < 0.2 < aim.way_m(found.path)[0]
+    assert found.deviation_m is not None and 0.0 <= found.deviation_m < 0.5 and found.seconds > 0
+    again = search.find(search.begin('office', 4), seen, aim, np.random.default_rng(0))
+    np.testing.assert_allclose(again.action, found.action, atol=1e-4)
+    search.close()
+    env.close()
+
+
+def test_a_plan_to_a_picture_leads_to_where_it_was_taken():
+    env = numbers_env('RoomNav', 1)
+    env.reset(options={'scene': 'office', 'seed': 4})
+    seen = env.known.seen
+    pose = seen.base_pose + 0.3 * np.array([[np.cos(seen.base_pose[0, 2]),
+                                             np.sin(seen.base_pose[0, 2]), 0.0]])
+    search = Search(env.known.task.columns, Horizon(9, 3), 'cem', 24, picture_px=PICTURE_PX)
+    camera = search.world_spec.camera
+    assert (camera.width_px, camera.height_px) == PICTURE_PX
+    engine = make_world('room')
+    engine.reset('office', 4, render=False)
+    there, here = (engine.render(State(at, seen.joint_position, seen.object_pose))
+                   for at in (pose, seen.base_pose))
+    aim = ImageAim(there.rgb[0, -1])
+    assert aim.is_done(there) and not aim.is_done(here)  # of any size
+    assert aim.difference(there)[0] == 0.0 < aim.difference(here)[0] < 1.0
+    found = search.find(search.begin('office', 4), seen, aim, np.random.default_rng(0))
+    assert np.hypot(*(found.path[-1] - pose[0])[:2]) < 0.2
+    search.close()
+    env.close()
+
+
+@pytest.mark.parametrize('pose, said', [
+    ((1.0, np.nan, 0.0), 'is not finite'), ((-1.0, 1.0, 0.0), 'is outside of office'),
+    ((0.02, 1.0, 0.0), 'the robot needs')])
+def test_a_pose_where_no_robot_can_stand_is_refused_in_words(pose, said):
+    with pytest.raises(SpecError, match=said):
+        PoseAim(get_scene('office'), ROBOT, np.array(pose))
+
+
 def network_folder(folder, task='RoomReach', size=8, columns=4, **about):
     from safetensors.numpy import save_file
     rng = np.random.default_rng(0)
@@ -161,7 +232,8 @@ def test_a_saved_policy_does_what_its_layers_say(tmp_path):
 @pytest.mark.parametrize('text, said', [
     ('nowhere', 'there is no such folder'), ('scripted:x', 'is no number'),
     ('scripted:2', 'from 0 (random) to 1'), ('plan:best', "unknown planner 'best'"),
-    ('plan:cem:3', 'at least 12'), ('plan:cem:many', 'is no number')])
+    ('plan:cem:3', 'at least 12'), ('plan:cem:many', 'is no number'),
+    ('picture:cem:12', 'at RoomNav only'), ('plan:cem:12:nothing', "unknown engine 'nothing'")])
 def test_what_is_no_policy_is_refused_in_words(text, said):
     with pytest.raises(SpecError, match='(?i).*' + said.replace('(', r'\(').replace(')', r'\)')):
         load_policy(text, 'RoomReach', ROBOT)

@@ -45,7 +45,7 @@ def use_distro(distro):
     RECORD = VENV / 'installed.json'  # step -> digest of what it was made from
     FOR_MESSAGES = (f'ros-{distro}', 'build')
     BASE = (*FOR_MESSAGES, 'run')
-    INTERFACES = ('package.xml', 'msg', 'interfaces', 'tools/build_messages.py',
+    INTERFACES = ('package.xml', 'action', 'msg', 'interfaces', 'tools/build_messages.py',
                   f'requirements/ros-{distro}.txt', 'requirements/build.txt')
 
 

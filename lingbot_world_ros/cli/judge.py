@@ -24,7 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """
     add = parser.add_argument
     add('policies', nargs='+', metavar='POLICY', help='random, scripted, scripted:SKILL (0 to 1), '
-        'expert, plan:cem:BUDGET or plan:mppi:BUDGET (rollouts), or the folder of a trained one')
+        'expert, plan:cem:BUDGET or plan:mppi:BUDGET (rollouts), picture:cem:BUDGET, or the '
+        'folder of a trained one')
     add('--tasks', nargs='+', metavar='TASK', default=None,
         help='default: RoomNav RoomReach RoomPush; trained policies play their own task')
     add('--starts', nargs='+', default=['nominal', 'unusual'], choices=('nominal', 'unusual'),

@@ -47,6 +47,7 @@ SILENT_S = 3.0  # a simulator that shows nothing for this long after a reset sho
 FOUND_S = 3.0  # after its topics a simulator's services are found, or the other way round
 STILL = np.array([0.02, 0.02, 0.05])  # m/s, m/s, rad/s: a robot that moves by less stands
 STILL_RADPS = 0.1  # and its joints
+OLD_S = 0.2  # in which what has waited to be heard is taken and left out
 SERVICES = {'LoadWorld': 'load_world', 'ResetSimulation': 'reset_simulation',
             'StepSimulation': 'step_simulation', 'SetSimulationState': 'set_simulation_state',
             'GetEntitiesStates': 'get_entities_states'}
@@ -64,7 +65,8 @@ class RosWorld(WorldModel):
     def __init__(self, *, profile: str = DEFAULT_PROFILE, namespace: str = '', robot: str = '',
                  scene: str = '', image: bool = True, depth: bool = False, entities: bool = True,
                  frame_rate_hz: float = 15.0, steps_per_frame: int = 1,
-                 domain_id: Optional[int] = None, patience_s: float = 60.0) -> None:
+                 domain_id: Optional[int] = None, patience_s: float = 60.0,
+                 stale_s: Optional[float] = None) -> None:
         """
         Find the simulator.
 
@@ -80,10 +82,12 @@ class RosWorld(WorldModel):
         :param steps_per_frame: of such a one: its own steps from frame to frame
         :param domain_id: ROS domain; None goes by ROS_DOMAIN_ID
         :param patience_s: wall time after which waiting for the simulator ends in an error
+        :param stale_s: wall time without a new frame after which the robot is told to stop, while
+            the frame is waited for; None: it is not
         :raises SpecError: there is none, or it does not fit; says what is missing
         """
         prepare_environment()
-        self._patience_s = patience_s
+        self._patience_s, self._stale_s, self._gave_up = patience_s, stale_s, False
         self._context = rclpy.Context()
         rclpy.init(args=[], context=self._context, domain_id=domain_id)
         try:
@@ -131,7 +135,7 @@ class RosWorld(WorldModel):
             name: node.create_client(kind, prefix + topic) for name, topic in SERVICES.items()
             for kind in [installed('srv', name)] if kind is not None}
         self._stamp_ns = self._last_ns = 0
-        self._start_odom, self._scene = np.zeros(3), ''
+        self._start_odom, self._scene_odom, self._scene = np.zeros(3), np.zeros(3), ''
 
     def _find(self, robot: str, scene: str, frame_rate_hz: float, steps_per_frame: int) -> None:
         """Wait for the simulator, and work out what it is."""
@@ -204,16 +208,16 @@ class RosWorld(WorldModel):
             request = self._request('LoadWorld')
             getattr(request, 'world_resource', request).resource_string = world
             self._ask('LoadWorld', request)
-            self._set_state(PAUSED if self._is_stepped else PLAYING)
+            self._set_state(PAUSED if self.is_stepped else PLAYING)
         elif self.can_reset:
             self._ask('ResetSimulation', self._request('ResetSimulation'))
-            if self._is_stepped:
+            if self.is_stepped:
                 self._set_state(PAUSED)
         else:
             self._come_to_rest()
         self._scene = scene
         if not self._wait(self._is_there, self._missing, SILENT_S, is_needed=False):
-            if self._is_stepped:
+            if self.is_stepped:
                 self._step_simulation()
             self._wait(self._is_there, self._missing)
         self._start_odom = planar_pose_from_msg(self._newest['odom'].pose.pose)
@@ -237,18 +241,70 @@ class RosWorld(WorldModel):
         name = f'{self._node.get_fully_qualified_name().lstrip("/")}: policy'
         self._diagnostics.publish(entry_to_msg(name, HEALTHY, message, values, self._stamp_ns))
 
+    def join(self, render: bool = True) -> Observation:
+        """
+        Take the world as it runs, without a reset; the robot is told to stop.
+
+        A stepped world makes one step, since it shows nothing while it stands.
+
+        :param render: as in ``WorldModel.step``
+        :return: the world as it is
+        :raises SpecError: it is in no scene that is known here, or does not fit
+        :raises EngineLost: nothing comes
+        """
+        self._rest()
+        self._wait(lambda: False, self._missing, OLD_S, is_needed=False)
+        self._newest.clear()
+        self._status, self._stamp_ns, self._last_ns, self._contact = None, 0, -1, 0.0
+        told = self._told
+        self._scene = self.spec.scenes[0] if told is None else told.scene
+        if self._scene not in SCENES:
+            raise SpecError(f'scene={shown(self._scene)} is none of {", ".join(SCENES)}, which '
+                            'are known here.')
+        if self.is_stepped:
+            self._step_simulation()
+        self._wait(self._is_there, self._missing)
+        self._start_odom = planar_pose_from_msg(self._newest['odom'].pose.pose)
+        return self._seen(render)
+
+    def stop(self) -> None:
+        """Tell the robot to stop; from any thread."""
+        self._rest()
+
+    def give_up(self) -> None:
+        """Let the wait that is under way, and later ones, end in ``EngineLost``; any thread."""
+        self._gave_up = True
+
+    @property
+    def scene(self) -> str:
+        """The scene that the world is in, '' before ``reset`` or ``join``."""
+        return self._scene
+
+    @property
+    def sim_ns(self) -> int:
+        """Sim time of the newest frame that was taken."""
+        return self._stamp_ns
+
+    @property
+    def scene_odom(self) -> np.ndarray:
+        """Where the frame of odometry is in the scene, (3,) x, y [m], yaw [rad]."""
+        return self._scene_odom.copy()
+
     def step(self, actions: np.ndarray, render: bool = True) -> Observation:
         """See ``WorldModel``."""
         expected = 1, 1, len(self.spec.action.dims)
         if np.shape(actions) != expected:
             raise SpecError(f'actions have shape {np.shape(actions)}, expected {expected}.')
         self._command(dict(zip(self.spec.action.names, actions[0, 0].tolist())))
-        if not self._is_stepped:
+        if not self.is_stepped:
             self._catch_up()
         self._last_ns, self._contact = self._stamp_ns, 0.0
         self._stamp_ns = self._last_ns + self.spec.frame_period_ns
-        if self._is_stepped:
+        if self.is_stepped:
             self._step_simulation()
+        if self._stale_s is not None and not self._wait(self._is_there, self._missing,
+                                                        self._stale_s, is_needed=False):
+            self._rest()
         self._wait(self._is_there, self._missing)
         return self._seen(render)
 
@@ -297,7 +353,7 @@ class RosWorld(WorldModel):
         self._told = msg
 
     @property
-    def _is_stepped(self) -> bool:
+    def is_stepped(self) -> bool:
         """Whether frames are asked for; else they come by themselves."""
         if self._told is not None:
             return self._told.mode == Mode.STEPPED
@@ -339,7 +395,9 @@ class RosWorld(WorldModel):
         position = np.array(joints.position, float)[order]
         velocity = (np.array(joints.velocity, float)[order] if len(joints.velocity)
                     else np.zeros(len(order)))
-        base, objects = self._poses(planar_pose_from_msg(odom.pose.pose))
+        odometry = planar_pose_from_msg(odom.pose.pose)
+        base, objects = self._poses(odometry)
+        self._scene_odom = se2.compose(base, se2.inverse(odometry))
         twist = odom.twist.twist
         status = self._status
         seen = Observation(
@@ -451,7 +509,7 @@ class RosWorld(WorldModel):
         patience_s = self._patience_s if patience_s is None else patience_s
         deadline_s = time.monotonic() + patience_s
         while not happened():
-            if time.monotonic() > deadline_s:
+            if self._gave_up or time.monotonic() > deadline_s:
                 if is_needed:
                     raise EngineLost(f'Waited {patience_s:g} s in vain for {what()}, in ROS '
                                      f'domain {self._context.get_domain_id()}.')

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Make a policy from the text that names it, as ``judge`` and ``drive`` take it."""
 from pathlib import Path
+from typing import Callable
 
+from lingbot_world_ros.engines.registry import DEFAULT_ENGINE
 from lingbot_world_ros.errors import shown, SpecError
 from lingbot_world_ros.plain_yaml import read_number
 from lingbot_world_ros.policies.experts import Expert
@@ -11,7 +13,8 @@ from lingbot_world_ros.policies.scripted import ScriptedPolicy
 from lingbot_world_ros.robots.robot import Robot
 
 FORMS = ('"random", "scripted" or "scripted:SKILL" (0 to 1), "expert", "plan:cem:BUDGET" or '
-         '"plan:mppi:BUDGET" (rollouts), or the folder of a trained policy')
+         '"plan:mppi:BUDGET" (rollouts), either with ":ENGINE" that imagines, '
+         '"picture:cem:BUDGET" or "picture:mppi:BUDGET", or the folder of a trained policy')
 
 
 def load_policy(text: str, task: str, robot: Robot) -> Policy:
@@ -31,10 +34,12 @@ def load_policy(text: str, task: str, robot: Robot) -> Policy:
         return Expert(task, robot)
     if kind == 'scripted':
         return ScriptedPolicy(task, robot, _number(text, rest) if rest else 1.0)
-    if kind == 'plan':
-        from lingbot_world_ros.policies.planner import Planner
-        method, _, budget = rest.partition(':')
-        return Planner(task, robot, method, int(_number(text, budget)) if budget else None)
+    if kind in ('plan', 'picture'):
+        method, _, rest = rest.partition(':')
+        budget, _, engine = rest.partition(':')
+        return _planner(kind)(task, robot, method,
+                              int(_number(text, budget)) if budget else None,
+                              engine or DEFAULT_ENGINE)
     if not Path(text).expanduser().is_dir():
         raise SpecError(f'policy {shown(text)}: there is no such folder, and it is not {FORMS}.')
     policy = NetworkPolicy(Path(text).expanduser())
@@ -44,6 +49,15 @@ def load_policy(text: str, task: str, robot: Robot) -> Policy:
         raise SpecError(f"policy {shown(text)} drives robot {policy.about['robot']!r}, not "
                         f'{robot.name!r}.')
     return policy
+
+
+def _planner(kind: str) -> Callable[..., Policy]:
+    """Import what imagines only where it is asked for."""
+    if kind == 'picture':
+        from lingbot_world_ros.policies.picture_planner import PicturePlanner
+        return PicturePlanner
+    from lingbot_world_ros.policies.planner import Planner
+    return Planner
 
 
 def _number(text: str, given: str) -> float:

@@ -63,7 +63,8 @@ class TimedPolicy(Policy):
         :param on_thought: called after each time, with its wall time in seconds
         """
         self._policy, self._on_thought = policy, on_thought
-        self._seconds: List[float] = []
+        self.seconds: List[float] = []  # wall time of each act
+        self.cpu_seconds: List[float] = []  # that this process worked in it
         self.name, self.task, self.senses = policy.name, policy.task, policy.senses
         self.image_size, self.knows_state = policy.image_size, policy.knows_state
 
@@ -73,15 +74,16 @@ class TimedPolicy(Policy):
 
     def act(self, observation: Columns, known: Known) -> np.ndarray:
         """See ``Policy``."""
-        began_s = time.perf_counter()
+        began_s, worked_s = time.perf_counter(), time.process_time()
         action = self._policy.act(observation, known)
-        self._seconds.append(time.perf_counter() - began_s)
-        self._on_thought(self._seconds[-1])
+        self.seconds.append(time.perf_counter() - began_s)
+        self.cpu_seconds.append(time.process_time() - worked_s)
+        self._on_thought(self.seconds[-1])
         return action
 
     def latency_ms(self) -> Dict[str, float]:
         """Return median and 95th percentile of its thinking so far, wall time."""
-        p50, p95 = np.quantile(self._seconds or [np.nan], (0.5, 0.95)) * 1e3
+        p50, p95 = np.quantile(self.seconds or [np.nan], (0.5, 0.95)) * 1e3
         return {'p50': float(p50), 'p95': float(p95)}
 
     def close(self) -> None:

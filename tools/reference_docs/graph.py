@@ -31,7 +31,8 @@ reference world also has `topics.ground_truth_pose`, the true pose, and with
 looks."""
 SERVICES = """
 Services of the node `world_model`, relative to its namespace; FollowJointTrajectory belongs to
-`action_encoder`, beside `topics.joint_trajectory`. `service_prefix` is prepended to the names of
+`action_encoder`, beside `topics.joint_trajectory`, Plan to `planner`, which `lingbot-world plan`
+starts. `service_prefix` is prepended to the names of
 `simulation_interfaces`. What each answers in each state:
 [simulation_interfaces](../simulation_interfaces.md). Each node also has ROS's own parameter
 services, and `world_model`, a managed node, those for its lifecycle."""
@@ -88,10 +89,12 @@ SERVICE = {  # by type
     'GetEntityInfo': 'category, description and tags of one',
     'GetNamedPoses': 'named places of the loaded world',
     'FollowJointTrajectory': 'move the arm, with feedback, tolerances and a way to cancel: '
-    '[rules](../commands.md#followjointtrajectory)'}
+    '[rules](../commands.md#followjointtrajectory)',
+    'Plan': 'drive to a pose, or to where a picture was taken, by imagining: '
+    '[rules](../policies.md#plan-as-a-ros-action), [fields](messages.md#plan)'}
 FOR_COMMANDS = ('action_encoder', 'view')  # know cmd_vel, of which there are two types
 BESIDE = 'reference/'  # what the follower puts before its topics
-ALL_NODES = (*NODES, 'follower')
+ALL_NODES = (*NODES, 'follower', 'planner')
 OF_ROS = ('rcl_interfaces/', 'lifecycle_msgs/', 'type_description_interfaces/', 'action_msgs/')
 
 
@@ -123,7 +126,7 @@ class Graph:
                     types, _ = self.topics.setdefault((name, direction, end.topic_name),
                                                       ([], _qos(end.qos_profile)))
                     types.append(kind)
-        if name in ('world_model', 'action_encoder'):
+        if name in ('world_model', 'action_encoder', 'planner'):
             self._ask_services(node)
 
     def _ask_services(self, node):
@@ -167,6 +170,10 @@ def ask() -> Graph:
 def _make(name, **values):
     """Make a node with those of the values that are its parameters."""
     from rclpy.parameter import Parameter
+    if name == 'planner':  # nothing is loaded before there is a goal
+        from lingbot_world_ros.nodes.plan_action import PlanNode
+        from lingbot_world_ros.policies.drive import Driver
+        return PlanNode(Driver())
     module = import_module(f'lingbot_world_ros.nodes.{name}')
     if name == 'follower':  # of any engine: the topics are the same
         return module.FollowerNode(name=DEFAULT_ENGINE)

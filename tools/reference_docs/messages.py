@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Page about the messages of this package, from the comments in ``msg/``."""
+"""Page about the messages of this package, from the comments in ``msg/`` and ``action/``."""
 from pathlib import Path
 
 from md import code, page, prose, table
 
-FOLDER = Path(__file__).resolve().parent.parent.parent / 'msg'
+ROOT = Path(__file__).resolve().parent.parent.parent
+PARTS = 'goal', 'result', 'feedback'  # of an action, in the order of its file
 INTRO = """
-The messages of this package, from their files; `ros2 interface show
+The messages of this package and its action, from their files; `ros2 interface show
 lingbot_world_ros/msg/WorldStatus` prints the same text. Axes and units follow REP 103."""
 
 
@@ -17,23 +18,29 @@ def pages() -> dict:
     :return: file name -> Markdown
     """
     blocks = [INTRO]
-    for path in sorted(FOLDER.glob('*.msg')):
-        blocks += _message(path.stem, path.read_text(encoding='utf-8'))
+    for path in sorted(ROOT.glob('msg/*.msg')):
+        head, told = _message(path.read_text(encoding='utf-8'))
+        blocks += [f'## {path.stem}', prose(head), *told]
+    for path in sorted(ROOT.glob('action/*.action')):
+        texts = path.read_text(encoding='utf-8').split('---\n')
+        blocks += [f'## {path.stem}', prose(_message(texts[0])[0])]
+        for part, text in zip(PARTS, texts):
+            blocks += [f'### {path.stem}: {part}', *_message(text)[1]]
     return {'messages.md': page('Messages', *blocks)}
 
 
-def _message(name, text):
+def _message(text):
+    """Return the comment at the top, and the tables of fields and constants."""
     head, entries = read(text)
     constants = [entry for entry in entries if '=' in entry[1]]
     fields = [entry for entry in entries if '=' not in entry[1]]
-    blocks = [f'## {name}', prose(head),
-              table(('field', 'type', 'unit and meaning'),
+    blocks = [table(('field', 'type', 'unit and meaning'),
                     [(code(field), code(kind), prose(told)) for kind, field, told in fields])]
     if constants:
         rows = [(code(constant.split('=')[0]), constant.split('=')[1], prose(told))
                 for _, constant, told in constants]
         blocks.append(table(('constant', 'value', 'meaning'), rows))
-    return blocks
+    return head, blocks
 
 
 def read(text: str):
