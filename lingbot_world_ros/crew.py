@@ -9,9 +9,11 @@ Only trusted code is at the other end, so messages are pickled.
 from abc import ABC, abstractmethod
 from multiprocessing.connection import Connection, wait as wait_for
 import os
+import select
 import socket
 import subprocess
 import sys
+import threading
 from typing import Any, Callable, Dict, List, Optional, Sequence, Set, Tuple
 
 from lingbot_world_ros.errors import SpecError
@@ -229,6 +231,7 @@ def serve(fd: int) -> None:
     :param fd: file descriptor of this end of the pipe
     """
     begin_as_child()
+    threading.Thread(target=_end_with_the_other_end, args=(fd,), daemon=True).start()
     host = _Host()
     with Connection(fd) as pipe:
         while True:
@@ -241,6 +244,14 @@ def serve(fd: int) -> None:
                 os._exit(0)  # nobody is left to care for what an engine says at its end
             except Exception as error:  # what was sent, or is to be, cannot be pickled
                 pipe.send((False, portable(error)))
+
+
+def _end_with_the_other_end(fd: int) -> None:
+    """End the process once nobody waits for it, also in the middle of a long call."""
+    pipe = select.poll()
+    pipe.register(fd, 0)  # that the other end is gone is told in any case
+    pipe.poll()
+    os._exit(0)
 
 
 # Ray

@@ -37,7 +37,7 @@ def features(observation: Columns, task: str, with_scan: bool,
         them as what leads from the first to the second
     :param with_scan: whether ranges are among them
     :param things: (n, 2) where the first point should be by now, in base_link [m]; None: where the
-        goal says. With it, the start and the joints are left out
+        goal says
     :return: (n, f) float32
     """
     goal, joints = observation['goal'], observation['joints']
@@ -45,9 +45,10 @@ def features(observation: Columns, task: str, with_scan: bool,
         goal = goal.copy()
         first = TASKS[task].points[0]
         goal[:, first:first + 2] = things
-    # Not the joints, nor the start: they tell one episode from another, not what to do.
-    columns = ([goal, joints[:, :joints.shape[1] // 2]] if things is None else  # half are speeds
-               [goal[:, TASKS[task].points[0]:]])
+    # Who drives is not told the joints, nor the start: they tell one episode from another, and a
+    # learner then knows what to do in those that it has seen.
+    columns = ([goal[:, TASKS[task].points[0]:]] if TASKS[task].points else
+               [goal, joints[:, :joints.shape[1] // 2]])  # the other half are speeds
     for first in TASKS[task].points:
         x, y = goal[:, first].astype(float), goal[:, first + 1].astype(float)
         away_m = np.maximum(np.hypot(x, y), 1e-3)
