@@ -380,3 +380,23 @@ def test_who_sees_can_learn_in_the_true_rooms(tmp_path):
     assert done.stdout.count('episodes reached their goal') == 2
     about = NetworkPolicy(tmp_path / 'p').about
     assert about['engine'] == 'reference' and about['image_size'] == [80, 60]
+
+
+def test_a_training_becomes_a_page_and_a_damaged_one_says_so(tmp_path):
+    pytest.importorskip('torch')
+    pytest.importorskip('matplotlib')
+    pytest.importorskip('jinja2')
+    from lingbot_world_ros.cli.main import main
+    from lingbot_world_ros.training.train_policy import train_policy
+    folder, page = train_policy(small_training(), tmp_path / 'p'), tmp_path / 'p.html'
+    assert main(['report', str(folder)]) == 0
+    text = page.read_text()
+    assert 'RoomReach, learned in room' in text and '<tbody>' in text
+    for round_number in range(3):
+        assert (folder / f'round_00{round_number}.safetensors').exists()
+    rounds = (folder / 'rounds.jsonl').read_text()
+    assert rounds.count('\n') == 3
+    page.unlink()
+    (folder / 'rounds.jsonl').write_text(rounds[:-20])
+    assert main(['report', str(folder)]) != 0
+    assert not page.exists()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``lingbot-world report``: a recorded run, an evaluation or a judging as one HTML file."""
+"""``lingbot-world report``: a recorded run or what was measured as one HTML file."""
 import argparse
 import os
 from pathlib import Path
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from lingbot_world_ros.report.page import Page
 
 NAME = 'report'
-HELP = 'turn a recorded run, an evaluation or a judging into one HTML file'
+HELP = 'turn a recorded run, an evaluation, a judging or a training into one HTML file'
 PACKAGES = {'matplotlib': 'matplotlib', 'PIL': 'pillow', 'jinja2': 'jinja2', 'tqdm': 'tqdm'}
 LIMIT_S = 120.0
 
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add('run', type=Path, metavar='RUN', help='folder or .mcap file of "lingbot-world record", or '
         'folder or evaluation.json of "lingbot-world evaluate", or folder or judge.json of '
-        '"lingbot-world judge"')
+        '"lingbot-world judge", or folder of "lingbot-world train-policy"')
     add('-o', '--output', type=Path, metavar='FILE', help='default: RUN.html beside RUN')
     add('--title', default='', help="default: the recording's name")
     add('--engine', default=TRUTH_ENGINE, choices=(TRUTH_ENGINE, 'none'), help='world used '
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     source = args.run
     if not os.path.exists(source):  # also where the name cannot be one
         raise SpecError(f'There is no {source}; give what "lingbot-world record", '
-                        '"lingbot-world evaluate" or "lingbot-world judge" made.')
+                        '"evaluate", "judge" or "train-policy" made.')
     out = args.output or _beside(source)
     check_target(out, args.force)
     page = _page(args)
@@ -93,6 +93,9 @@ def _require_packages() -> None:
 
 
 def _page(args: argparse.Namespace) -> 'Page':
+    from lingbot_world_ros.report.training_page import is_training, training_page
+    if is_training(args.run):
+        return training_page(args.run, args.title)
     if _is_evaluation(args.run):
         from lingbot_world_ros.report.judge_page import is_judging, judge_page
         return judge_page(args.run, args.title) if is_judging(args.run) else _evaluation(args)

@@ -23,6 +23,7 @@ import yaml
 FORMAT = 1
 SECTORS, NEAREST_M = 20, 0.3
 WEIGHTS, ABOUT = 'policy.safetensors', 'policy.yaml'
+ROUNDS = 'rounds.jsonl'  # of its training: a line each, as ``lingbot-world report`` draws it
 Layers = List[Tuple[np.ndarray, np.ndarray]]  # weight (out, in) and bias (out,) float32
 
 

@@ -9,6 +9,7 @@ meets what its own mistakes lead to (DAgger, Ross et al. 2011). Every round is a
 folder: a run that was cut off goes on where it was, and gives the policy that it would have given.
 """
 from dataclasses import dataclass
+import json
 from pathlib import Path
 import time
 from typing import Any, Callable, Dict, List, Optional, Tuple
@@ -20,7 +21,7 @@ from lingbot_world_ros.envs.tasks import make_task, TASKS
 from lingbot_world_ros.errors import SpecError, unknown_name
 from lingbot_world_ros.policies.belief import Belief, believed, touch_m
 from lingbot_world_ros.policies.experts import Expert
-from lingbot_world_ros.policies.network import features, write_policy
+from lingbot_world_ros.policies.network import features, ROUNDS, write_policy
 from lingbot_world_ros.robots.load import load_robot
 import numpy as np
 from safetensors.torch import load_file, save_file
@@ -86,9 +87,11 @@ def train_policy(spec: PolicySpec, folder: Path, report: Report = lambda row: No
             began = time.perf_counter()
             row = learner.play_round(number)
             row['loss'] = learner.fit(number)
+            row = {'round': number, **row, 'seconds': time.perf_counter() - began}
+            _note(folder / ROUNDS, row)
             learner.save(path)
             learner.write(folder, number)
-            report({'round': number, **row, 'seconds': time.perf_counter() - began})
+            report(row)
         learner.write(folder, spec.rounds - 1)
     finally:
         env.close()
@@ -232,6 +235,12 @@ class Learner:
 
     def _scaled(self, x: Tensor) -> Tensor:
         return (x - self._middle) / self._scale
+
+
+def _note(path: Path, row: Dict[str, Any]) -> None:
+    """Write down a round's numbers after those of the rounds before."""
+    before = path.read_text().splitlines()[:row['round']] if path.exists() else []
+    path.write_text('\n'.join([*before, json.dumps(row), '']))
 
 
 def _require_same(spec: PolicySpec, folder: Path) -> None:
