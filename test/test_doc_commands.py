@@ -19,7 +19,8 @@ How pages mark their blocks:
   ``<!-- given: arm.urdf from config/robots/room.urdf -->`` puts a file into the folder,
   ``<!-- save: mine.yaml -->`` the block itself.
 - ``make`` is not run: it has its targets checked. So has every other command, run or not: names of
-  launch files, arguments, options, parameters, topics, services, types and fields exist.
+  launch files, arguments, options, parameters, topics, services, types and fields exist. Python is
+  checked where the lists that it needs are installed, as that imports what it names.
 """
 from concurrent.futures import ThreadPoolExecutor
 import importlib.metadata
@@ -110,6 +111,9 @@ def test_commands_name_what_there_is(block):
 def test_python_names_what_there_is(block):
     pytest.importorskip('rclpy')
     pytest.importorskip('lingbot_world_ros.msg')
+    for need in block.needs:
+        if need in LISTS and not is_installed(LISTS[need]):
+            pytest.skip(f'requirements/{need}.txt is not installed')
     check_python(block.text)
 
 
