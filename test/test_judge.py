@@ -175,7 +175,7 @@ def judge_process(*arguments, **options):
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
 
 
-@pytest.mark.parametrize('workers', ['1', '2'])
+@pytest.mark.parametrize('workers', [pytest.param('1', marks=pytest.mark.slow), '2'])
 def test_ctrl_c_leaves_a_file_to_go_on_with_and_says_so(tmp_path, workers):
     path = tmp_path / 'judge.json'
     arguments = ('random', 'scripted', '--tasks', 'RoomReach', '--starts', 'nominal',

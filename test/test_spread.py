@@ -83,8 +83,9 @@ def compare(spread, direct, modes, num_steps=14, kills=(3, 10)):
 
 
 @pytest.mark.parametrize('mode, task, more', [
-    ('NextStep', 'RoomNav', {'scan': True}), ('SameStep', 'RoomReach', {'image': False}),
-    ('Disabled', 'RoomPush', {'render_mode': 'rgb_array'})])
+    pytest.param('NextStep', 'RoomNav', {'scan': True}, marks=pytest.mark.slow),
+    ('SameStep', 'RoomReach', {'image': False}),
+    pytest.param('Disabled', 'RoomPush', {'render_mode': 'rgb_array'}, marks=pytest.mark.slow)])
 def test_workers_show_what_one_process_shows_whoever_is_killed(mode, task, more):
     direct, spread = (make_rooms(5, task=task, workers=workers, autoreset_mode=mode, **QUICK,
                                  **more) for workers in (1, 2))
