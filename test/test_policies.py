@@ -206,12 +206,12 @@ def test_a_pose_where_no_robot_can_stand_is_refused_in_words(pose, said):
 
 
 def network_folder(folder, task='RoomReach', size=8, columns=4, **about):
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
     rng = np.random.default_rng(0)
     layers = [(rng.normal(size=(8, size)).astype(np.float32), np.zeros(8, np.float32)),
               (rng.normal(size=(columns, 8)).astype(np.float32), np.zeros(columns, np.float32))]
     write_policy(folder, {'task': task, 'senses': [], 'robot': ROBOT.name, **about}, layers,
-                 save_file)
+                 save)
     return layers
 
 

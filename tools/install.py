@@ -558,7 +558,8 @@ def install(extras):
     if 'browser' in extras:
         check_browser()
     if record != before:
-        say(f'Ready after {time.monotonic() - start:.0f} s')
+        say(f'Ready after {time.monotonic() - start:.0f} s; for the commands: '
+            f'. {VENV.name}/bin/activate')
 
 
 def main():

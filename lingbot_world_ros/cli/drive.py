@@ -21,7 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """
     add = parser.add_argument
     add('policy', metavar='POLICY', help='as "lingbot-world judge" takes it')
-    add('--task', required=True, help='RoomNav, RoomReach or RoomPush (docs/environments.md)')
+    add('--task', default='', help='RoomNav, RoomReach or RoomPush (docs/environments.md; '
+        'default: what a trained policy was trained for)')
     add('--episodes', type=int, default=1, help='how many to play (default: 1)')
     add('--seed', type=int, default=0, help='of the episodes (default: 0)')
     add('--scene', default='', help='to play in, and that a simulator that does not publish '
@@ -48,11 +49,13 @@ def run(args: argparse.Namespace) -> int:
     from lingbot_world_ros.envs.rooms import RoomVectorEnv
     from lingbot_world_ros.errors import EngineLost, SpecError
     from lingbot_world_ros.evaluation.episodes import draw_starts, play
-    from lingbot_world_ros.policies.load import load_policy
+    from lingbot_world_ros.policies.load import load_policy, print_unfinished, task_of
     from lingbot_world_ros.policies.policy import TimedPolicy
     from lingbot_world_ros.robots.load import load_robot
     if args.episodes < 1 or not args.patience > 0:
         raise SpecError('--episodes must be at least 1 and --patience more than 0.')
+    args.task = args.task or task_of(args.policy)
+    print_unfinished(args.policy)
     policy = TimedPolicy(load_policy(args.policy, args.task, load_robot()),
                          lambda seconds: tell(seconds))
     needs = set(policy.senses)
@@ -81,7 +84,9 @@ def run(args: argparse.Namespace) -> int:
     finally:
         env.close()
         policy.close()
-    if args.json:
+    if not args.json:
+        print(f'{sum(episode["success"] for episode in episodes)} of {len(episodes)} reached')
+    else:
         print(json.dumps({'policy': policy.name, 'task': args.task, 'episodes': episodes,
                           'latency_ms': policy.latency_ms()}, indent=1))
     return 0

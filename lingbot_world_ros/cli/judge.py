@@ -65,11 +65,14 @@ def run(args: argparse.Namespace) -> int:
     from lingbot_world_ros.evaluation.judge_tables import markdown
     from lingbot_world_ros.evaluation.workers import Workers
     from lingbot_world_ros.paths import write_whole
+    from lingbot_world_ros.policies.load import print_unfinished
     from lingbot_world_ros.progress import Progress
     spec, path = _spec(args), args.out / NAME
     workers = Workers(args.workers, args.ray)
+    total, made_by = number_of_episodes(spec), environment()  # policies that cannot be: first
+    for text in spec.policies:
+        print_unfinished(text)
     known = [] if args.overwrite else played_before(path, spec)
-    total, made_by = number_of_episodes(spec), environment()
     counted = [0]  # episodes in the file
     with Progress('episodes', {'episodes': total}) as progress:
         def keep(so_far: Dict[str, Any]) -> None:

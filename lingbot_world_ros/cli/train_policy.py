@@ -2,6 +2,7 @@
 """``lingbot-world train-policy``: train a policy in imagined rooms."""
 import argparse
 from pathlib import Path
+import sys
 from typing import Any, Dict
 
 from lingbot_world_ros.engines.registry import comparable_engines, DEFAULT_ENGINE
@@ -42,11 +43,21 @@ def run(args: argparse.Namespace) -> int:
     :raises SpecError: arguments that cannot be used, or a folder with another training
     """
     _require_packages()
-    from lingbot_world_ros.training.train_policy import PolicySpec, train_policy
+    from lingbot_world_ros.training.train_policy import (number_of_rounds, PolicySpec,
+                                                         train_policy)
     spec = PolicySpec(args.task, args.engine, args.frames, args.rounds, args.rows, args.epochs,
                       not args.no_scan, seed=args.seed)
     folder = args.out or Path('policies') / args.task
-    train_policy(spec, folder, _show)
+    print(f'Training for {spec.task} in {spec.engine}: {spec.rounds} rounds of '
+          f'{spec.frames // spec.rounds} frames', flush=True)
+    try:
+        train_policy(spec, folder, _show)
+    except KeyboardInterrupt:
+        done = number_of_rounds(folder)
+        print(f'Interrupted: {done} of {spec.rounds} rounds are in {folder}; the same command '
+              'goes on with the others.' if done else 'Interrupted before any round was kept.',
+              file=sys.stderr)
+        raise
     print(f'Written: {folder}. Judge it with "lingbot-world judge {folder} scripted random '
           f'--tasks {args.task}".')
     return 0

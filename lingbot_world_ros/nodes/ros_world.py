@@ -512,7 +512,8 @@ class RosWorld(WorldModel):
             if self._gave_up or time.monotonic() > deadline_s:
                 if is_needed:
                     raise EngineLost(f'Waited {patience_s:g} s in vain for {what()}, in ROS '
-                                     f'domain {self._context.get_domain_id()}.')
+                                     f'domain {self._context.get_domain_id()}. Is the world '
+                                     'there that ROS_DOMAIN_ID and --namespace mean?')
                 return False
             self._executor.spin_once(timeout_sec=0.05)
         return True

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Make a policy from the text that names it, as ``judge`` and ``drive`` take it."""
 from pathlib import Path
+import sys
 from typing import Callable
 
 from lingbot_world_ros.engines.registry import DEFAULT_ENGINE
-from lingbot_world_ros.errors import shown, SpecError
+from lingbot_world_ros.envs.tasks import TASKS
+from lingbot_world_ros.errors import shown, SpecError, unknown_name
 from lingbot_world_ros.plain_yaml import read_number
 from lingbot_world_ros.policies.experts import Expert
-from lingbot_world_ros.policies.network import NetworkPolicy
+from lingbot_world_ros.policies.network import ABOUT, NetworkPolicy, read_about
 from lingbot_world_ros.policies.policy import Policy
 from lingbot_world_ros.policies.scripted import ScriptedPolicy
 from lingbot_world_ros.robots.robot import Robot
@@ -27,6 +29,8 @@ def load_policy(text: str, task: str, robot: Robot) -> Policy:
     :return: the policy
     :raises SpecError: there is no such policy, or it is for another task or robot
     """
+    if task not in TASKS:
+        raise unknown_name('task', task, TASKS)
     kind, _, rest = text.partition(':')
     if text == 'random':
         return ScriptedPolicy(task, robot, 0.0)
@@ -41,7 +45,8 @@ def load_policy(text: str, task: str, robot: Robot) -> Policy:
                               int(_number(text, budget)) if budget else None,
                               engine or DEFAULT_ENGINE)
     if not Path(text).expanduser().is_dir():
-        raise SpecError(f'policy {shown(text)}: there is no such folder, and it is not {FORMS}.')
+        raise SpecError(f'policy {shown(text)}: there is no such folder; train one with '
+                        f'"lingbot-world train-policy --out {shown(text)}", or name {FORMS}.')
     policy = NetworkPolicy(Path(text).expanduser())
     if policy.task != task:
         raise SpecError(f'policy {shown(text)} was trained for {policy.task}, not for {task}.')
@@ -58,6 +63,33 @@ def _planner(kind: str) -> Callable[..., Policy]:
         return PicturePlanner
     from lingbot_world_ros.policies.planner import Planner
     return Planner
+
+
+def task_of(text: str) -> str:
+    """
+    Tell what a trained policy was trained for.
+
+    :param text: as ``load_policy`` takes it
+    :return: name of a task
+    :raises SpecError: it is no folder of a trained policy, which could do more than one task
+    """
+    folder = Path(text).expanduser()
+    if not folder.is_dir():
+        raise SpecError(f'policy {shown(text)}: say what it is to do, --task with one of '
+                        f'{", ".join(TASKS)}.')
+    return str(read_about(folder)['task'])
+
+
+def print_unfinished(text: str) -> None:
+    """Say on standard error if the training of a policy has not come to its end."""
+    folder = Path(text).expanduser()
+    if not (folder / ABOUT).is_file():
+        return
+    about = read_about(folder)
+    rounds, planned = about.get('rounds', 0), about.get('rounds_planned', 0)
+    if rounds < planned:
+        print(f'policy {shown(text)} has learned in {rounds} of {planned} rounds; the same '
+              '"lingbot-world train-policy" goes on.', file=sys.stderr)
 
 
 def _number(text: str, given: str) -> float:

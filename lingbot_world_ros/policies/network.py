@@ -9,7 +9,7 @@ done before (de Haan et al. 2019). What is to be pushed goes in where it should 
 ``policies.belief`` works it out.
 """
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from lingbot_world_ros.envs.known import Known
 from lingbot_world_ros.envs.tasks import TASKS
@@ -164,18 +164,19 @@ def read_about(folder: Path) -> Dict[str, Any]:
 
 
 def write_policy(folder: Path, about: Mapping[str, Any], layers: Sequence[Tuple[Any, Any]],
-                 save_file: Any) -> None:
+                 save: Callable[[Dict[str, Any]], bytes]) -> None:
     """
     Write a policy.
 
     :param folder: made where it is not there
     :param about: see ``read_about``
     :param layers: weight and bias of each, of the kind that ``save_file`` takes
-    :param save_file: of safetensors, for that kind
+    :param save: of safetensors, for that kind
     """
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({f'{number}.{name}': value for number, layer in enumerate(layers)
-               for name, value in zip(('weight', 'bias'), layer)}, folder / WEIGHTS)
+    (folder / WEIGHTS).write_bytes(save({
+        f'{number}.{name}': value for number, layer in enumerate(layers)
+        for name, value in zip(('weight', 'bias'), layer)}))
     (folder / ABOUT).write_text(yaml.safe_dump({'format': FORMAT, **about}, sort_keys=False))
 
 

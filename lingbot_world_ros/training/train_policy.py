@@ -8,7 +8,7 @@ the expert, too, goes by where the learner should believe it to be. Round after 
 meets what its own mistakes lead to (DAgger, Ross et al. 2011). Every round is a file in the
 folder: a run that was cut off goes on where it was, and gives the policy that it would have given.
 """
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 import json
 from pathlib import Path
 import time
@@ -21,10 +21,10 @@ from lingbot_world_ros.envs.tasks import make_task, TASKS
 from lingbot_world_ros.errors import SpecError, unknown_name
 from lingbot_world_ros.policies.belief import Belief, believed, touch_m
 from lingbot_world_ros.policies.experts import Expert
-from lingbot_world_ros.policies.network import features, ROUNDS, write_policy
+from lingbot_world_ros.policies.network import ABOUT, features, ROUNDS, write_policy
 from lingbot_world_ros.robots.load import load_robot
 import numpy as np
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 import torch
 from torch import nn, Tensor
 import torch._dynamo  # optimisers do; once OpenGL draws it would crash
@@ -71,6 +71,8 @@ def train_policy(spec: PolicySpec, folder: Path, report: Report = lambda row: No
     """
     folder.mkdir(parents=True, exist_ok=True)
     _require_same(spec, folder)
+    if number_of_rounds(folder) >= spec.rounds and (folder / ABOUT).exists():
+        return folder
     torch.manual_seed(spec.seed)
     torch.set_num_threads(1)
     env = RoomVectorEnv(spec.rows, task=spec.task, engine=spec.engine, image=False,
@@ -96,6 +98,11 @@ def train_policy(spec: PolicySpec, folder: Path, report: Report = lambda row: No
     finally:
         env.close()
     return folder
+
+
+def number_of_rounds(folder: Path) -> int:
+    """Return how many rounds of a training are kept."""
+    return len(list(folder.glob('round_*.safetensors')))
 
 
 class Learner:
@@ -201,7 +208,8 @@ class Learner:
         """Write what this round added, and the network after it; all or nothing."""
         tensors = {'seen': self._seen[-self._added:], 'shown': self._shown[-self._added:],
                    **{f'net.{k}': v for k, v in self._net.state_dict().items()}}
-        save_file({k: v.contiguous() for k, v in tensors.items()}, path.with_suffix('.tmp'))
+        path.with_suffix('.tmp').write_bytes(
+            save({k: v.contiguous() for k, v in tensors.items()}))
         path.with_suffix('.tmp').replace(path)
 
     def take_over(self, saved: Dict[str, Tensor]) -> None:
@@ -223,8 +231,8 @@ class Learner:
             'robot': self._robot.name, 'engine': spec.engine, 'model': self._env.world_spec.model,
             'library': f'torch {torch.__version__}', 'method': 'DAgger from the expert',
             'seed': spec.seed, 'frames': len(self._seen) * self._env.frames_per_action,
-            'rounds': number + 1},
-            [(w.contiguous(), b.contiguous()) for w, b in layers], save_file)
+            'rounds': number + 1, 'rounds_planned': spec.rounds},
+            [(w.contiguous(), b.contiguous()) for w, b in layers], save)
 
     def _add(self, seen: Tensor, shown: Tensor) -> None:
         self._added = len(seen)
@@ -245,8 +253,13 @@ def _note(path: Path, row: Dict[str, Any]) -> None:
 
 def _require_same(spec: PolicySpec, folder: Path) -> None:
     """Refuse to go on with another training; write down which one is in the folder."""
-    path, said = folder / 'training.txt', f'{spec}\n'
-    if path.exists() and path.read_text() != said:
-        raise SpecError(f'{folder} has another training in it: {path.read_text().strip()}. '
-                        'Choose another folder, or the same arguments to go on with it.')
-    path.write_text(said)
+    path, said = folder / 'training.json', {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in asdict(spec).items()}
+    there = json.loads(path.read_text()) if path.exists() else said
+    for name, value in said.items():
+        if there.get(name) != value:
+            raise SpecError(f'{folder} has another training in it: {name} {there.get(name)}, now '
+                            f'{value}; choose another folder, or go on with it by the same '
+                            'arguments.')
+    path.write_text(json.dumps(said, indent=1) + '\n')
