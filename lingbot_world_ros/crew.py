@@ -21,6 +21,7 @@ from lingbot_world_ros.paths import pip_install
 from lingbot_world_ros.processes import begin_as_child, exit_text, portable
 
 TRIES = 5  # of a call whose workers are lost
+ANSWER_S = 5.0  # in which a cluster answers
 ONE_THREAD = {'OMP_NUM_THREADS': '1', 'OPENBLAS_NUM_THREADS': '1', 'MKL_NUM_THREADS': '1'}
 SERVE = 'import sys; sys.path[:] = {path!r}; from {module} import serve; serve({fd})'
 
@@ -257,6 +258,13 @@ def _end_with_the_other_end(fd: int) -> None:
 # Ray
 
 
+def _require_answer(address: str) -> None:
+    """Raise ``OSError`` if an address of the form HOST:PORT is not listened at."""
+    host, _, port = address.rpartition(':')
+    if host and port.isdigit() and '/' not in host:
+        socket.create_connection((host, int(port)), ANSWER_S).close()
+
+
 class RayCluster(Crew):
     """Workers are actors, on whatever machine of the cluster has a core to spare."""
 
@@ -295,10 +303,11 @@ class RayCluster(Crew):
     def _connect(self, number: int, address: str) -> None:
         is_local = address == 'local'
         try:
+            _require_answer(address)  # Ray itself tries for ten minutes
             self._ray.init(address=address, log_to_driver=False,
                            configure_logging=False, include_dashboard=False if is_local else None,
                            num_cpus=max(number, os.cpu_count() or 1) if is_local else None)
-        except (ConnectionError, ValueError, RuntimeError) as error:
+        except (OSError, OverflowError, ValueError, RuntimeError) as error:
             said = str(error).strip().partition('\n')[0][:200]
             raise SpecError(f'No Ray cluster answers at {address!r} ({said}); start one with '
                             '"ray start --head", or take "local".') from error

@@ -73,6 +73,14 @@ def hears_hangups():
 
 
 @pytest.fixture
+def hears_ctrl_c():
+    """Let what a test starts hear of Ctrl-C, even where a script began the tests with ``&``."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
 def open_graph(domain):
     """Start ``Graph(make_nodes, domain, ros_args)``; all end with the test."""
     from ros_graph import Graph

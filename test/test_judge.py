@@ -176,6 +176,7 @@ def judge_process(*arguments, **options):
 
 
 @pytest.mark.parametrize('workers', [pytest.param('1', marks=pytest.mark.slow), '2'])
+@pytest.mark.usefixtures('hears_ctrl_c')
 def test_ctrl_c_leaves_a_file_to_go_on_with_and_says_so(tmp_path, workers):
     path = tmp_path / 'judge.json'
     arguments = ('random', 'scripted', '--tasks', 'RoomReach', '--starts', 'nominal',

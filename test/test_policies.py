@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Policies: scripted, expert, planned and trained ones, and unusual starts."""
 from itertools import count
+import re
+import signal
 import subprocess
 import sys
+import time
 
 from needs import need_engine
 import numpy as np
@@ -20,7 +23,7 @@ from lingbot_world_ros.geometry import se2  # noqa: E402
 from lingbot_world_ros.policies.aims import (ImageAim, PICTURE_PX, PoseAim,  # noqa: E402
                                              TaskAim)
 from lingbot_world_ros.policies.belief import Belief, touch_m  # noqa: E402
-from lingbot_world_ros.policies.load import load_policy  # noqa: E402
+from lingbot_world_ros.policies.load import load_policy, print_unfinished, task_of  # noqa: E402
 from lingbot_world_ros.policies.network import (features, forward, NetworkPolicy,  # noqa: E402
                                                 write_policy)
 from lingbot_world_ros.policies.planner import Planner  # noqa: E402
@@ -400,3 +403,29 @@ def test_a_training_becomes_a_page_and_a_damaged_one_says_so(tmp_path):
     (folder / 'rounds.jsonl').write_text(rounds[:-20])
     assert main(['report', str(folder)]) != 0
     assert not page.exists()
+
+
+@pytest.mark.usefixtures('hears_ctrl_c')
+def test_a_training_that_is_interrupted_says_what_it_kept(tmp_path):
+    pytest.importorskip('torch')
+    arguments = ['train-policy', 'RoomReach', '--no-scan', '--frames', '60000', '--rounds', '60',
+                 '--epochs', '1', '--out', str(tmp_path / 'p')]
+    training = subprocess.Popen([sys.executable, '-m', 'lingbot_world_ros.cli', *arguments],
+                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline_s = time.monotonic() + 120
+    while (not (tmp_path / 'p' / 'policy.yaml').exists() and training.poll() is None
+           and time.monotonic() < deadline_s):
+        time.sleep(0.05)
+    training.send_signal(signal.SIGINT)
+    _, told = training.communicate(timeout=60)
+    assert training.returncode == 130 and 'Traceback' not in told
+    assert re.search(r'Interrupted: [1-9]\d* of 60 rounds are in .*; the same command', told), told
+
+
+def test_half_a_training_is_named(tmp_path, capsys):
+    network_folder(tmp_path / 'p', rounds=1, rounds_planned=3)
+    print_unfinished(str(tmp_path / 'p'))
+    assert 'in 1 of 3 rounds' in capsys.readouterr().err
+    assert task_of(str(tmp_path / 'p')) == 'RoomReach'
+    with pytest.raises(SpecError, match='--task with one of'):
+        task_of('scripted')
