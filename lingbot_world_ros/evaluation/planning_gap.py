@@ -20,6 +20,7 @@ from lingbot_world_ros.errors import shown, SpecError, unknown_name
 from lingbot_world_ros.evaluation.agreement import wilson
 from lingbot_world_ros.evaluation.episodes import draw_starts, play
 from lingbot_world_ros.evaluation.workers import Workers
+from lingbot_world_ros.paths import write_whole
 from lingbot_world_ros.policies.planner import Planner
 from lingbot_world_ros.policies.policy import TimedPolicy
 from lingbot_world_ros.robots.load import load_robot
@@ -107,9 +108,7 @@ def play_job(job: Job) -> Dict[str, Any]:
             'seconds': policy.seconds, 'cpu_seconds': policy.cpu_seconds}
     if job.folder:
         kept.parent.mkdir(parents=True, exist_ok=True)
-        making = kept.with_suffix('.new')
-        making.write_text(json.dumps(told))
-        making.rename(kept)
+        write_whole(kept, json.dumps(told))
     return told
 
 
