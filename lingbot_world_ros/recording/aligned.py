@@ -76,8 +76,8 @@ def load_aligned(folder: Path) -> AlignedRecording:
         arrays: Dict[str, Any] = {name: np.load(path.parent / f'{name}.npy', mmap_mode='r')
                                   for name in told.pop('arrays')}
         camera = told.pop('camera')
-        tuples = {name: tuple(told.pop(name))
-                  for name in ('action_names', 'joint_names', 'scan_geometry')}
+        tuples: Dict[str, Any] = {name: tuple(told.pop(name)) for name in (
+            'action_names', 'joint_names', 'scan_geometry')}
         segments = tuple((int(a), int(b)) for a, b in told.pop('segments'))
         return AlignedRecording(camera=PinholeCamera(**camera) if camera else None,
                                 segments=segments, **arrays, **tuples, **told)
