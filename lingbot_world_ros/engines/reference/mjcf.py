@@ -77,7 +77,7 @@ def _material(name: str, planar: bool, scene: Scene) -> str:
     kind = '2d' if planar else 'cube'
     repeat = ''
     if name.endswith('_floor'):
-        tile = _FLOOR_TILE_M[name.split('_')[0]]
+        tile = _FLOOR_TILE_M.get(name.split('_')[0], 2.0)
         repeat = f' texrepeat="{_numbers(s / tile for s in scene.size_m)}"'
     return (f'<texture name="{name}" type="{kind}" file="{name}.png"/>'
             f'<material name="{name}" texture="{name}" specular="0" shininess="0"{repeat}/>\n')

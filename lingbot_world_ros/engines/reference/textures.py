@@ -268,8 +268,40 @@ def _sign(rng: np.random.Generator, n: int, material: str) -> np.ndarray:
     return image
 
 
+def _paint(rng: np.random.Generator, n: int, material: str) -> np.ndarray:
+    """One colour of its own for each name, a darker band along the floor."""
+    image = np.ones((n, n, 3)) * rng.uniform(0.35, 0.92, 3)
+    image *= 1 + 0.04 * _noise(rng, n, 8)[..., None]
+    image[-n // 20:] *= 0.55
+    return image
+
+
+def _tiles(rng: np.random.Generator, n: int, material: str) -> np.ndarray:
+    """Tiles of two colours of their own, with seams."""
+    cells = int(rng.integers(4, 8))
+    image = _checker(rng.uniform(0.25, 0.85, 3), rng.uniform(0.25, 0.85, 3), cells)(
+        rng, n, material)
+    for k in range(cells):
+        image[k * n // cells:k * n // cells + n // 90] *= 0.6
+        image[:, k * n // cells:k * n // cells + n // 90] *= 0.6
+    return image
+
+
+def _poster(rng: np.random.Generator, n: int, material: str) -> np.ndarray:
+    """Shapes and lines of random colours on a plain ground."""
+    image = np.ones((n, n, 3)) * rng.uniform(0.3, 0.95, 3)
+    for _ in range(6):
+        colour = tuple(rng.uniform(0.05, 0.95, 3))
+        x, y, r = (int(v) for v in rng.integers(n // 8, 7 * n // 8, 3))
+        if rng.random() < 0.5:
+            cv2.circle(image, (x, y), r // 4 + n // 20, colour, -1)
+        else:
+            cv2.rectangle(image, (x, y), (x + r // 3, y + n // 6), colour, -1)
+    return _framed(image, tuple(rng.uniform(0.05, 0.4, 3)))
+
+
 _DRAWERS = (
-    ('wood', _planks), ('living_floor', _living_floor),
+    ('paint', _paint), ('tiles', _tiles), ('poster', _poster), ('wood', _planks), ('living_floor', _living_floor),
     ('office_floor', _checker((0.70, 0.72, 0.75), (0.42, 0.48, 0.56), 4)),
     ('workshop_floor', _concrete), ('living_wall', _wall), ('office_wall', _wall),
     ('workshop_wall', _wall), ('books', _spines), ('binders', _spines), ('screen', _screen),
