@@ -69,7 +69,8 @@ def new_room(seed: int) -> Scene:
         for i, at in enumerate(np.linspace(0.25, 0.75, 2)):
             parts.append(_on_wall(size, wall, span * (at + float(rng.uniform(-0.08, 0.08))),
                                   float(rng.uniform(1.0, 1.4)), float(rng.uniform(0.6, 1.3)),
-                                  float(rng.uniform(0.5, 0.9)), f'poster_{seed}_{wall}_{i}', 0.012))
+                                  float(rng.uniform(0.5, 0.9)), f'poster_{seed}_{wall}_{i}',
+                                  0.012))
     materials = ('books', 'cabinet_white', f'paint_a{seed}', f'paint_b{seed}', f'poster_{seed}_x',
                  'crate', 'terracotta', f'paint_c{seed}')
     taken: List[Tuple[float, float, float]] = []

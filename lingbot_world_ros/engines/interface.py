@@ -12,6 +12,7 @@ from lingbot_world_ros.actions.layout import ActionLayout
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.geometry.camera import MountedCamera, PinholeCamera, require_pixels
 from lingbot_world_ros.robots.robot import JointSpec, Robot
+from lingbot_world_ros.worlds.floor_plan import FloorPlan
 import numpy as np
 
 Scenes = Union[str, Sequence[str]]  # one for all rows, or one for each
@@ -58,6 +59,7 @@ class WorldSpec:
     has_depth: bool = False
     uncertainty_limit: Optional[float] = None  # calibrated up to here, 0..1; None: not estimated
     can: Capabilities = Capabilities()
+    floor_plan: Optional[FloorPlan] = None  # of its only scene, where that is none of ours
 
     def __post_init__(self) -> None:
         """Refuse sizes that no engine can run, and a camera that is not in pixels."""

@@ -7,12 +7,12 @@ from lingbot_world_ros.worlds.floor_plan import FloorPlan
 from nav_msgs.msg import OccupancyGrid
 import numpy as np
 
-FREE, OCCUPIED = 0, 100
+FREE, OCCUPIED, UNKNOWN = 0, 100, -1
 
 
 def map_to_msg(plan: FloorPlan, stamp_ns: int, frame_id: str) -> OccupancyGrid:
     """
-    Write a map; nothing in it is unknown.
+    Write a map.
 
     :param plan: the grid
     :param stamp_ns: sim time
@@ -26,5 +26,8 @@ def map_to_msg(plan: FloorPlan, stamp_ns: int, frame_id: str) -> OccupancyGrid:
     out.info.resolution = plan.resolution_m
     out.info.height, out.info.width = plan.occupied.shape
     out.info.origin.position.x, out.info.origin.position.y = map(float, plan.origin_m)
-    out.data = array('b', np.where(plan.occupied, OCCUPIED, FREE).astype(np.int8).tobytes())
+    cells = np.where(plan.occupied, OCCUPIED, FREE)
+    if plan.unknown is not None:
+        cells = np.where(plan.unknown, UNKNOWN, cells)
+    out.data = array('b', cells.astype(np.int8).tobytes())
     return out

@@ -262,8 +262,8 @@ def export_dynamics(trained: Dict[str, Tensor], tensors: Dict[str, Tensor], path
                torch.rand(2, j), torch.rand(2, k, 3), torch.rand(2, k, 3),
                torch.rand(2, spec.hidden), torch.rand(2, 2 + j),
                torch.zeros(2, spec.latent), *[tensors[n] for n in CONTACT_TENSORS])
-    _export(DynamicsGraph(dynamics), example, path, DYNAMICS_INPUTS, CONTACT_TENSORS,
-            DYNAMICS_OUTPUTS)
+    export_graph(DynamicsGraph(dynamics), example, path, DYNAMICS_INPUTS, CONTACT_TENSORS,
+                 DYNAMICS_OUTPUTS)
 
 
 def export_renderer(trained: Dict[str, Tensor], tensors: Dict[str, Tensor], path: Path) -> None:
@@ -271,8 +271,8 @@ def export_renderer(trained: Dict[str, Tensor], tensors: Dict[str, Tensor], path
     renderer = Renderer()
     renderer.load_state_dict(trained)
     states, variance, constants = _example(renderer, tensors)
-    _export(RendererGraph(renderer), (*states, variance, *constants), path, RENDERER_INPUTS,
-            CONSTANTS, RENDERER_OUTPUTS)
+    export_graph(RendererGraph(renderer), (*states, variance, *constants), path, RENDERER_INPUTS,
+                 CONSTANTS, RENDERER_OUTPUTS)
 
 
 def export_parts(trained: Dict[str, Tensor], tensors: Dict[str, Tensor], spec: RendererSpec,
@@ -281,16 +281,16 @@ def export_parts(trained: Dict[str, Tensor], tensors: Dict[str, Tensor], spec: R
     renderer = Renderer(spec)
     renderer.load_state_dict(trained)
     states, variance, constants = _example(renderer, tensors)
-    _export(GeometryGraph(renderer), (*states, *constants), out / f'geometry{suffix}.onnx',
-            RENDERER_INPUTS[:3], CONSTANTS, SEAM)
+    export_graph(GeometryGraph(renderer), (*states, *constants), out / f'geometry{suffix}.onnx',
+                 RENDERER_INPUTS[:3], CONSTANTS, SEAM)
     camera, scene = _named(constants)
     with torch.no_grad():
         pose, joints, objects = states
         seen = renderer.geometry(pose, joints, objects, scene, camera)
     drawing = out / f'drawing{suffix}.onnx'
-    _export(DrawingGraph(renderer), (*seen, variance, camera['lens']), drawing,
-            (*SEAM, 'variance'), ('lens',), RENDERER_OUTPUTS)
-    _halve(drawing)
+    export_graph(DrawingGraph(renderer), (*seen, variance, camera['lens']), drawing,
+                 (*SEAM, 'variance'), ('lens',), RENDERER_OUTPUTS)
+    halve(drawing)
 
 
 def _example(renderer: Renderer, tensors: Dict[str, Tensor]) -> Tuple[Tuple[Tensor, ...], Tensor,
@@ -302,7 +302,7 @@ def _example(renderer: Renderer, tensors: Dict[str, Tensor]) -> Tuple[Tuple[Tens
     return states, torch.rand(2, 2 + j + k), tuple(tensors[name] for name in CONSTANTS)
 
 
-def _halve(path: Path) -> None:
+def halve(path: Path) -> None:
     """Store the weights of a graph in half precision, and turn them back where they are read."""
     model = onnx.load(str(path))
     for part in list(model.graph.initializer):
@@ -314,14 +314,24 @@ def _halve(path: Path) -> None:
     onnx.save(model, str(path))
 
 
-def _export(graph: nn.Module, example: Tuple[Tensor, ...], path: Path, inputs: Sequence[str],
-            constants: Sequence[str], outputs: Sequence[str]) -> None:
+def export_graph(graph: nn.Module, example: Tuple[Tensor, ...], path: Path,
+                 inputs: Sequence[str], constants: Sequence[str], outputs: Sequence[str]) -> None:
+    """
+    Write a graph of any batch; maps and cameras among its constants may have any size.
+
+    :param graph: to trace
+    :param example: what it takes: inputs, then constants
+    :param path: ONNX file
+    :param inputs: names; the first axis is the batch
+    :param constants: names
+    :param outputs: names; the first axis is the batch
+    """
     graph.eval()
     axes = {name: {0: 'batch'} for name in (*inputs, *outputs)}
     axes.update({name: {2: f'{name}_rows', 3: f'{name}_cols'} for name in constants
-                 if name == 'atlas' or name.startswith('plane_')})
+                 if name in ('atlas', 'seen') or name.startswith('plane_')})
     axes.update({name: {1: f'{name}_rows', 2: f'{name}_cols'} for name in constants
-                 if name.startswith(('rays', 'pixels'))})
+                 if name.startswith(('rays', 'pixels', 'optical_rays'))})
     axes.update({name: dict(dims) for name, dims in SEAM_AXES.items()
                  if name in (*inputs, *outputs)})
     with torch.no_grad():

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The floor plan of a scene as a grid: where a robot of some height cannot be. NumPy only."""
 from dataclasses import dataclass
+from typing import Optional
 
 from lingbot_world_ros.worlds.scenes import Scene
 import numpy as np
@@ -12,12 +13,14 @@ class FloorPlan:
     Which cells something solid stands in.
 
     ``occupied`` (rows, columns) bool: rows along y, columns along x of the scene frame;
-    ``resolution_m`` is the side of a cell, ``origin_m`` the outer corner of cell (0, 0).
+    ``resolution_m`` is the side of a cell, ``origin_m`` the outer corner of cell (0, 0);
+    ``unknown`` are cells that nobody has looked at, None where there is none.
     """
 
     occupied: np.ndarray
     resolution_m: float
     origin_m: tuple
+    unknown: Optional[np.ndarray] = None
 
     def centres_m(self) -> np.ndarray:
         """Return the centres of all cells, (rows, columns, 2) float64 x, y in the scene frame."""

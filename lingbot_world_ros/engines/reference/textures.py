@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Procedural materials of the reference world: small RGB images drawn with NumPy and OpenCV."""
-from typing import Callable, Tuple
+from typing import Callable, Sequence, Tuple
 import zlib
 
 import cv2
@@ -82,7 +82,7 @@ def _living_floor(rng: np.random.Generator, n: int, material: str) -> np.ndarray
     return image
 
 
-def _checker(colour_a: Colour, colour_b: Colour, cells: int) -> Painter:
+def _checker(colour_a: Sequence[float], colour_b: Sequence[float], cells: int) -> Painter:
     def draw(rng: np.random.Generator, n: int, material: str) -> np.ndarray:
         index = np.arange(n) * cells // n
         mask = ((index[:, None] + index[None]) % 2)[..., None]
@@ -279,8 +279,8 @@ def _paint(rng: np.random.Generator, n: int, material: str) -> np.ndarray:
 def _tiles(rng: np.random.Generator, n: int, material: str) -> np.ndarray:
     """Tiles of two colours of their own, with seams."""
     cells = int(rng.integers(4, 8))
-    image = _checker(rng.uniform(0.25, 0.85, 3), rng.uniform(0.25, 0.85, 3), cells)(
-        rng, n, material)
+    a, b = (tuple(rng.uniform(0.25, 0.85, 3).tolist()) for _ in range(2))
+    image = _checker(a, b, cells)(rng, n, material)
     for k in range(cells):
         image[k * n // cells:k * n // cells + n // 90] *= 0.6
         image[:, k * n // cells:k * n // cells + n // 90] *= 0.6
@@ -301,7 +301,8 @@ def _poster(rng: np.random.Generator, n: int, material: str) -> np.ndarray:
 
 
 _DRAWERS = (
-    ('paint', _paint), ('tiles', _tiles), ('poster', _poster), ('wood', _planks), ('living_floor', _living_floor),
+    ('paint', _paint), ('tiles', _tiles), ('poster', _poster),
+    ('wood', _planks), ('living_floor', _living_floor),
     ('office_floor', _checker((0.70, 0.72, 0.75), (0.42, 0.48, 0.56), 4)),
     ('workshop_floor', _concrete), ('living_wall', _wall), ('office_wall', _wall),
     ('workshop_wall', _wall), ('books', _spines), ('binders', _spines), ('screen', _screen),

@@ -9,9 +9,8 @@ n rays, h w image.
 from dataclasses import dataclass
 from typing import Dict, List, Optional, Tuple
 
-from lingbot_world_ros.geometry.camera import PinholeCamera
 from lingbot_world_ros.models.room.lens import COARSE
-from lingbot_world_ros.models.room.renderer import (Geometry, pack_atlas, Renderer, RendererSpec,
+from lingbot_world_ros.models.room.renderer import (Axes, Geometry, pack_atlas, Renderer,
                                                     sample_sdf)
 import numpy as np
 import torch
@@ -21,6 +20,7 @@ from torch.nn import functional as F
 Tensors = Dict[str, Tensor]
 PLANES = (('xy', 0, 1), ('xz', 0, 2), ('yz', 1, 2))  # name, axis of columns, axis of rows
 MARGIN_M = 0.2
+FAR_M = 20.0  # where a ray ends that meets nothing
 MISSED = -1.0  # what ``Renderer.object_maps`` says beside an object's box
 
 
@@ -75,62 +75,44 @@ class MapOfPlace(nn.Module):
         return out
 
 
-def optical_rays(camera: PinholeCamera) -> Tensors:
-    """
-    Return the rays of a camera in its own frame.
-
-    :param camera: whose width and height are multiples of ``COARSE``
-    :return: ``rays`` and ``rays_coarse`` (4, h, w): direction with z 1, and its length
-    """
-    out = {}
-    for name, step in (('rays', 1), ('rays_coarse', COARSE)):
-        rays = torch.tensor(camera.rays(camera.pixel_grid(step)), dtype=torch.float32)
-        out[name] = torch.cat([rays, rays.norm(dim=-1, keepdim=True)], -1).permute(2, 0, 1)
-    return out
+CAMERA_TENSORS = ('optical_rays', 'optical_rays_coarse', 'pixels_half', 'optical_from_base',
+                  'lens')
+SCENE_TENSORS = ('atlas', 'grid', 'plane_xy', 'plane_xz', 'plane_yz')
 
 
 class MappedRenderer(nn.Module):
     """Draws a map through any camera; ``network`` is the shared one."""
 
-    def __init__(self, network: Renderer, camera: PinholeCamera,
-                 spec: MapSpec = MapSpec()) -> None:
+    def __init__(self, network: Renderer, spec: MapSpec = MapSpec()) -> None:
         """
         Wrap the network.
 
         :param network: trained
-        :param camera: that sees
         :param spec: steps along a ray
         """
         super().__init__()
-        self.network, self.spec, self.camera = network, spec, camera
-        rays = optical_rays(camera)
-        for name, value in rays.items():
-            self.register_buffer(name, value, persistent=False)
-        focal = 0.5 * (camera.fx_px + camera.fy_px)
-        self.spread = 0.5 * COARSE * 2.0 ** 0.5 / focal
+        self.network, self.spec = network, spec
 
-    def forward(self, T_scene_optical: Tensor, scene: Tensors, arm: Optional[Tensor] = None
-                ) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
+    def forward(self, T_scene_optical: Tensor, scene: Tensors, camera: Tensors,
+                arm: Optional[Tensor] = None) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
         """
         Draw.
 
         :param T_scene_optical: (b, 4, 4) float32
         :param scene: ``MapOfPlace.tensors()``
+        :param camera: ``camera_tensors`` of the camera that sees, h x w pixels
         :param arm: (b, c, h/2, w/2) ``Renderer.arm_maps``; None: no arm is in sight
         :return: rgb (b, 3, h, w) about 0..1; depth (b, h, w) metres; probability (b, h, w) of the
             arm; depth of the map alone (b, h, w)
         """
-        static, found = self.look(T_scene_optical, scene)
-        return self.network.draw(self.geometry(static, found, arm))
+        return self.network.draw(self.geometry(T_scene_optical, scene, camera, arm))
 
-    def look(self, T_scene_optical: Tensor, scene: Tensors) -> Tuple[Tensor, Tensor]:
-        """Return depth (b, n) where rays end, and what the map has there, (c, b, n)."""
-        static = self.trace(T_scene_optical, scene)
-        return static, self.look_up(T_scene_optical, static, scene)
-
-    def geometry(self, static: Tensor, found: Tensor, arm: Optional[Tensor]) -> Geometry:
-        """Put together what the network draws from."""
-        b, (h, w) = static.shape[0], self.rays.shape[1:]
+    def geometry(self, T_scene_optical: Tensor, scene: Tensors, camera: Tensors,
+                 arm: Optional[Tensor]) -> Geometry:
+        """Find out what each pixel sees; parameters as in ``forward``."""
+        static = self.trace(T_scene_optical, scene, camera)
+        found = look_up(T_scene_optical, static, scene, camera)
+        b, (h, w) = static.shape[0], camera['optical_rays'].shape[1:]
         half = static.reshape(b, 1, h, w)[:, :, ::2, ::2]
         features = self.network.spec.feature_channels
         objects = torch.cat([torch.zeros_like(half).expand(-1, features + 1, -1, -1),
@@ -142,67 +124,71 @@ class MappedRenderer(nn.Module):
                               dtype=static.dtype, device=static.device)
         return Geometry(found, static, torch.cat([depths, objects], 1), arm)
 
-    @staticmethod
-    def _beam(T: Tensor, rays: Tensor) -> Tuple[List[Tensor], List[Tensor]]:
-        """Origin (b, 1) and direction (b, n) of rays in the scene frame, one for each axis."""
-        x, y, z = rays.flatten(1)[:3]
-        origin = [T[:, i, 3, None] for i in range(3)]
-        direction = [T[:, i, 0, None] * x + T[:, i, 1, None] * y + T[:, i, 2, None] * z
-                     for i in range(3)]
-        return origin, direction
+    def trace(self, T_scene_optical: Tensor, scene: Tensors, camera: Tensors) -> Tensor:
+        """
+        Sphere-trace every pixel's ray; as ``Renderer.trace``, from any pose.
 
-    def _in_voxels(self, T: Tensor, rays: Tensor, grid: Tensor) -> tuple:
-        origin, direction = self._beam(T, rays)
-        scale = (grid[:3] - 1.0) / grid[4:7]
-        return (tuple((o - grid[3]) * scale[i] for i, o in enumerate(origin)),
-                tuple(d * scale[i] for i, d in enumerate(direction)))
-
-    def trace(self, T_scene_optical: Tensor, scene: Tensors) -> Tensor:
-        """Sphere-trace every pixel's ray; as ``Renderer.trace``, from any pose."""
-        b, (hc, wc) = T_scene_optical.shape[0], self.rays_coarse.shape[1:]
+        :return: (b, n) depth along the optical axis, metres, differentiable through its last step
+        """
+        coarse, spread = camera['optical_rays_coarse'], camera['lens'][3]
+        b, (hc, wc) = T_scene_optical.shape[0], coarse.shape[1:]
         with torch.no_grad():
-            T = T_scene_optical.detach()
-            length = self.rays_coarse.flatten(1)[3]
-            beam = self._in_voxels(T, self.rays_coarse, scene['grid'])
+            T, length = T_scene_optical.detach(), coarse.flatten(1)[3]
+            beam = _in_voxels(T, coarse, scene['grid'])
             depth = torch.full_like(length, 0.25).expand(b, -1)
             for _ in range(self.spec.coarse_steps):
-                free = sample_sdf(*beam, depth, scene) - self.spread * depth
-                depth = depth + free.clamp_min(0.0) / (length + self.spread)
+                free = sample_sdf(*beam, depth, scene) - spread * depth
+                depth = depth + free.clamp_min(0.0) / (length + spread)
             depth = F.interpolate(depth.reshape(b, 1, hc, wc), scale_factor=float(COARSE),
                                   mode='nearest').reshape(b, -1)
-            length = self.rays.flatten(1)[3]
-            beam = self._in_voxels(T, self.rays, scene['grid'])
+            length = camera['optical_rays'].flatten(1)[3]
+            beam = _in_voxels(T, camera['optical_rays'], scene['grid'])
             for _ in range(self.spec.fine_steps):
                 depth = depth + sample_sdf(*beam, depth, scene) / length
-        length = self.rays.flatten(1)[3]
-        beam = self._in_voxels(T_scene_optical, self.rays, scene['grid'])
-        return (depth + sample_sdf(*beam, depth, scene) / length).clamp(0.05, 20.0)
-
-    def look_up(self, T_scene_optical: Tensor, depth: Tensor, scene: Tensors) -> Tensor:
-        """Look up the features where rays end, (3 * plane_channels + 1, b, n)."""
-        origin, direction = self._beam(T_scene_optical, self.rays)
-        low, extent = scene['grid'][3], scene['grid'][4:7]
-        at = [(o - low + depth * d) * (2.0 / extent[i]) - 1.0
-              for i, (o, d) in enumerate(zip(origin, direction))]
-        found = []
-        for name, i, j in PLANES:
-            grid = torch.stack([at[i], at[j]]).permute(1, 2, 0)[None]
-            found.append(F.grid_sample(scene[f'plane_{name}'], grid, mode='bilinear',
-                                       padding_mode='border', align_corners=False)[0])
-        return torch.cat([*found, torch.log(depth)[None]])
+        beam = _in_voxels(T_scene_optical, camera['optical_rays'], scene['grid'])
+        return (depth + sample_sdf(*beam, depth, scene) / length).clamp(0.05, FAR_M)
 
 
-def shipped_network(path: 'object', spec: RendererSpec = RendererSpec()) -> Renderer:
+def _beam(T: Tensor, rays: Tensor) -> Tuple[List[Tensor], List[Tensor]]:
+    """Origin (b, 1) and direction (b, n) of rays in the scene frame, one for each axis."""
+    x, y, z, _ = rays.flatten(1)
+    return ([T[:, i, 3, None] for i in range(3)],
+            [T[:, i, 0, None] * x + T[:, i, 1, None] * y + T[:, i, 2, None] * z
+             for i in range(3)])
+
+
+def _in_voxels(T: Tensor, rays: Tensor, grid: Tensor) -> Tuple[Axes, Axes]:
+    """Origin and direction of rays in voxels."""
+    (ox, oy, oz), (dx, dy, dz) = _beam(T, rays)
+    scale = (grid[:3] - 1.0) / grid[4:7]
+    return (((ox - grid[3]) * scale[0], (oy - grid[3]) * scale[1], (oz - grid[3]) * scale[2]),
+            (dx * scale[0], dy * scale[1], dz * scale[2]))
+
+
+def look_up(T_scene_optical: Tensor, depth: Tensor, scene: Tensors, camera: Tensors) -> Tensor:
+    """Look up the features where rays end, (3 * plane_channels + 1, b, n)."""
+    origin, direction = _beam(T_scene_optical, camera['optical_rays'])
+    low, extent = scene['grid'][3], scene['grid'][4:7]
+    at = [(o - low + depth * d) * (2.0 / extent[i]) - 1.0
+          for i, (o, d) in enumerate(zip(origin, direction))]
+    found = []
+    for name, i, j in PLANES:
+        grid = torch.stack([at[i], at[j]]).permute(1, 2, 0)[None]
+        found.append(F.grid_sample(scene[f'plane_{name}'], grid, mode='bilinear',
+                                   padding_mode='border', align_corners=False)[0])
+    return torch.cat([*found, torch.log(depth)[None]])
+
+
+def share_unseen(T_scene_optical: Tensor, depth: Tensor, scene: Tensors,
+                 camera: Tensors) -> Tensor:
     """
-    Load the drawing network that ships, frozen.
+    Say how much of a picture nobody has ever looked at.
 
-    :param path: of ``renderer.onnx``
-    :param spec: sizes
-    :return: the network
+    :param depth: (b, n) where rays end
+    :param scene: with ``seen``, packed as ``atlas``: 1 where a frame of the recording saw
+    :return: (b,) 0 to 1
     """
-    from lingbot_world_ros.training.train_renderer import load_network
-    network = Renderer(spec)
-    network.load_state_dict(load_network(path))  # type: ignore[arg-type]
-    for parameter in network.parameters():
-        parameter.requires_grad_(False)
-    return network.eval()
+    beam = _in_voxels(T_scene_optical, camera['optical_rays'], scene['grid'])
+    seen = sample_sdf(*beam, depth, {'grid': scene['grid'], 'atlas': scene['seen']})
+    missed = (1.0 - seen).clamp(0.0, 1.0) + (depth >= FAR_M - 0.01).to(depth.dtype)
+    return missed.clamp(0.0, 1.0).mean(1)

@@ -25,6 +25,7 @@ def lens_tensors(camera: MountedCamera) -> Dict[str, np.ndarray]:
     :return: float32 arrays by name: ``rays``, ``rays_half``, ``rays_coarse`` (4, h, w) directions
         in base axes whose optical z is 1, and their length, of pixels and of the middles of blocks
         of 2 and ``COARSE`` pixels; ``pixels_half`` (2, h, w) where those blocks of 2 are;
+        ``optical_`` and their names the same in the axes of the camera;
         ``optical_from_base`` (4, 4); ``lens`` (9,): position in base_link [m], half the diagonal
         of a start ray's block per metre of depth, focal length, centre u, v [px], pixels of 3 cm
         at 1 m, square of the focal length
@@ -40,6 +41,8 @@ def lens_tensors(camera: MountedCamera) -> Dict[str, np.ndarray]:
         turned = (rays.reshape(-1, 3) @ camera.T_base_optical[:3, :3].T).astype(np.float32)
         rows = np.stack([*turned.T, _length(turned)])
         out[name] = rows.reshape(4, *rays.shape[:2])
+        own = rays.reshape(-1, 3).astype(np.float32)
+        out[f'optical_{name}'] = np.stack([*own.T, _length(own)]).reshape(4, *rays.shape[:2])
     return {name: np.ascontiguousarray(value, np.float32) for name, value in out.items()}
 
 

@@ -64,18 +64,19 @@ class MapFit:
     """A fit under way; ``parts`` is what a checkpoint has to keep."""
 
     def __init__(self, views: Views, place: MapOfPlace, renderer: MappedRenderer,
-                 arm_camera: Optional[Dict[str, Tensor]] = None) -> None:
+                 camera: Dict[str, Tensor], has_arm: bool) -> None:
         """
         Prepare.
 
         :param views: pictures and where they were taken
         :param place: the map to fit
         :param renderer: that draws it
-        :param arm_camera: tensors for ``Renderer.arm_maps``, where an arm is drawn
+        :param camera: tensors of the camera
+        :param has_arm: whether the arm of the shipped robot is in view, and drawn
         """
         self.views, self.place, self.renderer = views, place, renderer
         self.corrections = Corrections(len(views.rgb), views.rate_hz)
-        self._arm_camera = arm_camera
+        self._camera, self._has_arm = camera, has_arm
         self._mask = torch.from_numpy(views.mask).float()
         self._T_base_optical = torch.from_numpy(np.asarray(views.T_base_optical)).float()
         step = np.zeros_like(views.pose)
@@ -118,7 +119,7 @@ class MapFit:
         views = self.views
         T = self.camera_poses(index)
         arm, weight = self._arm(index)
-        rgb, _, _, static = self.renderer(T, self.place.tensors(), arm)
+        rgb, _, _, static = self.renderer(T, self.place.tensors(), self._camera, arm)
         truth = _image(views.rgb[index])
         gain = self.corrections.at(self.corrections.gain, index)
         error = rgb * torch.exp(gain)[:, :, None, None] - truth
@@ -160,7 +161,8 @@ class MapFit:
         :return: rgb (b, 3, h, w) 0..1, truth of that shape, weight (b, h, w)
         """
         arm, weight = self._arm(index)
-        rgb, _, _, _ = self.renderer(self.camera_poses(index), self.place.tensors(), arm)
+        rgb, _, _, _ = self.renderer(self.camera_poses(index), self.place.tensors(),
+                                     self._camera, arm)
         if exposed:
             gain = self.corrections.at(self.corrections.gain, index)
             rgb = rgb * torch.exp(gain)[:, :, None, None]
@@ -170,10 +172,10 @@ class MapFit:
     def _arm(self, index: np.ndarray) -> Tuple[Optional[Tensor], Tensor]:
         """Maps of an arm that is drawn, and which pixels are of the place, (b, h, w)."""
         weight = self._mask.expand(len(index), -1, -1)
-        if self._arm_camera is None or self.views.joints is None:
+        if not self._has_arm or self.views.joints is None:
             return None, weight
         joints = torch.from_numpy(np.ascontiguousarray(self.views.joints[index])).float()
-        maps = self.renderer.network.arm_maps(joints, self._arm_camera)
+        maps = self.renderer.network.arm_maps(joints, self._camera)
         near = F.interpolate(maps[:, :maps.shape[1] // 4].amax(1, keepdim=True), scale_factor=2.0,
                              mode='bilinear')[:, 0]
         return maps, weight * (near < ARM_NEAR)

@@ -139,8 +139,6 @@ def _redistanced(grid: Grid, corners: np.ndarray, mean: np.ndarray,
     distance, index = tree.query(corners, workers=1)
     distance = distance.astype(np.float32)
     beyond = ((corners - surface[index]) * np.concatenate(normals)[index]).sum(1) > 0
-    known, value = known.ravel(), value.ravel()
     # Normals point into the solid: from where the sign was positive to where it was not.
-    solid = np.where(known, value <= 0, beyond & (distance < BEHIND_M))
-    sdf = np.where(solid, -distance, distance).reshape(grid.shape)
-    return Fused(sdf, known.reshape(grid.shape), surface)
+    solid = np.where(known.ravel(), value.ravel() <= 0, beyond & (distance < BEHIND_M))
+    return Fused(np.where(solid, -distance, distance).reshape(grid.shape), known, surface)

@@ -1,0 +1,432 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+A recording with pictures, depth and poses -> a world of the place it was made in.
+
+What takes long is kept in a work folder, and a second call goes on from there. The world itself
+is written at the end, as a whole. Axes: n frame, h w image, j joint.
+"""
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+import shutil
+import time
+from typing import Any, Callable, Dict, List, Optional, Tuple
+
+from lingbot_world_ros.errors import SpecError
+from lingbot_world_ros.geometry import se2, se3
+from lingbot_world_ros.geometry.camera import MountedCamera
+from lingbot_world_ros.geometry.rotation import rpy_from_rotation
+from lingbot_world_ros.models.mapped.network import (MapOfPlace, MappedRenderer,
+                                                     MapSpec)
+from lingbot_world_ros.models.mapped.runtime import FREE, GRAPH, MAP, OCCUPIED, UNKNOWN
+from lingbot_world_ros.models.room.lens import COARSE
+from lingbot_world_ros.models.room.renderer import camera_tensors, pack_atlas
+from lingbot_world_ros.models.room.runtime import WEIGHTS
+from lingbot_world_ros.recording.aligned import AlignedRecording
+from lingbot_world_ros.robots.load import load_robot
+from lingbot_world_ros.robots.robot import Robot
+from lingbot_world_ros.training.mapped.export import export_place, shipped_network
+from lingbot_world_ros.training.mapped.fit import held_out_psnr, MapFit, run_fit, Views
+from lingbot_world_ros.training.mapped.fusion import fuse, Fused, Grid, grid_for, MARGIN_M
+from lingbot_world_ros.training.mapped.motion_fit import fit_motion, MotionFit
+from lingbot_world_ros.training.mapped.registration import register, upright_points
+from lingbot_world_ros.training.mapped.surfaces import body_mask, fit_surfaces, main_direction
+import numpy as np
+from safetensors.numpy import save_file
+from scipy.ndimage import distance_transform_edt
+import torch
+
+KEY_RATE_HZ = 5.0  # of views that are registered
+FUSED_FRAMES = 400
+HELD_OUT_S = (30.0, 60.0)  # at the end, at least and at most
+HELD_OUT_SHARE = 0.15
+MIN_FRAMES = 300
+PLAN_LOW_M, PLAN_HIGH_M = 0.08, 1.3  # heights in which things stand in the way
+START_EVERY_S = 2.0
+FOOTPRINT_M = (0.08, 0.25)  # where nobody says: as the way it drove allows, within this
+FLOOR_BAND_M = 0.12
+FLOOR_MAX_TILT = 0.12  # rad
+Say = Callable[[str, int, int], None]
+
+
+@dataclass
+class Learned:
+    """What came out before it is written."""
+
+    name: str
+    place: MapOfPlace
+    fit: MapFit
+    grid: Grid
+    fused: Fused
+    camera: MountedCamera
+    robot: Optional[Robot]
+    has_arm: bool
+    poses: np.ndarray  # (n, 3) in the scene
+    motion: MotionFit
+    held_out: np.ndarray
+    train: np.ndarray
+    numbers: Dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LearnSpec:
+    """What a user may choose."""
+
+    name: str
+    minutes: float = 8.0  # of computing on one core, for the map
+    seed: int = 0
+    robot: str = ''  # '' takes what the recording says
+    footprint_m: float = 0.0  # 0: given by the robot, or estimated
+    network: Path = WEIGHTS
+
+
+def learn_place(recording: AlignedRecording, spec: LearnSpec, work: Path,
+                say: Say = lambda what, done, total: None) -> Learned:
+    """
+    Learn a place.
+
+    :param recording: with depth, poses, camera and where it is mounted
+    :param spec: what the user chose
+    :param work: folder for what takes long; kept, to go on from
+    :param say: called with what is done, and how much of it
+    :return: the world, not yet written
+    :raises SpecError: the recording lacks something, or nothing came of it
+    """
+    check_recording(recording)
+    torch.set_num_threads(1)  # two collapse when another process is busy
+    torch.manual_seed(spec.seed)
+    work.mkdir(parents=True, exist_ok=True)
+    assert recording.depth is not None and recording.base_pose is not None
+    assert recording.camera is not None and recording.T_base_optical is not None
+    num = recording.num_frames
+    depth, mounts = recording.depth, np.asarray(recording.T_base_optical)
+    body = body_mask(np.asarray(depth[np.linspace(0, num - 1, 90).astype(int)]))
+    mounts, tilt = levelled(recording, mounts, body)
+    held = held_out_frames(num, recording.rate_hz)
+    train = np.arange(0, num - len(held))
+
+    def seen(i: int) -> np.ndarray:
+        return np.where(body, 0.0, np.asarray(depth[i]))
+
+    def mount(i: int) -> np.ndarray:
+        return mounts[0] if len(mounts) == 1 else mounts[i]
+
+    began = time.process_time()
+    numbers: Dict[str, Any] = {'frames': num, 'seconds': num / recording.rate_hz,
+                               'camera_levelled_by_deg': round(float(np.rad2deg(tilt)), 3)}
+    poses = _registered(recording, seen, mount, body, work, say, numbers)
+    poses, size = in_scene(poses, recording, seen, mount, body)
+    grid = grid_for(size)
+    T = se3.pose_from_se2(poses) @ mounts
+    some = train[::max(1, len(train) // FUSED_FRAMES)]
+    fused = fuse(grid, lambda k: (seen(int(some[k])), T[some[k]]), len(some), recording.camera,
+                 lambda done, total: say('surfaces', done, total))
+    numbers['cpu_s_before_fit'] = round(time.process_time() - began, 1)
+    network = shipped_network(spec.network)
+    place = MapOfPlace(fused.sdf, grid.voxel_m, network.spec.plane_channels, MapSpec())
+    robot = load_robot(spec.robot) if spec.robot else None
+    camera = mounted_camera(recording, mounts)
+    has_arm = (robot is not None and robot.arm is not None and len(mounts) == 1
+               and set(robot.joint_names) <= set(recording.joint_names))
+    joints = joints_of(recording, robot) if has_arm else None
+    # An arm that is drawn is no mask; where it is, its nearness says.
+    views = Views(recording.rgb, depth, poses, mounts, ~(body if not has_arm else 0 * body > 0),
+                  joints, recording.rate_hz)
+    tensors = camera_tensors(camera)
+    fit = MapFit(views, place, MappedRenderer(network, MapSpec()), tensors, has_arm)
+    _run(fit, train, spec, work, say, numbers)
+    poses = fit.poses()
+    motion = fit_motion(poses, commands_of(recording), recording.segments, recording.rate_hz)
+    scores = held_out_psnr(fit, held[::max(1, len(held) // 60)])
+    numbers['held_out_psnr_db'] = round(float(np.mean(scores)), 2)
+    numbers['held_out_psnr_p10_db'] = round(float(np.percentile(scores, 10)), 2)
+    numbers['picture_lag_ms'] = round(1e3 * float(fit.corrections.lag_s), 2)
+    numbers['motion_error'] = {f'{s:g} s': {'position_m': round(e[0], 4), 'yaw_deg': round(
+        float(np.rad2deg(e[1])), 3)} for s, e in motion.error.items()}
+    return Learned(spec.name, place, fit, grid, fused, camera, robot, has_arm, poses, motion, held,
+                   train, numbers)
+
+
+def check_recording(recording: AlignedRecording) -> None:
+    """
+    Refuse what a place cannot be learned from.
+
+    :param recording: aligned
+    :raises SpecError: names everything that is missing, and how to record it
+    """
+    missing = [told for value, told in (
+        (recording.depth, 'a registered depth image'), (recording.base_pose, 'odometry or TF'),
+        (recording.camera, 'camera_info'), (recording.T_base_optical, 'TF from base to camera'),
+        (recording.action, 'velocity commands')) if value is None]
+    if missing:
+        raise SpecError(f'{recording.name}: a place cannot be learned without '
+                        f'{", ".join(missing)}; "lingbot-world inspect" says how to record it.')
+    if recording.num_frames < MIN_FRAMES:
+        raise SpecError(f'{recording.name} has {recording.num_frames} frames, too few for a '
+                        f'place; drive for four to five minutes (at least {MIN_FRAMES} frames).')
+    width, height = recording.size_px
+    if width % COARSE or height % COARSE:
+        raise SpecError(f'{recording.name}: pictures of {width}x{height}; both have to be '
+                        f'multiples of {COARSE}. Align it again in another size.')
+
+
+def held_out_frames(num_frames: int, rate_hz: float) -> np.ndarray:
+    """Return the frames at the end that nothing learns from."""
+    low, high = (int(s * rate_hz) for s in HELD_OUT_S)
+    return np.arange(num_frames - min(max(int(HELD_OUT_SHARE * num_frames), min(
+        low, num_frames // 4)), high), num_frames)
+
+
+def commands_of(recording: AlignedRecording) -> np.ndarray:
+    """Return the base commands of all frames, (n, 3) v_x, v_y, w_z; 0 without a column."""
+    out = np.zeros((recording.num_frames, 3))
+    for axis, name in enumerate(('linear_x', 'linear_y', 'angular_z')):
+        if recording.action is not None and name in recording.action_names:
+            out[:, axis] = recording.action[:, recording.action_names.index(name)]
+    if recording.action is not None and 'steering_angle' in recording.action_names:
+        out[:, 2] = recording.action[:, recording.action_names.index('steering_angle')]
+    return out
+
+
+def joints_of(recording: AlignedRecording, robot: Optional[Robot]) -> np.ndarray:
+    """Return the positions of a robot's joints, (n, j), in its order."""
+    if robot is None or not robot.joints:
+        return np.zeros((recording.num_frames, 0))
+    assert recording.joint_position is not None
+    columns = [recording.joint_names.index(name) for name in robot.joint_names]
+    return np.asarray(recording.joint_position)[:, columns]
+
+
+def mounted_camera(recording: AlignedRecording, mounts: np.ndarray) -> MountedCamera:
+    """Return the camera where it was in the first frame."""
+    assert recording.camera is not None
+    T = mounts[0] @ np.linalg.inv(se3.pose([0, 0, 0], np.array(
+        [[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])))
+    return recording.camera.mounted(T[:3, 3].tolist(), rpy_from_rotation(T[:3, :3]))
+
+
+def levelled(recording: AlignedRecording, mounts: np.ndarray,
+             body: np.ndarray) -> Tuple[np.ndarray, float]:
+    """
+    Correct pitch, roll and height of a camera so that the floor is level, at z = 0.
+
+    :param recording: with depth
+    :param mounts: (n or 1, 4, 4) T_base_optical as recorded
+    :param body: (h, w) pixels of the robot
+    :return: the same, corrected, and by which angle [rad]
+    """
+    assert recording.depth is not None and recording.camera is not None
+    points = []
+    for i in np.linspace(0, recording.num_frames - 1, 40).astype(int):
+        found = fit_surfaces(np.where(body, 0.0, np.asarray(recording.depth[i])),
+                             recording.camera)
+        T = mounts[0] if len(mounts) == 1 else mounts[i]
+        xyz = se3.transformed(T, found.point[found.is_flat][::7])
+        up = (found.normal[found.is_flat][::7] @ T[:3, :3].T)[:, 2]
+        near = (up > 0.97) & (np.abs(xyz[:, 2]) < FLOOR_BAND_M + 0.06 * np.hypot(*xyz[:, :2].T)) \
+            & (np.hypot(*xyz[:, :2].T) < 3.0)
+        points.append(xyz[near])
+    floor = np.concatenate(points)
+    if len(floor) < 500:
+        return mounts, 0.0
+    keep = np.ones(len(floor), bool)
+    plane = np.zeros(3)
+    for _ in range(4):  # z = a x + b y + c, what is off it left out
+        A = np.column_stack([floor[keep, :2], np.ones(keep.sum())])
+        plane, *_ = np.linalg.lstsq(A, floor[keep, 2], rcond=None)
+        off = floor[:, 2] - floor[:, :2] @ plane[:2] - plane[2]
+        keep = np.abs(off) < max(3.0 * float(np.median(np.abs(off))), 0.005)
+    tilt = float(np.hypot(*plane[:2]))
+    if tilt > FLOOR_MAX_TILT:
+        return mounts, 0.0
+    normal = np.array([-plane[0], -plane[1], 1.0]) / np.sqrt(1.0 + tilt ** 2)
+    axis = np.cross(normal, [0.0, 0.0, 1.0])
+    K = np.array([[0, -axis[2], axis[1]], [axis[2], 0, -axis[0]], [-axis[1], axis[0], 0]])
+    R = np.eye(3) + K + K @ K / (1.0 + normal[2])
+    fix = se3.pose([0.0, 0.0, 0.0], R) @ se3.pose([0.0, 0.0, -plane[2]])
+    return fix @ mounts, tilt
+
+
+def _registered(recording: AlignedRecording, seen: Callable[[int], np.ndarray],
+                mount: Callable[[int], np.ndarray], body: np.ndarray, work: Path, say: Say,
+                numbers: Dict[str, Any]) -> np.ndarray:
+    """Correct the poses, or take them over where they are those of a map."""
+    odometry = np.asarray(recording.base_pose, np.float64)
+    camera = recording.camera
+    assert camera is not None
+    if len(recording.segments) > 1 and recording.pose_frame != 'map':
+        begin, end = max(recording.segments, key=lambda s: s[1] - s[0])
+        if end - begin < 0.8 * recording.num_frames:
+            raise SpecError(f'{recording.name} has {len(recording.segments)} stretches with gaps '
+                            'between them; drive a place in one go, or record TF from map.')
+    kept = work / 'poses.npy'
+    if kept.exists():
+        poses = np.load(kept)
+        if poses.shape == odometry.shape:
+            return poses
+    if recording.pose_frame == 'map':
+        return odometry
+    every = max(1, int(round(recording.rate_hz / KEY_RATE_HZ)))
+    found = register(odometry, lambda i: upright_points(seen(i), camera, mount(i), body), every,
+                     lambda done, total: say('poses', done, total))
+    numbers['registration_residual_mm'] = round(1e3 * float(np.median(found.residual_m)), 2) \
+        if len(found.residual_m) else None
+    numbers['views_not_registered'] = found.num_lost
+    np.save(kept, found.pose)
+    return found.pose
+
+
+def in_scene(poses: np.ndarray, recording: AlignedRecording, seen: Callable[[int], np.ndarray],
+             mount: Callable[[int], np.ndarray],
+             body: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+    """
+    Turn a place so that its walls are along x and y, and put its lowest corner to the origin.
+
+    :param poses: (n, 3)
+    :param recording: with depth
+    :param seen: frame -> depth
+    :param mount: frame -> T_base_optical
+    :param body: (h, w) pixels of the robot
+    :return: (n, 3) poses in the scene, and its size (3,) metres
+    """
+    camera = recording.camera
+    assert camera is not None
+    points, normals = [], []
+    for i in range(0, len(poses), max(1, len(poses) // 150)):
+        found = upright_points(seen(i), camera, mount(i), body)
+        xy = poses[i, :2] + se2.rotated(found.xyz[:, :2], poses[i, 2])
+        points.append(np.column_stack([xy, found.xyz[:, 2]]))
+        normals.append(se2.rotated(found.normal, poses[i, 2]))
+    cloud = np.concatenate(points)
+    if len(cloud) < 500:
+        raise SpecError(f'{recording.name}: next to no walls in the depth images; look at them, '
+                        'and at TF from base to camera, with "lingbot-world inspect".')
+    angle, _ = main_direction(np.concatenate(normals))
+    turned = np.column_stack([se2.rotated(cloud[:, :2], -angle), cloud[:, 2]])
+    way = se2.rotated(poses[:, :2], -angle)
+    low = np.minimum(np.percentile(turned[:, :2], 0.2, 0), way.min(0) - 0.3)
+    high = np.maximum(np.percentile(turned[:, :2], 99.8, 0), way.max(0) + 0.3)
+    top = float(np.clip(np.percentile(turned[:, 2], 99.8), 1.0, 4.0))
+    return (np.column_stack([way - low, poses[:, 2] - angle]),
+            np.array([*(high - low), top]))
+
+
+def _run(fit: MapFit, train: np.ndarray, spec: LearnSpec, work: Path, say: Say,
+         numbers: Dict[str, Any]) -> None:
+    """Fit, or go on fitting."""
+    path, used_s, step = work / 'checkpoint.pt', 0.0, 0
+    budget_s = 60.0 * spec.minutes
+    if path.exists():
+        saved = torch.load(path, weights_only=True)
+        try:
+            for name, part in fit.parts.items():
+                part.load_state_dict(saved[name])
+            used_s, step = saved['used_s'], saved['step']
+        except (KeyError, ValueError, RuntimeError):
+            used_s, step = 0.0, 0  # of another recording
+    next_save = [used_s / budget_s + 0.1]
+
+    def on_step(progress: float, number: int) -> None:
+        say('map', int(1000 * min(progress, 1.0)), 1000)
+        if progress >= next_save[0]:
+            next_save[0] = progress + 0.1
+            state = {name: part.state_dict() for name, part in fit.parts.items()}
+            torch.save({**state, 'used_s': progress * budget_s, 'step': number},
+                       work / 'checkpoint.tmp')
+            (work / 'checkpoint.tmp').replace(path)
+
+    numbers['steps'] = run_fit(fit, train, budget_s, time.process_time, spec.seed, on_step,
+                               used_s, step)
+    numbers['cpu_s_of_fit'] = budget_s
+
+
+def floor_plan(sdf: np.ndarray, seen: np.ndarray, voxel_m: float,
+               height_m: float) -> Tuple[np.ndarray, np.ndarray]:
+    """
+    Look at a grid from above.
+
+    :param sdf: (x, y, z) metres
+    :param seen: (x, y, z) bool
+    :param voxel_m: between corners
+    :param height_m: of the robot: what hangs higher is not in its way
+    :return: (y, x) uint8 of ``OCCUPIED``, ``FREE``, ``UNKNOWN``; (y, x) metres to what is occupied
+    """
+    z = np.arange(sdf.shape[2]) * voxel_m - MARGIN_M
+    band = (z > PLAN_LOW_M) & (z < max(height_m, PLAN_LOW_M + voxel_m))
+    solid = (sdf[:, :, band] < 0.25 * voxel_m).any(2)
+    known = seen[:, :, band].any(2)
+    plan = np.where(solid, OCCUPIED, np.where(known, FREE, UNKNOWN)).astype(np.uint8).T
+    outside = distance_transform_edt(~solid, voxel_m)
+    inside = distance_transform_edt(solid, voxel_m)
+    clearance = np.where(solid, 0.5 * voxel_m - inside, outside - 0.5 * voxel_m).T
+    return plan, clearance.astype(np.float32)
+
+
+def write_place(learned: Learned, folder: Path, about: Dict[str, Any]) -> None:
+    """
+    Write the files of a world, but for what is measured with them.
+
+    :param learned: what came out
+    :param folder: new
+    :param about: what ``world.yaml`` says besides
+    """
+    folder.mkdir(parents=True)
+    place, grid = learned.place, learned.grid
+    sdf = place.sdf.detach().numpy()
+    robot = learned.robot
+    height = robot.footprint.height_m if robot else PLAN_HIGH_M
+    plan, clearance = floor_plan(sdf, learned.fused.seen, grid.voxel_m, height)
+    every = max(1, int(START_EVERY_S * learned.fit.views.rate_hz))
+    starts = learned.poses[learned.train][::every]
+    joints = (learned.fit.views.joints[learned.train][::every]
+              if learned.fit.views.joints is not None
+              else np.zeros((len(starts), len(robot.joints) if robot else 0)))
+    with torch.no_grad():
+        tensors = place.tensors()
+    seen = torch.from_numpy(learned.fused.seen.astype(np.float32))
+    # Corners lie in the middle of the plan's cells.
+    origin = -MARGIN_M - 0.5 * grid.voxel_m
+    save_file({'sdf': sdf.astype(np.float16), 'seen': learned.fused.seen.astype(np.float16),
+               'grid': tensors['grid'].numpy(),
+               **{name: tensors[name].half().numpy() for name in tensors if 'plane' in name},
+               'plan': plan, 'clearance': clearance.astype(np.float16),
+               'plan_origin': np.array([origin, origin, grid.voxel_m]),
+               'starts': starts, 'start_joints': np.asarray(joints, np.float64)}, folder / MAP)
+    export_place(learned.fit.renderer, {**tensors, 'seen': pack_atlas(seen)},
+                 camera_tensors(learned.camera), learned.has_arm, folder / GRAPH)
+
+
+def joint_follow(recording: AlignedRecording, robot: Optional[Robot]) -> List[float]:
+    """
+    Find how quickly joints follow velocities.
+
+    :param recording: with joint positions, and velocities commanded
+    :param robot: whose joints
+    :return: share of the way to a commanded velocity that is made in a frame, one for each joint
+    """
+    out: List[float] = []
+    for joint in robot.joints if robot else ():
+        name = f'{joint.name}.velocity'
+        if recording.action is None or name not in recording.action_names \
+                or recording.joint_position is None:
+            out.append(float(1.0 - np.exp(-1.0 / (recording.rate_hz * max(joint.lag_s, 1e-3)))))
+            continue
+        q = np.asarray(recording.joint_position)[:, recording.joint_names.index(joint.name)]
+        u = np.asarray(recording.action)[:, recording.action_names.index(name)]
+        v = np.diff(q) * recording.rate_hz
+        change, room = v[1:] - v[:-1], u[1:-1] - v[:-1]
+        inside = (q[2:] > joint.low + 1e-3) & (q[2:] < joint.high - 1e-3)
+        power = float((room[inside] ** 2).sum())
+        out.append(float(np.clip((change[inside] * room[inside]).sum() / power, 0.05, 1.0))
+                   if power > 1e-9 else 1.0)
+    return out
+
+
+def camera_entry(camera: MountedCamera) -> Dict[str, Any]:
+    """Write a camera as ``world.yaml`` has it."""
+    return {name: [float(v) for v in value] if isinstance(value, tuple) else value
+            for name, value in asdict(camera).items()}
+
+
+def remove(folder: Path) -> None:
+    """Take a folder away that was not finished."""
+    shutil.rmtree(folder, ignore_errors=True)
