@@ -151,7 +151,8 @@ class MappedRenderer(nn.Module):
 
 def _beam(T: Tensor, rays: Tensor) -> Tuple[List[Tensor], List[Tensor]]:
     """Origin (b, 1) and direction (b, n) of rays in the scene frame, one for each axis."""
-    x, y, z, _ = rays.flatten(1)
+    flat = rays.flatten(1)
+    x, y, z = flat[0], flat[1], flat[2]
     return ([T[:, i, 3, None] for i in range(3)],
             [T[:, i, 0, None] * x + T[:, i, 1, None] * y + T[:, i, 2, None] * z
              for i in range(3)])

@@ -41,6 +41,7 @@ HELD_OUT_S = (30.0, 60.0)  # at the end, at least and at most
 HELD_OUT_SHARE = 0.15
 MIN_FRAMES = 300
 PLAN_LOW_M, PLAN_HIGH_M = 0.08, 1.3  # heights in which things stand in the way
+MIN_VOXELS = 2  # of a column that is in the way
 START_EVERY_S = 2.0
 FOOTPRINT_M = (0.08, 0.25)  # where nobody says: as the way it drove allows, within this
 FLOOR_BAND_M = 0.12
@@ -62,6 +63,7 @@ class Learned:
     has_arm: bool
     poses: np.ndarray  # (n, 3) in the scene
     motion: MotionFit
+    radius_m: float  # of the footprint
     held_out: np.ndarray
     train: np.ndarray
     numbers: Dict[str, Any] = field(default_factory=dict)
@@ -139,11 +141,14 @@ def learn_place(recording: AlignedRecording, spec: LearnSpec, work: Path,
     scores = held_out_psnr(fit, held[::max(1, len(held) // 60)])
     numbers['held_out_psnr_db'] = round(float(np.mean(scores)), 2)
     numbers['held_out_psnr_p10_db'] = round(float(np.percentile(scores, 10)), 2)
-    numbers['picture_lag_ms'] = round(1e3 * float(fit.corrections.lag_s), 2)
+    numbers['picture_lag_ms'] = round(
+        1e3 * float(fit.corrections.lag_s.detach()), 2)
     numbers['motion_error'] = {f'{s:g} s': {'position_m': round(e[0], 4), 'yaw_deg': round(
         float(np.rad2deg(e[1])), 3)} for s, e in motion.error.items()}
-    return Learned(spec.name, place, fit, grid, fused, camera, robot, has_arm, poses, motion, held,
-                   train, numbers)
+    radius = spec.footprint_m or (robot.footprint.radius_m if robot else narrowest(
+        place, fused, grid, poses))
+    return Learned(spec.name, place, fit, grid, fused, camera, robot, has_arm, poses, motion,
+                   radius, held, train, numbers)
 
 
 def check_recording(recording: AlignedRecording) -> None:
@@ -339,26 +344,34 @@ def _run(fit: MapFit, train: np.ndarray, spec: LearnSpec, work: Path, say: Say,
     numbers['cpu_s_of_fit'] = budget_s
 
 
-def floor_plan(sdf: np.ndarray, seen: np.ndarray, voxel_m: float,
-               height_m: float) -> Tuple[np.ndarray, np.ndarray]:
+def floor_plan(sdf: np.ndarray, seen: np.ndarray, voxel_m: float, height_m: float,
+               driven: np.ndarray, radius_m: float) -> Tuple[np.ndarray, np.ndarray]:
     """
-    Look at a grid from above.
+    Look at a grid from above; where the robot has been, nothing stands.
 
     :param sdf: (x, y, z) metres
     :param seen: (x, y, z) bool
     :param voxel_m: between corners
     :param height_m: of the robot: what hangs higher is not in its way
+    :param driven: (n, 2) where its middle was, scene frame
+    :param radius_m: of what was under it then
     :return: (y, x) uint8 of ``OCCUPIED``, ``FREE``, ``UNKNOWN``; (y, x) metres to what is occupied
     """
     z = np.arange(sdf.shape[2]) * voxel_m - MARGIN_M
     band = (z > PLAN_LOW_M) & (z < max(height_m, PLAN_LOW_M + voxel_m))
-    solid = (sdf[:, :, band] < 0.25 * voxel_m).any(2)
+    solid = (sdf[:, :, band] < 0.25 * voxel_m).sum(2) >= MIN_VOXELS  # less is a speck of noise
     known = seen[:, :, band].any(2)
+    been = np.ones_like(solid)
+    i, j = np.rint((driven + MARGIN_M) / voxel_m).astype(int).T
+    been[np.clip(i, 0, len(been) - 1), np.clip(j, 0, been.shape[1] - 1)] = False
+    been = distance_transform_edt(been, voxel_m) < radius_m
+    solid, known = solid & ~been, known | been
     plan = np.where(solid, OCCUPIED, np.where(known, FREE, UNKNOWN)).astype(np.uint8).T
     outside = distance_transform_edt(~solid, voxel_m)
     inside = distance_transform_edt(solid, voxel_m)
     clearance = np.where(solid, 0.5 * voxel_m - inside, outside - 0.5 * voxel_m).T
-    return plan, clearance.astype(np.float32)
+    # The file takes memory as it lies.
+    return np.ascontiguousarray(plan), np.ascontiguousarray(clearance, np.float32)
 
 
 def write_place(learned: Learned, folder: Path, about: Dict[str, Any]) -> None:
@@ -374,7 +387,8 @@ def write_place(learned: Learned, folder: Path, about: Dict[str, Any]) -> None:
     sdf = place.sdf.detach().numpy()
     robot = learned.robot
     height = robot.footprint.height_m if robot else PLAN_HIGH_M
-    plan, clearance = floor_plan(sdf, learned.fused.seen, grid.voxel_m, height)
+    plan, clearance = floor_plan(sdf, learned.fused.seen, grid.voxel_m, height,
+                                 learned.poses[:, :2], learned.radius_m)
     every = max(1, int(START_EVERY_S * learned.fit.views.rate_hz))
     starts = learned.poses[learned.train][::every]
     joints = (learned.fit.views.joints[learned.train][::every]
@@ -390,9 +404,26 @@ def write_place(learned: Learned, folder: Path, about: Dict[str, Any]) -> None:
                **{name: tensors[name].half().numpy() for name in tensors if 'plane' in name},
                'plan': plan, 'clearance': clearance.astype(np.float16),
                'plan_origin': np.array([origin, origin, grid.voxel_m]),
-               'starts': starts, 'start_joints': np.asarray(joints, np.float64)}, folder / MAP)
+               'starts': np.ascontiguousarray(starts), 'start_joints': np.asarray(joints, np.float64)}, folder / MAP)
     export_place(learned.fit.renderer, {**tensors, 'seen': pack_atlas(seen)},
                  camera_tensors(learned.camera), learned.has_arm, folder / GRAPH)
+
+
+def narrowest(place: MapOfPlace, fused: Fused, grid: Grid, poses: np.ndarray) -> float:
+    """
+    Guess the footprint of a robot of which nobody says it: it fitted everywhere it was.
+
+    :param place: fitted
+    :param fused: what was seen
+    :param grid: of both
+    :param poses: (n, 3) in the scene
+    :return: radius, metres
+    """
+    plan, clearance = floor_plan(place.sdf.detach().numpy(), fused.seen, grid.voxel_m, PLAN_HIGH_M,
+                                 poses[:, :2], FOOTPRINT_M[0])
+    i, j = np.rint((poses[:, :2] + MARGIN_M) / grid.voxel_m).astype(int).T
+    near = clearance[np.clip(j, 0, len(plan) - 1), np.clip(i, 0, plan.shape[1] - 1)]
+    return float(np.clip(np.percentile(near, 0.5), *FOOTPRINT_M))
 
 
 def joint_follow(recording: AlignedRecording, robot: Optional[Robot]) -> List[float]:
