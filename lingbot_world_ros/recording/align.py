@@ -113,7 +113,7 @@ def _align_one(source: Source, name: str, folder: Path, asked: _Asked) -> None:
     found = survey(source, asked.topics)
     plan = make_plan(found, asked.rate_hz, asked.max_age_s, str(source.path))
     image = found.roles.get('image')
-    lens = lens_of(found, image, asked.size or _size(*found.pictures[image].size_px))
+    lens = lens_of(found, image, asked.size or default_size(*found.pictures[image].size_px))
     writer = AlignedWriter(folder)
     for array_name, rows in plan.arrays.items():
         writer.put(0, array_name, rows)
@@ -130,7 +130,7 @@ def _align_one(source: Source, name: str, folder: Path, asked: _Asked) -> None:
         scan_geometry=plan.scan_geometry, about=about)
 
 
-def _size(width_px: int, height_px: int) -> Tuple[int, int]:
+def default_size(width_px: int, height_px: int) -> Tuple[int, int]:
     """Return the size of pictures where none is asked for."""
     width = min(WIDTH_PX, max(8, width_px // SIDE_STEP_PX * SIDE_STEP_PX))
     height = SIDE_STEP_PX * round(height_px * width / width_px / SIDE_STEP_PX)

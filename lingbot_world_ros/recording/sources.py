@@ -96,6 +96,12 @@ def open_source(path: Path) -> Source:
                     'Donkey tub or a LeRobot data set.')
 
 
+def is_recording(path: Path) -> bool:
+    """Tell whether there is something that may be a recording."""
+    path = Path(path)
+    return os.path.exists(path) and any(is_one(path) for is_one, _ in _kinds())
+
+
 def _kinds() -> List[Tuple[Callable[[Path], bool], Callable[[Path], Source]]]:
     """Return how each kind is known, and opened."""
     return [(is_bag, BagSource)]
