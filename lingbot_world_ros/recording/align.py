@@ -33,6 +33,7 @@ AGE_PERIODS = 2.5  # what comes slowly may be older
 MIN_FRAMES = 2
 USED_SHARE = 0.5  # of frames that need a pose before poses count
 MOVED = 1e-5  # m, and of a rotation matrix: less is a camera that is fixed
+URDF = 'robot.urdf'  # in the folder of a recording that has one
 WORK = '.align'  # in the folder of results, while they are made
 
 
@@ -119,12 +120,14 @@ def _align_one(source: Source, name: str, folder: Path, asked: _Asked) -> None:
         writer.put(0, array_name, rows)
     streams = _Streams(source, found, plan, lens, writer)
     streams.run()
-    fixed = plan.T_base_optical
+    if found.urdf:
+        (folder / URDF).write_text(found.urdf)
+        plan.about['urdf'] = URDF
     about = {**plan.about, **lens.about, **streams.about(), 'source': str(source.path),
              'form': source.form, 'topics': dict(found.roles.topics),
              'damaged': found.damaged}
     writer.close(
-        camera=lens.camera, T_base_optical=fixed, name=name, rate_hz=plan.rate_hz,
+        camera=lens.camera, T_base_optical=plan.T_base_optical, name=name, rate_hz=plan.rate_hz,
         segments=streams.segments(), action_names=plan.action_names,
         joint_names=plan.joint_names, pose_frame=plan.pose_frame,
         scan_geometry=plan.scan_geometry, about=about)

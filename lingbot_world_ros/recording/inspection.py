@@ -22,6 +22,8 @@ import numpy as np
 MAPPED, RECURRENT, NOTHING = 'mapped', 'recurrent', 'nothing'
 WALL_TIME_NS = 10 ** 18  # 2001; before it is sim time, or a clock that nobody set
 SHOWN_TOPICS = 24
+LONG_S = 10.0  # segments of this length are told apart
+PAUSE_INTERVALS = 10  # longer is a pause, which a rate leaves out
 USUAL = {'images': '/camera/image_raw', 'camera_info': '/camera/camera_info',
          'poses': '/odom', 'camera mount': '/tf_static', 'commands': '/cmd_vel',
          'depth or scan': '/camera/depth/image_rect_raw'}
@@ -106,7 +108,7 @@ def timing(track: Track, clock: Optional[Clock]) -> Dict[str, Any]:
 
     :param track: of the topic
     :param clock: of the recording, None takes headers where they are sane
-    :return: ``count``, ``rate_hz``, median and 95th percentile of the interval, largest gap and
+    :return: ``count``, ``rate_hz`` between pauses, median and 95th percentile of the interval, largest gap and
         how often time goes back
     """
     if clock is not None:
@@ -121,21 +123,25 @@ def timing(track: Track, clock: Optional[Clock]) -> Dict[str, Any]:
                              'jumps': int(stretch[-1] - stretch[0]) if len(stretch) else 0}
     if len(steps) and steps.sum() > 0.0:
         p50, p95 = np.percentile(steps, (50, 95)).tolist()
-        about.update(rate_hz=len(steps) / float(steps.sum()), interval_p50_s=p50,
+        usual = steps[steps <= PAUSE_INTERVALS * p50] if p50 else steps
+        about.update(rate_hz=len(usual) / float(usual.sum()), interval_p50_s=p50,
                      interval_p95_s=p95, largest_gap_s=float(steps.max()))
     return about
 
 
 def _what_it_has(found: Survey, plan: Optional[Plan], lens: Optional[Lens]) -> Dict[str, bool]:
     """Tell which of what learning needs is there."""
-    arrays = plan.arrays if plan else {}
-    return {'images': plan is not None,
-            'commands': bool(len(found.command) or found.joints(found.joint_command)),
-            'poses': 'base_pose' in arrays, 'camera_info': bool(lens and lens.camera),
-            'camera mount': 'T_base_optical' in arrays or bool(
-                plan and plan.T_base_optical is not None),
-            'depth or scan': bool(plan and (plan.scan is not None or (
-                plan.depth is not None and lens and lens.takes_depth)))}
+    commands = bool(len(found.command) or found.joints(found.joint_command))
+    if plan is None:  # no image, so nobody knows what it would be seen with
+        return {'images': False, 'commands': commands,
+                'poses': bool(len(found.odometry) or found.tree.base()),
+                'camera_info': bool(found.infos), 'camera mount': bool(found.tree.frames),
+                'depth or scan': found.first_scan is not None or bool(found.roles.get('depth'))}
+    has_depth = plan.depth is not None and lens is not None and lens.takes_depth
+    return {'images': True, 'commands': commands, 'poses': 'base_pose' in plan.arrays,
+            'camera_info': bool(lens and lens.camera),
+            'camera mount': 'T_base_optical' in plan.arrays or plan.T_base_optical is not None,
+            'depth or scan': has_depth or plan.scan is not None}
 
 
 def _frames(plan: Optional[Plan]) -> Optional[Dict[str, Any]]:
@@ -144,7 +150,8 @@ def _frames(plan: Optional[Plan]) -> Optional[Dict[str, Any]]:
         return None
     lengths = [end - begin for begin, end in plan.segments]
     return {'rate_hz': plan.rate_hz, 'count': len(plan.image), 'segments': len(lengths),
-            'longest_s': max(lengths) / plan.rate_hz, 'pose_frame': plan.pose_frame,
+            'longest_s': max(lengths) / plan.rate_hz,
+            'long_segments': sum(length >= LONG_S * plan.rate_hz for length in lengths), 'pose_frame': plan.pose_frame,
             'camera_moves': 'T_base_optical' in plan.arrays,
             'action_names': list(plan.action_names), 'joint_names': list(plan.joint_names),
             **plan.about}
@@ -280,7 +287,7 @@ def _picture_lines(report: Mapping[str, Any]) -> List[str]:
     if frames:
         lines.append(
             f'Aligned: {frames["count"]} frames at {frames["rate_hz"]:.4g} Hz in '
-            f'{frames["segments"]} segments, the longest {frames["longest_s"]:.1f} s; '
+            f'{_segments(frames)}, the longest {frames["longest_s"]:.1f} s; '
             f'{frames["images_missing"]} images missing, {frames["frames_repeated"]} frames '
             f'repeated, {frames["images_unused"]} images unused.')
         if frames['frames_left_out']:
@@ -297,6 +304,12 @@ def _picture_lines(report: Mapping[str, Any]) -> List[str]:
                 ('depth_problem', 'Depth'))
     return lines + [f'{what} cannot be used: {report[key].rstrip(".")}.'
                     for key, what in problems if report[key]]
+
+
+def _segments(frames: Mapping[str, Any]) -> str:
+    if frames['segments'] == 1:
+        return '1 segment'
+    return f'{frames["segments"]} segments ({frames["long_segments"]} of {LONG_S:g} s or more)'
 
 
 def _learn_lines(report: Mapping[str, Any]) -> List[str]:

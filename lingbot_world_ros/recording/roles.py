@@ -17,12 +17,13 @@ ACKERMANN = 'ackermann_msgs/msg/AckermannDrive'
 ACKERMANN_STAMPED = 'ackermann_msgs/msg/AckermannDriveStamped'
 TRAJECTORY, NUMBERS = 'trajectory_msgs/msg/JointTrajectory', 'std_msgs/msg/Float64MultiArray'
 TF, CLOCK = 'tf2_msgs/msg/TFMessage', 'rosgraph_msgs/msg/Clock'
+TEXT = 'std_msgs/msg/String'
 BASE_COMMANDS = (TWIST, TWIST_STAMPED, ACKERMANN, ACKERMANN_STAMPED)
 KINDS = {  # role -> types of its topics
     'image': (IMAGE, PACKED), 'depth': (IMAGE, PACKED), 'camera_info': (INFO,),
     'command': BASE_COMMANDS, 'joint_command': (TRAJECTORY, NUMBERS, JOINTS),
     'odometry': (ODOMETRY,), 'joint_states': (JOINTS,), 'scan': (SCAN,), 'tf': (TF,),
-    'tf_static': (TF,), 'clock': (CLOCK,)}
+    'tf_static': (TF,), 'clock': (CLOCK,), 'robot_description': (TEXT,)}
 CHOSEN = ('image', 'depth', 'camera_info', 'command', 'joint_command', 'odometry', 'joint_states',
           'scan')  # roles with one topic each that the user may name
 COMMANDING = ('cmd', 'command', 'target', 'setpoint', 'teleop', 'drive', 'desired', 'goal')
@@ -113,7 +114,8 @@ def find_roles(topics: Sequence[Topic], named: Mapping[str, str]) -> Roles:
         'scan': (lambda t: True, lambda t: (_last(t) == 'scan', t.count)),
         'tf': (lambda t: _last(t) == 'tf', lambda t: t.count),
         'tf_static': (lambda t: _last(t) == 'tf_static', lambda t: t.count),
-        'clock': (lambda t: _last(t) == 'clock', lambda t: t.count)}
+        'clock': (lambda t: _last(t) == 'clock', lambda t: t.count),
+        'robot_description': (lambda t: _last(t) == 'robot_description', lambda t: t.count)}
     for role, (fits, worth) in worths.items():
         roles.choose(role, [t for t in usable if t.kind in KINDS[role]
                             and (fits(t) or named.get(role) == t.name)], worth)

@@ -165,8 +165,8 @@ class Clock:
         self._border_received = leader.received_ns[back + 1]
         self._now: Tuple[np.ndarray, np.ndarray] = (np.zeros(0, np.int64),) * 2
         if self.is_mapped:
-            heard = [track for track in (*others, leader, *([told] if told else []))
-                     if self._uses_stamp(track)]
+            heard = [told] if told is not None and self._uses_stamp(told) else [
+                track for track in (*others, leader) if self._uses_stamp(track)]
             self._now = self._newest_stamps(heard)
 
     @property

@@ -43,6 +43,7 @@ class Survey:
     joint_command: Dict[str, Track] = field(default_factory=dict)
     joint_states: Dict[str, Track] = field(default_factory=dict)
     first_scan: Any = None
+    urdf: str = ''  # of the robot, from robot_description
     damaged: Dict[str, int] = field(default_factory=dict)  # topic -> messages
 
     def joints(self, of: Mapping[str, Track]) -> List[str]:
@@ -86,7 +87,7 @@ class _Reading:
         for role, take in (('command', self._command), ('joint_command', self._joint_command),
                            ('odometry', self._odometry), ('joint_states', self._joint_states),
                            ('scan', self._scan), ('tf', self._tf), ('tf_static', self._tf_static),
-                           ('clock', self._clock)):
+                           ('clock', self._clock), ('robot_description', self._urdf)):
             if roles.get(role):
                 self.takes[roles.get(role)] = take
         if self.kinds.get(roles.get('command')) in (ACKERMANN, ACKERMANN_STAMPED):
@@ -174,6 +175,9 @@ class _Reading:
 
     def _scan(self, msg: Any, *_: Any) -> None:
         self.found.first_scan = msg
+
+    def _urdf(self, msg: Any, *_: Any) -> None:
+        self.found.urdf = str(msg.data)
 
     def _tf(self, msg: Any, name: str, order: int, received_ns: int, _: int) -> None:
         for transform in msg.transforms:
