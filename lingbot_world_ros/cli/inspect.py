@@ -7,6 +7,7 @@ learned from it and what is missing.
 """
 import argparse
 import json
+import os
 from typing import Any, Dict, List, TYPE_CHECKING
 
 from lingbot_world_ros.errors import SpecError
@@ -69,7 +70,13 @@ def run(args: argparse.Namespace) -> int:
     if is_recording(args.path):
         return _recording(args)
     from lingbot_world_ros.models.wan.checkpoint import open_checkpoint
-    checkpoint = open_checkpoint(args.path)
+    try:
+        checkpoint = open_checkpoint(args.path)
+    except SpecError as error:
+        if not os.path.exists(args.path):
+            raise
+        raise SpecError(f'{error} Nor is it a recording: those are rosbag2 folders, .mcap and '
+                        '.db3 files, Donkey tubs and LeRobot data sets.') from error
     report = describe(checkpoint, args)
     print(json.dumps(report, indent=2) if args.json else as_text(report))
     return 0 if report['complete'] else 1

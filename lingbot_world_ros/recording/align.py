@@ -417,6 +417,7 @@ class _Streams:
                 continue
             self._wanted[roles.get(role)] = _frames_of(index)
             self._take[roles.get(role)] = take
+        self._last: Optional[np.ndarray] = None  # picture, stands for those that are damaged
         self.lost = np.zeros(len(plan.image), bool)
         self._num_damaged = {role: 0 for role in ('image', 'depth', 'scan')}
         if plan.scan is not None:
@@ -440,12 +441,15 @@ class _Streams:
     def _damaged(self, take: Callable[..., None], frames: np.ndarray) -> None:
         if take == self._image:
             self.lost[frames] = True
+            if self._last is not None:
+                self._put('rgb', self._last, frames)
             self._num_damaged['image'] += 1
         else:
             self._num_damaged['depth' if take == self._depth else 'scan'] += 1
 
     def _image(self, msg: Any, frames: np.ndarray) -> None:
-        self._put('rgb', self.lens.picture(rgb_of(msg)), frames)
+        self._last = self.lens.picture(rgb_of(msg))
+        self._put('rgb', self._last, frames)
 
     def _depth(self, msg: Any, frames: np.ndarray) -> None:
         self._put('depth', self.lens.depth(depth_of(msg)), frames)

@@ -14,13 +14,12 @@ from lingbot_world_ros.errors import shown, SpecError
 from lingbot_world_ros.recording.align import (clock_of, default_size, make_plan, MAX_AGE_S, Plan)
 from lingbot_world_ros.recording.lens_of_recording import Lens, lens_of
 from lingbot_world_ros.recording.roles import CHOSEN, refusal
-from lingbot_world_ros.recording.series import BACK_NS, Clock, Track
+from lingbot_world_ros.recording.series import BACK_NS, Clock, Track, WALL_TIME_NS
 from lingbot_world_ros.recording.sources import open_source, Source
 from lingbot_world_ros.recording.survey import Survey, survey
 import numpy as np
 
 MAPPED, RECURRENT, NOTHING = 'mapped', 'recurrent', 'nothing'
-WALL_TIME_NS = 10 ** 18  # 2001; before it is sim time, or a clock that nobody set
 SHOWN_TOPICS = 24
 LONG_S = 10.0  # segments of this length are told apart
 PAUSE_INTERVALS = 10  # longer is a pause, which a rate leaves out
@@ -108,8 +107,8 @@ def timing(track: Track, clock: Optional[Clock]) -> Dict[str, Any]:
 
     :param track: of the topic
     :param clock: of the recording, None takes headers where they are sane
-    :return: ``count``, ``rate_hz`` between pauses, median and 95th percentile of the interval, largest gap and
-        how often time goes back
+    :return: ``count``, ``rate_hz`` between pauses, median and 95th percentile of the interval,
+        largest gap and how often time goes back
     """
     if clock is not None:
         times = clock.times(track)
@@ -150,8 +149,8 @@ def _frames(plan: Optional[Plan]) -> Optional[Dict[str, Any]]:
         return None
     lengths = [end - begin for begin, end in plan.segments]
     return {'rate_hz': plan.rate_hz, 'count': len(plan.image), 'segments': len(lengths),
-            'longest_s': max(lengths) / plan.rate_hz,
-            'long_segments': sum(length >= LONG_S * plan.rate_hz for length in lengths), 'pose_frame': plan.pose_frame,
+            'longest_s': max(lengths) / plan.rate_hz, 'pose_frame': plan.pose_frame,
+            'long_segments': sum(length >= LONG_S * plan.rate_hz for length in lengths),
             'camera_moves': 'T_base_optical' in plan.arrays,
             'action_names': list(plan.action_names), 'joint_names': list(plan.joint_names),
             **plan.about}
@@ -314,7 +313,8 @@ def _segments(frames: Mapping[str, Any]) -> str:
 
 def _learn_lines(report: Mapping[str, Any]) -> List[str]:
     ways = {MAPPED: 'a mapped world (poses, camera and commands: minutes of stable pictures)',
-            RECURRENT: 'a recurrent world (pictures and commands alone: seconds to tens of seconds)',
+            RECURRENT: 'a recurrent world (pictures and commands alone: seconds to tens of '
+            'seconds)',
             NOTHING: 'nothing yet'}
     lines = ['', f'Can be learned: {ways[report["learn"]]}.']
     if report['missing']:

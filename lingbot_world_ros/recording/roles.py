@@ -6,7 +6,7 @@ from typing import Any, Callable, Dict, List, Mapping, Sequence, Tuple
 from lingbot_world_ros.errors import SpecError, unknown_name
 from lingbot_world_ros.messages.encodings import (compressed_depth_from_msg, compressed_from_msg,
                                                   DEPTH, depth_from_msg, rgb_from_msg)
-from lingbot_world_ros.recording.sources import Topic
+from lingbot_world_ros.recording.topic import Topic
 import numpy as np
 
 IMAGE, PACKED = 'sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage'
@@ -161,13 +161,14 @@ def depth_of(msg: Any) -> np.ndarray:
 
 
 def give_pictures(roles: Roles, topics: Sequence[Topic], pictures: Mapping[str, Picture],
-                  named: Mapping[str, str]) -> None:
+                  info_frames: Mapping[str, str], named: Mapping[str, str]) -> None:
     """
     Give the roles of image, depth and camera_info.
 
     :param roles: to add to
     :param topics: of the recording
     :param pictures: of all topics with images
+    :param info_frames: frame of each topic with camera_info
     :param named: role -> topic that a user named
     """
     infos = [t for t in topics if t.kind == INFO and t.count and not t.problem]
@@ -183,11 +184,10 @@ def give_pictures(roles: Roles, topics: Sequence[Topic], pictures: Mapping[str, 
     roles.choose('depth', [t for t in seen if pictures[t.name].is_depth], lambda t: (
         'aligned' in t.name, pictures[t.name].frame == frame,
         _common(camera_of(t.name), camera_of(image)), t.count, t.kind == IMAGE))
-    fitting = infos if len(infos) == 1 else [
-        info for info in infos if _common(camera_of(info.name), camera_of(image)) >= 0]
-    fitting = [info for info in fitting if 'depth' not in info.name] or fitting
-    roles.choose('camera_info', fitting, lambda t: (
-        _common(camera_of(t.name), camera_of(image)), t.count))
+    roles.choose('camera_info', [
+        info for info in infos if camera_of(info.name) == camera_of(image)
+        or frame and info_frames.get(info.name) == frame], lambda t: (
+            camera_of(t.name) == camera_of(image), 'depth' not in t.name, t.count))
     for role in ('depth', 'camera_info'):
         if role in named:
             _name(roles, role, named[role])

@@ -14,9 +14,10 @@ import numpy as np
 
 BACK_NS = 200_000_000  # a clock that goes back by less had messages overtake each other
 SAME_CLOCK_S = (-0.1, 1.0)  # received less stamped, where both are of one clock
-SANE_SHARE = 0.5  # of stamps that move
+SANE_SHARE = 0.5  # of stamps that are there, and that move
 SANE_SPEED = (0.02, 50.0)  # stamped by received time
 SHUFFLED_SHARE = 0.05  # of steps back, from which the order in the file says nothing
+WALL_TIME_NS = 10 ** 18  # 2001; before it is sim time, or a clock that nobody set
 BOUNDARY_NS = 2_000_000_000  # topics tell of a jump within this time of each other
 
 
@@ -81,8 +82,12 @@ class Track:
 
     @property
     def stamp_ns(self) -> np.ndarray:
-        """Stamps of headers, (n,) int64."""
-        return np.array(self._stamp, np.int64)
+        """Stamps of headers, (n,) int64; one that was forgotten is when it was received."""
+        stamp = np.array(self._stamp, np.int64)
+        is_blank = stamp == 0  # after a reset sim time is, too
+        if is_blank.any() and np.median(stamp) > WALL_TIME_NS:
+            stamp[is_blank] = self.received_ns[is_blank]
+        return stamp
 
     @property
     def values(self) -> np.ndarray:
@@ -93,7 +98,7 @@ class Track:
     def is_stamped(self) -> bool:
         """Whether headers hold stamps that move, about as time does."""
         stamp, received = self.stamp_ns, self.received_ns
-        if not len(self) or not (stamp > 0).all():
+        if not len(self) or (stamp > 0).mean() < SANE_SHARE:
             return False
         if len(self) < 3:
             return True

@@ -6,7 +6,6 @@ Bags are here; Donkey tubs (``tubs``) and LeRobot data sets (``lerobot``) offer 
 hands out messages as they are stored, in the order of recording; they are deserialised by
 whoever wants to know more than their stamps. No rclpy.
 """
-from dataclasses import dataclass
 import os
 from pathlib import Path
 import re
@@ -15,6 +14,9 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Protocol, Sequ
 
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.recording.bag import BagReader, message_reader, SUFFIXES
+from lingbot_world_ros.recording.lerobot import is_dataset, LeRobotSource
+from lingbot_world_ros.recording.topic import Topic
+from lingbot_world_ros.recording.tubs import is_tub, TubSource
 
 STAMP = {True: struct.Struct('<iI'), False: struct.Struct('>iI')}  # by whether little-endian
 CDR_HEADER_BYTES = 4
@@ -25,16 +27,6 @@ HEADED = frozenset((
     'sensor_msgs/msg/PointCloud2', 'nav_msgs/msg/Odometry', 'geometry_msgs/msg/TwistStamped',
     'geometry_msgs/msg/PoseStamped', 'geometry_msgs/msg/PoseWithCovarianceStamped',
     'trajectory_msgs/msg/JointTrajectory', 'ackermann_msgs/msg/AckermannDriveStamped'))
-
-
-@dataclass(frozen=True)
-class Topic:
-    """A topic of a recording; ``problem`` says why its messages cannot be read, '' if they can."""
-
-    name: str
-    kind: str  # for example sensor_msgs/msg/Image
-    count: int
-    problem: str = ''
 
 
 class Source(Protocol):
@@ -104,7 +96,7 @@ def is_recording(path: Path) -> bool:
 
 def _kinds() -> List[Tuple[Callable[[Path], bool], Callable[[Path], Source]]]:
     """Return how each kind is known, and opened."""
-    return [(is_bag, BagSource)]
+    return [(is_dataset, LeRobotSource), (is_bag, BagSource), (is_tub, TubSource)]
 
 
 def is_bag(path: Path) -> bool:

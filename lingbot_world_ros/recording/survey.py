@@ -13,7 +13,8 @@ from lingbot_world_ros.recording.roles import (
     ACKERMANN, ACKERMANN_STAMPED, check_named, find_roles, give_pictures, IMAGE, INFO, look_at,
     NUMBERS, PACKED, Picture, Roles, TRAJECTORY, TWIST_STAMPED)
 from lingbot_world_ros.recording.series import Track
-from lingbot_world_ros.recording.sources import Source, Topic
+from lingbot_world_ros.recording.sources import Source
+from lingbot_world_ros.recording.topic import Topic
 from lingbot_world_ros.recording.transforms import FrameTree
 import numpy as np
 
@@ -68,7 +69,8 @@ def survey(source: Source, named: Mapping[str, str], everything: bool = False) -
     for order, (name, received_ns, stored) in enumerate(source.stored(names)):
         reading.take(order, name, received_ns, stored)
     found = reading.found
-    give_pictures(found.roles, source.topics, found.pictures, named)
+    frames = {name: msg.header.frame_id.lstrip('/') for name, msg in found.infos.items()}
+    give_pictures(found.roles, source.topics, found.pictures, frames, named)
     return found
 
 
