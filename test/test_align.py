@@ -208,6 +208,36 @@ def test_tf_alone_tells_poses_and_a_camera_that_moves(tmp_path):
     assert np.allclose(made.T_base_optical[:, 2, 3], 1.0 - 0.1 * np.sin(tilt))
 
 
+def test_a_base_that_tilts_and_rises_moves_its_camera(tmp_path):
+    messages = bags.drive(10)
+    for topic, _, message in messages:
+        if topic == '/odom':
+            message.pose.pose.position.z = 0.5
+            message.pose.pose.orientation = bags.vector('Quaternion', y=np.sin(0.1),
+                                                        w=float(np.cos(0.1)))  # looks down
+    made = aligned(tmp_path, messages)
+    assert np.allclose(made.base_pose, [[0.025 * i, 0, 0] for i in range(10)])
+    assert made.T_base_optical.shape == (1, 4, 4)
+    c, s = np.cos(0.2), np.sin(0.2)
+    assert np.allclose(made.T_base_optical[0, :3, 2], [c, 0, -s])
+    assert np.allclose(made.T_base_optical[0, :3, 3], [0.1 * c + 0.3 * s, 0,
+                                                       0.5 + 0.3 * c - 0.1 * s])
+
+
+def test_a_camera_in_a_hand_is_its_own_base(tmp_path):
+    messages = images([0.05 * i for i in range(5)])
+    for i in range(5):  # at 1.5 m, looks along y
+        at = T + 0.05 * i
+        messages.append(('/tf', at, bags.tf(bags.transform(
+            at, 'world', 'camera_optical_frame', (2.0, 0.1 * i, 1.5),
+            (-np.sqrt(0.5), 0, 0, np.sqrt(0.5))))))
+    made = aligned(tmp_path, sorted(messages, key=lambda m: m[1]))
+    assert made.pose_frame == 'world'
+    assert np.allclose(made.base_pose, [[2.0, 0.1 * i, np.pi / 2] for i in range(5)])
+    assert np.allclose(made.T_base_optical, [[[0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 1.5],
+                                              [0, 0, 0, 1]]])
+
+
 def test_an_image_in_the_frame_of_the_link_is_seen_as_ros_means_it(tmp_path):
     messages = [(topic, at, bags.tf(bags.transform(T, 'base_link', 'camera_link', (0.2, 0, 0.4)))
                  if topic == '/tf_static' else message)

@@ -14,7 +14,7 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.geometry.camera import T_LINK_OPTICAL
-from lingbot_world_ros.geometry.se2 import compose
+from lingbot_world_ros.geometry.se3 import inverse, pose_from_se2
 from lingbot_world_ros.recording.aligned import AlignedRecording, AlignedWriter, load_aligned
 from lingbot_world_ros.recording.lens_of_recording import Lens, lens_of
 from lingbot_world_ros.recording.roles import depth_of, refusal, rgb_of
@@ -22,7 +22,7 @@ from lingbot_world_ros.recording.series import Clock, Times, Track
 from lingbot_world_ros.recording.sources import name_of, open_source, Source
 from lingbot_world_ros.recording.survey import ALWAYS, Survey, survey, TWIST_NAMES
 from lingbot_world_ros.recording.ticks import chosen_rate, make_ticks, steady_rate, stretches
-from lingbot_world_ros.recording.transforms import planar
+from lingbot_world_ros.recording.transforms import matrices, planar
 import numpy as np
 
 WIDTH_PX = 160  # of pictures where none is asked for
@@ -31,6 +31,7 @@ MAX_AGE_S = 0.2
 COMMAND_AGE_S = 0.5  # after which a base stops that hears no more velocities
 AGE_PERIODS = 2.5  # what comes slowly may be older
 MIN_FRAMES = 2
+FIXED_FRAMES = ('map', 'odom', 'world')  # that poses may be told in
 USED_SHARE = 0.5  # of frames that need a pose before poses count
 MOVED = 1e-5  # m, and of a rotation matrix: less is a camera that is fixed
 URDF = 'robot.urdf'  # in the folder of a recording that has one
@@ -231,12 +232,13 @@ class _Planner:
     def __init__(self, found: Survey, clock: Clock, rate_hz: float, max_age_ns: int) -> None:
         self.found, self.clock, self.rate_hz, self.max_age_ns = found, clock, rate_hz, max_age_ns
         self.tree = found.tree
+        self.camera = found.pictures[found.roles.get('image')].frame
         self.base = found.odometry_frames[1] if len(found.odometry) else ''
         if self.base not in self.tree.frames:
             self.base = self.tree.base() or self.base
-        self.camera = found.pictures[found.roles.get('image')].frame
-        self.has_mount = self.tree.path(self.base, self.camera) is not None
         self._poses_from = self._pose_sources()
+        self.is_carried = not self._poses_from[0] and self._carry()
+        self.has_mount = self.is_carried or self.tree.path(self.base, self.camera) is not None
         self._times: Dict[int, Tuple[Times, int]] = {}  # by id of a track
         self._parts: List[Dict[str, np.ndarray]] = []
         self._columns = self._action_columns()
@@ -247,10 +249,19 @@ class _Planner:
         above = self.tree.above
         if len(self.found.odometry):
             return ('map' if above(odom, 'map') else 'odom'), above(odom, 'map'), odom
-        for name in ('map', 'odom'):
+        for name in FIXED_FRAMES:
             if self.base and above(self.base, name):
                 return name, above(self.base, name), ''
         return '', '', ''
+
+    def _carry(self) -> bool:
+        """Follow the camera itself, where TF knows it in a fixed frame, and no base at all."""
+        for name in FIXED_FRAMES if not self.base else ():
+            top = self.tree.above(self.camera, name)
+            if top:
+                self._poses_from, self.base = (name, top, ''), self.camera
+                return True
+        return False
 
     def _known(self, track: Track) -> Tuple[Times, int]:
         """Return a track in time, and how old its messages may be."""
@@ -288,27 +299,37 @@ class _Planner:
         return np.where(index < 0, np.nan, track.values[np.maximum(index, 0), 0])
 
     def _motion(self, stretch: int, ticks: np.ndarray) -> Dict[str, np.ndarray]:
-        """Where the robot was, and the camera on it."""
+        """
+        Where the robot was, and the camera on it.
+
+        Poses are planar: height and tilt of the base count as the camera's on it.
+        """
         part: Dict[str, np.ndarray] = {}
         frame, top, odom = self._poses_from
         if odom:
             track = self.found.odometry
             index = self._newest(track, stretch, ticks)
-            pose, is_known = track.values[np.maximum(index, 0)], index >= 0
+            T, is_known = matrices(track.values[np.maximum(index, 0)]), index >= 0
             if top:
-                T, age = self.tree.poses(top, odom, self.clock, stretch, ticks)
-                pose, is_known = compose(planar(T), pose), is_known & (age >= 0)
+                T_top, age = self.tree.poses(top, odom, self.clock, stretch, ticks)
+                T, is_known = T_top @ T, is_known & (age >= 0)
         elif top:
             T, age = self.tree.poses(top, self.base, self.clock, stretch, ticks)
             limit = max([self._known(self.tree.moving[edge])[1]
                          for edge in self.tree.moving_on(top, self.base)] or [self.max_age_ns])
-            pose, is_known = planar(T), (age >= 0) & (age <= limit)
+            is_known = (age >= 0) & (age <= limit)
+        if self.is_carried:
+            T = T @ inverse(T_LINK_OPTICAL)
         if frame:
-            part['base_pose'], part['pose_known'] = pose, is_known
+            part['base_pose'], part['pose_known'] = planar(T), is_known
         if self.has_mount:
-            part['T_base_optical'], age = self.tree.poses(self.base, self.camera, self.clock,
-                                                          stretch, ticks)
-            part['mount_known'] = age >= 0
+            T_base_optical, age = self.tree.poses(self.base, self.camera, self.clock, stretch,
+                                                  ticks)
+            if self.is_carried:
+                T_base_optical = T_LINK_OPTICAL
+            if frame:
+                T_base_optical = inverse(pose_from_se2(part['base_pose'])) @ T @ T_base_optical
+            part['T_base_optical'], part['mount_known'] = T_base_optical, age >= 0
         return part
 
     def _action_columns(self) -> List[int]:

@@ -30,7 +30,9 @@ class AlignedRecording:
     ``action[i]`` was in force from frame i on, until frame i + 1: the newest command not later
     than the frame. Everything else is the newest sample not later than the frame, and frames lie
     ``1 / rate_hz`` apart. ``segments`` are the stretches without a gap, each (begin, end); nothing
-    crosses their borders. ``base_pose`` is odometry, or ``map`` where TF has it (``pose_frame``).
+    crosses their borders. ``base_pose`` is odometry, or ``map`` where TF has it (``pose_frame``);
+    it is planar, so height and tilt of the base are in ``T_base_optical``. A camera in a hand is
+    its own base.
     """
 
     name: str  # of the recording
@@ -45,9 +47,9 @@ class AlignedRecording:
     T_base_optical: Optional[np.ndarray] = None  # (n, 4, 4) float64, or (1, 4, 4): it never moved
     joint_names: Tuple[str, ...] = ()
     joint_position: Optional[np.ndarray] = None  # (n, j) float64 rad or m
-    scan: Optional[np.ndarray] = None  # (n, r) float32 metres, inf: nothing there
+    scan: Optional[np.ndarray] = None  # (n, r) float32 metres, inf: nothing there; nan: no scan
     scan_geometry: Tuple[float, ...] = ()  # angle of first beam, step [rad], x, y, yaw in base
-    pose_frame: str = ''  # odom or map
+    pose_frame: str = ''  # odom, map or world
     about: Mapping[str, Any] = field(default_factory=dict)  # source, topics, what was dropped
 
     @property

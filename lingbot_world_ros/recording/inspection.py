@@ -177,6 +177,8 @@ def record_command(found: Survey, has: Mapping[str, bool]) -> str:
     :return: one line for a shell
     """
     roles = found.roles
+    if not found.form.startswith('rosbag2'):  # its topics are none of a robot
+        return 'ros2 bag record -s mcap ' + ' '.join([*USUAL.values(), '/tf'])
     names: List[str] = [roles.get(role) for role in (
         'image', 'camera_info', 'depth', 'scan', 'odometry', 'joint_states', 'command',
         'joint_command') if roles.get(role)]

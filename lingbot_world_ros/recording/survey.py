@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, List, Mapping, Sequence, Set, Tuple
 
 from lingbot_world_ros.errors import SpecError
-from lingbot_world_ros.geometry.rotation import yaw_from_quat
 from lingbot_world_ros.recording.roles import (
     ACKERMANN, ACKERMANN_STAMPED, check_named, find_roles, give_pictures, IMAGE, INFO, look_at,
     NUMBERS, PACKED, Picture, Roles, TRAJECTORY, TWIST_STAMPED)
@@ -37,7 +36,7 @@ class Survey:
     infos: Dict[str, Any] = field(default_factory=dict)  # topic -> first CameraInfo
     num_cameras: Dict[str, int] = field(default_factory=dict)  # topic -> different CameraInfos
     tree: FrameTree = field(default_factory=FrameTree)
-    odometry: Track = field(default_factory=lambda: Track(3))  # x, y, yaw
+    odometry: Track = field(default_factory=lambda: Track(7))  # x, y, z, x, y, z, w
     odometry_frames: Tuple[str, str] = ('', '')  # of odom, of the base
     command: Track = field(default_factory=lambda: Track(6))
     command_names: Tuple[str, ...] = TWIST_NAMES
@@ -154,8 +153,8 @@ class _Reading:
 
     def _odometry(self, msg: Any, name: str, *when: int) -> None:
         position, q = msg.pose.pose.position, msg.pose.pose.orientation
-        values = (position.x, position.y, yaw_from_quat((q.x, q.y, q.z, q.w)))
-        if not np.isfinite(values).all():
+        values = (position.x, position.y, position.z, q.x, q.y, q.z, q.w)
+        if not np.isfinite(values).all() or not any(values[3:]):
             raise ValueError('a pose that is not finite')
         self.found.odometry_frames = (msg.header.frame_id.lstrip('/'),
                                       msg.child_frame_id.lstrip('/'))
