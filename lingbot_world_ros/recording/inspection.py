@@ -20,7 +20,7 @@ from lingbot_world_ros.recording.survey import Survey, survey
 import numpy as np
 
 MAPPED, RECURRENT, NOTHING = 'mapped', 'recurrent', 'nothing'
-SHOWN_TOPICS = 24
+SHOWN_TOPICS, SHOWN_NAMES = 24, 8
 LONG_S = 10.0  # segments of this length are told apart
 PAUSE_INTERVALS = 10  # longer is a pause, which a rate leaves out
 USUAL = {'images': '/camera/image_raw', 'camera_info': '/camera/camera_info',
@@ -297,7 +297,10 @@ def _picture_lines(report: Mapping[str, Any]) -> List[str]:
         if frames.get('poses_left_out'):
             lines.append(f'Poses are left out: {frames["poses_left_out"]}.')
         if frames['action_names']:
-            lines.append(f'Commands: {", ".join(frames["action_names"])}.')
+            names = frames['action_names']
+            more = len(names) - SHOWN_NAMES
+            lines.append(f'Commands: {", ".join(names[:SHOWN_NAMES])}'
+                         f'{f" and {more} more" if more > 0 else ""}.')
         if frames['pose_frame']:
             moves = ', the camera moves on the robot' if frames['camera_moves'] else ''
             lines.append(f'Poses: in {frames["pose_frame"]}{moves}.')

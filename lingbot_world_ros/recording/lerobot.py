@@ -9,7 +9,7 @@ OpenCV for videos, are imported when they are needed.
 import json
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Set, Tuple
 
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.paths import pip_install
@@ -43,6 +43,7 @@ class LeRobotSource:
         self.form = 'LeRobot data set'
         self.topics: Tuple[Topic, ...] = ()
         self._info: Dict[str, Any] = {}
+        self._columns: Set[str] = set()
         self._features: Dict[str, str] = {}  # topic -> name of its column or video
         self._files: List[Path] = []
         self._videos: Dict[Tuple[str, int], Tuple[Path, float]] = {}
@@ -65,7 +66,9 @@ class LeRobotSource:
             raise SpecError(f'{self.path} has no data/*/*.parquet.')
         self.form = f'LeRobot data set {version}'
         with self._errors():
-            count = sum(self._parquet.ParquetFile(file).metadata.num_rows for file in self._files)
+            heads = [self._parquet.ParquetFile(file) for file in self._files]
+            count = sum(head.metadata.num_rows for head in heads)
+            self._columns = set(heads[0].schema_arrow.names)
             self._videos = self._find_videos(version, [
                 name for name, feature in features if feature.get('dtype') == 'video'])
         self.topics = tuple(sorted((
@@ -85,6 +88,8 @@ class LeRobotSource:
         """Yield the topic that stands for a column, if one does."""
         kind = feature.get('dtype')
         topic = {ACTION: STORED_ACTION, STATE: STORED_STATE}.get(name)
+        if kind != 'video' and name not in self._columns:
+            return
         if topic:
             self._features[topic] = name
             yield Topic(topic, JOINTS, count)
@@ -93,8 +98,13 @@ class LeRobotSource:
             self._features[topic] = name
             is_depth = (feature.get('info') or {}).get('is_depth_map') or (
                 feature.get('video_info') or {}).get('video.is_depth_map')
-            yield Topic(topic, IMAGE if kind == 'video' else PACKED, count,
-                        'depth as video is not read' if kind == 'video' and is_depth else '')
+            problem = ''
+            if kind == 'video':
+                files = [path for (key, _), (path, _) in self._videos.items() if key == name]
+                missing = next((path for path in files if not path.is_file()), None)
+                problem = 'depth as video is not read' if is_depth else (
+                    f'its video {missing.name} is missing' if missing else '')
+            yield Topic(topic, IMAGE if kind == 'video' else PACKED, count, problem)
 
     def _find_videos(self, version: str, keys: Sequence[str]) -> Dict[
             Tuple[str, int], Tuple[Path, float]]:
@@ -104,11 +114,15 @@ class LeRobotSource:
             return found
         template = str(self._info['video_path'])
         if version != 'v3.0':
+            files = {(file.parent.name, file.stem): file
+                     for file in (self.path / 'videos').rglob('*.mp4')}
             for episode in range(int(self._info['total_episodes'])):
                 chunk = episode // int(self._info.get('chunks_size', 1000))
-                for key in keys:
-                    found[key, episode] = self._inside(template.format(
-                        episode_chunk=chunk, episode_index=episode, video_key=key)), 0.0
+                for key in keys:  # some data sets lie elsewhere than they say
+                    told = self._inside(template.format(
+                        episode_chunk=chunk, episode_index=episode, video_key=key))
+                    found[key, episode] = told if told.exists() else files.get(
+                        (key, told.stem), told), 0.0
             return found
         for file in sorted((self.path / 'meta' / 'episodes').rglob('*.parquet')):
             columns = ['episode_index'] + [f'videos/{key}/{what}' for key in keys for what in (
@@ -143,25 +157,28 @@ class LeRobotSource:
         """Yield messages, see ``Source``; commands before the images of their moment."""
         wanted = sorted((name for name in names if name in self._features),
                         key=lambda name: name not in (STORED_ACTION, STORED_STATE))
-        columns = ['episode_index', 'frame_index'] + [
+        columns = ['episode_index'] + [
             self._features[name] for name in wanted
             if self._info['features'][self._features[name]]['dtype'] != 'video']
         period_ns = 1e9 / float(self._info['fps'])
-        start_ns, episode, last_ns = PAUSE_NS, None, PAUSE_NS
+        time_ns, episode, frame, start_ns = 0, None, 0, 0
         for row in self._rows(columns):
             if row['episode_index'] != episode:
-                start_ns = last_ns + PAUSE_NS if episode is not None else PAUSE_NS
-                episode = row['episode_index']
-            last_ns = start_ns + round(row['frame_index'] * period_ns)
+                episode, frame, start_ns = row['episode_index'], 0, time_ns + PAUSE_NS
+            row['frame_index'] = frame  # not every data set counts them itself
+            time_ns = start_ns + round(frame * period_ns)
+            frame += 1
             for name in wanted:
-                yield name, last_ns, (last_ns, row)
+                yield name, time_ns, (time_ns, row)
 
     def _rows(self, columns: Sequence[str]) -> Iterator[Dict[str, Any]]:
         with self._errors():
-            for path in self._files:
+            for number, path in enumerate(self._files):
                 with self._parquet.ParquetFile(path) as file:
                     for batch in file.iter_batches(BATCH, columns=list(columns)):
-                        yield from batch.to_pylist()
+                        for row in batch.to_pylist():
+                            row.setdefault('episode_index', number)
+                            yield row
 
     def stamp_ns(self, name: str, stored: Any) -> int:
         """Return the stamp of a frame."""

@@ -21,6 +21,8 @@ TWIST_NAMES = ('linear_x', 'linear_y', 'linear_z', 'angular_x', 'angular_y', 'an
 ALWAYS = ('linear_x', 'angular_z')  # the others of a twist count if they are ever used
 ACKERMANN_NAMES = ('linear_x', 'steering_angle')
 TRAJECTORY_STEP_NS = 20_000_000  # at which a trajectory counts as a row of targets
+NUM_TF_TO_KNOW = 2000  # messages, after which every frame was heard of
+SENSOR_WORDS = ('camera', 'optical', 'laser', 'scan', 'lidar')  # in names of frames
 MAX_TRAJECTORY_NS = 600_000_000_000
 
 
@@ -83,6 +85,9 @@ class _Reading:
         self.kinds = {topic.name: topic.kind for topic in source.topics}
         self.looked_at: Dict[str, Topic] = {
             topic.name: topic for topic in usable if topic.kind in (IMAGE, PACKED)}
+        self.found.pictures = {
+            topic.name: Picture(problem=topic.problem) for topic in source.topics
+            if topic.problem and topic.kind in (IMAGE, PACKED)}
         self.takes: Dict[str, Callable[..., None]] = {
             topic.name: self._info for topic in usable if topic.kind == INFO}
         for role, take in (('command', self._command), ('joint_command', self._joint_command),
@@ -94,6 +99,7 @@ class _Reading:
         if self.kinds.get(roles.get('command')) in (ACKERMANN, ACKERMANN_STAMPED):
             self.found.command = Track(2)
             self.found.command_names = ACKERMANN_NAMES
+        self._num_tf = 0
         self._seen_infos: Dict[str, Set[bytes]] = {}
 
     def take(self, order: int, name: str, received_ns: int, stored: Any) -> None:
@@ -181,8 +187,15 @@ class _Reading:
         self.found.urdf = str(msg.data)
 
     def _tf(self, msg: Any, name: str, order: int, received_ns: int, _: int) -> None:
+        tree = self.found.tree
         for transform in msg.transforms:
-            self.found.tree.add(transform, order, received_ns, False)
+            tree.add(transform, order, received_ns, False)
+        self._num_tf += 1
+        if self._num_tf == NUM_TF_TO_KNOW:
+            tree.keep((*(picture.frame for picture in self.found.pictures.values()),
+                       *self.found.odometry_frames, tree.base(),
+                       *(frame for frame in tree.frames
+                         if any(word in frame for word in SENSOR_WORDS))))
 
     def _tf_static(self, msg: Any, name: str, order: int, received_ns: int, _: int) -> None:
         for transform in msg.transforms:

@@ -5,7 +5,7 @@ The tree of frames that a recording holds, and where one frame was in another. N
 A transform is a row x, y, z [m], x, y, z, w of a quaternion; between two that were recorded the
 older one holds, nothing is interpolated.
 """
-from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, Optional, Sequence, Set, Tuple
 
 from lingbot_world_ros.geometry.se3 import inverse
 from lingbot_world_ros.recording.series import Clock, Track
@@ -23,6 +23,7 @@ class FrameTree:
         self.moving: Dict[Edge, Track] = {}
         self.fixed: Dict[Edge, np.ndarray] = {}
         self._parents: Dict[str, str] = {}
+        self._left_out: Set[Edge] = set()
 
     def add(self, transform: Any, order: int, received_ns: int, is_fixed: bool) -> None:
         """
@@ -40,6 +41,8 @@ class FrameTree:
         row = (t.x, t.y, t.z, q.x, q.y, q.z, q.w)
         if not np.isfinite(row).all() or not any(row[3:]):
             raise ValueError('a transform that is none')
+        if edge in self._left_out:
+            return
         self._parents[edge[1]] = edge[0]
         if is_fixed:
             self.fixed[edge] = np.array(row)
@@ -48,6 +51,20 @@ class FrameTree:
         if edge not in self.moving:
             self.moving[edge] = Track(7)
         self.moving[edge].add(order, received_ns, stamp_ns, values=row)
+
+    def keep(self, frames: Iterable[str]) -> None:
+        """
+        Forget transforms that are on no way from one of these frames to the root.
+
+        A robot has many joints, and memory shall not grow with what nobody asks for.
+
+        :param frames: that are wanted
+        """
+        on_the_way = {name for frame in frames for name in self._up(frame)}
+        for edge in [edge for edge in self.moving if edge[1] not in on_the_way]:
+            self._left_out.add(edge)
+            del self.moving[edge]
+            del self._parents[edge[1]]
 
     @property
     def frames(self) -> Tuple[str, ...]:
