@@ -333,6 +333,19 @@ def test_a_clock_that_goes_back_begins_a_segment(tmp_path):
     assert made.about['clock_jumps'] == 1
 
 
+def test_a_recorder_that_took_sim_time_tells_of_a_reset_itself(tmp_path):
+    messages = []
+    for i in range(40):
+        at = 2.0 + 0.05 * i if i < 20 else 0.05 * (i - 20)
+        messages.append(('/image', at, bags.image(at, bags.grey(i))))
+        if i in (10, 30):  # without a stamp; the newest clock is that of the image before
+            messages.append(('/cmd_vel', at, bags.twist(float(i), 0.0)))
+    made = aligned(tmp_path, messages)
+    assert made.segments == ((0, 20), (20, 40)) and levels(made) == list(range(40))
+    assert made.action[:, 0].tolist() == [0.0] * 10 + [10.0] * 10 + [0.0] * 10 + [30.0] * 10
+    assert not made.about['other_clock']
+
+
 @pytest.mark.parametrize('stamps', [lambda i: 0.0, lambda i: 5.0])
 def test_stamps_that_nobody_sets_are_not_used(tmp_path, stamps):
     messages = [('/image', T + 0.05 * i, bags.image(stamps(i), bags.grey(i))) for i in range(10)]
@@ -426,6 +439,21 @@ def cut(tmp_path, part):
     return folder
 
 
+def cut_rows(tmp_path):
+    """Return a bag in sqlite3 whose file ends too early."""
+    folder = bags.write_bag(tmp_path / 'bag', bags.drive(), storage='sqlite3')
+    os.truncate(folder / 'bag.db3', 100_000)
+    return folder
+
+
+def cut_pack(tmp_path):
+    """Return a compressed bag whose file ends too early."""
+    folder = bags.write_bag(tmp_path / 'bag', bags.drive(), storage='sqlite3', mode='file')
+    file = folder / 'bag.db3.zstd'
+    os.truncate(file, file.stat().st_size // 2)
+    return folder
+
+
 def scribbled(tmp_path):
     """Return a bag with other bytes in the middle of its file."""
     folder = bags.write_bag(tmp_path / 'bag', bags.drive(), mode='storage')
@@ -464,7 +492,7 @@ def with_image(message):
     (lambda p: p / 'nowhere', 'There is no recording'), (lambda p: p, 'is no recording'),
     (text_file, 'is no recording'), (false_mcap, 'cannot be read'), (false_yaml, 'cannot be read'),
     (lambda p: cut(p, 0.5), 'cannot be read'), (lambda p: cut(p, 0.0), 'cannot be read'),
-    (scribbled, 'cannot be read'),
+    (scribbled, 'cannot be read'), (cut_rows, 'cannot be read'), (cut_pack, 'cannot be read'),
     (folder_of([('/cmd_vel', T, bags.twist(1, 0))]), 'no images that can be used: record'),
     (folder_of([]), 'no images that can be used'),
     (with_image(bags.image(T, bags.grey(1), encoding='plaid8')), "'plaid8' is not one of"),
