@@ -1,7 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``lingbot-world inspect``: what a checkpoint is, whether it is whole, what it needs to run."""
+"""
+``lingbot-world inspect``: what is in a checkpoint or in a recording.
+
+Of a checkpoint it tells whether it is whole and what it needs to run, of a recording what can be
+learned from it and what is missing.
+"""
 import argparse
 import json
+import os
 from typing import Any, Dict, List, TYPE_CHECKING
 
 from lingbot_world_ros.errors import SpecError
@@ -10,7 +16,13 @@ if TYPE_CHECKING:
     from lingbot_world_ros.models.wan.checkpoint import Checkpoint, Expert
 
 NAME = 'inspect'
-HELP = 'show what a LingBot-World checkpoint is, what is missing, and the memory it needs'
+HELP = ('show what a recording holds and what can be learned from it; or what a LingBot-World '
+        'checkpoint is, what is missing, and the memory it needs')
+ROLES = {  # of topics in a recording that may be chosen
+    'image': 'topic of the images', 'depth': 'topic of the depth over them',
+    'camera_info': 'topic of their intrinsics', 'command': 'topic of velocity commands',
+    'joint_command': 'topic of joint commands', 'odometry': 'topic of the odometry',
+    'joint_states': 'topic of the joint states', 'scan': 'topic of the laser scan'}
 GPU_DECODER = 'fp16'  # as the engine decodes on a GPU
 CLIP_LATENTS = 21  # 81 frames
 SHOWN_PRECISIONS = ('bf16', 'fp8', 'nf4')
@@ -27,7 +39,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     :param parser: argparse parser of this verb
     """
     add = parser.add_argument
-    add('path', metavar='PATH', help='folder or file of a checkpoint; only headers are read')
+    add('path', metavar='PATH', help='bag (rosbag2 folder, .mcap, .db3), Donkey tub or LeRobot '
+        'data set; or folder or file of a checkpoint, of which only headers are read')
+    for role, text in ROLES.items():
+        add(f'--{role.replace("_", "-")}', metavar='TOPIC', help=f'of a recording: {text}')
     add('--height', type=int, default=464, metavar='PX', help='height of the video (default: 464)')
     add('--width', type=int, default=832, metavar='PX', help='width of the video (default: 832)')
     add('--window', type=int, default=0, metavar='LATENTS',
@@ -47,14 +62,34 @@ def run(args: argparse.Namespace) -> int:
     Look at headers and print.
 
     :param args: parsed arguments
-    :return: 1 if weights are missing or damaged, else 0; missing companions are only told
-    :raises SpecError: the path holds no checkpoint, or a size cannot be used
+    :return: 1 if weights are missing or damaged, or nothing can be learned from a recording, else
+        0; missing companions are only told
+    :raises SpecError: the path holds neither, a size cannot be used, or a topic is not there
     """
+    from lingbot_world_ros.recording.sources import is_recording
+    if is_recording(args.path):
+        return _recording(args)
     from lingbot_world_ros.models.wan.checkpoint import open_checkpoint
-    checkpoint = open_checkpoint(args.path)
+    try:
+        checkpoint = open_checkpoint(args.path)
+    except SpecError as error:
+        if not os.path.exists(args.path):
+            raise
+        raise SpecError(f'{error} Nor is it a recording: those are rosbag2 folders, .mcap and '
+                        '.db3 files, Donkey tubs and LeRobot data sets.') from error
     report = describe(checkpoint, args)
     print(json.dumps(report, indent=2) if args.json else as_text(report))
     return 0 if report['complete'] else 1
+
+
+def _recording(args: argparse.Namespace) -> int:
+    from lingbot_world_ros.recording.bag import require_rosbags
+    from lingbot_world_ros.recording import inspection
+    require_rosbags()
+    named = {role: getattr(args, role) for role in ROLES if getattr(args, role)}
+    report = inspection.inspect_recording(args.path, named)
+    print(json.dumps(report, indent=2) if args.json else inspection.as_text(report))
+    return 0 if report['learn'] != inspection.NOTHING else 1
 
 
 def describe(checkpoint: 'Checkpoint', args: argparse.Namespace) -> Dict[str, Any]:

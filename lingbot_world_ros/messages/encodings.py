@@ -8,6 +8,7 @@ several channels whose rows are padded, and with NumPy 2 fails on other byte ord
 are not imported, so messages read without ROS will do.
 """
 from functools import lru_cache
+from struct import Struct
 import sys
 from types import SimpleNamespace
 from typing import Any, Optional, Protocol
@@ -37,6 +38,8 @@ DEPTH = {'32FC1': ('f4', 1.0), '16UC1': ('u2', 1e-3)}  # encoding -> type, metre
 READ = ', '.join((*(name for name in PIXELS if not name.startswith('bayer')),
                   'bayer_* of 8 or 16 bits', *SAME_AS, *PLANES))
 MAX_SIDE_PX = 16384
+PNG = b'\x89PNG'
+PACKED_DEPTH = Struct('<iff')  # format, scale and offset of values, before the PNG
 
 
 class RawImage(Protocol):
@@ -127,6 +130,35 @@ def depth_from_msg(msg: RawImage) -> np.ndarray:
     kind, metres = DEPTH[msg.encoding]
     values = _values(msg, kind, 1).astype(np.float32, copy=False)
     return values if metres == 1.0 else values * np.float32(metres)
+
+
+def compressed_depth_from_msg(msg: PackedImage) -> np.ndarray:
+    """
+    Read depth as compressed_depth_image_transport packs it, or a 16-bit PNG of millimetres.
+
+    :param msg: sensor_msgs/CompressedImage whose format begins with 16UC1 or 32FC1
+    :return: (h, w) float32, metres, 0 where there is none
+    :raises SpecError: another packing (RVL for one), or damaged
+    """
+    import cv2
+    data = bytes(msg.data)
+    begin = data.find(PNG, 0, PACKED_DEPTH.size + len(PNG))
+    pixels = None
+    if begin in (0, PACKED_DEPTH.size):
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8, offset=begin), cv2.IMREAD_UNCHANGED)
+    if pixels is None or pixels.dtype != np.uint16 or pixels.ndim != 2:
+        raise SpecError(f'{quoted(msg.format)} with {len(data)} bytes is no depth image packed as '
+                        'PNG; record the raw topic, or set its transport to png.')
+    values = pixels.astype(np.float32)
+    if not msg.format.startswith('32FC1'):
+        return values * np.float32(1e-3)
+    if not begin:
+        raise SpecError(f'{quoted(msg.format)} without the scale of its values; record the raw '
+                        'topic.')
+    _, scale, offset = PACKED_DEPTH.unpack_from(data)
+    with np.errstate(divide='ignore'):  # packed is the inverse of depth
+        return np.where(pixels > 0, np.float32(scale) / (values - np.float32(offset)),
+                        np.float32(0.0)).astype(np.float32)
 
 
 def _values(msg: RawImage, kind: str, num_values: int) -> np.ndarray:

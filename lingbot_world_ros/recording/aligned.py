@@ -8,7 +8,7 @@ image, a action, j joint, r beam. NumPy only.
 from dataclasses import asdict, dataclass, field
 import json
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.geometry.camera import PinholeCamera
@@ -16,6 +16,7 @@ import numpy as np
 
 FORMAT = 1
 ABOUT = 'aligned.json'
+HEADER_BYTES = 128  # of an .npy file; its shape is known last
 # file -> dtype; the first axis is n
 ARRAYS = {'rgb': np.uint8, 'action': np.float32, 'depth': np.float32, 'base_pose': np.float64,
           'T_base_optical': np.float64, 'joint_position': np.float64, 'scan': np.float32}
@@ -29,7 +30,9 @@ class AlignedRecording:
     ``action[i]`` was in force from frame i on, until frame i + 1: the newest command not later
     than the frame. Everything else is the newest sample not later than the frame, and frames lie
     ``1 / rate_hz`` apart. ``segments`` are the stretches without a gap, each (begin, end); nothing
-    crosses their borders. ``base_pose`` is odometry, or ``map`` where TF has it (``pose_frame``).
+    crosses their borders. ``base_pose`` is odometry, or ``map`` where TF has it (``pose_frame``);
+    it is planar, so height and tilt of the base are in ``T_base_optical``. A camera in a hand is
+    its own base.
     """
 
     name: str  # of the recording
@@ -44,9 +47,9 @@ class AlignedRecording:
     T_base_optical: Optional[np.ndarray] = None  # (n, 4, 4) float64, or (1, 4, 4): it never moved
     joint_names: Tuple[str, ...] = ()
     joint_position: Optional[np.ndarray] = None  # (n, j) float64 rad or m
-    scan: Optional[np.ndarray] = None  # (n, r) float32 metres, inf: nothing there
+    scan: Optional[np.ndarray] = None  # (n, r) float32 metres, inf: nothing there; nan: no scan
     scan_geometry: Tuple[float, ...] = ()  # angle of first beam, step [rad], x, y, yaw in base
-    pose_frame: str = ''  # odom or map
+    pose_frame: str = ''  # odom, map or world
     about: Mapping[str, Any] = field(default_factory=dict)  # source, topics, what was dropped
 
     @property
@@ -107,18 +110,34 @@ class AlignedWriter:
         :param values: one row of each of ``ARRAYS`` that the recording has, the same ones always
         """
         for name, value in values.items():
-            row = np.ascontiguousarray(value, ARRAYS[name])
-            if name not in self._files:
-                if self.num_frames:
-                    raise ValueError(f'{name} was not in the first frame')
-                self._files[name] = (self.folder / f'{name}.raw').open('w+b')
-                self._shapes[name] = row.shape
-            if row.shape != self._shapes[name]:
-                raise ValueError(f'{name} has shape {row.shape}, not {self._shapes[name]}')
-            self._files[name].write(row.data)
-        if set(values) != set(self._files):
+            if name not in self._files and self.num_frames:
+                raise ValueError(f'{name} was not in the first frame')
+        if self.num_frames and set(values) != set(self._files):
             raise ValueError(f'missing: {sorted(set(self._files) - set(values))}')
-        self.num_frames += 1
+        first = self.num_frames
+        for name, value in values.items():
+            self.put(first, name, np.asarray(value)[None])
+
+    def put(self, first: int, name: str, rows: np.ndarray) -> None:
+        """
+        Write frames of one array, in any order; what is never written is 0.
+
+        :param first: index of the first of them
+        :param name: one of ``ARRAYS``
+        :param rows: (m, ...) for as many frames
+        """
+        rows = np.ascontiguousarray(rows, ARRAYS[name])
+        if name not in self._files:
+            self._files[name] = (self.folder / f'{name}.npy').open('w+b')
+            self._shapes[name] = rows.shape[1:]
+        if rows.shape[1:] != self._shapes[name]:
+            raise ValueError(f'{name} has shape {rows.shape[1:]}, not {self._shapes[name]}')
+        self._files[name].seek(HEADER_BYTES + first * self._row_bytes(name))
+        self._files[name].write(rows.data)
+        self.num_frames = max(self.num_frames, first + len(rows))
+
+    def _row_bytes(self, name: str) -> int:
+        return int(np.prod(self._shapes[name], dtype=np.int64)) * np.dtype(ARRAYS[name]).itemsize
 
     def close(self, *, camera: Optional[PinholeCamera] = None, T_base_optical: Optional[
             np.ndarray] = None, **about: Any) -> AlignedRecording:
@@ -132,17 +151,10 @@ class AlignedWriter:
         """
         names: List[str] = []
         for name, file in self._files.items():
+            file.truncate(HEADER_BYTES + self.num_frames * self._row_bytes(name))
+            file.seek(0)
+            file.write(_header(ARRAYS[name], (self.num_frames, *self._shapes[name])))
             file.close()
-            raw = self.folder / f'{name}.raw'
-            shape = (self.num_frames, *self._shapes[name])
-            with (self.folder / f'{name}.npy').open('wb') as out:
-                np.lib.format.write_array_header_1_0(out, {
-                    'descr': np.lib.format.dtype_to_descr(np.dtype(ARRAYS[name])),
-                    'fortran_order': False, 'shape': shape})
-                with raw.open('rb') as rows:
-                    for block in _blocks(rows):
-                        out.write(block)
-            raw.unlink()
             names.append(name)
         if T_base_optical is not None:
             np.save(self.folder / 'T_base_optical.npy', np.asarray(T_base_optical)[None])
@@ -155,9 +167,10 @@ class AlignedWriter:
         return load_aligned(self.folder)
 
 
-def _blocks(file: Any) -> Iterator[bytes]:
-    while True:
-        block = file.read(1 << 22)
-        if not block:
-            return
-        yield block
+def _header(dtype: Any, shape: Tuple[int, ...]) -> bytes:
+    """Write how an .npy file begins, in ``HEADER_BYTES`` whatever the shape."""
+    text = repr({'descr': np.lib.format.dtype_to_descr(np.dtype(dtype)), 'fortran_order': False,
+                 'shape': shape})
+    size = HEADER_BYTES - 10
+    return b'\x93NUMPY\x01\x00' + size.to_bytes(2, 'little') + text.ljust(
+        size - 1).encode() + b'\n'

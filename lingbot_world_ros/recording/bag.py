@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 import shutil
 import struct
-from typing import Any, BinaryIO, Dict, Iterator, Literal, Optional, Sequence, Tuple
+from typing import Any, BinaryIO, Callable, Dict, Iterator, Literal, Optional, Sequence, Tuple
 
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.paths import pip_install
@@ -322,20 +322,29 @@ class BagReader:
             ("ros2 bag record --use-sim-time"), and message
         :raises SpecError: the file is damaged
         """
-        from rosbags.typesys import get_types_from_msg
-        from rosbags.typesys.store import Typestore
+        readers: Dict[str, Callable[[bytes], Any]] = {}
         try:
-            store = Typestore()
             for connection in self.reader.connections:
                 if connection.topic in topics:
-                    # Bags of Humble hold no definitions.
-                    definition = (connection.msgdef.data
-                                  or message_definition(connection.msgtype)[0])
-                    store.register(get_types_from_msg(definition, connection.msgtype))
+                    readers[connection.msgtype] = message_reader(connection)
             for connection, at_ns, cdr in self._stored(topics, start_ns, stop_ns):
-                yield connection.topic, at_ns, store.deserialize_cdr(cdr, connection.msgtype)
+                yield connection.topic, at_ns, readers[connection.msgtype](cdr)
         except SpecError:
             raise
+        except Exception as error:  # of a damaged file any kind of error may come
+            raise self._unreadable(error) from error
+
+    def stored(self, topics: Sequence[str]) -> Iterator[Tuple[str, int, bytes]]:
+        """
+        Read messages as they travelled, in the order in which they were recorded.
+
+        :param topics: names of those to read
+        :return: topic, nanoseconds of the recorder's clock, message
+        :raises SpecError: the file is damaged
+        """
+        try:
+            for connection, at_ns, cdr in self._stored(topics, None, None):
+                yield connection.topic, at_ns, cdr
         except Exception as error:  # of a damaged file any kind of error may come
             raise self._unreadable(error) from error
 
@@ -367,6 +376,34 @@ class BagReader:
                 'it is damaged, or no recording of ROS 2 messages')
         told = ' '.join(str(error).split())  # a YAML error has several lines
         return SpecError(f'{self.path} cannot be read: {hint}. {type(error).__name__}: {told}')
+
+
+def message_reader(connection: Any) -> Callable[[bytes], Any]:
+    """
+    Make what reads the messages of a topic.
+
+    :param connection: of rosbags; bags of Humble hold no definitions, then that of the installed
+        package is taken, or the one that rosbags knows
+    :return: message, its fields as attributes, of its bytes
+    :raises SpecError: the definition is neither in the bag nor here
+    """
+    from rosbags.interfaces import MessageDefinitionFormat
+    from rosbags.typesys import get_types_from_idl, get_types_from_msg, get_typestore, Stores
+    from rosbags.typesys.store import Typestore
+    name, given = connection.msgtype, connection.msgdef
+    store = Typestore()
+    if given.format == MessageDefinitionFormat.IDL:
+        store.register(get_types_from_idl(given.data))
+    elif given.data:
+        store.register(get_types_from_msg(given.data, name))
+    else:
+        try:
+            store.register(get_types_from_msg(message_definition(name)[0], name))
+        except SpecError:
+            store = get_typestore(Stores.LATEST)
+            if name not in store.types:
+                raise
+    return lambda cdr: store.deserialize_cdr(cdr, name)
 
 
 def _rows(database: Any, chosen: Sequence[Any], start_ns: Optional[int],
