@@ -70,7 +70,7 @@ class MappedWorld(WorldModel):
         robot = load_robot(str(Path(folder) / ROBOT)).with_camera(self.camera)
         self._place, tensors = load_place(folder)
         self._draw = PlaceRenderer(folder, tensors, self.camera, threads)
-        self._motion = read_motion(about['motion'])
+        self.motion = read_motion(about['motion'])
         self._joint_follow = np.array(about['joint_follow'], np.float64)
         self._calibration = about['uncertainty']
         self.spec = WorldSpec(
@@ -147,7 +147,7 @@ class MappedWorld(WorldModel):
     def _at_rest(self, pose: np.ndarray, joints: np.ndarray) -> _Row:
         """State of a robot at rest, known exactly."""
         j = len(self.spec.joints)
-        held = (np.zeros(3),) * self._motion.delay_frames
+        held = (np.zeros(3),) * self.motion.delay_frames
         return _Row(np.array(pose, np.float64), np.zeros(3), np.array(joints, np.float64),
                     np.zeros(j), held, np.zeros(2 + j))
 
@@ -155,7 +155,7 @@ class MappedWorld(WorldModel):
         """Return a row one frame later."""
         dt_s = self.spec.step_dt_s
         held = (*row.held, np.asarray(command, np.float64))
-        twist = self._motion.next_twist(row.twist[None], held[0][None])[0]
+        twist = self.motion.next_twist(row.twist[None], held[0][None])[0]
         step = se2.exponential(twist, dt_s)
         wanted = se2.compose(row.pose, step)
         pose, contact = self._kept_out(wanted)
@@ -169,7 +169,7 @@ class MappedWorld(WorldModel):
         moves = bool(np.abs(twist).max() > 1e-4)
         # An error in yaw turns into one of position while the base travels.
         variance[0] += variance[1] * float(step[0] ** 2 + step[1] ** 2)
-        variance[:2] += np.array(self._motion.growth) * moves * (100.0 if contact else 1.0)
+        variance[:2] += np.array(self.motion.growth) * moves * (100.0 if contact else 1.0)
         return _Row(pose, twist, joints, speed, held[1:], variance, float(contact))
 
     def _kept_out(self, pose: np.ndarray) -> Tuple[np.ndarray, bool]:

@@ -115,8 +115,8 @@ def card(about: Dict[str, Any], rows: List[Tuple[str, str]]) -> str:
     """
     data = about['data']
     lines = [f'# {about["name"]}', '',
-             f'A {about["kind"]} world, learned from a recording by lingbot_world_ros. Unofficial, '
-             'and not affiliated with Robbyant or NVIDIA.', '', '## Data', '',
+             f'A {about["kind"]} world, learned from a recording by lingbot_world_ros, which is '
+             'unofficial, and not affiliated with Robbyant or NVIDIA.', '', '## Data', '',
              f'- Recording: {data["recording"]}, {data["seconds"]:.0f} s at '
              f'{about["rate_hz"]:g} Hz, {data["frames"]} frames.',
              f'- Licence of the data: {data["licence"] or "not stated"}.', '',

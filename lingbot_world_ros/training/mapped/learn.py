@@ -374,13 +374,12 @@ def floor_plan(sdf: np.ndarray, seen: np.ndarray, voxel_m: float, height_m: floa
     return np.ascontiguousarray(plan), np.ascontiguousarray(clearance, np.float32)
 
 
-def write_place(learned: Learned, folder: Path, about: Dict[str, Any]) -> None:
+def write_place(learned: Learned, folder: Path) -> None:
     """
     Write the files of a world, but for what is measured with them.
 
     :param learned: what came out
     :param folder: new
-    :param about: what ``world.yaml`` says besides
     """
     folder.mkdir(parents=True)
     place, grid = learned.place, learned.grid
@@ -404,7 +403,8 @@ def write_place(learned: Learned, folder: Path, about: Dict[str, Any]) -> None:
                **{name: tensors[name].half().numpy() for name in tensors if 'plane' in name},
                'plan': plan, 'clearance': clearance.astype(np.float16),
                'plan_origin': np.array([origin, origin, grid.voxel_m]),
-               'starts': np.ascontiguousarray(starts), 'start_joints': np.asarray(joints, np.float64)}, folder / MAP)
+               'starts': np.ascontiguousarray(starts),
+               'start_joints': np.asarray(joints, np.float64)}, folder / MAP)
     export_place(learned.fit.renderer, {**tensors, 'seen': pack_atlas(seen)},
                  camera_tensors(learned.camera), learned.has_arm, folder / GRAPH)
 

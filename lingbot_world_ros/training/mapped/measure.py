@@ -4,13 +4,15 @@ How good a learned place is, on the end of the recording that it has not learned
 
 The world is put where the recording was and driven by the recorded commands alone. Axes: n frame.
 """
+from pathlib import Path
 from typing import Any, Dict, List, Sequence
 
+import cv2
 from lingbot_world_ros.engines.interface import Observation, State
 from lingbot_world_ros.engines.learned.mapped import MappedWorld
 from lingbot_world_ros.engines.rows import at_rest
-from lingbot_world_ros.training.mapped.learn import commands_of, joints_of, Learned
 from lingbot_world_ros.recording.aligned import AlignedRecording
+from lingbot_world_ros.training.mapped.learn import commands_of, joints_of, Learned
 import numpy as np
 from scipy.optimize import least_squares
 
@@ -33,7 +35,7 @@ def rollouts(world: MappedWorld, learned: Learned, recording: AlignedRecording,
         picture), pose error, and what the world says of its uncertainty
     """
     last = max(HORIZONS)
-    starts = np.linspace(frames[0] + world._motion.delay_frames + 2, frames[-1] - last - 1,
+    starts = np.linspace(frames[0] + world.motion.delay_frames + 2, frames[-1] - last - 1,
                          NUM_STARTS).astype(int)
     commands = commands_of(recording)
     twists = learned.motion.motion.twists(commands)
@@ -42,7 +44,7 @@ def rollouts(world: MappedWorld, learned: Learned, recording: AlignedRecording,
     for k, start in enumerate(starts):
         told = int(starts[(k + NUM_STARTS // 2) % NUM_STARTS]) if shuffled else int(start)
         world.reset(world.spec.scenes[0], 0, render=False)
-        for t in range(world._motion.delay_frames, 0, -1):  # what is under way
+        for t in range(world.motion.delay_frames, 0, -1):  # what is under way
             world.step(_action(world, commands[told - t], joints, told - t, recording),
                        render=False)
         known = at_rest(State(learned.poses[start][None], joints[start][None],
@@ -86,6 +88,26 @@ def _compared(seen: Observation, true: np.ndarray, first: np.ndarray, learned: L
             'position_m': float(np.hypot(*off[:2])),
             'yaw_rad': float(abs(np.arctan2(np.sin(off[2]), np.cos(off[2])))),
             'sensitivity': seen.extra['sensitivity'][0], 'unseen': float(seen.extra['unseen'][0])}
+
+
+def strip(world: MappedWorld, learned: Learned, recording: AlignedRecording, path: Path,
+          num: int) -> None:
+    """
+    Write pictures of the held-out end, recorded above drawn.
+
+    :param world: that draws
+    :param learned: where the recording was
+    :param recording: with the pictures
+    :param path: PNG file
+    :param num: of columns
+    """
+    joints, columns = joints_of(recording, learned.robot), []
+    world.reset(world.spec.scenes[0], 0, render=False)
+    for i in np.linspace(learned.held_out[0], learned.held_out[-1], num).astype(int):
+        seen = world.render(State(learned.poses[i][None], joints[i][None], np.zeros((1, 0, 3))))
+        assert seen.rgb is not None
+        columns.append(np.concatenate([np.asarray(recording.rgb[i]), seen.rgb[0, 0]]))
+    cv2.imwrite(str(path), np.concatenate(columns, 1)[..., ::-1])
 
 
 def psnr(mse: Sequence[float]) -> np.ndarray:
