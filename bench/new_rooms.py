@@ -108,7 +108,7 @@ def _on_wall(size: Tuple[float, float], wall: str, along: float, z: float, width
 
 def drive_through(scene: Scene, robot: Robot, seconds: float, seed: int,
                   odometry: Odometry = Odometry(), arm_moves: bool = False,
-                  loop_back: bool = True) -> Drive:
+                  picture_lag_s: float = 0.0, auto_exposure: bool = False) -> Drive:
     """
     Tour a room: from place to place in sight of each other, with looks around.
 
@@ -118,7 +118,8 @@ def drive_through(scene: Scene, robot: Robot, seconds: float, seed: int,
     :param seed: of the tour, the noise and the drift
     :param odometry: how it drifts
     :param arm_moves: whether the arm moves, too, else it stays at home
-    :param loop_back: not used for anything but documentation of the tour
+    :param picture_lag_s: by which pictures are taken after depth and poses
+    :param auto_exposure: whether the camera brightens dark views and darkens bright ones
     :return: what was recorded and what was true
     """
     rng = np.random.default_rng([5, seed])
@@ -132,8 +133,15 @@ def drive_through(scene: Scene, robot: Robot, seconds: float, seed: int,
     arm = command_sequence(robot, num, np.random.default_rng([6, seed]))[:, 2:]
     tour = _Tour(scene, robot, keep, rng)
     rgb, depth, joints, poses, actions, true_depth = [], [], [], [], [], []
+    exposure = 1.0
     for i in range(num):
         seen, far = sim.render()
+        if picture_lag_s:
+            seen = _later(sim, picture_lag_s)
+        if auto_exposure:
+            wanted = float(np.clip(125.0 / max(float(seen.mean()), 1.0), 0.6, 1.6))
+            exposure += 0.15 * (wanted - exposure)
+            seen = np.clip(seen * exposure + 0.5, 0, 255).astype(np.uint8)
         rgb.append(seen)
         true_depth.append(far)
         noisy = far + rng.standard_normal(far.shape) * (0.002 + 0.0025 * far * far)
@@ -150,6 +158,18 @@ def drive_through(scene: Scene, robot: Robot, seconds: float, seed: int,
     true = np.array(poses)
     return Drive(scene, robot, np.array(actions), np.array(rgb), np.array(depth),
                  np.array(joints), drifting(true, odometry, rng), true, np.array(true_depth))
+
+
+def _later(sim: ReferenceScene, lag_s: float) -> np.ndarray:
+    """Look again a moment later, and come back."""
+    here, twist = sim.base_pose, sim.base_twist
+    joints, speed = sim.joint_position, sim.joint_velocity
+    there = se2.compose(here, se2.exponential(twist, lag_s))
+    sim.set_state(StartState(there, joints, np.zeros((0, 3))))
+    rgb, _ = sim.render()
+    sim.set_state(StartState(here, joints, np.zeros((0, 3))))
+    sim.set_speed(twist, speed)
+    return rgb
 
 
 def drifting(true_pose: np.ndarray, odometry: Odometry, rng: np.random.Generator) -> np.ndarray:

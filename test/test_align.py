@@ -11,8 +11,8 @@ import pytest
 pytest.importorskip('rosbags')
 pytest.importorskip('cv2')
 
-import bags  # noqa: E402, I100
-from bags import START_S as T  # noqa: E402
+from bench import bags  # noqa: E402, I100
+from bench.bags import START_S as T  # noqa: E402
 import cv2  # noqa: E402
 from lingbot_world_ros.errors import SpecError  # noqa: E402
 from lingbot_world_ros.recording.align import align  # noqa: E402

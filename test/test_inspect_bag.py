@@ -8,8 +8,8 @@ import pytest
 pytest.importorskip('rosbags')
 pytest.importorskip('cv2')
 
-import bags  # noqa: E402, I100
-from bags import START_S as T  # noqa: E402
+from bench import bags  # noqa: E402, I100
+from bench.bags import START_S as T  # noqa: E402
 from lingbot_world_ros.cli.main import main  # noqa: E402
 from lingbot_world_ros.recording.inspection import inspect_recording  # noqa: E402
 import numpy as np  # noqa: E402

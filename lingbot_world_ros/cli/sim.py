@@ -192,7 +192,11 @@ def _overrides(args: argparse.Namespace, profile: Mapping[str, Any]) -> Dict[str
 
 
 def _world_file(given: str, world_path: str) -> Dict[str, str]:
-    """Let a path name a world file: who types it may read its folder."""
+    """Let a path name a world file: who types it may read its folder; or a learned world."""
+    from lingbot_world_ros.worlds.learned import learned_folder, learned_names
+    folder = learned_folder(given or '')
+    if folder is not None:
+        return {'world': given if given in learned_names() else str(folder)}
     if not given or '://' in given or not given.endswith(('.yaml', '.yml')):
         return {}
     from lingbot_world_ros.errors import quoted

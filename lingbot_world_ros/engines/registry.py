@@ -2,7 +2,7 @@
 """
 Which engines there are, what each needs and takes, and how one is made by name.
 
-Three ship. Another package adds one by an entry point of the group ``lingbot_world_ros.engines``
+Four ship. Another package adds one by an entry point of the group ``lingbot_world_ros.engines``
 that names its ``EngineEntry``: docs/your_own_engine.md. Nothing here loads an engine before it is
 made, and an engine of others that is broken stands in nobody's way.
 """
@@ -29,7 +29,7 @@ LOG = logging.getLogger(__name__)
 GROUP = 'lingbot_world_ros.engines'  # of entry points
 NAME = re.compile(r'[a-z][a-z0-9_]*')
 WHERE = re.compile(r'\w+(\.\w+)*:\w+')
-TAKES = ('robot', 'robot_description', 'on_progress')
+TAKES = ('robot', 'robot_description', 'on_progress', 'world')
 # First parts of names that all worlds have.
 RESERVED = ('constraints', 'frames', 'limits', 'topics', 'view')
 
@@ -40,10 +40,11 @@ class EngineEntry:
     One engine, as it is known before it is loaded.
 
     Texts like ``'package.module:NAME'`` are imported when they are needed. ``engine`` is the
-    class, a ``WorldModel``; its constructor takes ``batch_size``, each parameter of the table
-    without its prefix, and what ``takes`` names: ``robot`` (a ``Robot``) and ``robot_description``
-    (URDF as XML), if the user gave one, and ``on_progress`` (called with what is done and the
-    total while it loads).
+    class, a ``WorldModel``, or a function that makes one; it takes ``batch_size``, each parameter
+    of the table without its prefix, and what ``takes`` names: ``robot`` (a ``Robot``) and
+    ``robot_description``
+    (URDF as XML), if the user gave one, ``on_progress`` (called with what is done and the total
+    while it loads), and ``world`` (the folder of a learned world, without which it is not made).
     """
 
     name: str  # value of the parameter ``engine``
@@ -131,8 +132,12 @@ LINGBOT_WORLD = EngineEntry(
     parameters='lingbot_world_ros.engines.lingbot_world.parameters:TABLE', prefix='lingbot',
     key='lingbot.checkpoint', takes=TAKES, docs='docs/lingbot_world.md',
     checkup='lingbot_world_ros.engines.lingbot_world.checkup:checkup')
+LEARNED = EngineEntry(
+    'learned', 'lingbot_world_ros.engines.learned.load:learned_world',
+    'a world of your own, from recordings', ('openvino', 'safetensors'), takes=('world',),
+    has_depth=True, docs='docs/learn.md')
 
-SHIPPED = {entry.name: entry for entry in (ROOM, REFERENCE, LINGBOT_WORLD)}
+SHIPPED = {entry.name: entry for entry in (ROOM, REFERENCE, LINGBOT_WORLD, LEARNED)}
 DEFAULT_ENGINE = ROOM.name  # needs no GPU and no download
 TRUTH_ENGINE = REFERENCE.name  # that others are compared with; its topics go by its name
 KEYS = tuple(entry.key for entry in SHIPPED.values() if entry.key)

@@ -43,6 +43,7 @@ from lingbot_world_ros.session.status import SessionStatus
 from lingbot_world_ros.settings.parameters import engine_options, WORLD_MODEL
 from lingbot_world_ros.settings.profiles import DEFAULT_PROFILE, load_profile
 from lingbot_world_ros.worlds.definition import IMAGE_SCENE, WorldDefinition
+from lingbot_world_ros.worlds.learned import learned_folder
 from lingbot_world_ros.worlds.library import WorldLibrary
 from lingbot_world_ros.worlds.start_choice import check_prompt, find_start_image, started_from
 import numpy as np
@@ -266,14 +267,16 @@ class WorldModelNode(LifecycleNode):
 
     def _first_world(self, spec: WorldSpec) -> WorldDefinition:
         params, scene = self.params, self.params.scene
+        # A learned world is its engine's only scene.
+        name = '' if learned_folder(params.world) else params.world
         if params.start_image and IMAGE_SCENE in spec.scenes:
             scene = IMAGE_SCENE
         elif scene not in spec.scenes and scene == load_profile(DEFAULT_PROFILE)['scene']:
             scene, *_ = spec.scenes or (scene,)  # nobody chose, and not all engines have this one
-        if not params.world and scene not in spec.scenes:
+        if not name and scene not in spec.scenes:
             raise unknown_name('scene', scene, spec.scenes)
         library = WorldLibrary(spec, params.world_path)
-        world = library.load(params.world or scene, seed=params.seed)
+        world = library.load(name or scene, seed=params.seed)
         return started_from(world, spec, start_image=params.start_image, prompt=params.prompt)
 
     def _activate(self) -> None:

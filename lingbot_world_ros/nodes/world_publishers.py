@@ -37,7 +37,7 @@ from lingbot_world_ros.robots.urdf import read_description, RobotModel
 from lingbot_world_ros.session.frame import Frame
 from lingbot_world_ros.session.observer import SessionObserver
 from lingbot_world_ros.session.status import SessionStatus
-from lingbot_world_ros.worlds.floor_plan import floor_plan
+from lingbot_world_ros.worlds.floor_plan import floor_plan, resampled
 from lingbot_world_ros.worlds.scenes import get_scene
 from lingbot_world_ros.worlds.touch import touched
 import numpy as np
@@ -124,8 +124,10 @@ class WorldPublishers(SessionObserver):
         self._trail.clear()
         self.on_mode(status)
         if 'map' in self._publishers:
-            plan = floor_plan(get_scene(status.scene), self._spec.robot.footprint.height_m,
-                              self._params.map_resolution_m)
+            plan = (resampled(self._spec.floor_plan, self._params.map_resolution_m)
+                    if self._spec.floor_plan is not None else
+                    floor_plan(get_scene(status.scene), self._spec.robot.footprint.height_m,
+                               self._params.map_resolution_m))
             self._publishers['map'].publish(map_to_msg(plan, status.stamp_ns, self._frames.map))
         if 'tf_static' in self._publishers:
             link = self._params.camera_link

@@ -83,7 +83,9 @@ def world_topics(spec: WorldSpec, params: SimpleNamespace,
 def _check_scenes(spec: WorldSpec, params: SimpleNamespace) -> None:
     """Refuse what takes the geometry of our scenes, or a second camera, where there is none."""
     for name in ('publish_map', 'publish_map_odom_tf', 'publish_bumper'):
-        if getattr(params, name) and not spec.can.keep_scenes:
+        has_plan = spec.can.keep_scenes or (spec.floor_plan is not None
+                                            and name != 'publish_bumper')
+        if getattr(params, name) and not has_plan:
             raise SpecError(f'{name}: engine {spec.engine!r} has no floor plan of its worlds; '
                             'leave it false.')
     if params.publish_wrist_camera and not spec.can.watch_wrist:

@@ -13,6 +13,7 @@ from lingbot_world_ros.errors import quoted, SpecError, unknown_name
 from lingbot_world_ros.parameter import Param
 from lingbot_world_ros.session.spec import INITIAL_STATES
 from lingbot_world_ros.session.states import Mode, State, texts, TimePolicy
+from lingbot_world_ros.worlds.learned import learned_folder, learned_names
 
 WORLD_MODEL: Tuple[Param, ...] = (
     Param('engine', str, 'World model to run: '
@@ -21,8 +22,8 @@ WORLD_MODEL: Tuple[Param, ...] = (
     Param('isolate_engine', bool, 'Run the engine in its own process, which is restarted when '
           'it hangs, is killed or runs out of memory.'),
     Param('autostart', bool, 'Configure and activate by itself; false waits for lifecycle calls.'),
-    Param('world', str, 'World to load: a name, or a package:// or file:// URI of a world file; '
-          'empty: use scene and seed.'),
+    Param('world', str, 'World to load: a name, or a package:// or file:// URI of a world file, '
+          'or the folder of a learned world; empty: use scene and seed.'),
     Param('world_path', str, 'More folders from which world files may be loaded, separated by '
           'colons.'),
     Param('scene', str, 'Scene to start in; world_spec lists the scenes of the engine. An '
@@ -250,6 +251,13 @@ def engine_options(values: Mapping[str, Any],
     if 'robot_description' in entry.takes and values.get('robot_description'):
         from lingbot_world_ros.robots.urdf import read_description
         options['robot_description'] = read_description(values['robot_description'])
+    if 'world' in entry.takes:
+        folder = learned_folder(values.get('world') or '')
+        if folder is None:
+            raise SpecError(f'engine {entry.name!r} needs a learned world: set world to its '
+                            'folder, or to the name of one that ships'
+                            + (f' ({", ".join(learned_names())}).' if learned_names() else '.'))
+        options['world'] = str(folder)
     if 'on_progress' in entry.takes and on_progress is not None:
         options['on_progress'] = on_progress
     return options

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the parameter ``robot`` says in place of other parameters that were left as they are."""
+"""What ``robot`` and ``world`` say in place of other parameters that were left as they are."""
 from typing import Any, Dict, Mapping
 
+from lingbot_world_ros.engines.registry import DEFAULT_ENGINE, LEARNED
+from lingbot_world_ros.errors import quoted, SpecError
 from lingbot_world_ros.robots.load import load_robot
 from lingbot_world_ros.robots.robot import Robot
 from lingbot_world_ros.robots.urdf import RobotModel
 from lingbot_world_ros.settings.profiles import DEFAULT_PROFILE, load_profile
+from lingbot_world_ros.worlds.learned import learned_folder, ROBOT
 import numpy as np
 
 
@@ -13,14 +16,23 @@ def with_robot(values: Mapping[str, Any]) -> Dict[str, Any]:
     """
     Fill in the URDF of the user's robot, and the names of its links where they are frames.
 
+    A learned world names its engine, and has the robot that recorded.
+
     :param values: parameters by name, all or those of one node
     :return: the same names; what the user set stays
-    :raises SpecError: there is no such robot
+    :raises SpecError: there is no such robot, or another engine is to run a learned world
     """
-    if not values.get('robot'):
-        return dict(values)
+    values, robot = dict(values), values.get('robot')
+    folder = learned_folder(values.get('world', ''))
+    if folder is not None and 'engine' in values:
+        if values['engine'] not in (DEFAULT_ENGINE, LEARNED.name):
+            raise SpecError(f'world={quoted(values["world"])} was learned, and runs with engine '
+                            f'{LEARNED.name!r} only, not with {quoted(values["engine"])}.')
+        values['engine'], robot = LEARNED.name, robot or str(folder / ROBOT)
+    if not robot:
+        return values
     default = load_profile(DEFAULT_PROFILE)
-    told = {name: value for name, value in _told(load_robot(values['robot'])).items()
+    told = {name: value for name, value in _told(load_robot(robot)).items()
             if value and name in values and values[name] == default[name]}
     return {**values, **told}
 

@@ -48,3 +48,29 @@ def floor_plan(scene: Scene, height_m: float, resolution_m: float) -> FloorPlan:
     clearance_m = scene.clearance_m(blank.centres_m(), height_m)
     # Half a diagonal: what is nearer to the centre may reach into the cell.
     return FloorPlan(clearance_m < np.sqrt(0.5) * resolution_m, resolution_m, blank.origin_m)
+
+
+def resampled(plan: FloorPlan, resolution_m: float) -> FloorPlan:
+    """
+    Give a plan cells of another size; what is occupied in part is occupied.
+
+    :param plan: of any cells
+    :param resolution_m: side of a cell, more than 0
+    :return: of the same place; the plan itself where its cells are that size
+    """
+    if abs(plan.resolution_m - resolution_m) < 1e-6:
+        return plan
+    rows, columns = (int(np.ceil(n * plan.resolution_m / resolution_m - 1e-9))
+                     for n in plan.occupied.shape)
+    unknown = np.zeros_like(plan.occupied) if plan.unknown is None else plan.unknown
+    occupied, known = np.zeros((rows, columns), bool), np.zeros((rows, columns), bool)
+    # Points no farther apart than the smaller of both cells.
+    step = min(plan.resolution_m, resolution_m)
+    y, x = (np.arange(0.5 * step, n * plan.resolution_m, step) for n in plan.occupied.shape)
+    old = np.ix_(*(np.minimum((at / plan.resolution_m).astype(int), n - 1)
+                   for at, n in zip((y, x), plan.occupied.shape)))
+    new = np.ix_(*(np.minimum((at / resolution_m).astype(int), n - 1)
+                   for at, n in zip((y, x), (rows, columns))))
+    np.logical_or.at(occupied, new, plan.occupied[old])
+    np.logical_or.at(known, new, ~unknown[old])
+    return FloorPlan(occupied, resolution_m, plan.origin_m, ~known & ~occupied)

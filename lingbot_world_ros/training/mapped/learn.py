@@ -404,6 +404,7 @@ def write_place(learned: Learned, folder: Path) -> None:
                'plan': plan, 'clearance': clearance.astype(np.float16),
                'plan_origin': np.array([origin, origin, grid.voxel_m]),
                'starts': np.ascontiguousarray(starts),
+               'poses': np.ascontiguousarray(learned.poses),
                'start_joints': np.asarray(joints, np.float64)}, folder / MAP)
     export_place(learned.fit.renderer, {**tensors, 'seen': pack_atlas(seen)},
                  camera_tensors(learned.camera), learned.has_arm, folder / GRAPH)

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Small bags for tests: messages made with rosbags, so without ROS, in every storage it writes."""
+"""Bags for tests and benchmarks: messages made with rosbags, so without ROS, in every storage."""
 import json
 
 import cv2
+from lingbot_world_ros.geometry.rotation import quat_from_rotation
 from lingbot_world_ros.recording.roles import (
     CLOCK, IMAGE, INFO, JOINTS, ODOMETRY, PACKED, SCAN, TF, TRAJECTORY, TWIST, TWIST_STAMPED)
 import numpy as np
@@ -227,3 +228,43 @@ def write_tub(folder, frames, *, is_old=False, period_ms=50):
     if not is_old:
         (folder / 'catalog_0.catalog').write_text('\n'.join(lines) + '\n')
         (folder / 'manifest.json').write_text(json.dumps(['cam/image_array']))
+
+
+def write_drive(folder, drive, num, picture_lag_s=0.0):
+    """
+    Write what a robot publishes: pictures, depth, odometry, joints, commands, transforms.
+
+    :param folder: to create
+    :param drive: ``bench.new_rooms.Drive``
+    :param num: frames of it
+    :param picture_lag_s: pictures are stamped with the time of depth, though they were taken later
+    :return: the folder
+    """
+    camera = drive.robot.camera
+    turned = quat_from_rotation(camera.T_base_optical[:3, :3])
+    names = list(drive.robot.joint_names)
+
+    def messages():
+        mounted = transform(START_S, 'base_link', 'camera_optical_frame', camera.position_m,
+                            turned)
+        yield '/tf_static', START_S, tf(mounted)
+        yield '/camera/camera_info', START_S, _info_of(camera, START_S)
+        for i in range(num):
+            at = START_S + i / 15.0
+            x, y, yaw = drive.odometry[i]
+            yield '/odom', at, odom(at, x, y, yaw)
+            yield '/joint_states', at, joints(at, names, drive.joints[i])
+            yield '/camera/depth/image_rect_raw', at, image(
+                at, drive.depth[i].astype(np.float32), encoding='32FC1')
+            yield '/camera/image_raw/compressed', at, packed(at, drive.rgb[i])
+            yield '/cmd_vel', at, twist(*map(float, drive.action[i, :2]))
+            yield '/joint_command', at, joints(at, names, velocity=drive.action[i, 2:])
+    return write_bag(folder, messages())
+
+
+def _info_of(camera, stamp_s):
+    """Return the CameraInfo of a camera."""
+    p = np.hstack([camera.k, np.zeros((3, 1))]).ravel()
+    return make(INFO, header=header(stamp_s, 'camera_optical_frame'), width=camera.width_px,
+                height=camera.height_px, distortion_model='plumb_bob', d=np.zeros(5),
+                k=camera.k.ravel(), r=np.eye(3).ravel(), p=p)
