@@ -92,6 +92,13 @@ def test_jitter_neither_repeats_nor_drops_at_the_rate_of_the_camera():
     assert half.image.tolist() == list(range(0, 2000, 2))
 
 
+def test_images_far_apart_are_no_drive_and_no_endless_row_of_ticks(tmp_path):
+    with pytest.raises(SpecError, match='3 images of /camera/image_raw at 0.0001 Hz'):
+        aligned(tmp_path, images([0.0, 1e4, 3e7]), rate_hz=20.0)
+    made = aligned(tmp_path, images([0.0, 0.05, 3e7, 3e7 + 0.05]), 'pauses')
+    assert made.segments == ((0, 2), (2, 4)) and made.rate_hz == 20.0
+
+
 def test_another_rate_takes_the_newest_image_of_each_tick(tmp_path):
     made = aligned(tmp_path, images([0.05 * i for i in range(21)]), rate_hz=16.0)
     assert levels(made) == [int(0.0625 * i / 0.05 + 1e-6) for i in range(17)]

@@ -31,6 +31,7 @@ MAX_AGE_S = 0.2
 COMMAND_AGE_S = 0.5  # after which a base stops that hears no more velocities
 AGE_PERIODS = 2.5  # what comes slowly may be older
 MIN_FRAMES = 2
+CAMERA_HZ = (0.1, 10000.0)
 FIXED_FRAMES = ('map', 'odom', 'world')  # that poses may be told in
 USED_SHARE = 0.5  # of frames that need a pose before poses count
 MOVED = 1e-5  # m, and of a rotation matrix: less is a camera that is fixed
@@ -196,8 +197,9 @@ def make_plan(found: Survey, rate_hz: Optional[float], max_age_s: float, what: s
     clock = clock_of(found)
     times = clock.times(found.tracks[image])
     camera_hz = _camera_hz(times)
-    if not camera_hz:
-        raise SpecError(f'{what}: {len(times.index)} images of {image} at one moment are no '
+    if not CAMERA_HZ[0] <= camera_hz <= CAMERA_HZ[1]:
+        raise SpecError(f'{what}: {len(times.index)} images of {image} '
+                        f'{"at one moment" if not camera_hz else f"at {camera_hz:.3g} Hz"} are no '
                         'recording of a drive.')
     rate = rate_hz or chosen_rate(camera_hz)
     planner = _Planner(found, clock, rate, int(max_age_s * 1e9))
