@@ -92,6 +92,13 @@ def test_jitter_neither_repeats_nor_drops_at_the_rate_of_the_camera():
     assert half.image.tolist() == list(range(0, 2000, 2))
 
 
+def test_images_far_apart_are_no_drive_and_no_endless_row_of_ticks(tmp_path):
+    with pytest.raises(SpecError, match='3 images of /camera/image_raw at 0.0001 Hz'):
+        aligned(tmp_path, images([0.0, 1e4, 3e7]), rate_hz=20.0)
+    made = aligned(tmp_path, images([0.0, 0.05, 3e7, 3e7 + 0.05]), 'pauses')
+    assert made.segments == ((0, 2), (2, 4)) and made.rate_hz == 20.0
+
+
 def test_another_rate_takes_the_newest_image_of_each_tick(tmp_path):
     made = aligned(tmp_path, images([0.05 * i for i in range(21)]), rate_hz=16.0)
     assert levels(made) == [int(0.0625 * i / 0.05 + 1e-6) for i in range(17)]
@@ -491,7 +498,8 @@ def with_image(message):
 @pytest.mark.parametrize('make, words', [
     (lambda p: p / 'nowhere', 'There is no recording'), (lambda p: p, 'is no recording'),
     (text_file, 'is no recording'), (false_mcap, 'cannot be read'), (false_yaml, 'cannot be read'),
-    (lambda p: cut(p, 0.5), 'cannot be read'), (lambda p: cut(p, 0.0), 'cannot be read'),
+    (lambda p: cut(p, 0.5), 'no images that can be used'),  # all is in its one chunk
+    (lambda p: cut(p, 0.0), 'cannot be read'),
     (scribbled, 'cannot be read'), (cut_rows, 'cannot be read'), (cut_pack, 'cannot be read'),
     (folder_of([('/cmd_vel', T, bags.twist(1, 0))]), 'no images that can be used: record'),
     (folder_of([]), 'no images that can be used'),
@@ -506,6 +514,20 @@ def test_what_cannot_be_is_one_sentence_and_leaves_nothing(tmp_path, make, words
     with pytest.raises(SpecError, match=words) as error:
         align([path], tmp_path / 'out')
     assert '\n' not in str(error.value) and not (tmp_path / 'out').exists()
+
+
+def test_a_file_that_broke_off_is_read_as_far_as_it_goes(tmp_path):
+    rng = np.random.default_rng(0)
+    messages = [('/image', T + 0.05 * i, bags.image(T + 0.05 * i, rng.integers(
+        0, 256, (240, 320, 3), np.uint8))) for i in range(30)]
+    folder = bags.write_bag(tmp_path / 'bag', messages)
+    file = folder / 'bag.mcap'
+    whole, size = file.read_bytes(), file.stat().st_size
+    os.truncate(file, size // 2)
+    for i, path in enumerate((folder, file)):
+        made, = align([path], tmp_path / f'out_{i}')
+        assert 10 <= made.num_frames < 16 and 'broken off' in made.about['form']
+    assert file.read_bytes() == whole[:size // 2]  # the recording itself stays as it is
 
 
 def test_all_or_none(tmp_path):

@@ -150,9 +150,9 @@ def test_damaged_messages_are_counted(tmp_path):
     assert [t['damaged'] for t in report['topics'] if t['name'] == '/odom'] == [1]
 
 
-def truncated(tmp_path):
+def emptied(tmp_path):
     folder = bags.write_bag(tmp_path / 'bag', bags.drive())
-    os.truncate(folder / 'bag.mcap', 5000)
+    os.truncate(folder / 'bag.mcap', 0)
     return folder
 
 
@@ -162,7 +162,7 @@ def no_bag(tmp_path):
 
 
 @pytest.mark.parametrize('make, words', [
-    (truncated, 'cannot be read'), (no_bag, 'cannot be read'),
+    (emptied, 'cannot be read'), (no_bag, 'cannot be read'),
     (lambda p: p / 'nowhere', 'does not exist'), (lambda p: p, 'Nor is it a recording')])
 def test_what_cannot_be_read_is_one_line_and_exit_code_2(tmp_path, make, words, capsys):
     assert main(['inspect', str(make(tmp_path))]) == 2

@@ -31,6 +31,7 @@ MAX_AGE_S = 0.2
 COMMAND_AGE_S = 0.5  # after which a base stops that hears no more velocities
 AGE_PERIODS = 2.5  # what comes slowly may be older
 MIN_FRAMES = 2
+CAMERA_HZ = (0.1, 10000.0)
 FIXED_FRAMES = ('map', 'odom', 'world')  # that poses may be told in
 USED_SHARE = 0.5  # of frames that need a pose before poses count
 MOVED = 1e-5  # m, and of a rotation matrix: less is a camera that is fixed
@@ -196,8 +197,9 @@ def make_plan(found: Survey, rate_hz: Optional[float], max_age_s: float, what: s
     clock = clock_of(found)
     times = clock.times(found.tracks[image])
     camera_hz = _camera_hz(times)
-    if not camera_hz:
-        raise SpecError(f'{what}: {len(times.index)} images of {image} at one moment are no '
+    if not CAMERA_HZ[0] <= camera_hz <= CAMERA_HZ[1]:
+        raise SpecError(f'{what}: {len(times.index)} images of {image} '
+                        f'{"at one moment" if not camera_hz else f"at {camera_hz:.3g} Hz"} are no '
                         'recording of a drive.')
     rate = rate_hz or chosen_rate(camera_hz)
     planner = _Planner(found, clock, rate, int(max_age_s * 1e9))
@@ -359,45 +361,54 @@ class _Planner:
     def finish(self, what: str) -> Plan:
         """Put the runs together, without frames that lack something."""
         part = {name: np.concatenate([p[name] for p in self._parts]) for name in self._parts[0]}
-        frame = self._poses_from[0]
-        is_good = part['heard']
-        about: Dict[str, Any] = {}
+        frame, about = self._poses_from[0], {}
         if frame and part['pose_known'].mean() < USED_SHARE:
             about['poses_left_out'] = f'only {part["pose_known"].mean():.0%} of frames have one'
             frame = ''
-        if frame:
-            is_good = is_good & part['pose_known']
-        if self.has_mount and part['mount_known'].mean() >= USED_SHARE:
-            is_good = is_good & part['mount_known']
+        is_good = self._is_good(part, bool(frame))
         runs = stretches(is_good, MIN_FRAMES, part['first'])
         if not runs:
             raise SpecError(f'{what}: no two frames follow each other with all that belongs to '
                             f'them; of {len(is_good)} {int(is_good.sum())} are whole.')
         kept = np.concatenate([np.arange(*run) for run in runs])
         ends = np.cumsum([end - begin for begin, end in runs]).tolist()
-        about['frames_left_out'] = len(is_good) - len(kept)
         plan = Plan(self.rate_hz, list(zip([0, *ends[:-1]], ends)), part['image'][kept],
-                    about=about, pose_frame=frame)
+                    pose_frame=frame,
+                    about={**about, 'frames_left_out': len(is_good) - len(kept)})
+        self._fill(plan, {name: rows[kept] for name, rows in part.items()})
+        return plan
+
+    def _is_good(self, part: Mapping[str, np.ndarray], has_poses: bool) -> np.ndarray:
+        """Tell which frames have all that belongs to them."""
+        is_good = part['heard']
+        if has_poses:
+            is_good = is_good & part['pose_known']
+        if self.has_mount and part['mount_known'].mean() >= USED_SHARE:
+            is_good = is_good & part['mount_known']
+        return is_good
+
+    def _fill(self, plan: Plan, part: Mapping[str, np.ndarray]) -> None:
+        """Add to a plan what its frames are made of."""
+        found = self.found
         for role in ('depth', 'scan'):
-            if role in part and (part[role][kept] >= 0).any():
-                setattr(plan, role, part[role][kept])
-        if frame:
-            pose = part['base_pose'][kept].copy()
+            if role in part and (part[role] >= 0).any():
+                setattr(plan, role, part[role])
+        if plan.pose_frame:
+            pose = part['base_pose'].copy()
             for begin, end in plan.segments:
                 pose[begin:end, 2] = np.unwrap(pose[begin:end, 2])
             plan.arrays['base_pose'] = pose
         if part['action'].shape[1]:
-            plan.arrays['action'] = part['action'][kept]
-            plan.action_names = (*(self.found.command_names[i] for i in self._columns),
-                                 *self.found.joints(self.found.joint_command))
+            plan.arrays['action'] = part['action']
+            plan.action_names = (*(found.command_names[i] for i in self._columns),
+                                 *found.joints(found.joint_command))
         if 'joint_position' in part:
-            plan.arrays['joint_position'] = part['joint_position'][kept]
-            plan.joint_names = tuple(self.found.joints(self.found.joint_states))
+            plan.arrays['joint_position'] = part['joint_position']
+            plan.joint_names = tuple(found.joints(found.joint_states))
         if 'T_base_optical' in part:
-            self._mount(plan, part['T_base_optical'][kept])
+            self._mount(plan, part['T_base_optical'])
         if plan.scan is not None:
             plan.scan_geometry = self._scan_geometry()
-        return plan
 
     def _mount(self, plan: Plan, T: np.ndarray) -> None:
         """Add the camera's place; one that never moved is told once."""

@@ -8,7 +8,7 @@ received. NumPy only.
 """
 from array import array
 from dataclasses import dataclass
-from typing import List, Optional, Sequence, Tuple
+from typing import Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -157,6 +157,7 @@ class Clock:
         :param others: those with headers
         :param told: of ``/clock``, its time as stamp
         """
+        self._known: Dict[int, Tuple[Track, Times]] = {}  # by id of the track
         is_foreign = not leader.is_of_recorder and any(t.is_of_recorder for t in others)
         self.by_stamp = leader.is_stamped and not is_foreign
         self.is_mapped = self.by_stamp and not leader.is_of_recorder
@@ -207,14 +208,18 @@ class Clock:
             stamp[inside] = np.maximum.accumulate(stamp[inside])
         return order, stamp
 
-    def times(self, track: Track, *, is_sorted: bool = True) -> Times:
+    def times(self, track: Track) -> Times:
         """
         Put a track into the time of the recording.
 
-        :param track: of the same recording
-        :param is_sorted: by time; otherwise as they were recorded
+        :param track: of the same recording, and whole
         :return: its times
         """
+        if id(track) not in self._known:
+            self._known[id(track)] = track, self._times(track)
+        return self._known[id(track)][1]
+
+    def _times(self, track: Track) -> Times:
         if self._uses_stamp(track):
             times = track.stamp_ns
             stretch = self._stretch(track, times)
@@ -225,7 +230,5 @@ class Clock:
         else:
             times = track.received_ns
             stretch = self._stretch(track, times)
-        index = np.arange(len(track))
-        if is_sorted:
-            index = np.lexsort((index, times, stretch))
+        index = np.lexsort((np.arange(len(track)), times, stretch))
         return Times(times[index], stretch[index], index)

@@ -9,11 +9,14 @@ whoever wants to know more than their stamps. No rclpy.
 import os
 from pathlib import Path
 import re
+import shutil
 import struct
+from tempfile import TemporaryDirectory
 from typing import Any, Callable, Dict, Iterator, List, Optional, Protocol, Sequence, Tuple
 
 from lingbot_world_ros.errors import SpecError
-from lingbot_world_ros.recording.bag import BagReader, message_reader, SUFFIXES
+from lingbot_world_ros.recording.bag import (BagReader, end_file, MAGIC, message_reader,
+                                             SUFFIXES)
 from lingbot_world_ros.recording.lerobot import is_dataset, LeRobotSource
 from lingbot_world_ros.recording.topic import Topic
 from lingbot_world_ros.recording.tubs import is_tub, TubSource
@@ -113,6 +116,16 @@ def _parts(folder: Path) -> List[Path]:
                                     for part in re.split(r'(\d+)', file.name)])
 
 
+def _is_cut(path: Path) -> bool:
+    """Tell whether an MCAP file lacks its end: its recorder was killed, or its disk full."""
+    if path.suffix != '.mcap' or path.stat().st_size < 2 * len(MAGIC):
+        return False
+    with path.open('rb') as file:
+        begins = file.read(len(MAGIC)) == MAGIC
+        file.seek(-len(MAGIC), os.SEEK_END)
+        return begins and file.read() != MAGIC
+
+
 class BagSource:
     """A rosbag2 folder, also one that lost its metadata.yaml, or one of its files."""
 
@@ -126,22 +139,22 @@ class BagSource:
         self.form = 'bag'
         self.topics: Tuple[Topic, ...] = ()
         self._bags: List[BagReader] = []
+        self._copies: Optional[TemporaryDirectory] = None
         self._readers: Dict[str, Callable[[bytes], Any]] = {}
         self._kinds: Dict[str, str] = {}
 
     def __enter__(self) -> 'BagSource':
-        path = self.path
-        paths = [path]
-        if path.is_dir() and not (path / 'metadata.yaml').exists():
-            paths = _parts(path)
-        for part in paths:
-            bag = BagReader(part)
-            try:
-                self._bags.append(bag.__enter__())
-            except BaseException:
-                self.__exit__()
-                raise
-        self.form = _form(self._bags)
+        files = _parts(self.path) if self.path.is_dir() else [self.path]
+        is_cut = any(map(_is_cut, files))
+        if self.path.is_dir() and (self.path / 'metadata.yaml').exists() and not is_cut:
+            files = [self.path]
+        try:
+            for file in files:
+                self._bags.append(BagReader(self._whole(file)).__enter__())
+        except BaseException:
+            self.__exit__()
+            raise
+        self.form = _form(self._bags) + (', broken off: read as far as it goes' if is_cut else '')
         self.topics = self._found()
         return self
 
@@ -149,6 +162,24 @@ class BagSource:
         for bag in self._bags:
             bag.__exit__()
         self._bags = []
+        if self._copies is not None:
+            self._copies.cleanup()
+            self._copies = None
+
+    def _whole(self, file: Path) -> Path:
+        """Return a file that can be read: itself, or a copy that has an end."""
+        if not _is_cut(file):
+            return file
+        if self._copies is None:
+            self._copies = TemporaryDirectory()
+        copy = Path(self._copies.name) / file.name
+        try:
+            shutil.copyfile(file, copy)
+        except OSError as error:
+            raise SpecError(f'{file} was broken off, and there is no room for a copy to read it '
+                            f'from ({error.strerror}).') from error
+        end_file(copy)
+        return copy
 
     def _found(self) -> Tuple[Topic, ...]:
         """Collect topics of all files, and what reads their messages."""

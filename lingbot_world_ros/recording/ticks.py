@@ -43,7 +43,7 @@ def steady_rate(times_ns: np.ndarray) -> float:
     steps = steps[steps > 0]
     if not len(steps):
         return 0.0
-    median = float(np.median(steps))
+    median = float(np.partition(steps, (len(steps) - 1) // 2)[(len(steps) - 1) // 2])
     near = steps[(steps > 0.5 * median) & (steps < 1.5 * median)]
     rate = 1e9 / float(near.mean())  # of steps that jitter the mean tells more than the median
     return float(round(rate)) if round(rate) and abs(rate / round(rate) - 1.0) < FOLLOWS else rate
