@@ -17,7 +17,7 @@ import time
 from typing import Any, Dict, List, Optional, Sequence
 
 from bench.bags import write_drive
-from bench.machine import machine
+from bench.machine import describe
 from bench.new_rooms import BAD, Drive, drive_through, new_room, Odometry, with_camera
 from lingbot_world_ros.engines.interface import State
 from lingbot_world_ros.engines.learned.mapped import MappedWorld
@@ -59,7 +59,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
                     path.write_text(json.dumps(row))
                 rows.append(json.loads(path.read_text()))
                 print(json.dumps(rows[-1]), file=sys.stderr)
-    print(json.dumps({'machine': machine(), 'minutes': args.minutes, 'rows': rows}, indent=2))
+    print(json.dumps({'machine': describe(), 'minutes': args.minutes, 'rows': rows}, indent=2))
 
 
 def run(variant: str, room: int, seed: int, minutes: float, folder: Path) -> Dict[str, Any]:
