@@ -13,8 +13,8 @@ from lingbot_world_ros.models.mapped.network import MapOfPlace, MappedRenderer
 from lingbot_world_ros.training.runs import cosine
 import numpy as np
 import torch
-import torch._dynamo  # optimisers do; once OpenGL draws it would crash
 from torch import nn, Tensor
+import torch._dynamo  # optimisers do; once OpenGL draws it would crash
 from torch.nn import functional as F
 
 BATCH = 4
