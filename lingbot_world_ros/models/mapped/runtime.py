@@ -7,7 +7,7 @@ h w image.
 """
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Mapping, Tuple
+from typing import Any, Dict, Mapping, Optional, Tuple
 
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.geometry.camera import MountedCamera
@@ -37,6 +37,7 @@ class Place:
     cell_m: float
     starts: np.ndarray
     start_joints: np.ndarray  # (m, j)
+    body: Optional[np.ndarray] = None  # (h, w, 4) uint8: the robot itself, over every picture
 
     def clearance_at(self, xy: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
         """
@@ -73,7 +74,7 @@ def load_place(folder: Path) -> Tuple[Place, Dict[str, np.ndarray]]:
         place = Place(file['plan'], file['clearance'].astype(np.float64),
                       (float(file['plan_origin'][0]), float(file['plan_origin'][1])),
                       float(file['plan_origin'][2]), file['starts'].astype(np.float64),
-                      file['start_joints'].astype(np.float64))
+                      file['start_joints'].astype(np.float64), file.get('body'))
         tensors = {name: np.ascontiguousarray(file[name], np.float32) for name in CONSTANTS
                    if name not in ('atlas', 'seen')}
         for name, grid in (('atlas', file['sdf']), ('seen', file['seen'])):
@@ -82,6 +83,18 @@ def load_place(folder: Path) -> Tuple[Place, Dict[str, np.ndarray]]:
         raise SpecError(f'{path} cannot be read ({error}). Learn the world again, or restore the '
                         'folder.') from error
     return place, tensors
+
+
+def with_body(rgb: np.ndarray, body: np.ndarray) -> np.ndarray:
+    """
+    Put the robot's own body over pictures.
+
+    :param rgb: (b, h, w, 3) uint8
+    :param body: (h, w, 4) uint8, its last channel how much of a pixel is the body
+    :return: (b, h, w, 3) uint8
+    """
+    share = body[..., 3:].astype(np.float32) / 255.0
+    return (rgb * (1.0 - share) + body[..., :3] * share + 0.5).astype(np.uint8)
 
 
 def packed_slices(grid: np.ndarray) -> np.ndarray:
