@@ -402,7 +402,8 @@ def write_place(learned: Learned, folder: Path) -> None:
     # Corners lie in the middle of the plan's cells.
     origin = -MARGIN_M - 0.5 * grid.voxel_m
     over = {} if learned.body is None else {'body': learned.body}
-    save_file({**over, 'sdf': sdf.astype(np.float16), 'seen': learned.fused.seen.astype(np.float16),
+    save_file({**over, 'sdf': sdf.astype(np.float16),
+               'seen': learned.fused.seen.astype(np.float16),
                'grid': tensors['grid'].numpy(),
                **{name: tensors[name].half().numpy() for name in tensors if 'plane' in name},
                'plan': plan, 'clearance': clearance.astype(np.float16),
