@@ -253,12 +253,13 @@ def write_drive(folder, drive, num, picture_lag_s=0.0):
             at = START_S + i / 15.0
             x, y, yaw = drive.odometry[i]
             yield '/odom', at, odom(at, x, y, yaw)
-            yield '/joint_states', at, joints(at, names, drive.joints[i])
+            if names:
+                yield '/joint_states', at, joints(at, names, drive.joints[i])
+                yield '/joint_command', at, joints(at, names, velocity=drive.action[i, 2:])
             yield '/camera/depth/image_rect_raw', at, image(
                 at, drive.depth[i].astype(np.float32), encoding='32FC1')
             yield '/camera/image_raw/compressed', at, packed(at, drive.rgb[i])
             yield '/cmd_vel', at, twist(*map(float, drive.action[i, :2]))
-            yield '/joint_command', at, joints(at, names, velocity=drive.action[i, 2:])
     return write_bag(folder, messages())
 
 

@@ -17,6 +17,7 @@ from lingbot_world_ros.environment import environment
 from lingbot_world_ros.errors import shown, SpecError
 from lingbot_world_ros.recording.align import align
 from lingbot_world_ros.recording.aligned import AlignedRecording, load_aligned
+from lingbot_world_ros.robots.load import load_robot
 from lingbot_world_ros.training.mapped import measure
 from lingbot_world_ros.training.mapped.folder import card, write_about, write_robot
 from lingbot_world_ros.training.mapped.learn import (camera_entry, check_recording, joint_follow,
@@ -72,16 +73,15 @@ def learn(paths: Sequence[Path], wanted: Wanted,
         raise SpecError(f'{shown(out)} exists already; name another folder with -o, or delete '
                         'it.')
     name = wanted.name or out.name
+    if wanted.robot:
+        load_robot(wanted.robot)  # refused now, not after an hour
     work = out.with_name(f'{out.name}{WORK}')
     recordings = _aligned(paths, wanted, work, say)
-    kind = wanted.kind or kind_of(recordings)
-    if kind == 'recurrent':
-        raise SpecError('These recordings have pictures and commands only: a recurrent world. '
-                        'It is trained with "python -m '
-                        'lingbot_world_ros.training.train_recurrent".')
-    if len(recordings) > 1:
-        raise SpecError(f'A place is learned from one recording; {len(recordings)} were given. '
-                        'Give the longest one.')
+    try:
+        _check_kind(recordings, wanted.kind or kind_of(recordings))
+    except SpecError:
+        shutil.rmtree(work, ignore_errors=True)  # nothing in it is worth keeping
+        raise
     recording = recordings[0]
     spec = LearnSpec(name, wanted.minutes, wanted.seed, wanted.robot, wanted.footprint_m)
     learned = learn_place(recording, spec, work, say)
@@ -96,6 +96,18 @@ def learn(paths: Sequence[Path], wanted: Wanted,
         raise
     shutil.rmtree(work, ignore_errors=True)
     return about
+
+
+def _check_kind(recordings: Sequence[AlignedRecording], kind: str) -> None:
+    """Refuse recordings that such a world cannot be learned from."""
+    if kind == 'recurrent':
+        raise SpecError('These recordings have pictures and commands only: a recurrent world. '
+                        'It is trained with "python -m '
+                        'lingbot_world_ros.training.train_recurrent".')
+    if len(recordings) > 1:
+        raise SpecError(f'A place is learned from one recording; {len(recordings)} were given. '
+                        'Give the longest one.')
+    check_recording(recordings[0])
 
 
 def kind_of(recordings: Sequence[AlignedRecording]) -> str:

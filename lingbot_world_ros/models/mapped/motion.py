@@ -45,19 +45,20 @@ class Motion:
 
     def twists(self, commands: np.ndarray) -> np.ndarray:
         """
-        Follow commands from rest.
+        Follow commands from rest, all at once.
 
         :param commands: (n, 3)
-        :return: (n, 3) twist of the frame that begins with each
+        :return: (n, 3) twist of the frame that begins with each, as ``next_twist`` gives them
         """
+        from scipy.signal import lfilter  # who only drives needs no SciPy
         held = np.zeros_like(commands, dtype=np.float64)
         if self.delay_frames < len(commands):
             held[self.delay_frames:] = commands[:len(commands) - self.delay_frames]
-        out = np.empty_like(held)
-        twist = np.zeros((1, 3))
-        for i in range(len(held)):
-            twist = self.next_twist(twist, held[i:i + 1])
-            out[i] = twist[0]
+        out = held * self.gain
+        for axis, follow in enumerate(self.follow):
+            if axis == 2 and self.is_steered:
+                out[:, 2] *= out[:, 0]
+            out[:, axis] = lfilter([follow], [1.0, follow - 1.0], out[:, axis])
         return out
 
 

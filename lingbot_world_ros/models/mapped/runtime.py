@@ -118,6 +118,7 @@ class PlaceRenderer:
         :param threads: CPU threads
         """
         self._graph = Graph(Path(folder) / GRAPH, tensors, threads, camera=camera)
+        self._num_joints = self._graph.width('joints')  # of the arm that it may draw
 
     def __call__(self, T_scene_optical: np.ndarray, joints: np.ndarray,
                  variance: np.ndarray) -> Dict[str, np.ndarray]:
@@ -129,6 +130,9 @@ class PlaceRenderer:
         :param variance: (1, 2 + j) of position, yaw, joints
         :return: rgb (1, h, w, 3) uint8, depth (1, h, w), sensitivity (1, 3), unseen (1,)
         """
+        if joints.shape[1] != self._num_joints:  # of another robot: none of them is drawn
+            joints = np.zeros((1, self._num_joints))
+            variance = np.concatenate([variance[:, :2], joints], 1)
         return self._graph({'T_scene_optical': T_scene_optical, 'joints': joints,
                             'variance': variance})
 
