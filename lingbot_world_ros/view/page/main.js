@@ -281,7 +281,7 @@ function showLatency({ latency_ms: latency }) {
   const value = byId('latency-value');
   const isOld = isNumber(latency) && !isFresh();
   setText(value, isNumber(latency) ? `${isOld ? 'last ' : ''}${fixed(latency, 0)} ms`
-    : view.world?.known ? 'no command yet' : '–');
+    : view.world?.known ? 'none yet' : '–');
   value.classList.toggle('faded', isOld);
   setProperty(value, 'title', isOld ? 'of the last command; no new one has come' : '');
 }
