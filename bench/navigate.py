@@ -7,6 +7,7 @@ lockstep, a step per command, so that nothing depends on how fast the machine is
 the planner does not hear, counts touches. Prints one JSON object.
 """
 import argparse
+from dataclasses import replace
 import json
 import sys
 import threading
@@ -28,8 +29,8 @@ from lingbot_world_ros.robots.load import load_robot
 from lingbot_world_ros.session.frame import Frame
 from lingbot_world_ros.session.observer import SessionObserver
 from lingbot_world_ros.worlds.definition import WorldDefinition
-from lingbot_world_ros.worlds.floor_plan import FloorPlan
-from lingbot_world_ros.worlds.scenes import get_scene, SCENES
+from lingbot_world_ros.worlds.floor_plan import floor_plan, FloorPlan
+from lingbot_world_ros.worlds.scenes import get_scene, Part, Scene, SCENES
 from nav_msgs.msg import OccupancyGrid
 import numpy as np
 import rclpy
@@ -176,6 +177,7 @@ class Navigation:
             self._navigator.drive(v_x, w_z)
             stamp_ns = self._next(stamp_ns)
         return {'scene': scene, 'seed': seed, 'reached': left_m < NEAR_M,
+                'has_way': has_way(scene, seed, costmap.plan.resolution_m),
                 'sim_s': round(sim_s, 2), 'way_m': round(way_m, 2), 'left_m': round(left_m, 3),
                 'start': np.round(start, 3).tolist(), 'goal': np.round(goal, 3).tolist(),
                 'touches': touches, 'plans_without_a_way': no_way}
@@ -248,11 +250,37 @@ def ends(name: str, seed: int) -> tuple:
     return np.array([*start, rng.uniform(-np.pi, np.pi)]), goal
 
 
+def has_way(name: str, seed: int, resolution_m: float) -> bool:
+    """
+    Say whether the planner would find a way if it knew from the start where all objects are.
+
+    :param name: of a scene
+    :param seed: that of the world
+    :param resolution_m: of the map
+    :return: whether some way keeps the planner's distance from everything
+    """
+    robot, (start, goal) = load_robot(), ends(name, seed)
+    scene = get_scene(name)
+    known = floor_plan(with_objects(scene, scene.start_state(seed, robot).object_pose),
+                       robot.footprint.height_m, resolution_m)
+    return plan_path(Costmap(known, robot.footprint.radius_m), start, goal) is not None
+
+
+def with_objects(scene: Scene, object_pose: np.ndarray) -> Scene:
+    """Return a scene whose movable objects, at poses (n, 3), are furniture."""
+    objects = tuple(
+        Part('box' if movable.shape == 'box' else 'cylinder', movable.half_size_m,
+             (x, y, movable.half_size_m[2]), movable.material, (0.0, 0.0, yaw))
+        for movable, (x, y, yaw) in zip(scene.movables, object_pose.tolist(), strict=True))
+    return replace(scene, parts=scene.parts + objects)
+
+
 def summary(engine: str, trials: List[dict]) -> dict:
     """Count what came of all trials."""
     touches = [what for trial in trials for what in trial['touches']]
     return {'engine': engine, 'trials': len(trials),
             'reached': sum(trial['reached'] for trial in trials),
+            'trials_without_a_way': sum(not trial['has_way'] for trial in trials),
             'walls_touched_that_the_planner_saw': touches.count('map'),
             'objects_touched_that_a_scan_saw': touches.count('scan'),
             'touches_of_what_it_did_not_see': touches.count('unseen'),

@@ -49,8 +49,8 @@ class StatusLine:
     """
     A line on standard output that changes.
 
-    On a terminal it replaces the one before. In a log it appears at first, when its kind changes,
-    every 30 s, and at last.
+    On a terminal it replaces the one before; an ellipsis ends it where the terminal is too narrow.
+    In a log it appears at first, when its kind changes, every 30 s, and at last.
     """
 
     def __init__(self) -> None:
@@ -71,7 +71,8 @@ class StatusLine:
         if self._on_terminal:
             # The cursor goes back, so that a warning begins a line of its own.
             width = shutil.get_terminal_size().columns - 1
-            print(f'{line[:width]}\x1b[K', end='\r', flush=True)
+            line = line if len(line) <= width else f'{line[:width - 1]}…'
+            print(f'{line}\x1b[K', end='\r', flush=True)
             self._is_open = True
         elif is_last or kind != self._kind or now_s >= self._shown_s + LOG_PERIOD_S:
             print(line, flush=True)

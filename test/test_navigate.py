@@ -76,6 +76,17 @@ def test_pursuit_follows_a_path_from_any_heading():
         assert np.hypot(*(pose[:2] - path[-1])) < 0.2 and off_m[-1] < 0.05 and max(off_m) < 0.35
 
 
+def test_a_goal_behind_a_blocked_doorway_has_no_way():
+    """What an object leaves of the doorway is 0.70 m, for a robot of 0.68 m."""
+    pytest.importorskip('rclpy')
+    pytest.importorskip('lingbot_world_ros.msg')
+    from bench.navigate import has_way, summary
+    assert [has_way('office', seed, 0.05) for seed in (13, 16, 19)] == [True, False, True]
+    trials = [{'reached': way, 'has_way': way, 'touches': []} for way in (True, False, True)]
+    result = summary('reference', trials)
+    assert result['trials'] - result['trials_without_a_way'] == result['reached'] == 2
+
+
 def test_one_drive_through_the_reference_world_reaches_its_goal_and_touches_nothing():
     need_engine('reference')
     pytest.importorskip('rclpy')
@@ -93,4 +104,5 @@ def test_one_drive_through_the_reference_world_reaches_its_goal_and_touches_noth
     result, direct_m = summary('reference', [trial]), np.hypot(*(start[:2] - goal))
     assert direct_m > 2.4 and trial['way_m'] > direct_m - 0.3
     assert result['reached'] == 1 and trial['left_m'] <= 0.25
+    assert result['trials_without_a_way'] == 0
     assert trial['touches'] == [] and result['trials_without_a_touch'] == 1

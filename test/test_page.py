@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The operator's page in Chromium, against a running world: what is seen on its own pixels."""
+from contextlib import contextmanager
 import signal
 from types import SimpleNamespace
 from urllib.request import urlopen
@@ -7,7 +8,7 @@ from urllib.request import urlopen
 from needs import need_engine
 import pytest
 
-pytest.importorskip('rclpy')
+rclpy = pytest.importorskip('rclpy')
 pytest.importorskip('lingbot_world_ros.msg')
 pytest.importorskip('playwright')
 pytest.importorskip('aiohttp')
@@ -16,7 +17,7 @@ need_engine('room')
 from browser import (ARM, chromium, find_browser, free_port, Operator, Program,  # noqa: E402, I100
                      WHOLE)
 from ros_domain import Domain  # noqa: E402
-from waiting import PATIENCE_S  # noqa: E402
+from waiting import PATIENCE_S, wait_for  # noqa: E402
 
 if find_browser() is None:
     pytest.skip('no Chromium on this machine', allow_module_level=True)
@@ -115,6 +116,19 @@ def operator(open_page):
     operator.until('s.sim_s > 0.3')  # pictures from before it have passed
     operator.see_frames(3)
     return operator
+
+
+@contextmanager
+def onlooker(domain):
+    """Yield a node that sees who publishes and who listens."""
+    context = rclpy.Context()
+    rclpy.init(args=[], context=context, domain_id=domain)
+    node = rclpy.create_node('onlooker', context=context)
+    try:
+        yield node
+    finally:
+        node.destroy_node()
+        context.try_shutdown()
 
 
 @pytest.mark.parametrize('key', ['w', 'ArrowLeft'])
@@ -346,6 +360,25 @@ def test_the_map_is_the_same_in_every_page_and_after_a_reload(operator, open_pag
     shows_it(page)
     page.keyboard.press('p')
     operator.until_link('live')
+
+
+@pytest.mark.slow
+def test_the_map_is_the_same_in_a_page_that_is_opened_after_all_were_closed(site, operator,
+                                                                            open_page):
+    """A server without pages hears of no scene; the first page after it took that for a reset."""
+    operator.hold('w', 's.pose[0] > 0.4')
+    operator.stands()
+    operator.page.keyboard.press('p')
+    operator.until_link('paused')
+    operator.page.wait_for_function('() => lingbot.map.origin && lingbot.map.path.length > 4')
+    kept = operator.page.evaluate(MAP)
+    with onlooker(site.domain) as node:
+        wait_for(lambda: node.count_subscribers('world_status'), 'the server to listen')
+        operator.page.close()
+        wait_for(lambda: not node.count_subscribers('world_status'), 'it to listen no more')
+    page = open_page(link='paused').page
+    page.wait_for_function(f'map => ({MAP})() === map', arg=kept, timeout=PATIENCE_S * 1e3)
+    page.keyboard.press('p')
 
 
 @pytest.mark.slow

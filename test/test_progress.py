@@ -14,10 +14,12 @@ from types import SimpleNamespace
 from fake_world import FakeWorld
 from lingbot_world_ros import progress
 from lingbot_world_ros.cli.replay import verify_segments
-from lingbot_world_ros.cli.sim import _kind
+from lingbot_world_ros.cli.sim import _kind, status_line
 from lingbot_world_ros.progress import Loading, Progress, progress_bar, show_until_end
 from lingbot_world_ros.recording.recorded import RecordedStep, RecordedWorld, Segment
 from lingbot_world_ros.recording.replay import open_session, verify
+from lingbot_world_ros.session.states import Mode, State
+from lingbot_world_ros.session.status import SessionStatus
 from lingbot_world_ros.worlds.definition import WorldDefinition
 import numpy as np
 import pytest
@@ -194,3 +196,43 @@ def test_a_warning_does_not_hang_on_the_end_of_a_status_line(monkeypatch):
     monkeypatch.setattr(sys, 'stdout', terminal)
     show_until_end(SimpleNamespace(wait=lambda timeout_s: True), lambda: 'playing')
     assert terminal.getvalue() == 'playing\x1b[K\r\n'
+
+
+def on_terminal(monkeypatch, line, columns=80):
+    """Return what stands in one line of a terminal."""
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr(sys, 'stdout', terminal)
+    monkeypatch.setenv('COLUMNS', str(columns))
+    show_until_end(SimpleNamespace(wait=lambda timeout_s: True), lambda: line)
+    return terminal.getvalue().partition('\x1b')[0]
+
+
+def test_a_line_that_the_terminal_cuts_off_says_so(monkeypatch):
+    assert on_terminal(monkeypatch, 79 * 'a') == 79 * 'a'
+    assert on_terminal(monkeypatch, 80 * 'a') == 78 * 'a' + '…'
+    assert on_terminal(monkeypatch, 'playing', 5) == 'pla…'
+
+
+def world_status(message=''):
+    return SessionStatus(State.PLAYING, Mode.REALTIME, stamp_ns=1234_560_000_000,
+                         frame_rate_hz=15.0, real_time_factor=1.0, uncertainty=0.022,
+                         message=message)
+
+
+@pytest.mark.parametrize('latencies_s', [(), (0.15, 0.15, 0.16)])
+def test_the_line_of_a_world_fits_a_small_terminal(monkeypatch, latencies_s):
+    line = status_line(world_status(), np.array(latencies_s))
+    assert on_terminal(monkeypatch, line) == line
+    assert line.endswith(f"{'latency 150 ms' if latencies_s else 'no new command'}, "
+                         'uncertainty 0.022')
+
+
+def test_a_small_terminal_shows_a_problem_rather_than_numbers(monkeypatch):
+    """It stood at the end, which no terminal of 80 columns showed."""
+    problem = 'joint_command: refused, unknown joint'
+    line = status_line(world_status(f"{problem} 'elbow'; known: {', '.join('abcd')}."),
+                       np.array([]))
+    shown = on_terminal(monkeypatch, line)
+    assert problem in shown and shown.endswith('…') and len(shown) == 79
+    assert line.endswith('uncertainty 0.022')

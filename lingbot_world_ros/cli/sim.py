@@ -292,20 +292,20 @@ def _kind(world: 'WorldModelNode') -> Tuple[str, ...]:
 
 def status_line(status: 'SessionStatus', latencies_s: 'np.ndarray') -> str:
     """
-    Put how a world is doing into one line.
+    Put how a world is doing into one line that fits a small terminal where there is no problem.
 
     :param status: of the session
     :param latencies_s: (n,) command-to-frame latencies, seconds, possibly none
-    :return: frame rate, real-time factor, latency p50/p95, uncertainty, problem if any
+    :return: state, sim time, problem if any, frame rate, real-time factor, median latency,
+        uncertainty
     """
     import numpy as np
-    latency = 'no new command'
-    if len(latencies_s):
-        p50, p95 = np.percentile(latencies_s, (50, 95)) * 1e3
-        latency = f'command to frame {p50:.0f}/{p95:.0f} ms (p50/p95)'
-    parts = [f'{status.state} {status.stamp_ns * 1e-9:7.2f} s', f'{status.frame_rate_hz:5.1f} Hz',
-             f'real time x{status.real_time_factor:.2f}', latency]
+    numbers = [f'{status.frame_rate_hz:.1f} Hz', f'real time x{status.real_time_factor:.2f}',
+               f'latency {np.median(latencies_s) * 1e3:.0f} ms' if len(latencies_s)
+               else 'no new command']
     if not np.isnan(status.uncertainty):  # NaN: the engine does not estimate it
-        parts.append(f'uncertainty {status.uncertainty:.3f}')
-    problem = status.message or status.counts.message
-    return ' | '.join(parts + [problem] if problem else parts)
+        numbers.append(f'uncertainty {status.uncertainty:.3f}')
+    # What a narrow terminal cuts off is at the end, and a problem is not to be cut.
+    parts = [f'{status.state} {status.stamp_ns * 1e-9:.2f} s',
+             status.message or status.counts.message, ', '.join(numbers)]
+    return ' | '.join(filter(None, parts))

@@ -139,8 +139,10 @@ function onStatus(status) {
 /** Whether a status belongs to another run than the one before: a reset or another scene. */
 function isNewRun(before, now) {
   if (!before) return false;
-  return now.step < before.step || now.sim_s < before.sim_s || now.scene !== before.scene
-    || now.seed !== before.seed;
+  // A server that has just begun to listen has no scene and seed yet: to learn them is no new run.
+  const differs = (key, none) => before[key] !== none && now[key] !== before[key];
+  return now.step < before.step || now.sim_s < before.sim_s || differs('scene', '')
+    || differs('seed', null);
 }
 
 function onLost() {
@@ -279,7 +281,7 @@ function showLatency({ latency_ms: latency }) {
   const value = byId('latency-value');
   const isOld = isNumber(latency) && !isFresh();
   setText(value, isNumber(latency) ? `${isOld ? 'last ' : ''}${fixed(latency, 0)} ms`
-    : view.world?.known ? 'no command yet' : '–');
+    : view.world?.known ? 'none yet' : '–');
   value.classList.toggle('faded', isOld);
   setProperty(value, 'title', isOld ? 'of the last command; no new one has come' : '');
 }
