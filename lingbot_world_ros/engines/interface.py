@@ -59,6 +59,7 @@ class WorldSpec:
     has_depth: bool = False
     uncertainty_limit: Optional[float] = None  # calibrated up to here, 0..1; None: not estimated
     can: Capabilities = Capabilities()
+    has_calibration: bool = True  # else the camera's focal length is a guess, and not published
     floor_plan: Optional[FloorPlan] = None  # of its only scene, where that is none of ours
 
     def __post_init__(self) -> None:
@@ -88,6 +89,11 @@ class WorldSpec:
     def step_dt_s(self) -> float:
         """Sim time per step, seconds."""
         return self.frames_per_step / self.frame_rate_hz
+
+    @property
+    def knows_base(self) -> bool:
+        """Whether it says where the base is, predicted or integrated."""
+        return 'base' in (*self.predicted_states, *self.integrated_states)
 
     @property
     def takes_text(self) -> bool:

@@ -45,3 +45,22 @@ def camera_info_to_msg(calibration: Calibration, stamp_ns: int, frame_id: str,
         out.header.frame_id = frame_id
     set_stamp(out.header.stamp, stamp_ns)
     return out
+
+
+def uncalibrated_to_msg(calibration: Calibration, stamp_ns: int, frame_id: str,
+                        out: Optional[CameraInfo] = None) -> CameraInfo:
+    """
+    Write the size of an image whose camera nobody has calibrated.
+
+    :param calibration: names the size; what it says besides is a guess
+    :param stamp_ns: sim time of the image
+    :param frame_id: optical frame
+    :param out: message of the same camera to stamp again; None makes one
+    :return: the message; K, R and P are zeros, as sensor_msgs/CameraInfo has it for such a camera
+    """
+    if out is None:
+        camera = calibration.camera
+        out = CameraInfo(width=camera.width_px, height=camera.height_px)
+        out.header.frame_id = frame_id
+    set_stamp(out.header.stamp, stamp_ns)
+    return out

@@ -14,7 +14,7 @@ from lingbot_world_ros.engines.interface import WorldSpec
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.geometry import se2
 from lingbot_world_ros.geometry.depth_scan import DepthScan
-from lingbot_world_ros.messages.camera_info import camera_info_to_msg
+from lingbot_world_ros.messages.camera_info import camera_info_to_msg, uncalibrated_to_msg
 from lingbot_world_ros.messages.frames import base_tf_to_msg, FrameNames, static_tf_to_msg
 from lingbot_world_ros.messages.image import compressed_to_msg, depth_to_msg, image_to_msg
 from lingbot_world_ros.messages.imu import imu_to_msg, PlanarImu
@@ -66,6 +66,8 @@ class WorldPublishers(SessionObserver):
         self._view = make_view(spec.camera, camera_info_url=params.camera_info_url,
                                field_of_view_deg=params.field_of_view_deg,
                                image_width=params.image_width, image_height=params.image_height)
+        is_known = spec.has_calibration or params.camera_info_url or params.field_of_view_deg
+        self._camera_info_to_msg = camera_info_to_msg if is_known else uncalibrated_to_msg
         self._scan: Optional[DepthScan] = None
         if spec.has_depth and params.publish_scan:
             self._scan = DepthScan(
@@ -271,7 +273,7 @@ class WorldPublishers(SessionObserver):
                           self._wrist_frame)
 
     def _publish_image(self, rgb: Optional[np.ndarray], stamp_ns: int) -> None:
-        self._publish('camera_info', camera_info_to_msg, self._view.calibration, stamp_ns,
+        self._publish('camera_info', self._camera_info_to_msg, self._view.calibration, stamp_ns,
                       self._frames.optical)
         if rgb is not None and (self._is_wanted('image') or self._is_wanted('compressed')):
             rgb = self._view.image(rgb)

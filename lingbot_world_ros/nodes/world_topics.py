@@ -49,13 +49,16 @@ def world_topics(spec: WorldSpec, params: SimpleNamespace,
         yield 'points', PointCloud2, names.points, images
     if spec.has_depth and params.publish_scan:
         yield 'scan', LaserScan, names.scan, qos.STATE
-    yield 'joint_states', JointState, names.joint_states, qos.STATE
-    yield 'odom', Odometry, names.odom, qos.STATE
+    if spec.joints or spec.knows_base:
+        yield 'joint_states', JointState, names.joint_states, qos.STATE
+    if spec.knows_base:
+        yield 'odom', Odometry, names.odom, qos.STATE
     if params.publish_wrist_camera:
         yield 'wrist_image', Image, names.wrist_image, images
         yield 'wrist_camera_info', CameraInfo, names.wrist_camera_info, images
-    yield 'path', Path, names.path, qos.STATE
-    yield 'imu', Imu, names.imu, qos.STATE
+    if spec.knows_base:
+        yield 'path', Path, names.path, qos.STATE
+        yield 'imu', Imu, names.imu, qos.STATE
     if 'contact' in spec.predicted_states:
         yield 'contact', Bool, names.contact, qos.STATE
     if params.publish_bumper:
@@ -73,7 +76,7 @@ def world_topics(spec: WorldSpec, params: SimpleNamespace,
     yield 'diagnostics', DiagnosticArray, names.diagnostics, qos.STATE
     if has_description:
         yield 'robot_description', String, names.robot_description, qos.LATCHED
-    if params.publish_tf:
+    if params.publish_tf and spec.knows_base:
         yield 'tf', TFMessage, names.tf, qos.TF
         yield 'tf_static', TFMessage, names.tf_static, qos.LATCHED
     if params.publish_clock:

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from lingbot_world_ros.engines.interface import WorldModel
-from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.worlds.learned import learned_folder, read_learned
 
 
@@ -24,4 +23,5 @@ def learned_world(world: str, batch_size: int = 1, threads: int = 1,
     if kind == 'mapped':
         from lingbot_world_ros.engines.learned.mapped import MappedWorld
         return MappedWorld(folder, batch_size, threads)
-    raise SpecError(f'{folder}: worlds of kind {kind!r} cannot be run yet.')
+    from lingbot_world_ros.engines.learned.recurrent import RecurrentWorld
+    return RecurrentWorld(folder, batch_size, threads)
