@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from lingbot_world_ros.models.mapped.network import MapOfPlace, MappedRenderer
+from lingbot_world_ros.models.room.renderer import Renderer
 from lingbot_world_ros.training.runs import cosine
 import numpy as np
 import torch
@@ -177,9 +178,26 @@ class MapFit:
             return None, weight
         joints = torch.from_numpy(np.ascontiguousarray(self.views.joints[index])).float()
         maps = self.renderer.network.arm_maps(joints, self._camera)
-        near = F.interpolate(maps[:, :maps.shape[1] // 4].amax(1, keepdim=True), scale_factor=2.0,
-                             mode='bilinear')[:, 0]
-        return maps, weight * (near < ARM_NEAR)
+        return maps, weight * (_nearness(maps) < ARM_NEAR)
+
+
+@torch.no_grad()
+def arm_near(network: Renderer, camera: Dict[str, Tensor], joints: np.ndarray) -> Tensor:
+    """
+    Say how near pixels are to the arm.
+
+    :param network: that knows its kinematics
+    :param camera: tensors of the camera
+    :param joints: (b, j) rad or m
+    :return: (b, h, w) 0 to 1
+    """
+    return _nearness(network.arm_maps(torch.from_numpy(np.ascontiguousarray(joints)).float(),
+                                      camera))
+
+
+def _nearness(maps: Tensor) -> Tensor:
+    return F.interpolate(maps[:, :maps.shape[1] // 4].amax(1, keepdim=True), scale_factor=2.0,
+                         mode='bilinear')[:, 0]
 
 
 def planar(pose: Tensor) -> Tensor:

@@ -19,16 +19,17 @@ from lingbot_world_ros.models.mapped.network import (MapOfPlace, MappedRenderer,
                                                      MapSpec)
 from lingbot_world_ros.models.mapped.runtime import FREE, GRAPH, MAP, OCCUPIED, UNKNOWN
 from lingbot_world_ros.models.room.lens import COARSE
-from lingbot_world_ros.models.room.renderer import camera_tensors, pack_atlas
+from lingbot_world_ros.models.room.renderer import camera_tensors, pack_atlas, Renderer
 from lingbot_world_ros.models.room.runtime import WEIGHTS
 from lingbot_world_ros.recording.aligned import AlignedRecording
 from lingbot_world_ros.robots.load import load_robot
 from lingbot_world_ros.robots.robot import Robot
 from lingbot_world_ros.training.mapped.export import export_place, shipped_network
-from lingbot_world_ros.training.mapped.fit import held_out_psnr, MapFit, run_fit, Views
+from lingbot_world_ros.training.mapped.fit import (ARM_NEAR, arm_near, held_out_psnr, MapFit,
+                                                   run_fit, Views)
 from lingbot_world_ros.training.mapped.fusion import fuse, Fused, Grid, grid_for, MARGIN_M
 from lingbot_world_ros.training.mapped.motion_fit import fit_motion, MotionFit
-from lingbot_world_ros.training.mapped.registration import register, upright_points
+from lingbot_world_ros.training.mapped.registration import Points, register, upright_points
 from lingbot_world_ros.training.mapped.surfaces import body_mask, fit_surfaces, main_direction
 import numpy as np
 from safetensors.numpy import save_file
@@ -99,59 +100,128 @@ def learn_place(recording: AlignedRecording, spec: LearnSpec, work: Path,
     torch.set_num_threads(1)  # two collapse when another process is busy
     torch.manual_seed(spec.seed)
     work.mkdir(parents=True, exist_ok=True)
-    assert recording.depth is not None and recording.base_pose is not None
-    assert recording.camera is not None and recording.T_base_optical is not None
-    num = recording.num_frames
-    depth, mounts = recording.depth, np.asarray(recording.T_base_optical)
-    body = body_mask(np.asarray(depth[np.linspace(0, num - 1, 90).astype(int)]))
-    mounts, tilt = levelled(recording, mounts, body)
+    began, num = time.process_time(), recording.num_frames
+    view = _set_up(recording, spec)
     held = held_out_frames(num, recording.rate_hz)
     train = np.arange(0, num - len(held))
-
-    def seen(i: int) -> np.ndarray:
-        return np.where(body, 0.0, np.asarray(depth[i]))
-
-    def mount(i: int) -> np.ndarray:
-        return mounts[0] if len(mounts) == 1 else mounts[i]
-
-    began = time.process_time()
     numbers: Dict[str, Any] = {'frames': num, 'seconds': num / recording.rate_hz,
-                               'camera_levelled_by_deg': round(float(np.rad2deg(tilt)), 3)}
-    poses = _registered(recording, seen, mount, body, work, say, numbers)
-    poses, size = in_scene(poses, recording, seen, mount, body)
+                               'camera_levelled_by_deg': _rounded_deg(view.tilt_rad)}
+    poses, size = in_scene(_registered(view, work, say, numbers), view)
     grid = grid_for(size)
-    T = se3.pose_from_se2(poses) @ mounts
+    T = se3.pose_from_se2(poses) @ view.mounts
     some = train[::max(1, len(train) // FUSED_FRAMES)]
-    fused = fuse(grid, lambda k: (seen(int(some[k])), T[some[k]]), len(some), recording.camera,
+    fused = fuse(grid, lambda k: (view.seen(int(some[k])), T[some[k]]), len(some), view.camera,
                  lambda done, total: say('surfaces', done, total))
     numbers['cpu_s_before_fit'] = round(time.process_time() - began, 1)
+    fit, picture = _fit_of(view, poses, fused, grid)
+    _run(fit, train, spec, work, say, numbers)
+    return _learned(view, spec, fit, fused, grid, picture, held, train, numbers)
+
+
+@dataclass(frozen=True)
+class _View:
+    """A recording, and what is known of the camera and of the robot in its pictures."""
+
+    recording: AlignedRecording
+    mounts: np.ndarray  # (n or 1, 4, 4) T_base_optical, levelled
+    tilt_rad: float  # by which they were wrong
+    body: np.ndarray  # (h, w) bool: the robot itself, wherever it is still
+    network: Renderer
+    robot: Optional[Robot]
+    camera: MountedCamera
+    tensors: Dict[str, torch.Tensor]  # of the camera
+    joints: Optional[np.ndarray]  # (n, j) of an arm that is drawn
+    arm: '_ArmMask'
+
+    def seen(self, i: int) -> np.ndarray:
+        """Return the depth of a frame without the robot, (h, w) metres."""
+        assert self.recording.depth is not None
+        return np.where(self.body | self.arm.at(i), 0.0, np.asarray(self.recording.depth[i]))
+
+    def mount(self, i: int) -> np.ndarray:
+        """Return T_base_optical of a frame, (4, 4)."""
+        return self.mounts[0] if len(self.mounts) == 1 else self.mounts[i]
+
+    def upright(self, i: int) -> Points:
+        """Return the walls that a frame sees."""
+        return upright_points(self.seen(i), self.camera, self.mount(i), self.body)
+
+
+def _set_up(recording: AlignedRecording, spec: LearnSpec) -> _View:
+    """Look at the camera and the robot."""
+    assert recording.depth is not None and recording.T_base_optical is not None
+    some = np.linspace(0, recording.num_frames - 1, 90).astype(int)
+    body = body_mask(np.asarray(recording.depth[some]))
+    mounts, tilt = levelled(recording, np.asarray(recording.T_base_optical), body)
     network = shipped_network(spec.network)
-    place = MapOfPlace(fused.sdf, grid.voxel_m, network.spec.plane_channels, MapSpec())
     robot = load_robot(spec.robot) if spec.robot else None
     camera = mounted_camera(recording, mounts)
+    tensors = camera_tensors(camera)
     has_arm = (robot is not None and robot.arm is not None and len(mounts) == 1
                and set(robot.joint_names) <= set(recording.joint_names))
     joints = joints_of(recording, robot) if has_arm else None
-    # An arm that is drawn is no mask; where it is, its nearness says.
-    views = Views(recording.rgb, depth, poses, mounts, ~(body if not has_arm else 0 * body > 0),
-                  joints, recording.rate_hz)
-    tensors = camera_tensors(camera)
-    fit = MapFit(views, place, MappedRenderer(network, MapSpec()), tensors, has_arm)
-    _run(fit, train, spec, work, say, numbers)
-    poses = fit.poses()
+    return _View(recording, mounts, tilt, body, network, robot, camera, tensors, joints,
+                 _ArmMask(network, tensors, joints))
+
+
+def _fit_of(view: _View, poses: np.ndarray, fused: Fused, grid: Grid) -> Tuple[MapFit, np.ndarray]:
+    """Prepare the fit, and the picture of what of the robot stays where it is."""
+    recording, network = view.recording, view.network
+    place = MapOfPlace(fused.sdf, grid.voxel_m, network.spec.plane_channels, MapSpec())
+    has_arm = view.joints is not None
+    own = view.body & ~view.arm.ever()  # an arm that is drawn is no part of it
+    picture = body_picture(recording, own)
+    mask = ~(own & (picture[..., 3] > 127)) if has_arm else ~own
+    views = Views(recording.rgb, recording.depth, poses, view.mounts, mask, view.joints,
+                  recording.rate_hz)
+    return MapFit(views, place, MappedRenderer(network, MapSpec()), view.tensors,
+                  has_arm), picture
+
+
+def _learned(view: _View, spec: LearnSpec, fit: MapFit, fused: Fused, grid: Grid,
+             picture: np.ndarray, held: np.ndarray, train: np.ndarray,
+             numbers: Dict[str, Any]) -> Learned:
+    """Learn how the base follows commands, and sum up."""
+    recording, poses, robot = view.recording, fit.poses(), view.robot
     motion = fit_motion(poses, commands_of(recording), recording.segments, recording.rate_hz)
     scores = held_out_psnr(fit, held[::max(1, len(held) // 60)])
     numbers['held_out_psnr_db'] = round(float(np.mean(scores)), 2)
     numbers['held_out_psnr_p10_db'] = round(float(np.percentile(scores, 10)), 2)
-    numbers['picture_lag_ms'] = round(
-        1e3 * float(fit.corrections.lag_s.detach()), 2)
-    numbers['motion_error'] = {f'{s:g} s': {'position_m': round(e[0], 4), 'yaw_deg': round(
-        float(np.rad2deg(e[1])), 3)} for s, e in motion.error.items()}
+    numbers['picture_lag_ms'] = round(1e3 * float(fit.corrections.lag_s.detach()), 2)
+    numbers['motion_error'] = {f'{s:g} s': {'position_m': round(e[0], 4),
+                                            'yaw_deg': _rounded_deg(e[1])}
+                               for s, e in motion.error.items()}
     radius = spec.footprint_m or (robot.footprint.radius_m if robot else narrowest(
-        place, fused, grid, poses))
-    return Learned(spec.name, place, fit, grid, fused, camera, robot, has_arm, poses, motion,
-                   radius, None if has_arm or not body.any() else body_picture(recording, body),
-                   held, train, numbers)
+        fit.place, fused, grid, poses))
+    return Learned(spec.name, fit.place, fit, grid, fused, view.camera, robot,
+                   view.joints is not None, poses, motion, radius,
+                   picture if (picture[..., 3] > 127).any() else None, held, train, numbers)
+
+
+def _rounded_deg(angle_rad: float) -> float:
+    return round(float(np.rad2deg(angle_rad)), 3)
+
+
+class _ArmMask:
+    """Where the arm is that the network draws, frame by frame; nowhere, if there is none."""
+
+    def __init__(self, network: Renderer, camera: Dict[str, torch.Tensor],
+                 joints: Optional[np.ndarray]) -> None:
+        self._network, self._camera, self._joints = network, camera, joints
+        self._nothing = np.zeros(camera['optical_rays'].shape[1:], bool)
+
+    def at(self, i: int) -> np.ndarray:
+        """Return the pixels near the arm, (h, w) bool."""
+        if self._joints is None:
+            return self._nothing
+        return arm_near(self._network, self._camera, self._joints[i:i + 1])[0].numpy() > ARM_NEAR
+
+    def ever(self) -> np.ndarray:
+        """Return the pixels near the arm in any frame, of some all over the recording."""
+        if self._joints is None:
+            return self._nothing
+        some = np.linspace(0, len(self._joints) - 1, 100).astype(int)
+        return np.logical_or.reduce([self.at(int(i)) for i in some])
 
 
 def check_recording(recording: AlignedRecording) -> None:
@@ -254,13 +324,10 @@ def levelled(recording: AlignedRecording, mounts: np.ndarray,
     return fix @ mounts, tilt
 
 
-def _registered(recording: AlignedRecording, seen: Callable[[int], np.ndarray],
-                mount: Callable[[int], np.ndarray], body: np.ndarray, work: Path, say: Say,
-                numbers: Dict[str, Any]) -> np.ndarray:
+def _registered(view: _View, work: Path, say: Say, numbers: Dict[str, Any]) -> np.ndarray:
     """Correct the poses, or take them over where they are those of a map."""
+    recording = view.recording
     odometry = np.asarray(recording.base_pose, np.float64)
-    camera = recording.camera
-    assert camera is not None
     if len(recording.segments) > 1 and recording.pose_frame != 'map':
         begin, end = max(recording.segments, key=lambda s: s[1] - s[0])
         if end - begin < 0.8 * recording.num_frames:
@@ -274,7 +341,7 @@ def _registered(recording: AlignedRecording, seen: Callable[[int], np.ndarray],
     if recording.pose_frame == 'map':
         return odometry
     every = max(1, int(round(recording.rate_hz / KEY_RATE_HZ)))
-    found = register(odometry, lambda i: upright_points(seen(i), camera, mount(i), body), every,
+    found = register(odometry, view.upright, every,
                      lambda done, total: say('poses', done, total))
     numbers['registration_residual_mm'] = round(1e3 * float(np.median(found.residual_m)), 2) \
         if len(found.residual_m) else None
@@ -283,31 +350,24 @@ def _registered(recording: AlignedRecording, seen: Callable[[int], np.ndarray],
     return found.pose
 
 
-def in_scene(poses: np.ndarray, recording: AlignedRecording, seen: Callable[[int], np.ndarray],
-             mount: Callable[[int], np.ndarray],
-             body: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+def in_scene(poses: np.ndarray, view: _View) -> Tuple[np.ndarray, np.ndarray]:
     """
     Turn a place so that its walls are along x and y, and put its lowest corner to the origin.
 
     :param poses: (n, 3)
-    :param recording: with depth
-    :param seen: frame -> depth
-    :param mount: frame -> T_base_optical
-    :param body: (h, w) pixels of the robot
+    :param view: the recording
     :return: (n, 3) poses in the scene, and its size (3,) metres
     """
-    camera = recording.camera
-    assert camera is not None
     points, normals = [], []
     for i in range(0, len(poses), max(1, len(poses) // 150)):
-        found = upright_points(seen(i), camera, mount(i), body)
+        found = view.upright(i)
         xy = poses[i, :2] + se2.rotated(found.xyz[:, :2], poses[i, 2])
         points.append(np.column_stack([xy, found.xyz[:, 2]]))
         normals.append(se2.rotated(found.normal, poses[i, 2]))
     cloud = np.concatenate(points)
     if len(cloud) < 500:
-        raise SpecError(f'{recording.name}: next to no walls in the depth images; look at them, '
-                        'and at TF from base to camera, with "lingbot-world inspect".')
+        raise SpecError(f'{view.recording.name}: next to no walls in the depth images; look at '
+                        'them, and at TF from base to camera, with "lingbot-world inspect".')
     angle, _ = main_direction(np.concatenate(normals))
     turned = np.column_stack([se2.rotated(cloud[:, :2], -angle), cloud[:, 2]])
     way = se2.rotated(poses[:, :2], -angle)
