@@ -8,7 +8,8 @@ over stretches of ``STRETCH_S``, because neighbouring starts show nearly the sam
 Axes: n starts, a action, h w image.
 """
 from dataclasses import dataclass
-from typing import Any, Dict, List, Optional, Protocol, Sequence, Tuple
+from typing import (Any, Callable, Dict, List, Optional, Protocol, runtime_checkable, Sequence,
+                    Tuple)
 
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.evaluation.metrics import (bootstrap_mean, gradient_magnitude,
@@ -21,6 +22,7 @@ STRETCH_S = 5.0
 NUM_STARTS = 128
 ROWS_AT_ONCE = 32
 NUMBERS = 'psnr', 'ssim', 'sharpness'
+FACTOR = 2.0  # coverage is also told for so many times the error that the world expects
 Interval = Tuple[float, float, float]  # mean, low, high
 
 
@@ -52,6 +54,27 @@ class Imagining(Protocol):
         ...
 
 
+@runtime_checkable
+class Placed(Protocol):
+    """An ``Imagining`` that knows where its robot is."""
+
+    def pose_errors(self, frames: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+        """
+        Compare with where the recording was.
+
+        :param frames: (n,) of the recording, one for each row
+        :return: (n,) metres, (n,) rad, neither negative
+        """
+        ...
+
+
+@runtime_checkable
+class Doubting(Protocol):
+    """An ``Imagining`` that says which of its expected errors are not to be relied on."""
+
+    familiar: float  # RMS error; what is expected above it is not calibrated
+
+
 @dataclass
 class Errors:
     """What was measured at one horizon, each (n,); names of ``NUMBERS`` by who drew."""
@@ -59,6 +82,9 @@ class Errors:
     values: Dict[str, Dict[str, np.ndarray]]
     expected: np.ndarray  # RMS error that the world expected of itself
     true: np.ndarray  # RMS error
+    is_flagged: Optional[np.ndarray] = None  # bool: the world says it is not calibrated
+    position_m: Optional[np.ndarray] = None
+    yaw_rad: Optional[np.ndarray] = None
 
 
 def mean_picture(recording: AlignedRecording, pieces: Sequence[Tuple[int, int]]) -> np.ndarray:
@@ -83,7 +109,9 @@ def mean_picture(recording: AlignedRecording, pieces: Sequence[Tuple[int, int]])
 def evaluate_learned(world: Imagining, recording: AlignedRecording, *,
                      pieces: Optional[Sequence[Tuple[int, int]]] = None,
                      mean_rgb: Optional[np.ndarray] = None, horizons: Sequence[int] = HORIZONS,
-                     num_starts: int = NUM_STARTS, seed: int = 0) -> Dict[str, Any]:
+                     num_starts: int = NUM_STARTS, seed: int = 0,
+                     say: Callable[[str, int, int], None] = lambda what, done, total: None
+                     ) -> Dict[str, Any]:
     """
     Compare a world with a recording that it was not trained on.
 
@@ -92,23 +120,25 @@ def evaluate_learned(world: Imagining, recording: AlignedRecording, *,
     :param pieces: (begin, end) that count; all segments without it
     :param mean_rgb: (h, w, 3) uint8 of ``mean_picture``; left out without it
     :param horizons: frames after the last true one; those that fit into no piece are left out
-    :param num_starts: spread evenly over all starts that the longest horizon allows
-    :param seed: of shuffling, and of the world
+    :param num_starts: spread over all starts that the longest horizon allows
+    :param seed: of the starts, of shuffling, and of the world
+    :param say: called with what is done, and how much of it
     :return: JSON-serialisable: ``horizons``, a dict for each number of frames with
         (mean, low, high) of every number and drawer, of the gain over the better of copy-last and
-        mean picture, of the cost of shuffled commands, and of the uncertainty
+        mean picture, of the cost of shuffled commands, of errors of the pose where the world is
+        ``Placed``, and of the uncertainty
     :raises SpecError: no commands, or no piece long enough for one horizon
     """
     if recording.action is None:
         raise SpecError(f'{recording.name} has no commands; a world cannot be judged by it.')
     pieces = recording.segments if pieces is None else pieces
     context = world.num_context
-    horizons = [h for h in sorted(horizons) if any(b - a >= context + h for a, b in pieces)]
+    horizons = [h for h in sorted(horizons) if any(b - a > context + h for a, b in pieces)]
     if not horizons:
         raise SpecError(f'{recording.name} has no piece of {context} frames and a horizon '
                         'without a gap.')
-    begins = _starts(pieces, context + horizons[-1], num_starts)
-    # Each gets the commands of another one, and no one its own.
+    begins = spread_starts(pieces, context + horizons[-1], num_starts, seed)
+    # Each gets the commands of another one, and no one its own: there are two at least.
     order = np.random.default_rng(seed).permutation(len(begins))
     others = np.empty_like(begins)
     others[order] = begins[np.roll(order, 1)]
@@ -117,6 +147,7 @@ def evaluate_learned(world: Imagining, recording: AlignedRecording, *,
         rows = slice(first, first + ROWS_AT_ONCE)
         parts.append(_measure(world, recording, begins[rows], others[rows], horizons, mean_rgb,
                               seed + first))
+        say('rollouts', min(first + ROWS_AT_ONCE, len(begins)), len(begins))
     stretch = (begins / max(1.0, STRETCH_S * recording.rate_hz)).astype(int)
     return {'recording': recording.name, 'rate_hz': recording.rate_hz, 'seed': seed,
             'num_starts': len(begins), 'num_stretches': len(np.unique(stretch)),
@@ -124,10 +155,22 @@ def evaluate_learned(world: Imagining, recording: AlignedRecording, *,
             'horizons': {h: _summary([part[h] for part in parts], stretch) for h in horizons}}
 
 
-def _starts(pieces: Sequence[Tuple[int, int]], num_frames: int, count: int) -> np.ndarray:
-    begins = np.concatenate([np.arange(a, b - num_frames + 1) for a, b in pieces
-                             if b - a >= num_frames])
-    return begins[np.linspace(0, len(begins) - 1, min(count, len(begins))).round().astype(int)]
+def spread_starts(pieces: Sequence[Tuple[int, int]], num_frames: int, count: int,
+                  seed: int) -> np.ndarray:
+    """
+    Choose where to begin: one frame at random in each of ``count`` equal parts of what there is.
+
+    :param pieces: (begin, end) of frames
+    :param num_frames: that have to follow without a gap
+    :param count: wanted; fewer where there are fewer
+    :param seed: of the choice
+    :return: (n,) first frames, rising, each once; none where no piece is long enough
+    """
+    begins = np.concatenate([np.zeros(0, int), *(np.arange(a, b - num_frames + 1)
+                                                 for a, b in pieces)])
+    count = min(count, len(begins))
+    edges = np.linspace(0, len(begins), count + 1).round().astype(int)
+    return begins[np.random.default_rng(seed).integers(edges[:-1], edges[1:])]
 
 
 def _measure(world: Imagining, recording: AlignedRecording, begins: np.ndarray,
@@ -136,31 +179,41 @@ def _measure(world: Imagining, recording: AlignedRecording, begins: np.ndarray,
     """Roll the world out twice and compare at every horizon."""
     last = begins + world.num_context - 1
     own = _rollout(world, recording, begins, last, horizons, seed)
+    off = {h: drawn[2] for h, drawn in own.items()}
     foreign = _rollout(world, recording, begins, others + world.num_context - 1, horizons, seed)
     copied = recording.rgb[last]
     errors = {}
     for horizon in horizons:
         true = recording.rgb[last + horizon]
-        drawn, expected = own[horizon]
+        drawn, expected, _ = own[horizon]
         shown = {'world': drawn, 'shuffled': foreign[horizon][0], 'copy_last': copied}
         if mean_rgb is not None:
             shown['mean_picture'] = np.broadcast_to(mean_rgb, true.shape)
         values = {name: _numbers(rgb, true) for name, rgb in shown.items()}
-        errors[horizon] = Errors(values, expected, np.sqrt(mean_squared_error(drawn, true)))
+        errors[horizon] = Errors(
+            values, expected, np.sqrt(mean_squared_error(drawn, true)),
+            expected > world.familiar if isinstance(world, Doubting) else None, *off[horizon])
     return errors
 
 
 def _rollout(world: Imagining, recording: AlignedRecording, begins: np.ndarray,
              commanded: np.ndarray, horizons: Sequence[int],
-             seed: int) -> Dict[int, Tuple[np.ndarray, np.ndarray]]:
-    """Return what is drawn at every horizon under the commands from frame ``commanded`` on."""
+             seed: int) -> Dict[int, Tuple[np.ndarray, np.ndarray, Tuple[np.ndarray, ...]]]:
+    """
+    Drive on under the commands from frame ``commanded`` on.
+
+    Returns for every horizon what is drawn, the error expected, and errors of the pose if any.
+    """
     assert recording.action is not None, 'checked by evaluate_learned'
     world.reset_from(recording, begins, seed)
     drawn = {}
     for frame in range(1, horizons[-1] + 1):
         world.step(np.asarray(recording.action[commanded + frame - 1]))
         if frame in horizons:
-            drawn[frame] = world.draw()
+            rgb, expected = world.draw()
+            off = world.pose_errors(begins + world.num_context - 1 + frame) if isinstance(
+                world, Placed) else ()
+            drawn[frame] = rgb, expected, off
     return drawn
 
 
@@ -182,13 +235,32 @@ def _summary(parts: Sequence[Errors], stretch: np.ndarray) -> Dict[str, Any]:
     told['better_baseline'] = best
     told['gain_db'] = _interval(ours - values[best]['psnr'], stretch)
     told['shuffling_costs_db'] = _interval(ours - values['shuffled']['psnr'], stretch)
+    told['uncertainty'] = _uncertainty(parts, stretch)
+    position, yaw = _column(parts, 'position_m'), _column(parts, 'yaw_rad')
+    if position is not None and yaw is not None:
+        told['state'] = {'position_m': _interval(position, stretch),
+                         'yaw_deg': _interval(np.rad2deg(yaw), stretch)}
+    return told
+
+
+def _uncertainty(parts: Sequence[Errors], stretch: np.ndarray) -> Dict[str, Any]:
+    """Compare the errors that a world expected with those that it made."""
     expected = np.concatenate([part.expected for part in parts])
     true = np.concatenate([part.true for part in parts])
-    told['uncertainty'] = {'expected_rms': _interval(expected, stretch),
-                           'true_rms': _interval(true, stretch),
-                           'covered': float((true <= expected).mean()),
-                           'spearman': spearman(expected, true)}
+    told = {'expected_rms': _interval(expected, stretch), 'true_rms': _interval(true, stretch),
+            'covered': float((true <= expected).mean()), 'factor': FACTOR,
+            'covered_by_factor': float((true <= FACTOR * expected).mean()),
+            'spearman': spearman(expected, true)}
+    flagged = _column(parts, 'is_flagged')
+    if flagged is not None:
+        told['flagged'] = float(flagged.mean())
     return told
+
+
+def _column(parts: Sequence[Errors], name: str) -> Optional[np.ndarray]:
+    """Put what some worlds have together; None where this one has nothing of it."""
+    rows = [getattr(part, name) for part in parts]
+    return None if rows[0] is None else np.concatenate(rows)
 
 
 def _interval(rows: np.ndarray, stretch: np.ndarray) -> Interval:

@@ -16,6 +16,7 @@ import yaml
 FORMAT = 1
 FILE = 'world.yaml'
 ROBOT = 'robot.yaml'
+MEAN_PICTURE = 'mean.png'  # of what it was trained on
 KINDS = ('mapped', 'recurrent')
 SHIPPED = Path(__file__).parent / 'learned_worlds'
 MAX_BYTES = 1 << 20
