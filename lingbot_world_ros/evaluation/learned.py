@@ -24,6 +24,7 @@ ROWS_AT_ONCE = 32
 NUMBERS = 'psnr', 'ssim', 'sharpness'
 FACTOR = 2.0  # coverage is also told for so many times the error that the world expects
 Interval = Tuple[float, float, float]  # mean, low, high
+Drawn = Tuple[np.ndarray, np.ndarray, Tuple[np.ndarray, ...]]  # rgb, expected, pose errors
 
 
 class Imagining(Protocol):
@@ -198,7 +199,7 @@ def _measure(world: Imagining, recording: AlignedRecording, begins: np.ndarray,
 
 def _rollout(world: Imagining, recording: AlignedRecording, begins: np.ndarray,
              commanded: np.ndarray, horizons: Sequence[int],
-             seed: int) -> Dict[int, Tuple[np.ndarray, np.ndarray, Tuple[np.ndarray, ...]]]:
+             seed: int) -> Dict[int, Drawn]:
     """
     Drive on under the commands from frame ``commanded`` on.
 
@@ -206,7 +207,7 @@ def _rollout(world: Imagining, recording: AlignedRecording, begins: np.ndarray,
     """
     assert recording.action is not None, 'checked by evaluate_learned'
     world.reset_from(recording, begins, seed)
-    drawn = {}
+    drawn: Dict[int, Drawn] = {}
     for frame in range(1, horizons[-1] + 1):
         world.step(np.asarray(recording.action[commanded + frame - 1]))
         if frame in horizons:

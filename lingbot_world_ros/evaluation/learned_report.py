@@ -74,7 +74,8 @@ def _opened(folder: Path, about: Mapping[str, Any], recording: AlignedRecording,
 def _mean_rgb(folder: Path, recording: AlignedRecording
               ) -> Tuple[Optional[np.ndarray], List[str]]:
     """Read the mean picture, or say why there is none."""
-    image = cv2.imread(str(Path(folder) / MEAN_PICTURE), cv2.IMREAD_COLOR)
+    path = Path(folder) / MEAN_PICTURE
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR) if path.is_file() else None
     if image is None:
         return None, [NO_MEAN]
     if image.shape != recording.rgb.shape[1:]:

@@ -21,7 +21,7 @@ import numpy as np
 
 SPOT_M, YAW_RAD = 0.1, np.deg2rad(3.0)  # steps of the search
 MAX_TRIED = 4_000_000  # poses; steps grow with the place
-SEARCH_POINTS, FIT_POINTS = 160, 1500
+SEARCH_POINTS, FIT_POINTS, VIEW_POINTS = 160, 1500, 600
 SEARCH_REACH_M = 0.3  # what is farther off counts as so far
 ROWS_AT_ONCE = 2048
 APART_M, APART_RAD = 0.25, np.deg2rad(12.0)  # nearer candidates are one
@@ -196,7 +196,8 @@ def _view_fitted(distances: Distances, points: Points, guess: np.ndarray,
         return None
     sigma = np.array([PRIOR_M[0] + PRIOR_M[1] * np.hypot(*step[:2])] * 2
                      + [PRIOR_RAD[0] + PRIOR_RAD[1] * abs(step[2])])
-    fit = _fitted(distances, points, guess, FOLLOW_REACH_M, 1.0 / sigma ** 2)
+    fit = _fitted(distances, _thinned(points, VIEW_POINTS), guess, FOLLOW_REACH_M,
+                  1.0 / sigma ** 2)
     return fit if fit.near >= MIN_NEAR_OF_VIEW else None
 
 
