@@ -41,8 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--sets', type=int,
                         help='disjoint sets of sequences, one seed each (default: 3)')
     parser.add_argument('--horizons', type=int, nargs='+', metavar='FRAMES',
-                        help='frames to compare at (default: 1 5 15 30 60 150 900; of a recording: '
-                        '1 5 20 60 200, those that fit)')
+                        help='frames to compare at (default: 1 5 15 30 60 150 900; in a '
+                        'recording: those of 1 5 20 60 200 that fit)')
     parser.add_argument('--trials', type=int,
                         help='trials per command, 0 for no command test (default: 200)')
     parser.add_argument('--batch-size', type=int, help='worlds side by side (default: 11)')
