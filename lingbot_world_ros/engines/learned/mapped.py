@@ -18,7 +18,7 @@ from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.geometry import se2, se3
 from lingbot_world_ros.geometry.camera import MountedCamera
 from lingbot_world_ros.models.mapped.runtime import (load_place, OCCUPIED, Place, PlaceRenderer,
-                                                     read_motion, UNKNOWN)
+                                                     read_motion, UNKNOWN, with_body)
 from lingbot_world_ros.robots.load import load_robot
 from lingbot_world_ros.worlds.floor_plan import FloorPlan
 from lingbot_world_ros.worlds.learned import read_learned, ROBOT
@@ -193,6 +193,9 @@ class MappedWorld(WorldModel):
             T = se3.pose_from_se2(row.pose) @ self.camera.T_base_optical
             drawn = self._draw(T[None], row.joints[None], row.variance[None])
             error, calibrated = self._uncertainty(drawn)
+            body = self._place.body
+            if body is not None and body.shape[:2] == drawn['rgb'].shape[1:3]:
+                drawn['rgb'] = with_body(drawn['rgb'], body)
         covariance = np.diag([row.variance[0], row.variance[0], row.variance[1]])
         columns: Dict[str, Any] = {
             'rgb': drawn.get('rgb'), 'base_pose': row.pose[None].copy(),

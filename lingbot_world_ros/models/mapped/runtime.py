@@ -7,7 +7,7 @@ h w image.
 """
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Mapping, Tuple
+from typing import Any, Dict, Mapping, Optional, Tuple
 
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.geometry.camera import MountedCamera
@@ -37,6 +37,7 @@ class Place:
     cell_m: float
     starts: np.ndarray
     start_joints: np.ndarray  # (m, j)
+    body: Optional[np.ndarray] = None  # (h, w, 4) uint8: the robot itself, over every picture
 
     def clearance_at(self, xy: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
         """
@@ -73,7 +74,7 @@ def load_place(folder: Path) -> Tuple[Place, Dict[str, np.ndarray]]:
         place = Place(file['plan'], file['clearance'].astype(np.float64),
                       (float(file['plan_origin'][0]), float(file['plan_origin'][1])),
                       float(file['plan_origin'][2]), file['starts'].astype(np.float64),
-                      file['start_joints'].astype(np.float64))
+                      file['start_joints'].astype(np.float64), file.get('body'))
         tensors = {name: np.ascontiguousarray(file[name], np.float32) for name in CONSTANTS
                    if name not in ('atlas', 'seen')}
         for name, grid in (('atlas', file['sdf']), ('seen', file['seen'])):
@@ -82,6 +83,18 @@ def load_place(folder: Path) -> Tuple[Place, Dict[str, np.ndarray]]:
         raise SpecError(f'{path} cannot be read ({error}). Learn the world again, or restore the '
                         'folder.') from error
     return place, tensors
+
+
+def with_body(rgb: np.ndarray, body: np.ndarray) -> np.ndarray:
+    """
+    Put the robot's own body over pictures.
+
+    :param rgb: (b, h, w, 3) uint8
+    :param body: (h, w, 4) uint8, its last channel how much of a pixel is the body
+    :return: (b, h, w, 3) uint8
+    """
+    share = body[..., 3:].astype(np.float32) / 255.0
+    return (rgb * (1.0 - share) + body[..., :3] * share + 0.5).astype(np.uint8)
 
 
 def packed_slices(grid: np.ndarray) -> np.ndarray:
@@ -105,6 +118,7 @@ class PlaceRenderer:
         :param threads: CPU threads
         """
         self._graph = Graph(Path(folder) / GRAPH, tensors, threads, camera=camera)
+        self._widths = {name: self._graph.width(name) for name in ('joints', 'variance')}
 
     def __call__(self, T_scene_optical: np.ndarray, joints: np.ndarray,
                  variance: np.ndarray) -> Dict[str, np.ndarray]:
@@ -112,12 +126,13 @@ class PlaceRenderer:
         Draw one row.
 
         :param T_scene_optical: (1, 4, 4)
-        :param joints: (1, j)
+        :param joints: (1, j); the graph may know of more, which it does not draw then
         :param variance: (1, 2 + j) of position, yaw, joints
         :return: rgb (1, h, w, 3) uint8, depth (1, h, w), sensitivity (1, 3), unseen (1,)
         """
-        return self._graph({'T_scene_optical': T_scene_optical, 'joints': joints,
-                            'variance': variance})
+        told = {name: np.pad(row, ((0, 0), (0, self._widths[name] - row.shape[1])))
+                for name, row in (('joints', joints), ('variance', variance))}
+        return self._graph({'T_scene_optical': T_scene_optical, **told})
 
 
 def read_motion(about: Mapping[str, Any]) -> Motion:

@@ -74,6 +74,10 @@ class Graph:
         self.outputs = {_port_name(p): self._request.get_tensor(p).data
                         for p in compiled.outputs}
 
+    def width(self, name: str) -> int:
+        """Return the length of an input's last axis."""
+        return self._inputs[name].shape[-1]
+
     def __call__(self, inputs: Arrays) -> Arrays:
         """
         Run once.

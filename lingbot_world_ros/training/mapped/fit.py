@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 BATCH = 4
 KNOT_S = 0.5  # between knots of pose and exposure
-RATES = {'planes': 1e-2, 'sdf': 1e-3, 'pose': 3e-4, 'exposure': 2e-3, 'lag': 1e-3}
+RATES = {'planes': 4e-2, 'sdf': 1e-3, 'pose': 3e-4, 'exposure': 2e-3, 'lag': 1e-3}
 ARM_NEAR = 0.05  # nearness to an arm beyond which a pixel is not the map's
 POSE_PRIOR, EXPOSURE_PRIOR = 0.5, 0.05
 EDGE_WEIGHT, DEPTH_WEIGHT = 0.5, 0.02

@@ -45,6 +45,7 @@ PLAN_LOW_M, PLAN_HIGH_M = 0.08, 1.3  # heights in which things stand in the way
 MIN_VOXELS = 2  # of a column that is in the way
 START_EVERY_S = 2.0
 FOOTPRINT_M = (0.08, 0.25)  # where nobody says: as the way it drove allows, within this
+BODY_SPREAD = (12.0, 30.0)  # of a brightness over time: less is the body, more is not
 Say = Callable[[str, int, int], None]
 
 
@@ -63,6 +64,7 @@ class Learned:
     poses: np.ndarray  # (n, 3) in the scene
     motion: MotionFit
     radius_m: float  # of the footprint
+    body: Optional[np.ndarray]  # (h, w, 4) uint8, drawn over every picture
     held_out: np.ndarray
     train: np.ndarray
     numbers: Dict[str, Any] = field(default_factory=dict)
@@ -147,7 +149,8 @@ def learn_place(recording: AlignedRecording, spec: LearnSpec, work: Path,
     radius = spec.footprint_m or (robot.footprint.radius_m if robot else narrowest(
         place, fused, grid, poses))
     return Learned(spec.name, place, fit, grid, fused, camera, robot, has_arm, poses, motion,
-                   radius, held, train, numbers)
+                   radius, None if has_arm or not body.any() else body_picture(recording, body),
+                   held, train, numbers)
 
 
 def check_recording(recording: AlignedRecording) -> None:
@@ -327,7 +330,9 @@ def write_place(learned: Learned, folder: Path) -> None:
     seen = torch.from_numpy(learned.fused.seen.astype(np.float32))
     # Corners lie in the middle of the plan's cells.
     origin = -MARGIN_M - 0.5 * grid.voxel_m
-    save_file({'sdf': sdf.astype(np.float16), 'seen': learned.fused.seen.astype(np.float16),
+    over = {} if learned.body is None else {'body': learned.body}
+    save_file({**over, 'sdf': sdf.astype(np.float16),
+               'seen': learned.fused.seen.astype(np.float16),
                'grid': tensors['grid'].numpy(),
                **{name: tensors[name].half().numpy() for name in tensors if 'plane' in name},
                'plan': plan, 'clearance': clearance.astype(np.float16),
@@ -335,6 +340,7 @@ def write_place(learned: Learned, folder: Path) -> None:
                'starts': np.ascontiguousarray(starts),
                'poses': np.ascontiguousarray(learned.poses),
                'start_joints': np.asarray(joints, np.float64)}, folder / MAP)
+    (folder / MAP).chmod(folder.stat().st_mode & 0o666)  # others may read it, as the folder
     export_place(learned.fit.renderer, {**tensors, 'seen': pack_atlas(seen)},
                  camera_tensors(learned.camera), learned.has_arm, folder / GRAPH)
 
@@ -354,6 +360,22 @@ def narrowest(place: MapOfPlace, fused: Fused, grid: Grid, poses: np.ndarray) ->
     i, j = np.rint((poses[:, :2] + MARGIN_M) / grid.voxel_m).astype(int).T
     near = clearance[np.clip(j, 0, len(plan) - 1), np.clip(i, 0, plan.shape[1] - 1)]
     return float(np.clip(np.percentile(near, 0.5), *FOOTPRINT_M))
+
+
+def body_picture(recording: AlignedRecording, body: np.ndarray) -> np.ndarray:
+    """
+    Picture the robot's own body, which is in every frame at the same place.
+
+    :param recording: with pictures
+    :param body: (h, w) where it may be
+    :return: (h, w, 4) uint8 red, green, blue, and how much of a pixel is the body
+    """
+    some = np.asarray(recording.rgb[np.linspace(0, recording.num_frames - 1, 60).astype(int)],
+                      np.float32)
+    spread_ = some.std(0).mean(-1)
+    share = np.clip((BODY_SPREAD[1] - spread_) / (BODY_SPREAD[1] - BODY_SPREAD[0]), 0.0, 1.0)
+    return np.ascontiguousarray(np.concatenate(
+        [np.median(some, 0), 255.0 * (share * body)[..., None]], -1) + 0.5).astype(np.uint8)
 
 
 def joint_follow(recording: AlignedRecording, robot: Optional[Robot]) -> List[float]:
