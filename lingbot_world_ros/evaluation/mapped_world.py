@@ -31,6 +31,7 @@ TURNED_RAD, MOVED_M = 0.25, 0.25  # between these views
 SPOT_M, ROOM_M = 0.1, 0.1  # where a robot can be: a grid, and how near to what stands there
 NUM_ELSEWHERE = 8  # other places that pictures are compared with
 MAX_UNLIKE = 0.55  # RMS error of pictures, by that of other places: more, and it is another room
+GAIN = (0.5, 2.0)  # of exposure, between recordings of one place
 MIN_FOLLOWED = 0.5  # share of frames
 SAME_PLACE_M, SAME_TURN_RAD, SAME_FOCAL = 0.03, np.deg2rad(1.5), 0.01  # of cameras
 MAX_BODY = 0.5  # share of the picture that the robot can hide; more, and it just stood still
@@ -59,6 +60,7 @@ class MappedImagining:
         if camera is not self.world.spec.camera:
             self.world = make_world(LEARNED.name, world=str(folder), camera=camera)
         self.spec = self.world.spec
+        self.world.reset(self.spec.scenes[0], 0, render=False)
         self.num_context = self.motion.delay_frames + 2
         self.familiar = float(about['uncertainty']['calibrated_to'])
         commands = commands_of(recording)
@@ -184,22 +186,24 @@ class MappedImagining:
         return pieces
 
     def _unlike(self, recording: AlignedRecording, views: np.ndarray, pose: np.ndarray) -> float:
-        """Return the RMS error of what is drawn where the last view would be at a pose."""
+        """Return the RMS error of what is drawn if the last view is at a pose."""
         errors = []
         for i in views[::2].tolist():
             at = se2.compose(pose, se2.relative(self._odometry[views[-1]], self._odometry[i]))
             seen = self.world.render(State(at[None], self._joints[i][None], np.zeros((1, 0, 3))))
-            errors.append(float(mean_squared_error(_of(seen.rgb), np.asarray(recording.rgb[i]))))
+            true = np.asarray(recording.rgb[i])
+            errors.append(float(mean_squared_error(_exposed(_of(seen.rgb), true), true)))
         return float(np.sqrt(np.mean(errors)))
 
     def _check_pictures(self, recording: AlignedRecording, views: np.ndarray, pose: np.ndarray,
                         place: Place) -> None:
         """Refuse a place of the same shape that looks different."""
-        self.world.reset(self.spec.scenes[0], 0, render=False)
         some = np.linspace(0, len(place.starts) - 1, NUM_ELSEWHERE).astype(int)
         here = self._unlike(recording, views, pose)
-        elsewhere = float(np.median([self._unlike(recording, views, place.starts[i])
-                                     for i in some]))
+        turned = pose[2] + 2.0 * np.pi * (np.arange(NUM_ELSEWHERE) + 0.5) / NUM_ELSEWHERE
+        elsewhere = float(np.median([
+            self._unlike(recording, views, np.array([*place.starts[i, :2], yaw]))
+            for i, yaw in zip(some, turned)]))
         self.found.update(picture_rms=round(here, 4), picture_rms_elsewhere=round(elsewhere, 4))
         if here > MAX_UNLIKE * elsewhere:
             raise SpecError(f'Its shape is like that of this place, its pictures are not: they '
@@ -289,6 +293,13 @@ def _stretches(is_known: np.ndarray, first: int) -> List[Tuple[int, int]]:
     """Return where it is known, (begin, end) each."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], is_known, [False]])))
     return [(first + int(a), first + int(b)) for a, b in zip(edges[::2], edges[1::2])]
+
+
+def _exposed(drawn: np.ndarray, true: np.ndarray) -> np.ndarray:
+    """Bring a picture to the exposure and the white balance of another."""
+    a, b = drawn.reshape(-1, 3).astype(np.float64), true.reshape(-1, 3).astype(np.float64)
+    gain = np.clip((a * b).sum(0) / np.maximum((a * a).sum(0), 1.0), *GAIN)
+    return np.clip(drawn * gain, 0, 255).astype(np.uint8)
 
 
 def _of(values: Optional[np.ndarray]) -> Any:
