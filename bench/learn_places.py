@@ -23,10 +23,10 @@ from lingbot_world_ros.engines.interface import State
 from lingbot_world_ros.engines.learned.mapped import MappedWorld
 from lingbot_world_ros.engines.rows import at_rest
 from lingbot_world_ros.geometry import se2
+from lingbot_world_ros.models.mapped.registration import rigidly_aligned
 from lingbot_world_ros.models.mapped.runtime import MAP
 from lingbot_world_ros.robots.load import load_robot
 from lingbot_world_ros.training.learn import learn, Wanted
-from lingbot_world_ros.training.mapped.registration import rigidly_aligned
 import numpy as np
 from safetensors.numpy import load_file
 

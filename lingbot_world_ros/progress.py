@@ -210,3 +210,39 @@ class _Lines:
 
     def isatty(self) -> bool:
         return False
+
+
+class Stages:
+    """One bar for each stage of a long work, on standard error; a context manager."""
+
+    def __init__(self, names: Mapping[str, str]) -> None:
+        """
+        Begin with no bar.
+
+        :param names: stage -> what to call it
+        """
+        self._names, self._what = names, ''
+        self._bar: Any = None
+
+    def __enter__(self) -> 'Stages':
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """
+        Show how far a stage is.
+
+        :param what: the stage
+        :param done: of it
+        :param total: of it
+        """
+        if what != self._what:
+            self.__exit__()
+            self._what = what
+            self._bar = progress_bar(total=total, desc=self._names.get(what, what),
+                                     mininterval=1.0, bar_format='{desc}: {percentage:3.0f}% '
+                                     '{elapsed} of about {elapsed}<{remaining}')
+        self._bar.update(done - self._bar.n)

@@ -87,3 +87,17 @@ def open_graph(domain):
     with ExitStack() as stack:
         yield lambda make_nodes, ros_args=(): stack.enter_context(
             Graph(make_nodes, domain, ros_args))
+
+
+@pytest.fixture(scope='session')
+def box_world(tmp_path_factory):
+    """Return the folder of a world that was learned from a drive through a small room."""
+    from learned_worlds import learn_room
+    return learn_room(tmp_path_factory.mktemp('box'))
+
+
+@pytest.fixture(scope='session')
+def box_drive(tmp_path_factory):
+    """Return a recording of another drive through that room, and where it truly was."""
+    from learned_worlds import record_another_drive
+    return record_another_drive(tmp_path_factory.mktemp('drive'))

@@ -2,7 +2,6 @@
 """``lingbot-world learn``: a world of the user's own, from recordings of their robot."""
 import argparse
 from pathlib import Path
-from typing import Any, Optional
 
 from lingbot_world_ros.cli.inspect import ROLES
 from lingbot_world_ros.errors import SpecError
@@ -58,11 +57,12 @@ def run(args: argparse.Namespace) -> int:
     if args.rate and not 1.0 <= args.rate <= 60.0:
         raise SpecError(f'--rate {args.rate:g}: give 1 to 60 Hz.')
     _require_training()
+    from lingbot_world_ros.progress import Stages
     from lingbot_world_ros.training.learn import learn, table, Wanted
     topics = {role: getattr(args, role) for role in ROLES if getattr(args, role)}
     wanted = Wanted(args.out, args.out.name, args.kind or '', args.minutes, args.rate, args.robot,
                     args.footprint, args.licence, args.seed, args.anyway, topics)
-    with _Stages() as stages:
+    with Stages(STAGES) as stages:
         about = learn(args.recordings, wanted, stages)
     for what, value in table(about):
         print(f'{what}: {value}')
@@ -79,30 +79,3 @@ def _require_training() -> None:
         except ImportError as error:
             raise SpecError(f'Learning needs the Python package {package} ({error}): make train, '
                             f'or {pip_install("torch", "onnx", "scipy")}.') from error
-
-
-class _Stages:
-    """One bar for each stage, on standard error."""
-
-    def __init__(self) -> None:
-        self._what = ''
-        self._bar: Optional[Any] = None
-
-    def __enter__(self) -> '_Stages':
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        """Show how far a stage is."""
-        from lingbot_world_ros.progress import progress_bar
-        if what != self._what:
-            self.__exit__()
-            self._what = what
-            self._bar = progress_bar(total=total, desc=STAGES.get(what, what), mininterval=1.0,
-                                     bar_format='{desc}: {percentage:3.0f}% {elapsed} of about '
-                                     '{elapsed}<{remaining}')
-        assert self._bar is not None
-        self._bar.update(done - self._bar.n)

@@ -63,6 +63,11 @@ class AlignedRecording:
         return self.rgb.shape[2], self.rgb.shape[1]
 
 
+def is_aligned(path: Path) -> bool:
+    """Tell whether a path is the folder of an aligned recording."""
+    return (Path(path) / ABOUT).is_file()
+
+
 def load_aligned(folder: Path) -> AlignedRecording:
     """
     Open an aligned recording; arrays are memory-mapped.

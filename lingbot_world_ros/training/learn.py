@@ -12,22 +12,25 @@ from pathlib import Path
 import shutil
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
+import cv2
 from lingbot_world_ros.engines.learned.mapped import MappedWorld
 from lingbot_world_ros.environment import environment
 from lingbot_world_ros.errors import shown, SpecError
+from lingbot_world_ros.evaluation.learned import mean_picture
 from lingbot_world_ros.recording.align import align
-from lingbot_world_ros.recording.aligned import AlignedRecording, load_aligned
+from lingbot_world_ros.recording.aligned import AlignedRecording, is_aligned, load_aligned
 from lingbot_world_ros.robots.load import load_robot
 from lingbot_world_ros.training.mapped import measure
 from lingbot_world_ros.training.mapped.folder import card, write_about, write_robot
 from lingbot_world_ros.training.mapped.learn import (camera_entry, check_recording, joint_follow,
                                                      learn_place, Learned, LearnSpec, write_place)
+from lingbot_world_ros.worlds.learned import MEAN_PICTURE
 import numpy as np
 
 KINDS = ('mapped', 'recurrent')
 PLACE_RATE_HZ = 15.0
 WORK, PART = '.work', '.part'  # beside the folder that is made
-FILES = ('map.safetensors', 'renderer.onnx', 'robot.yaml', 'robot.urdf')
+FILES = ('map.safetensors', 'renderer.onnx', 'robot.yaml', 'robot.urdf', MEAN_PICTURE)
 MIN_PSNR_DB, MIN_GAP_DB = 20.0, 0.5
 PICTURES = 6  # of the strip
 LIMITS = (
@@ -128,6 +131,8 @@ def kind_of(recordings: Sequence[AlignedRecording]) -> str:
 def _aligned(paths: Sequence[Path], wanted: Wanted, work: Path,
              say: Say) -> List[AlignedRecording]:
     """Align the recordings, or take those of an attempt before with the same request."""
+    if all(is_aligned(path) for path in paths):
+        return [load_aligned(path) for path in paths]
     request = json.dumps([[str(Path(p).resolve()) for p in paths], wanted.rate_hz,
                           sorted(dict(wanted.topics).items()), wanted.robot, wanted.seed])
     kept = work / 'request.json'
@@ -149,6 +154,8 @@ def _write(part: Path, learned: Learned, recording: AlignedRecording, wanted: Wa
     """Write the folder, measure the world in it, and write what came out."""
     write_place(learned, part)
     write_robot(part, recording, learned.camera, learned.robot, learned.radius_m)
+    mean = mean_picture(recording, [(0, len(learned.train))])
+    cv2.imwrite(str(part / MEAN_PICTURE), mean[..., ::-1])
     motion = learned.motion.motion
     about: Dict[str, Any] = {
         'kind': 'mapped', 'name': learned.name, 'rate_hz': float(recording.rate_hz),

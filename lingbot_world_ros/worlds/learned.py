@@ -7,7 +7,7 @@ that ship, by its name.
 """
 import hashlib
 from pathlib import Path
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Dict, Mapping, Optional, Tuple
 
 from lingbot_world_ros.errors import shown, SpecError
 from lingbot_world_ros.paths import is_uri, uri_path
@@ -16,6 +16,7 @@ import yaml
 FORMAT = 1
 FILE = 'world.yaml'
 ROBOT = 'robot.yaml'
+MEAN_PICTURE = 'mean.png'  # of what it was trained on
 KINDS = ('mapped', 'recurrent')
 SHIPPED = Path(__file__).parent / 'learned_worlds'
 MAX_BYTES = 1 << 20
@@ -81,6 +82,22 @@ def read_learned(folder: Path, verify: bool = False) -> Dict[str, Any]:
         if verify and digest(file) != expected:
             raise SpecError(f'{shown(file)} is damaged: its checksum does not match. {REMEDY}')
     return about
+
+
+def picture_size(about: Mapping[str, Any]) -> Tuple[int, int]:
+    """
+    Say how large the pictures of a world are.
+
+    :param about: content of ``world.yaml``
+    :return: width, height
+    :raises SpecError: it does not say
+    """
+    try:
+        told = about.get('camera') or about  # a recurrent world knows no camera
+        return int(told['width_px']), int(told['height_px'])
+    except (KeyError, TypeError, ValueError) as error:
+        raise SpecError(f'{FILE} does not say how large pictures are ({error!r}). '
+                        f'{REMEDY}') from error
 
 
 def digest(file: Path) -> str:

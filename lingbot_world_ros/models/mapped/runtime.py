@@ -126,7 +126,7 @@ class PlaceRenderer:
         Draw one row.
 
         :param T_scene_optical: (1, 4, 4)
-        :param joints: (1, j)
+        :param joints: (1, j); the graph may know of more, which it does not draw then
         :param variance: (1, 2 + j) of position, yaw, joints
         :return: rgb (1, h, w, 3) uint8, depth (1, h, w), sensitivity (1, 3), unseen (1,)
         """

@@ -75,8 +75,8 @@ class Graph:
                         for p in compiled.outputs}
 
     def width(self, name: str) -> int:
-        """Return the length of the second axis of an input."""
-        return self._inputs[name].shape[1]
+        """Return the length of an input's last axis."""
+        return self._inputs[name].shape[-1]
 
     def __call__(self, inputs: Arrays) -> Arrays:
         """

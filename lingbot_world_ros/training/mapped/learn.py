@@ -14,14 +14,17 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.geometry import se2, se3
 from lingbot_world_ros.geometry.camera import MountedCamera
-from lingbot_world_ros.geometry.rotation import rpy_from_rotation
 from lingbot_world_ros.models.mapped.network import (MapOfPlace, MappedRenderer,
                                                      MapSpec)
+from lingbot_world_ros.models.mapped.registration import Points, register, upright_points
 from lingbot_world_ros.models.mapped.runtime import FREE, GRAPH, MAP, OCCUPIED, UNKNOWN
+from lingbot_world_ros.models.mapped.surfaces import body_mask, main_direction
 from lingbot_world_ros.models.room.lens import COARSE
 from lingbot_world_ros.models.room.renderer import camera_tensors, pack_atlas, Renderer
 from lingbot_world_ros.models.room.runtime import WEIGHTS
 from lingbot_world_ros.recording.aligned import AlignedRecording
+from lingbot_world_ros.recording.columns import commands_of, joints_of
+from lingbot_world_ros.recording.mount import levelled, mounted_camera
 from lingbot_world_ros.robots.load import load_robot
 from lingbot_world_ros.robots.robot import Robot
 from lingbot_world_ros.training.mapped.export import export_place, shipped_network
@@ -29,8 +32,6 @@ from lingbot_world_ros.training.mapped.fit import (ARM_NEAR, arm_near, held_out_
                                                    run_fit, Views)
 from lingbot_world_ros.training.mapped.fusion import fuse, Fused, Grid, grid_for, MARGIN_M
 from lingbot_world_ros.training.mapped.motion_fit import fit_motion, MotionFit
-from lingbot_world_ros.training.mapped.registration import Points, register, upright_points
-from lingbot_world_ros.training.mapped.surfaces import body_mask, fit_surfaces, main_direction
 import numpy as np
 from safetensors.numpy import save_file
 from scipy.ndimage import distance_transform_edt
@@ -45,9 +46,7 @@ PLAN_LOW_M, PLAN_HIGH_M = 0.08, 1.3  # heights in which things stand in the way
 MIN_VOXELS = 2  # of a column that is in the way
 START_EVERY_S = 2.0
 FOOTPRINT_M = (0.08, 0.25)  # where nobody says: as the way it drove allows, within this
-FLOOR_BAND_M = 0.12
 BODY_SPREAD = (12.0, 30.0)  # of a brightness over time: less is the body, more is not
-FLOOR_MAX_TILT = 0.12  # rad
 Say = Callable[[str, int, int], None]
 
 
@@ -252,76 +251,6 @@ def held_out_frames(num_frames: int, rate_hz: float) -> np.ndarray:
     low, high = (int(s * rate_hz) for s in HELD_OUT_S)
     return np.arange(num_frames - min(max(int(HELD_OUT_SHARE * num_frames), min(
         low, num_frames // 4)), high), num_frames)
-
-
-def commands_of(recording: AlignedRecording) -> np.ndarray:
-    """Return the base commands of all frames, (n, 3) v_x, v_y, w_z; 0 without a column."""
-    out = np.zeros((recording.num_frames, 3))
-    for axis, name in enumerate(('linear_x', 'linear_y', 'angular_z')):
-        if recording.action is not None and name in recording.action_names:
-            out[:, axis] = recording.action[:, recording.action_names.index(name)]
-    if recording.action is not None and 'steering_angle' in recording.action_names:
-        out[:, 2] = recording.action[:, recording.action_names.index('steering_angle')]
-    return out
-
-
-def joints_of(recording: AlignedRecording, robot: Optional[Robot]) -> np.ndarray:
-    """Return the positions of a robot's joints, (n, j), in its order."""
-    if robot is None or not robot.joints:
-        return np.zeros((recording.num_frames, 0))
-    assert recording.joint_position is not None
-    columns = [recording.joint_names.index(name) for name in robot.joint_names]
-    return np.asarray(recording.joint_position)[:, columns]
-
-
-def mounted_camera(recording: AlignedRecording, mounts: np.ndarray) -> MountedCamera:
-    """Return the camera where it was in the first frame."""
-    assert recording.camera is not None
-    T = mounts[0] @ np.linalg.inv(se3.pose([0, 0, 0], np.array(
-        [[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])))
-    return recording.camera.mounted(T[:3, 3].tolist(), rpy_from_rotation(T[:3, :3]))
-
-
-def levelled(recording: AlignedRecording, mounts: np.ndarray,
-             body: np.ndarray) -> Tuple[np.ndarray, float]:
-    """
-    Correct pitch, roll and height of a camera so that the floor is level, at z = 0.
-
-    :param recording: with depth
-    :param mounts: (n or 1, 4, 4) T_base_optical as recorded
-    :param body: (h, w) pixels of the robot
-    :return: the same, corrected, and by which angle [rad]
-    """
-    assert recording.depth is not None and recording.camera is not None
-    points = []
-    for i in np.linspace(0, recording.num_frames - 1, 40).astype(int):
-        found = fit_surfaces(np.where(body, 0.0, np.asarray(recording.depth[i])),
-                             recording.camera)
-        T = mounts[0] if len(mounts) == 1 else mounts[i]
-        xyz = se3.transformed(T, found.point[found.is_flat][::7])
-        up = (found.normal[found.is_flat][::7] @ T[:3, :3].T)[:, 2]
-        near = (up > 0.97) & (np.abs(xyz[:, 2]) < FLOOR_BAND_M + 0.06 * np.hypot(*xyz[:, :2].T)) \
-            & (np.hypot(*xyz[:, :2].T) < 3.0)
-        points.append(xyz[near])
-    floor = np.concatenate(points)
-    if len(floor) < 500:
-        return mounts, 0.0
-    keep = np.ones(len(floor), bool)
-    plane = np.zeros(3)
-    for _ in range(4):  # z = a x + b y + c, what is off it left out
-        A = np.column_stack([floor[keep, :2], np.ones(keep.sum())])
-        plane, *_ = np.linalg.lstsq(A, floor[keep, 2], rcond=None)
-        off = floor[:, 2] - floor[:, :2] @ plane[:2] - plane[2]
-        keep = np.abs(off) < max(3.0 * float(np.median(np.abs(off))), 0.005)
-    tilt = float(np.hypot(*plane[:2]))
-    if tilt > FLOOR_MAX_TILT:
-        return mounts, 0.0
-    normal = np.array([-plane[0], -plane[1], 1.0]) / np.sqrt(1.0 + tilt ** 2)
-    axis = np.cross(normal, [0.0, 0.0, 1.0])
-    K = np.array([[0, -axis[2], axis[1]], [axis[2], 0, -axis[0]], [-axis[1], axis[0], 0]])
-    R = np.eye(3) + K + K @ K / (1.0 + normal[2])
-    fix = se3.pose([0.0, 0.0, 0.0], R) @ se3.pose([0.0, 0.0, -plane[2]])
-    return fix @ mounts, tilt
 
 
 def _registered(view: _View, work: Path, say: Say, numbers: Dict[str, Any]) -> np.ndarray:

@@ -12,7 +12,8 @@ from lingbot_world_ros.engines.interface import Observation, State
 from lingbot_world_ros.engines.learned.mapped import MappedWorld
 from lingbot_world_ros.engines.rows import at_rest
 from lingbot_world_ros.recording.aligned import AlignedRecording
-from lingbot_world_ros.training.mapped.learn import commands_of, joints_of, Learned
+from lingbot_world_ros.recording.columns import commands_of, joints_of
+from lingbot_world_ros.training.mapped.learn import Learned
 import numpy as np
 from scipy.optimize import least_squares
 

@@ -15,7 +15,7 @@ from typing import Callable, List, NamedTuple, Optional, Tuple
 from lingbot_world_ros.geometry import se2
 from lingbot_world_ros.geometry.camera import PinholeCamera
 from lingbot_world_ros.geometry.se3 import transformed
-from lingbot_world_ros.training.mapped.surfaces import fit_surfaces
+from lingbot_world_ros.models.mapped.surfaces import fit_surfaces
 import numpy as np
 from scipy.spatial import cKDTree
 
