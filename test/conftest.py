@@ -64,6 +64,13 @@ def domain():
         yield number
 
 
+@pytest.fixture(scope='session')
+def learned_world(tmp_path_factory):
+    """Return the folder of a learned world, a tiny one, not to be changed."""
+    from learned_worlds import tiny_world
+    return tiny_world(tmp_path_factory.mktemp('learned') / 'tiny world')
+
+
 @pytest.fixture
 def hears_hangups():
     """Let what a test starts hear of its closed terminal, even where nohup began the tests."""
