@@ -13,6 +13,8 @@ from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.geometry.camera import MountedCamera
 from lingbot_world_ros.models.mapped.motion import Motion
 from lingbot_world_ros.models.room.runtime import Graph
+from lingbot_world_ros.worlds.floor_plan import FloorPlan
+from lingbot_world_ros.worlds.learned import read_learned
 import numpy as np
 from safetensors.numpy import load_file
 
@@ -82,6 +84,31 @@ def load_place(folder: Path) -> Tuple[Place, Dict[str, np.ndarray]]:
         raise SpecError(f'{path} cannot be read ({error}). Learn the world again, or restore the '
                         'folder.') from error
     return place, tensors
+
+
+def read_plan(folder: Path) -> Tuple[str, FloorPlan]:
+    """
+    Read the floor plan of a learned world, and nothing else.
+
+    :param folder: of the world
+    :return: its name, its plan
+    :raises SpecError: unreadable, or a world of another kind
+    """
+    about = read_learned(folder)
+    if about['kind'] != 'mapped':
+        raise SpecError(f'{folder}: a world of kind {about["kind"]!r} has no floor plan.')
+    return str(about['name']), floor_plan_of(load_place(folder)[0])
+
+
+def floor_plan_of(place: Place) -> FloorPlan:
+    """
+    Say what stands in a place, and what was never seen.
+
+    :param place: learned
+    :return: its plan
+    """
+    return FloorPlan(place.plan == OCCUPIED, place.cell_m, place.plan_origin_m,
+                     place.plan == UNKNOWN)
 
 
 def packed_slices(grid: np.ndarray) -> np.ndarray:
