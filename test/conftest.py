@@ -64,6 +64,13 @@ def domain():
         yield number
 
 
+@pytest.fixture(scope='session')
+def learned_world(tmp_path_factory):
+    """Return the folder of a learned world, a tiny one, not to be changed."""
+    from learned_worlds import tiny_world
+    return tiny_world(tmp_path_factory.mktemp('learned') / 'tiny world')
+
+
 @pytest.fixture
 def hears_hangups():
     """Let what a test starts hear of its closed terminal, even where nohup began the tests."""
@@ -92,12 +99,12 @@ def open_graph(domain):
 @pytest.fixture(scope='session')
 def box_world(tmp_path_factory):
     """Return the folder of a world that was learned from a drive through a small room."""
-    from learned_worlds import learn_room
+    from learned_rooms import learn_room
     return learn_room(tmp_path_factory.mktemp('box'))
 
 
 @pytest.fixture(scope='session')
 def box_drive(tmp_path_factory):
     """Return a recording of another drive through that room, and where it truly was."""
-    from learned_worlds import record_another_drive
+    from learned_rooms import record_another_drive
     return record_another_drive(tmp_path_factory.mktemp('drive'))

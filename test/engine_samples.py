@@ -11,6 +11,7 @@ from typing import Callable
 from bench.null_world import NullWorld
 from fake_world import FakeChunkWorld, FakeWorld
 from free_camera import FreeCameraWorld
+from learned_worlds import NAME, tiny_world
 from lingbot_world_ros.engines.interface import Start, WorldModel
 from lingbot_world_ros.engines.isolated import IsolatedWorld
 from lingbot_world_ros.engines.registry import make_world, SHIPPED
@@ -68,6 +69,12 @@ def make_lingbot(folder, batch_size=1):
                       cache_dir=str(folder / 'cache'), **LINGBOT)
 
 
+def make_learned(folder, batch_size=1):
+    """Make a learned world, which is written if need be."""
+    world = folder if folder.exists() else tiny_world(folder)
+    return make_world('learned', batch_size=batch_size, world=str(world))
+
+
 def registered(folder) -> dict:
     """Return a sample for every registered engine, by name."""
     rooms = dict(scenes=('living_room', 'office'), has_batches=True, is_registered=True)
@@ -76,7 +83,9 @@ def registered(folder) -> dict:
         'reference': Sample(partial(make_world, 'reference'), **rooms),
         'lingbot_world': Sample(partial(make_lingbot, folder / 'lingbot-fast'),
                                 ('living_room_view', 'office_view'), is_registered=True,
-                                num_steps=2)}
+                                num_steps=2),
+        'learned': Sample(partial(make_learned, folder / 'learned'), (NAME, NAME),
+                          has_batches=True, is_registered=True)}
 
 
 FAKES = {

@@ -1,108 +1,123 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A small room that is computed, recordings of drives through it, and a world learned from one."""
-from lingbot_world_ros.geometry import se2
-from lingbot_world_ros.geometry.camera import PinholeCamera
-from lingbot_world_ros.geometry.se3 import pose_from_se2
-from lingbot_world_ros.models.mapped.distances import Distances
-from lingbot_world_ros.models.mapped.motion import Motion
-from lingbot_world_ros.recording.aligned import AlignedWriter
+"""
+A learned place for tests, written as a whole in seconds and without learning anything.
+
+An empty box of 3 x 3 m with a block in the middle, drawn by the network that ships from planes of
+noise. Needs torch, as learning does.
+"""
+from functools import lru_cache
+from pathlib import Path
+import shutil
+import tempfile
+
+from needs import need_engine
 import numpy as np
 import pytest
 
-RATE_HZ, SIZE_M, HEIGHT_M = 15.0, 3.0, 1.2
-CAMERA = PinholeCamera.from_fovx(64, 48, np.deg2rad(80.0))
-T_BASE_OPTICAL = CAMERA.mounted((0.05, 0.0, 0.5), (0.0, 0.3, 0.0)).T_base_optical
-MOTION = Motion((1.0, 1.0, 1.0), (0.6, 1.0, 0.6))
-BOX = np.array([[2.1, 1.9, -0.1], [2.6, 3.1, 0.7]])  # low and high corner of what stands there
-WALLS = np.array([[200, 80, 60], [70, 150, 90], [80, 100, 190], [190, 170, 70]])
-FLOOR, TOP, SIDES = np.array([120, 110, 100]), np.array([230, 220, 200]), np.array([150, 60, 150])
+NAME = 'tiny'
+SIZE_M = np.array([3.0, 3.0, 2.4])
+BLOCK = np.array([1.5, 1.5]), np.array([0.3, 0.1])  # middle, half a side [m]
+RADIUS_M = 0.15  # of the robot's footprint
+UNSEEN_M = 2.6  # nobody has looked into the corner with x and y beyond
+VOXEL_M = 0.1
+WIDTH_PX, HEIGHT_PX = 64, 48
+RATE_HZ = 15.0
 
 
-def drive(seconds, seed, start=(1.0, 1.0, 0.4)):
-    """Wander about; returns commands (n, 3) and poses (n, 3) in the room."""
-    rng, num = np.random.default_rng(seed), int(seconds * RATE_HZ)
-    commands, poses = np.zeros((num, 3)), np.zeros((num, 3))
-    pose, twist, turn = np.array(start), np.zeros((1, 3)), 0.0
-    for i in range(num):
-        if i % 12 == 0:
-            turn = rng.uniform(-0.7, 0.7)
-        ahead = se2.compose(pose, np.array([0.45, 0.0, 0.0]))[:2]
-        is_free = (0.5 < ahead).all() and (ahead < SIZE_M - 0.5).all() and not (
-            ahead > BOX[0, :2] - 0.4).all()
-        commands[i] = (0.3, 0.0, turn) if is_free else (0.0, 0.0, 0.8)
-        poses[i] = pose
-        twist = MOTION.next_twist(twist, commands[i:i + 1])
-        pose = se2.compose(pose, se2.exponential(twist[0], 1.0 / RATE_HZ))
-    return commands, poses
-
-
-def look(pose):
-    """Draw the room from a base pose; returns rgb (h, w, 3) uint8 and depth (h, w) float32."""
-    T = pose_from_se2(np.asarray(pose)) @ T_BASE_OPTICAL
-    eye, rays = T[:3, 3], CAMERA.rays(CAMERA.pixel_grid()) @ T[:3, :3].T
-    with np.errstate(divide='ignore', invalid='ignore'):
-        low, high = -eye / rays, (np.array([SIZE_M, SIZE_M, HEIGHT_M]) - eye) / rays
-        out = np.maximum(low, high)
-        near, far = np.sort([(BOX[0] - eye) / rays, (BOX[1] - eye) / rays], axis=0)
-    enter, leave = near.max(-1), far.min(-1)
-    hits = (enter > 0) & (enter < leave)
-    depth = np.where(hits, enter, out.min(-1))
-    at = eye + depth[..., None] * rays
-    wall = np.argmin(out, -1)
-    index = np.where(wall == 0, rays[..., 0] > 0, 2 + (rays[..., 1] > 0)).astype(int)
-    colour = np.where((wall == 2)[..., None], np.where((rays[..., 2] > 0)[..., None], TOP, FLOOR),
-                      WALLS[index])
-    colour = np.where(hits[..., None], SIDES, colour).astype(np.float64)
-    wave = np.sin(5.0 * at[..., 0] + 1.0) * np.sin(4.0 * at[..., 1]) + np.sin(6.0 * at[..., 2])
-    colour *= (1.0 + 0.2 * wave)[..., None]
-    return np.clip(colour, 0, 255).astype(np.uint8), depth.astype(np.float32)
-
-
-def distances_in_room(step_m=0.05, size_m=SIZE_M):
-    """Return how far from any surface the corners of a grid are, as a learned place has it."""
-    low, high = np.full(3, -0.2), np.array([size_m, size_m, HEIGHT_M]) + 0.2
-    axes = [np.arange(a, b + 1e-9, step_m) for a, b in zip(low, high)]
-    at = np.stack(np.meshgrid(*axes, indexing='ij'), -1)
-    inside = np.minimum(at, np.array([size_m, size_m, HEIGHT_M]) - at).min(-1)
-    beside = np.maximum(BOX[0] - at, at - BOX[1])
-    outside = np.linalg.norm(np.maximum(beside, 0.0), axis=-1) + np.minimum(beside.max(-1), 0.0)
-    return Distances(np.minimum(inside, outside), low, np.full(3, step_m))
-
-
-def record_drive(folder, commands, poses, name='drive'):
-    """Write a drive as an aligned recording; odometry drifts and begins at its own origin."""
-    writer, rng = AlignedWriter(folder), np.random.default_rng(7)
-    steps = se2.relative(poses[:-1], poses[1:]) * (1.012, 1.0, 0.99)
-    odometry = [np.zeros(3)]
-    for step in steps:
-        odometry.append(se2.compose(odometry[-1], step))
-    for command, pose, odom in zip(commands, poses, odometry):
-        rgb, depth = look(pose)
-        noise = rng.normal(0.0, 0.002, depth.shape) * depth ** 2
-        writer.add(rgb=rgb, depth=depth + noise, action=command[[0, 2]], base_pose=odom)
-    return writer.close(camera=CAMERA, T_base_optical=T_BASE_OPTICAL, name=name, rate_hz=RATE_HZ,
-                        action_names=('linear_x', 'angular_z'), pose_frame='odom')
-
-
-def learn_room(folder):
+def tiny_world(folder) -> Path:
     """
-    Learn the room from half a minute in it; about ten seconds of computing.
+    Write the folder of a learned world.
 
-    Tests take the fixture ``box_world``, which does it once.
+    :param folder: which does not exist yet
+    :return: it
     """
-    for package in ('torch', 'onnx', 'openvino', 'scipy'):
-        pytest.importorskip(package)
-    from lingbot_world_ros.training.learn import learn, Wanted
-    from lingbot_world_ros.training.mapped import learn as steps, measure
-    record_drive(folder / 'taught', *drive(32.0, 1))
-    with pytest.MonkeyPatch.context() as patch:  # as little of everything as will do
-        patch.setattr(measure, 'NUM_STARTS', 4)
-        patch.setattr(steps, 'FUSED_FRAMES', 120)
-        learn([folder / 'taught'], Wanted(folder / 'box_room', minutes=0.05, anyway=True))
-    return folder / 'box_room'
+    need_engine('learned')
+    pytest.importorskip('torch', reason='a learned world is written with torch')
+    pytest.importorskip('onnx', reason='a learned world is written with onnx')
+    return Path(shutil.copytree(_written(), folder))
 
 
-def record_another_drive(folder):
-    """Record 20 s of another drive; tests take the fixture ``box_drive``."""
-    commands, poses = drive(20.0, 2, (1.9, 0.9, 2.2))
-    return record_drive(folder / 'aligned', commands, poses), poses
+@lru_cache(maxsize=1)
+def _written() -> Path:
+    """Write it once per session."""
+    import atexit
+    kept = tempfile.mkdtemp(prefix='lingbot_world_ros_tiny_')
+    atexit.register(shutil.rmtree, kept, ignore_errors=True)
+    folder = Path(kept) / 'world'
+    folder.mkdir()
+    _write(folder)
+    return folder
+
+
+def _write(folder):
+    from lingbot_world_ros.models.mapped.runtime import GRAPH, MAP
+    from lingbot_world_ros.robots.load import load_robot
+    from lingbot_world_ros.training.mapped.folder import URDF, write_about, write_robot
+    from lingbot_world_ros.training.mapped.learn import camera_entry
+    from lingbot_world_ros.worlds.learned import ROBOT
+    robot = load_robot()
+    camera = robot.camera.resized(WIDTH_PX, HEIGHT_PX)
+    _write_map(folder, camera, robot)
+    write_robot(folder, None, camera, robot, RADIUS_M)
+    write_about(folder, {
+        'kind': 'mapped', 'name': NAME, 'rate_hz': RATE_HZ, 'camera': camera_entry(camera),
+        'motion': {'gain': [1.0, 1.0, 1.0], 'follow': [0.5, 1.0, 0.6], 'delay_frames': 1,
+                   'is_steered': False, 'growth': [1e-6, 1e-6]},
+        'joint_follow': [0.6] * len(robot.joints),
+        'uncertainty': {'floor': 0.03, 'gain': [1.0, 1.0, 1.0], 'ceiling': 0.2,
+                        'calibrated_to': 0.15},
+        'data': {'recording': 'none', 'licence': 'CC0-1.0', 'seconds': 60.0, 'frames': 900},
+        'limits': ['It is no place at all.']}, (MAP, GRAPH, ROBOT, URDF))
+
+
+def _distances():
+    """Return metres to the nearest surface from every corner of the grid, (x, y, z)."""
+    from lingbot_world_ros.training.mapped.fusion import grid_for
+    grid = grid_for(SIZE_M, VOXEL_M)
+    at = grid.corners().reshape(*grid.shape, 3)
+    walls = np.minimum(at, SIZE_M - at).min(-1)
+    outside = np.abs(at[..., :2] - BLOCK[0]) - BLOCK[1]
+    block = np.hypot(*np.moveaxis(np.maximum(outside, 0.0), -1, 0)) + np.minimum(
+        outside.max(-1), 0.0)
+    seen = (at[..., 0] < UNSEEN_M) | (at[..., 1] < UNSEEN_M)
+    return grid, np.minimum(walls, block).astype(np.float32), seen
+
+
+def _write_map(folder, camera, robot):
+    from lingbot_world_ros.models.mapped.network import MapOfPlace, MappedRenderer, MapSpec
+    from lingbot_world_ros.models.mapped.runtime import GRAPH, MAP
+    from lingbot_world_ros.models.room.renderer import camera_tensors, pack_atlas
+    from lingbot_world_ros.models.room.runtime import WEIGHTS
+    from lingbot_world_ros.training.mapped.export import export_place, shipped_network
+    from lingbot_world_ros.training.mapped.learn import floor_plan, MARGIN_M
+    from safetensors.numpy import save_file
+    import torch
+    grid, sdf, seen = _distances()
+    network, spec = shipped_network(WEIGHTS), MapSpec(texel_m=0.1, coarse_texel_m=0.4)
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(0)
+        place = MapOfPlace(sdf, grid.voxel_m, network.spec.plane_channels, spec)
+        for plane in place.coarse:
+            plane *= 5.0  # or all is grey
+        tensors = place.tensors()
+    starts = _starts()
+    plan, clearance = floor_plan(sdf, seen, grid.voxel_m, robot.footprint.height_m, starts[:, :2],
+                                 RADIUS_M)
+    origin = -MARGIN_M - 0.5 * grid.voxel_m
+    save_file({'sdf': sdf.astype(np.float16), 'seen': seen.astype(np.float16),
+               'grid': tensors['grid'].numpy(),
+               **{name: tensors[name].half().numpy() for name in tensors if 'plane' in name},
+               'plan': plan, 'clearance': clearance.astype(np.float16),
+               'plan_origin': np.array([origin, origin, grid.voxel_m]),
+               'starts': starts, 'poses': starts,
+               'start_joints': np.tile(robot.joint_array('home'), (len(starts), 1))}, folder / MAP)
+    export_place(MappedRenderer(network, spec),
+                 {**tensors, 'seen': pack_atlas(torch.from_numpy(seen.astype(np.float32)))},
+                 camera_tensors(camera), True, folder / GRAPH)
+
+
+def _starts():
+    """Return poses on a way once around the block, (m, 3)."""
+    angle = np.arange(12) * 2.0 * np.pi / 12
+    return np.column_stack([1.5 + 0.8 * np.cos(angle), 1.5 + 0.8 * np.sin(angle),
+                            angle + 0.5 * np.pi])

@@ -9,8 +9,10 @@ from lingbot_world_ros.view import link, messages
 from lingbot_world_ros.view.controls import Controls, IDLE_S, SILENCE_S
 from lingbot_world_ros.view.link import link_of, LOST_S, Signs, STALE_S
 from lingbot_world_ros.view.pictures import COLOUR, colour_jpeg, depth_jpeg, HEADER, packed
-from lingbot_world_ros.view.room_map import Origin, plan_of, Way
+from lingbot_world_ros.view.room_map import (MAX_RECTANGLES, Origin, plan_of, plan_of_grid,
+                                             Way)
 from lingbot_world_ros.view.server import PAGE
+from lingbot_world_ros.worlds.floor_plan import FloorPlan
 import numpy as np
 import pytest
 
@@ -133,6 +135,29 @@ def test_a_room_is_told_as_far_as_a_robot_may_meet_it():
     assert [4.3, 2.5, 0.0, 0.06, 0.8] not in plan['parts']  # the lintel over it
     assert plan['objects'] == {'parcel': [0.18, 0.18], 'bin': [0.16], 'stool': [0.18]}
     assert plan_of('image', 1.26) is None
+
+
+def test_a_floor_plan_is_told_in_few_boxes():
+    occupied = np.ones((12, 30), bool)
+    occupied[3:8, 4:20] = False
+    occupied[5:7, 10:13] = True  # what stands there
+    unknown = np.zeros_like(occupied)
+    unknown[3:5, 17:20] = True
+    plan = plan_of_grid(FloorPlan(occupied, 0.1, (-1.0, 2.0), unknown))
+    assert (plan['low_m'], plan['size_m']) == ([-0.7, 2.2], [1.8, 0.7])  # and a row of wall
+    assert [0.15, 2.6, 0.0, 0.15, 0.1] in plan['parts'] and not plan['has_walls']
+    assert plan['unknown'] == [[0.85, 2.4, 0.0, 0.15, 0.1]]
+    assert len(plan['parts']) == 5
+    area_m2 = sum(4 * half_x * half_y for _, _, _, half_x, half_y in plan['parts'])
+    assert area_m2 == pytest.approx(0.01 * occupied[2:9, 3:21].sum())
+    assert plan_of_grid(FloorPlan(np.ones((4, 4), bool), 0.1, (0.0, 0.0))) is None
+
+
+def test_a_plan_of_specks_is_told_coarser():
+    specks = np.random.default_rng(0).random((200, 200)) < 0.3
+    plan = plan_of_grid(FloorPlan(specks, 0.05, (0.0, 0.0)))
+    assert len(plan['parts']) <= MAX_RECTANGLES
+    assert plan['size_m'] == pytest.approx([10.0, 10.0], abs=0.5)
 
 
 def test_the_way_grows_by_steps_and_is_taken_over_whole():

@@ -130,7 +130,8 @@ LINGBOT_WORLD = EngineEntry(
     'LingBot-World from a checkpoint of yours, on a GPU',
     ('torch', 'transformers', 'tokenizers', 'sentencepiece', 'ftfy'),
     parameters='lingbot_world_ros.engines.lingbot_world.parameters:TABLE', prefix='lingbot',
-    key='lingbot.checkpoint', takes=TAKES, docs='docs/lingbot_world.md',
+    key='lingbot.checkpoint', takes=('robot', 'robot_description', 'on_progress'),
+    docs='docs/lingbot_world.md',
     checkup='lingbot_world_ros.engines.lingbot_world.checkup:checkup')
 LEARNED = EngineEntry(
     'learned', 'lingbot_world_ros.engines.learned.load:learned_world',

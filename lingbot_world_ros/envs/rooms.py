@@ -1,30 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Gymnasium environments in the shipped rooms, over a batch of engine rows, without ROS.
+Gymnasium environments over a batch of engine rows, without ROS.
 
 Importing this registers ``RoomNav-v0``, ``RoomReach-v0`` and ``RoomPush-v0`` of the namespace
-``lingbot_world_ros`` over the embedded world, and ``RoomNavReference-v0`` and so on, their twins
-over MuJoCo. docs/environments.md says what they are. Axes: n rows, one environment each.
+``lingbot_world_ros`` over the embedded world, ``RoomNavReference-v0`` and so on, their twins over
+MuJoCo, and ``LearnedNav-v0`` over a learned world. docs/environments.md says what they are. Axes:
+n rows, one environment each.
 """
+from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 from lingbot_world_ros.actions.limits import Limits
 from lingbot_world_ros.engines.interface import (Observation, Scenes, State, WorldModel,
                                                  WorldSpec)
-from lingbot_world_ros.engines.registry import (DEFAULT_ENGINE, engine_entry, engines, make_world,
-                                                TRUTH_ENGINE)
+from lingbot_world_ros.engines.registry import (DEFAULT_ENGINE, engine_entry, engines, LEARNED,
+                                                make_world, TRUTH_ENGINE)
 from lingbot_world_ros.engines.rows import at_rest, of_rows
 from lingbot_world_ros.envs.asked import asked_actions, asked_reset, PlayedRow, Seeds
 from lingbot_world_ros.envs.known import Known, Start
+from lingbot_world_ros.envs.learned_nav import LearnedNav, POSE
 from lingbot_world_ros.envs.policy_commands import PolicyCommands
-from lingbot_world_ros.envs.tasks import Goals, make_task, put_rows, Seen, SUCCESS_BONUS, TASKS
+from lingbot_world_ros.envs.tasks import (Goals, make_task, put_rows, Seen, SUCCESS_BONUS, Task,
+                                          TASKS)
 from lingbot_world_ros.envs.unusual import unusual_state
 from lingbot_world_ros.errors import shown as told, SpecError, unknown_name
 from lingbot_world_ros.paths import pip_install
 from lingbot_world_ros.robots.load import load_robot
 from lingbot_world_ros.robots.robot import Robot
 from lingbot_world_ros.session.faults import check_finite
-from lingbot_world_ros.worlds.scenes import get_scene
+from lingbot_world_ros.worlds.scenes import get_scene, StartState
 import numpy as np
 
 try:
@@ -59,7 +63,8 @@ class RoomVectorEnv(VectorEnv):
 
     def __init__(self, num_envs: int = 1, *, task: str,
                  engine: Union[str, WorldModel] = DEFAULT_ENGINE,
-                 engine_options: Optional[Mapping[str, Any]] = None, scenes: Scenes = (),
+                 engine_options: Optional[Mapping[str, Any]] = None,
+                 world: Union[str, Path] = '', goal: str = '', scenes: Scenes = (),
                  image: bool = True, depth: bool = False, scan: bool = False,
                  image_size: Optional[Sequence[int]] = None,
                  frames_per_action: int = 3, time_limit_s: Optional[float] = None,
@@ -70,10 +75,13 @@ class RoomVectorEnv(VectorEnv):
         Load the engine.
 
         :param num_envs: n
-        :param task: one of ``tasks.TASKS``
-        :param engine: a registered one that keeps to the shipped scenes, or one that runs
-            already, with n rows; it is closed with the environment
+        :param task: one of ``tasks.TASKS``, or 'LearnedNav'
+        :param engine: a registered one that keeps to the shipped scenes, for LearnedNav one that
+            tells a floor plan, or one that runs already, with n rows; it is closed with the
+            environment
         :param engine_options: what its constructor takes besides
+        :param world: folder or name of a learned world, for its engine
+        :param goal: of LearnedNav, 'pose' or 'image'; '': 'pose'
         :param scenes: that episodes are drawn from; none: all that the engine has
         :param image: whether observations have the picture
         :param depth: and depth
@@ -95,15 +103,17 @@ class RoomVectorEnv(VectorEnv):
             raise unknown_name('render_mode', str(render_mode), (RGB,))
         self._mode = _autoreset_mode(autoreset_mode)
         self._limits = _limits(limits)
-        options = dict(engine_options or {})
+        options = {**(engine_options or {}), **({'world': str(world)} if world else {})}
+        _check_world(engine, options)
         if image_size is not None and not isinstance(engine, WorldModel):
             options['robot'] = _robot_with_size(engine, options.get('robot', ''), image_size)
         self._engine = (engine if isinstance(engine, WorldModel) else
                         make_world(engine, num_envs, **options))
         try:
             _check_size(self._engine.spec, image_size)
-            self._prepare(task, scenes, Channels(image, depth, scan), frames_per_action,
-                          time_limit_s, uncalibrated)
+            self._task = _task(task, self._engine.spec, goal)
+            self._prepare(scenes, Channels(image, depth, scan), frames_per_action, time_limit_s,
+                          uncalibrated)
         except SpecError:
             self._engine.close()
             raise
@@ -183,6 +193,9 @@ class RoomVectorEnv(VectorEnv):
         self._require_open()
         rows, seeds, scenes, own, unusual = asked_reset(
             seed, options, self.num_envs, self._spec.scenes, self._goals is None)
+        if unusual and not self._spec.can.keep_scenes:
+            raise SpecError("options['unusual']: there are unusual starts in the shipped rooms "
+                            'only; leave it out.')
         if isinstance(seed, (int, np.integer)):
             super().reset(seed=int(seed))
         for row in rows:
@@ -269,14 +282,10 @@ class RoomVectorEnv(VectorEnv):
         """Give back what the engine holds."""
         self._engine.close()
 
-    def _prepare(self, task: str, scenes: Scenes, channels: Channels, frames_per_action: int,
+    def _prepare(self, scenes: Scenes, channels: Channels, frames_per_action: int,
                  time_limit_s: Optional[float], uncalibrated: str) -> None:
         """Check what depends on the engine."""
         self._spec = spec = self._engine.spec
-        if not spec.can.keep_scenes:
-            raise SpecError(f'engine {told(spec.engine)}: it does not keep to the scenes that the '
-                            f'tasks are in; take another of {", ".join(engines())}.')
-        self._task = make_task(task, spec.robot)
         self._senses = Senses(spec, self._task, channels)
         self._scenes = (scenes,) if isinstance(scenes, str) else tuple(scenes) or spec.scenes
         for scene in self._scenes:
@@ -343,17 +352,19 @@ class RoomVectorEnv(VectorEnv):
         """Start the next episode of rows; return their observations and infos."""
         starts = [self._drawn(row, scenes[row], seeds[row])._replace(unusual=unusual)
                   for row in rows]
+        goes = unusual or self._task.start(*starts[0][:2]) is not None
         shown = self._engine.reset([start.scene for start in starts],
                                    [start.seed for start in starts], rows,
-                                   render=self._draws and not unusual)
-        if unusual:
-            shown = self._put_unusually(rows, starts, shown)
+                                   render=self._draws and not goes)
+        if goes:
+            shown = self._put_elsewhere(rows, starts, shown)
         seen = Seen.of(shown)
         self._seen = seen if self._seen is None else self._seen.with_rows(rows, seen)
-        fresh = [self._task.draw(get_scene(start.scene), seen.row(i),
-                                 self._task.goal_rng(start.scene, start.seed))
+        fresh = [self._task.goals(start.scene, start.seed, seen.row(i))
                  for i, start in enumerate(starts)]
         goals = {name: np.concatenate([one[name] for one in fresh]) for name in fresh[0]}
+        if self._task.tells_picture:
+            goals['picture'] = self._pictures_of(rows, goals['goal'])
         for row, start in zip(rows, starts):
             self._starts[row] = start
         self._goals = put_rows(self._goals, rows, goals, self.num_envs)
@@ -366,14 +377,13 @@ class RoomVectorEnv(VectorEnv):
         return (self._senses.observe(shown, seen.base_pose, goals),
                 self._info(rows, shown, nothing.astype(bool), nothing))
 
-    def _put_unusually(self, rows: np.ndarray, starts: Sequence[Start],
+    def _put_elsewhere(self, rows: np.ndarray, starts: Sequence[Start],
                        shown: Observation) -> Observation:
-        """Move rows that were just reset into unusual states; the others stay as they are."""
+        """Move rows that were just reset to where they start; the others stay as they are."""
         others = np.setdiff1d(np.arange(self.num_envs), rows)
         kept = self._engine.snapshot(others) if len(others) else None
         usual = Seen.of(shown)
-        states = [unusual_state(get_scene(start.scene), start.seed, usual.row(i),
-                                self._spec.robot) for i, start in enumerate(starts)]
+        states = [self._state(start, usual.row(i)) for i, start in enumerate(starts)]
         there = usual if self._seen is None else self._seen.with_rows(rows, usual)
         pose, joints, objects = (column.copy() for column in (
             there.base_pose, there.joint_position, there.object_pose))
@@ -384,6 +394,24 @@ class RoomVectorEnv(VectorEnv):
         if kept is not None:
             self._engine.restore(kept, others)
         return of_rows(shown, rows.tolist())
+
+    def _state(self, start: Start, usual: Seen) -> StartState:
+        """Return the state that an episode begins in, where it is not the usual one."""
+        if start.unusual:
+            return unusual_state(get_scene(start.scene), start.seed, usual, self._spec.robot)
+        pose = self._task.start(start.scene, start.seed)
+        assert pose is not None, 'only asked of tasks that say it'
+        return StartState(pose, usual.joint_position[0], usual.object_pose[0])
+
+    def _pictures_of(self, rows: np.ndarray, goal: np.ndarray) -> np.ndarray:
+        """Draw what is seen at the goals (m, 3) of rows, (m, h, w, 3) uint8."""
+        assert self._seen is not None, 'they have begun'
+        pose = self._seen.base_pose.copy()
+        pose[rows] = goal
+        there = State(pose, self._seen.joint_position, self._seen.object_pose)
+        drawn = self._engine.render(there).rgb
+        assert drawn is not None, 'it was asked to draw'
+        return drawn[rows, -1].copy()
 
     def _drawn(self, row: int, scene: Optional[str], seed: Optional[int]) -> Start:
         """Draw the next episode of a row, but for what is given."""
@@ -465,7 +493,7 @@ class RoomEnv(gymnasium.Env):
         """
         Load the engine.
 
-        :param task: one of ``tasks.TASKS``
+        :param task: as there
         :param render_mode: None, or 'rgb_array'
         :param keywords: of ``RoomVectorEnv``
         :raises SpecError: as there
@@ -542,6 +570,35 @@ def _copied(columns: Columns) -> Columns:
     return {name: value.copy() for name, value in columns.items()}
 
 
+def _task(name: str, spec: WorldSpec, goal: str) -> Task:
+    """Make a task by name, for a world that it can be done in."""
+    if name == LearnedNav.name:
+        return LearnedNav(spec, goal or POSE)
+    if name not in TASKS:
+        raise unknown_name('task', name, (*TASKS, LearnedNav.name))
+    if goal:
+        raise SpecError(f'goal={told(goal)}: {name} tells its goals in one way only; leave it '
+                        f'out, or take {LearnedNav.name}.')
+    if not spec.can.keep_scenes:
+        raise SpecError(f'engine {told(spec.engine)}: it does not keep to the scenes that the '
+                        f'tasks are in; take another of {", ".join(engines())}.')
+    return make_task(name, spec.robot)
+
+
+def _check_world(engine: Union[str, WorldModel], options: Mapping[str, Any]) -> None:
+    """Refuse a world of an engine that takes none, and an engine of a world without one."""
+    if isinstance(engine, WorldModel):
+        if options.get('world'):
+            raise SpecError('world: the engine that runs has one already; leave it out.')
+        return
+    takes = 'world' in engine_entry(engine).takes
+    if takes and not options.get('world'):
+        raise SpecError(f'engine {engine!r} needs a learned world: give world=FOLDER.')
+    if options.get('world') and not takes:
+        raise SpecError(f'world={told(options["world"])}: engine {engine!r} takes no learned '
+                        'world; leave one of both out.')
+
+
 def _robot_with_size(engine: str, robot: Union[str, Robot], image_size: Sequence[int]) -> Robot:
     """Return a robot whose camera has the pixels that are asked for, and sees the same."""
     size: Any = image_size
@@ -594,6 +651,10 @@ def make_rooms(num_envs: int = 1, *, workers: int = 1, ray: Optional[str] = None
     return SpreadVectorEnv(RoomVectorEnv, num_envs, workers=workers, ray=ray, **keywords)
 
 
+gymnasium.register(
+    f'{NAMESPACE}/{LearnedNav.name}-v0', entry_point=f'{__name__}:RoomEnv',
+    vector_entry_point=f'{__name__}:make_rooms',
+    kwargs={'task': LearnedNav.name, 'engine': LEARNED.name})
 for _name in TASKS:
     for _suffix, _engine in (('', DEFAULT_ENGINE), ('Reference', TRUTH_ENGINE)):
         gymnasium.register(

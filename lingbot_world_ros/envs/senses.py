@@ -6,11 +6,11 @@ It is what the topics carry, never the scene's truth: the picture, depth and ran
 odometry that begins at zero, joint states, and the goal as it was told at the start.
 """
 from dataclasses import dataclass
-from typing import Dict
+from typing import Dict, Tuple
 
 from gymnasium import spaces
 from lingbot_world_ros.engines.interface import Observation, WorldSpec
-from lingbot_world_ros.envs.tasks import Goals, REACH_M, Seen, Task
+from lingbot_world_ros.envs.tasks import Goals, Seen, Task
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.geometry import se2
 from lingbot_world_ros.geometry.depth_scan import DepthScan
@@ -52,7 +52,7 @@ class Senses:
         size = camera.height_px, camera.width_px
         boxes: Dict[str, spaces.Box] = {}
         if channels.image:
-            boxes['image'] = spaces.Box(0, 255, (*size, 3), np.uint8)
+            boxes['image'] = _picture(size)
         if channels.depth:
             boxes['depth'] = spaces.Box(0.0, FAR_M, (*size, 1), np.float32)
         if channels.scan:
@@ -62,13 +62,13 @@ class Senses:
             boxes['scan'] = spaces.Box(0.0, FAR_M, (self._scan.num_angles,), np.float32)
         fast_mps, fast_radps = (FASTER * speed for speed in (robot.drive.speed_max_mps,
                                                              robot.drive.angular_max_radps))
-        fastest = np.array([REACH_M] * 2 + [1.0] * 2 + [fast_mps] * 2 + [fast_radps])
+        fastest = np.array([task.reach_m] * 2 + [1.0] * 2 + [fast_mps] * 2 + [fast_radps])
         boxes['odometry'] = _box(-fastest, fastest)
         low, high, quick = (robot.joint_array(name) for name in ('low', 'high', 'max_speed'))
         slack = SLACK * (high - low)
         boxes['joints'] = _box(np.concatenate([low - slack, -FASTER * quick]),
                                np.concatenate([high + slack, FASTER * quick]))
-        boxes['goal'] = _box(*task.goal_range)
+        boxes['goal'] = _picture(size) if task.tells_picture else _box(*task.goal_range)
         self._boxes = boxes
         self.space = spaces.Dict(dict(boxes))  # of one row
 
@@ -100,13 +100,17 @@ class Senses:
             if self._channels.scan:
                 out['scan'] = np.stack([
                     self._ranges(*row) for row in zip(depth_m, seen.joint_position)])
-        return {name: out[name] if name == 'image' else
+        return {name: out[name] if box.dtype == np.uint8 else
                 np.clip(out[name].astype(np.float32), box.low, box.high)
                 for name, box in self._boxes.items()}
 
     def _ranges(self, depth_m: np.ndarray, joint_position: np.ndarray) -> np.ndarray:
         own_m = None if self._arm is None else self._arm.links(joint_position)
         return self._scan.ranges(depth_m, own_m)
+
+
+def _picture(size: Tuple[int, int]) -> spaces.Box:
+    return spaces.Box(0, 255, (*size, 3), np.uint8)
 
 
 def _box(low: np.ndarray, high: np.ndarray) -> spaces.Box:

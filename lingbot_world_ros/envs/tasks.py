@@ -75,6 +75,8 @@ class Task(ABC):
     moves: Tuple[str, ...]  # states that potential and success read, as WorldSpec names them
     points: Tuple[int, ...] = ()  # where in a goal points in base_link begin, x and y
     takes_contact: bool = True  # the way to the goal may lead along things
+    tells_picture: bool = False  # a goal is told as a picture, which ``goals`` leaves to be drawn
+    reach_m: float = REACH_M  # no place is farther from another
 
     def __init__(self, robot: Robot) -> None:
         """
@@ -95,15 +97,25 @@ class Task(ABC):
     def goal_range(self) -> Tuple[np.ndarray, np.ndarray]:
         """Lowest and highest of what is told, (g,) float32 each, metres or 0 to 1."""
 
-    @abstractmethod
-    def draw(self, scene: Scene, start: Seen, rng: np.random.Generator) -> Goals:
+    def start(self, scene: str, seed: int) -> Optional[np.ndarray]:
         """
-        Draw the goal of one episode.
+        Say where an episode starts.
 
         :param scene: that it is in
+        :param seed: of the episode
+        :return: (3,) base pose in the scene; None: where the engine puts the robot for this seed
+        """
+        return None
+
+    @abstractmethod
+    def goals(self, scene: str, seed: int, start: Seen) -> Goals:
+        """
+        Draw the goal of an episode.
+
+        :param scene: that it is in
+        :param seed: of the episode, the only source of randomness
         :param start: its first state, n = 1
-        :param rng: the only source of randomness
-        :return: columns of one row
+        :return: columns of one row; ``goal``, (1, 3) base pose, where ``tells_picture`` holds
         """
 
     @abstractmethod
@@ -113,7 +125,8 @@ class Task(ABC):
 
         :param goals: of all rows
         :param odometry: (n, 3) pose since the start of the episode, x, y [m], yaw [rad]
-        :return: (n, g) float64, within ``goal_range`` as far as odometry is
+        :return: (n, g) float64, within ``goal_range`` as far as odometry is; (n, h, w, 3) uint8
+            where ``tells_picture`` holds
         """
 
     @abstractmethod
@@ -129,7 +142,26 @@ class Task(ABC):
         return np.random.default_rng([zlib.crc32(f'{self.name}/{scene}'.encode()), seed])
 
 
-class RoomNav(Task):
+class RoomTask(Task):
+    """A task in the shipped rooms."""
+
+    def goals(self, scene: str, seed: int, start: Seen) -> Goals:
+        """Draw the goal of an episode; see ``Task.goals``."""
+        return self.draw(get_scene(scene), start, self.goal_rng(scene, seed))
+
+    @abstractmethod
+    def draw(self, scene: Scene, start: Seen, rng: np.random.Generator) -> Goals:
+        """
+        Draw the goal of one episode.
+
+        :param scene: that it is in
+        :param start: its first state, n = 1
+        :param rng: the only source of randomness
+        :return: columns of one row
+        """
+
+
+class RoomNav(RoomTask):
     """
     Drive to a named thing, stop there and face it.
 
@@ -152,7 +184,7 @@ class RoomNav(Task):
     @property
     def columns(self) -> Tuple[str, ...]:
         """Return the base's; see ``Task``."""
-        return _base_columns(self.robot)
+        return base_columns(self.robot)
 
     @property
     def goal_range(self) -> Tuple[np.ndarray, np.ndarray]:
@@ -197,7 +229,7 @@ class RoomNav(Task):
         return np.hypot(x, y) - goals['reach_m'], np.arctan2(y, x)
 
 
-class RoomReach(Task):
+class RoomReach(RoomTask):
     """
     Bring the gripper to a marked point; the base stands still.
 
@@ -268,7 +300,7 @@ class RoomReach(Task):
         return np.linalg.norm(self.gripper(seen.joint_position) - goals['point'], axis=1)
 
 
-class RoomPush(Task):
+class RoomPush(RoomTask):
     """
     Push a named thing into a round zone on the floor.
 
@@ -293,7 +325,7 @@ class RoomPush(Task):
     @property
     def columns(self) -> Tuple[str, ...]:
         """Return the base's; see ``Task``."""
-        return _base_columns(self.robot)
+        return base_columns(self.robot)
 
     @property
     def goal_range(self) -> Tuple[np.ndarray, np.ndarray]:
@@ -383,8 +415,13 @@ def make_task(name: str, robot: Robot) -> Task:
     return TASKS[name](robot)
 
 
-def _base_columns(robot: Robot) -> Tuple[str, ...]:
-    """Forward, sideways where the robot strafes, turning."""
+def base_columns(robot: Robot) -> Tuple[str, ...]:
+    """
+    Name what moves a base.
+
+    :param robot: whose
+    :return: columns: forward, sideways where it strafes, turning
+    """
     return tuple(name for axis, name in enumerate(TWIST) if axis != 1 or robot.drive.strafes)
 
 

@@ -13,6 +13,7 @@ from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 from lingbot_world_ros.errors import SpecError, unknown_name
 from lingbot_world_ros.messages import page
 from lingbot_world_ros.messages.encodings import depth_from_msg, rgb_from_msg
+from lingbot_world_ros.messages.map import map_from_msg
 from lingbot_world_ros.messages.simulation import state_name
 from lingbot_world_ros.messages.stamps import stamp_to_ns
 from lingbot_world_ros.messages.world import STATES
@@ -34,6 +35,8 @@ from lingbot_world_ros.settings.parameters import VIEW
 from lingbot_world_ros.view.link import link_of, LOST_S, Signs
 from lingbot_world_ros.view.messages import Drive, MAX_JOINTS, MODES, WorldRequest
 from lingbot_world_ros.view.pictures import COLOUR, colour_jpeg, DEPTH, depth_jpeg, FAR_M, TRUTH
+from lingbot_world_ros.worlds.floor_plan import FloorPlan
+from lingbot_world_ros.worlds.learned import learned_folder
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -81,7 +84,8 @@ class ViewNode(Node):
         self._drive = robot.drive if self.params.robot else None
         self._commands = CommandPublishers(self, topics.cmd_vel, topics.joint_command)
         self._client = WorldClient(self, self.params.service_prefix, topics.prompt)
-        self._map = FloorMap(self._client.ask_in_background, robot.footprint.height_m)
+        self._map = FloorMap(self._client.ask_in_background, robot.footprint.height_m,
+                             self._learned_plan)
         self._names = self._topic_names()
         # key -> (wall time [s, steady], newest message)
         self._heard: Dict[str, Tuple[float, Any]] = {}
@@ -231,8 +235,39 @@ class ViewNode(Node):
         if not self._worlds and now_s - self._asked_worlds_s > WORLDS_S:
             if self._client.ask_in_background('GetAvailableWorlds', self._on_worlds):
                 self._asked_worlds_s = now_s
+        self._follow_map()
         self._map.look()
         self._world = self._describe()
+
+    def _follow_map(self) -> None:
+        """Listen to the map of a world whose room nobody knows, if nobody else publishes one."""
+        kind, topic = self._names['map']
+        nodes = {node_of(info) for info in self.get_publishers_info_by_topic(topic)}
+        is_told = self._map.takes_map and nodes == {self._world_node}
+        if is_told and 'map' not in self._followed:
+            self._followed['map'] = self.create_subscription(kind, topic, self.on_map, qos.LATCHED)
+        elif not is_told and 'map' in self._followed:
+            self.destroy_subscription(self._followed.pop('map'))
+
+    def on_map(self, msg: Any) -> None:
+        """Learn how the floor of the world looks."""
+        try:
+            self._map.on_map(map_from_msg(msg))
+        except SpecError as error:
+            self.get_logger().warning(f'{self._names["map"][1]}: {error}')
+
+    def _learned_plan(self, scene: str) -> Optional[FloorPlan]:
+        """Read the plan of the learned world that the parameter ``world`` names."""
+        folder = learned_folder(self.params.world)
+        if folder is None:
+            return None
+        from lingbot_world_ros.models.mapped.runtime import read_plan  # few pages need it
+        try:
+            name, plan = read_plan(folder)
+        except SpecError as error:
+            self.get_logger().warning(str(error))
+            return None
+        return plan if name == scene else None
 
     def _on_state(self, response: Any) -> None:
         self._polled = time.monotonic(), state_name(response.state.state)
@@ -246,7 +281,7 @@ class ViewNode(Node):
     def _topic_names(self) -> Dict[str, Tuple[Any, str]]:
         """Return key -> message type, full name, of everything that may be followed."""
         from diagnostic_msgs.msg import DiagnosticArray
-        from nav_msgs.msg import Odometry, Path
+        from nav_msgs.msg import OccupancyGrid, Odometry, Path
         from sensor_msgs.msg import CompressedImage, Image, JointState
         from std_msgs.msg import Float32, String
         topics, beside = self.params.topics, self.params.view.reference.strip('/')
@@ -256,6 +291,7 @@ class ViewNode(Node):
             'depth': (Image, topics.depth), 'odom': (Odometry, topics.odom),
             'joint_states': (JointState, topics.joint_states), 'path': (Path, topics.path),
             'diagnostics': (DiagnosticArray, topics.diagnostics),
+            'map': (OccupancyGrid, topics.map),
             'robot_description': (String, topics.robot_description),
             'truth': (CompressedImage, f'{beside}/{topics.compressed.lstrip("/")}'),
             'image_error': (Float32, f'{beside}/image_error'),
@@ -294,7 +330,7 @@ class ViewNode(Node):
             wanted |= {'image_error', 'position_error'}
         if self._there.get('path') and 'odom' in wanted:
             wanted |= {'path'}
-        for key in [key for key in self._followed if key not in wanted]:
+        for key in [key for key in self._followed if key not in wanted and key != 'map']:
             self.destroy_subscription(self._followed.pop(key))
             self._heard.pop('image' if key == 'compressed' else key, None)
             if key == 'joint_states':

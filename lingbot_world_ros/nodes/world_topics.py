@@ -88,6 +88,9 @@ def _check_scenes(spec: WorldSpec, params: SimpleNamespace) -> None:
     for name in ('publish_map', 'publish_map_odom_tf', 'publish_bumper'):
         has_plan = spec.can.keep_scenes or (spec.floor_plan is not None
                                             and name != 'publish_bumper')
+        if getattr(params, name) and spec.floor_plan is not None and not has_plan:
+            raise SpecError(f'{name}: engine {spec.engine!r} knows the floor plan of its world, '
+                            'but no shapes to touch; leave it false.')
         if getattr(params, name) and not has_plan:
             raise SpecError(f'{name}: engine {spec.engine!r} has no floor plan of its worlds; '
                             'leave it false.')

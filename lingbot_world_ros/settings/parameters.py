@@ -189,7 +189,7 @@ VIEW = (
           'simulator has no world_spec.', 0.0, 100.0),
     Param('view.angular_velocity_radps', float, 'The same for turning.', 0.0, 100.0),
     Param('view.joint_velocity', float, 'The same for joints, rad/s or m/s.', 0.0, 100.0),
-    *(p for p in WORLD_MODEL if p.name == 'service_prefix'), ROBOT, *TOPICS)
+    *(p for p in WORLD_MODEL if p.name in ('service_prefix', 'world')), ROBOT, *TOPICS)
 PARAMS = {p.name: p for p in WORLD_MODEL + ENGINES + ACTION_ENCODER + VIEW}  # all that ship
 NODES = ('world_model', 'action_encoder', 'view')
 

@@ -153,7 +153,8 @@ class WorldLibrary:
         names = {*known, *self._spec.scenes}
         if '/' in name or name.endswith(SUFFIXES):
             raise WorldError(UNSUPPORTED_FORMAT, f'World {quoted(name)} is neither a name nor a '
-                             'URI; write file:///<path> or package://<package>/<path>.')
+                             'URI, nor the folder of a learned world; write file:///<path> or '
+                             'package://<package>/<path>.')
         raise WorldError(NOT_FOUND, str(unknown_name('world', name, names)))
 
     def _allowed_path(self, uri: str, suffixes: Tuple[str, ...], what: str) -> Path:

@@ -17,10 +17,9 @@ from lingbot_world_ros.engines.rows import (check_actions, check_state, chosen_r
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.geometry import se2, se3
 from lingbot_world_ros.geometry.camera import MountedCamera
-from lingbot_world_ros.models.mapped.runtime import (load_place, OCCUPIED, Place, PlaceRenderer,
-                                                     read_motion, UNKNOWN, with_body)
+from lingbot_world_ros.models.mapped.runtime import (floor_plan_of, load_place, PlaceRenderer,
+                                                     read_motion, with_body)
 from lingbot_world_ros.robots.load import load_robot
-from lingbot_world_ros.worlds.floor_plan import FloorPlan
 from lingbot_world_ros.worlds.learned import read_learned, ROBOT
 import numpy as np
 
@@ -247,9 +246,3 @@ def camera_of(about: Dict[str, Any]) -> MountedCamera:
         return MountedCamera(**values)
     except (KeyError, TypeError, AttributeError) as error:
         raise SpecError(f'camera of world.yaml cannot be read ({error!r}).') from error
-
-
-def floor_plan_of(place: Place) -> FloorPlan:
-    """Return the plan of a place, with what was never seen."""
-    return FloorPlan(place.plan == OCCUPIED, place.cell_m, place.plan_origin_m,
-                     place.plan == UNKNOWN)

@@ -13,6 +13,8 @@ from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.geometry.camera import MountedCamera
 from lingbot_world_ros.models.mapped.motion import Motion
 from lingbot_world_ros.models.room.runtime import Graph
+from lingbot_world_ros.worlds.floor_plan import FloorPlan
+from lingbot_world_ros.worlds.learned import read_learned
 import numpy as np
 from safetensors.numpy import load_file
 
@@ -95,6 +97,31 @@ def with_body(rgb: np.ndarray, body: np.ndarray) -> np.ndarray:
     """
     share = body[..., 3:].astype(np.float32) / 255.0
     return (rgb * (1.0 - share) + body[..., :3] * share + 0.5).astype(np.uint8)
+
+
+def read_plan(folder: Path) -> Tuple[str, FloorPlan]:
+    """
+    Read the floor plan of a learned world, and nothing else.
+
+    :param folder: of the world
+    :return: its name, its plan
+    :raises SpecError: unreadable, or a world of another kind
+    """
+    about = read_learned(folder)
+    if about['kind'] != 'mapped':
+        raise SpecError(f'{folder}: a world of kind {about["kind"]!r} has no floor plan.')
+    return str(about['name']), floor_plan_of(load_place(folder)[0])
+
+
+def floor_plan_of(place: Place) -> FloorPlan:
+    """
+    Say what stands in a place, and what was never seen.
+
+    :param place: learned
+    :return: its plan
+    """
+    return FloorPlan(place.plan == OCCUPIED, place.cell_m, place.plan_origin_m,
+                     place.plan == UNKNOWN)
 
 
 def packed_slices(grid: np.ndarray) -> np.ndarray:

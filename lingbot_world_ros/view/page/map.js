@@ -28,7 +28,7 @@ export class FloorMap {
     this.touches = false;
   }
 
-  /** @param {object|null} room size_m, parts and sizes of objects, as the server has them */
+  /** @param {object|null} room low_m, size_m, parts, ..., as the server has them */
   setRoom(room) {
     this.room = room;
   }
@@ -75,7 +75,10 @@ export class FloorMap {
     const inScene = Boolean(room && origin && this.pose);
     const start = inScene ? origin : [0, 0, Math.PI / 2]; // odom alone: x up, y to the left
     const shown = [...this.points, this.pose ?? [0, 0], [0, 0]].map((one) => placed(start, one));
-    if (inScene) shown.push([0, 0], room.size_m);
+    if (inScene) {
+      const [u, v] = room.low_m;
+      shown.push([u, v], [u + room.size_m[0], v + room.size_m[1]]);
+    }
     const [us, vs] = [0, 1].map((axis) => shown.map((one) => one[axis]));
     const [low, high] = [Math.min, Math.max].map((end) => [end(...us), end(...vs)]);
     const least = inScene ? 0 : 2;
@@ -109,9 +112,13 @@ export class FloorMap {
   }
 
   floor(context, { x, y, scale, room }) {
-    const [width, height] = room.size_m;
+    const [[left, low], [width, height]] = [room.low_m, room.size_m];
     context.fillStyle = palette.field;
-    context.fillRect(x(0), y(height), width * scale, height * scale);
+    context.fillRect(x(left), y(low + height), width * scale, height * scale);
+    context.fillStyle = palette.box; // as beyond the room
+    for (const [px, py, , halfX, halfY] of room.unknown) {
+      context.fillRect(x(px - halfX), y(py + halfY), 2 * halfX * scale, 2 * halfY * scale);
+    }
   }
 
   /** Furniture, the outer walls and what can be moved. */
@@ -121,10 +128,12 @@ export class FloorMap {
       const [yaw, ...half] = size.length > 1 ? size : [0, ...size];
       this.thing(context, view, [px, py, yaw], half, 'edge');
     }
-    const [width, height] = room.size_m;
-    context.strokeStyle = palette.ink;
-    context.lineWidth = 3;
-    context.strokeRect(x(0), y(height), width * scale, height * scale);
+    if (room.has_walls) {
+      const [[left, low], [width, height]] = [room.low_m, room.size_m];
+      context.strokeStyle = palette.ink;
+      context.lineWidth = 3;
+      context.strokeRect(x(left), y(low + height), width * scale, height * scale);
+    }
     for (const [name, pose] of Object.entries(this.told.objects ?? {})) {
       if (room.objects[name]) this.thing(context, view, pose, room.objects[name], 'warn');
     }
