@@ -134,4 +134,4 @@ def _correlation(commands: List[np.ndarray], shown: List[np.ndarray],
     aa, bb, ab = float(a @ a), float(b @ b), float(a @ b)
     if aa <= 1e-12 * len(a) or bb <= 0.0:
         return 0.0, 0.0
-    return ab / np.sqrt(aa * bb), ab / aa
+    return float(ab / np.sqrt(aa * bb)), ab / aa
