@@ -7,7 +7,7 @@ lag. What a command does may depend on the speed (the steering of a car), so tha
 tried times the size of ``linear_x``. NumPy and OpenCV only.
 """
 from dataclasses import dataclass
-from typing import Dict, List, Tuple
+from typing import Any, Dict, List, Tuple
 
 import cv2
 from lingbot_world_ros.errors import SpecError
@@ -80,7 +80,7 @@ def picture_motion(rgb: np.ndarray) -> Dict[str, np.ndarray]:
         picture, its growth, and the mean change of brightness, 0..1
     """
     size = FLOW_WIDTH_PX, max(16, round(FLOW_WIDTH_PX * rgb.shape[1] / rgb.shape[2]))
-    flow_of = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    flow_of: Any = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     x, y = np.meshgrid(np.linspace(-0.5, 0.5, size[0]),
                        np.linspace(-0.5, 0.5, size[1]) * size[1] / size[0])
     power = float((x * x + y * y).mean())

@@ -36,12 +36,12 @@ class Muon(torch.optim.Optimizer):
         for group in self.param_groups:
             for parameter in group['params']:
                 if parameter.grad is not None:
-                    self._move(parameter, group['lr'], group['momentum'])
+                    self._move(parameter, parameter.grad, group['lr'], group['momentum'])
 
-    def _move(self, parameter: Tensor, lr: float, momentum: float) -> None:
+    def _move(self, parameter: Tensor, gradient: Tensor, lr: float, momentum: float) -> None:
         mean = self.state[parameter].setdefault('mean', torch.zeros_like(parameter))
-        mean.lerp_(parameter.grad, 1 - momentum)
-        ahead = parameter.grad.lerp(mean, momentum).reshape(len(parameter), -1)
+        mean.lerp_(gradient, 1 - momentum)
+        ahead = gradient.lerp(mean, momentum).reshape(len(parameter), -1)
         gain = max(1.0, ahead.shape[0] / ahead.shape[1]) ** 0.5
         parameter.mul_(1 - lr * DECAY)
         parameter.add_(orthogonal(ahead).reshape(parameter.shape), alpha=-lr * gain)
@@ -73,7 +73,8 @@ def split_parameters(model: nn.Module) -> Tuple[List[nn.Parameter], List[nn.Para
     :param model: any
     :return: those, and the rest
     """
-    matrices, rest = [], []
+    matrices: List[nn.Parameter] = []
+    rest: List[nn.Parameter] = []
     for parameter in model.parameters():
         fan_in = parameter.numel() // max(1, len(parameter)) if parameter.ndim > 1 else 0
         fits = fan_in >= MIN_FAN_IN and min(len(parameter), fan_in) <= MAX_SIDE

@@ -4,15 +4,15 @@ Train a recurrent world on aligned recordings of pictures and commands. Needs to
 
     python -m lingbot_world_ros.training.train_recurrent --recording aligned --out run --minutes 50
 
-Every step shows some rows a few true frames and lets them run free after. One half of the rows
-runs without noise and learns the best guess; the other half are pairs with noise, scored as
-samples are (CRPS): each near the truth, the two apart. Pairs go on in the next step where they
-ended, without seeing anything, for ``LONGEST`` frames. A run that was stopped continues when the
-same command is given again. Writes ``recurrent.safetensors`` (the best by what it does in open
-loop on held-out pieces), ``curve.jsonl``, ``pictures.png`` and ``checkpoint.pt``.
+Every step shows some rows a few true frames and lets them run free after, without noise: they
+learn the best guess. Later one half of the rows are pairs with noise, scored as samples are
+(CRPS): each near the truth, the two apart. Pairs go on in the next step where they ended, without
+seeing anything, for ``LONGEST`` frames. A run that was stopped continues when the same command is
+given again. Writes ``recurrent.safetensors`` (the best by what it does in open loop on held-out
+pieces), ``curve.jsonl``, ``pictures.png`` and ``checkpoint.pt``.
 """
 import argparse
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 import json
 from pathlib import Path
 import time
@@ -34,7 +34,8 @@ from torch import Tensor
 SEEN = 4, 11  # fewest true frames that a row begins with, and one more than the most
 CONTEXT = 12  # true frames before a checked rollout
 FIRST_HORIZON = 4  # frames; it grows to ``--horizon``
-GROWN = 0.4  # share of the time after which the horizon is what was asked for
+GROWN = 0.4  # share of the time after which horizon and weights are what was asked for
+PAIRED = 0.4  # share of the time from which on there are pairs
 LONGEST = 400  # frames that a pair runs free
 SQUARES, SLOPES = 2.0, 0.5  # weights of the squared error and of the slopes' error
 CHECKED = 1, 5, 20, 60  # frames after which a rollout is checked
@@ -84,7 +85,7 @@ def parse(argv: Optional[Sequence[str]]) -> argparse.Namespace:
     parser.add_argument('--drawn', type=int, default=3, help='of which so many are drawn')
     parser.add_argument('--channels', type=int, help='of the field; as the minutes are without')
     parser.add_argument('--texture', type=float, default=1.0, help='weight of sharpness')
-    parser.add_argument('--straight', action='store_true', help='no noise, no pairs, no texture: '
+    parser.add_argument('--straight', action='store_true', help='no flow, no noise, no texture: '
                         'a ConvGRU as in textbooks, for comparison')
     parser.add_argument('--learning-rate', type=float, default=1.5e-3)
     parser.add_argument('--matrix-rate', type=float, default=0.02)
@@ -102,7 +103,8 @@ def make_model(drives: Drives, args: argparse.Namespace) -> RecurrentNetwork:
     width, height = drives.recordings[0].size_px
     channels = args.channels or next(c for minutes, c in SIZES if args.minutes < minutes)
     actions = drives.actions()
-    model = RecurrentNetwork(RecurrentSpec(width, height, actions.shape[1], channels=channels))
+    spec = RecurrentSpec(width, height, actions.shape[1], channels=channels)
+    model = RecurrentNetwork(replace(spec, flows=0) if args.straight else spec)
     learned = actions[np.concatenate([np.arange(a, b) for a, b in drives.training])]
     model.action_mean.copy_(torch.from_numpy(learned.mean(0)))
     model.action_scale.copy_(torch.from_numpy(np.maximum(learned.std(0), 1e-3)))
@@ -144,17 +146,19 @@ class Trainer:
                  rng: np.random.Generator):
         """Keep what every step needs."""
         self.model, self.drives, self.rng = model, drives, rng
-        self.num_pairs = 0 if args.straight else args.rows // 4
-        self.num_guesses = args.rows - 2 * self.num_pairs
+        self.num_rows = args.rows
+        self.most_pairs = 0 if args.straight else args.rows // 4
+        self.num_pairs, self.num_guesses = 0, args.rows
         self.horizon, self.drawn = args.horizon, args.drawn
-        self.texture = 0.0 if args.straight else args.texture
+        self.most_texture = 0.0 if args.straight else args.texture
+        self.texture = 0.0
         self.slopes = 0.0 if args.straight else SLOPES
         self.actions = torch.from_numpy(drives.actions())
         window = SEEN[1] + args.horizon
         self.begins = windows(drives.training, window)
         long = windows(drives.training, window + 4 * args.horizon)
         self.long_begins = long if len(long) else self.begins
-        self.pairs = Pairs(np.zeros(self.num_pairs, int), np.zeros(self.num_pairs, int))
+        self.pairs = Pairs(np.zeros(self.most_pairs, int), np.zeros(self.most_pairs, int))
         self.quick = torch.autocast('cpu', torch.bfloat16, enabled=has_bfloat16())
 
     def loss(self, progress: float) -> Tuple[Tensor, Dict[str, float]]:
@@ -164,7 +168,11 @@ class Trainer:
         :param progress: of the training, 0..1
         :return: what to make small, and numbers for the curve
         """
-        horizon = round(FIRST_HORIZON + (self.horizon - FIRST_HORIZON) * min(1, progress / GROWN))
+        grown = min(1.0, progress / GROWN)
+        horizon = round(FIRST_HORIZON + (self.horizon - FIRST_HORIZON) * grown)
+        self.texture = self.most_texture * grown
+        self.num_pairs = self.most_pairs if progress >= PAIRED else 0
+        self.num_guesses = self.num_rows - 2 * self.num_pairs
         num_seen = int(self.rng.integers(*SEEN))
         drawn = np.unique([num_seen - 1 - self.rng.integers(2),
                            *(num_seen + self.rng.permutation(horizon)[:self.drawn])])
@@ -175,7 +183,7 @@ class Trainer:
             pictures = self._roll(begins, state, is_free, num_seen, horizon, drawn)
         g = self.num_guesses
         loss = self._guess_loss(pictures[:, :g].flatten(0, 1), true[:, :g].flatten(0, 1))
-        told = {'guess': float(loss.detach())}
+        told = {'guess': float(loss.detach()), 'apart': 0.0, 'pairs': 0.0}
         if self.num_pairs:
             one, two = (p.flatten(0, 1) for p in pictures[:, g:].chunk(2, 1))
             sampled, told['apart'] = self._pair_loss(one, two, true[:, g:].flatten(0, 1))
@@ -190,7 +198,7 @@ class Trainer:
         pairs, g, p = self.pairs, self.num_guesses, self.num_pairs
         state = self.model.first(g + 2 * p)
         is_free = torch.zeros(g + p, dtype=torch.bool)
-        if pairs.state is not None:
+        if pairs.state is not None and p:
             for i in np.flatnonzero(pairs.age):
                 begins[g + i] = pairs.frame[i]
                 is_free[g + i] = True
@@ -217,8 +225,9 @@ class Trainer:
                                                         told.field))
             if frame in drawn:
                 states.append(state)
-        self._keep(begins[g:] + num_seen + horizon, num_seen + horizon,
-                   State(*(part[g:].detach() for part in state)))
+        if p:
+            self._keep(begins[g:] + num_seen + horizon, num_seen + horizon,
+                       State(*(part[g:].detach() for part in state)))
         field = torch.cat([s.field for s in states]).contiguous(memory_format=torch.channels_last)
         pictures = model.draw(State(field, torch.cat([s.hidden for s in states]),
                                     states[0].commands))
@@ -296,8 +305,9 @@ def validate(trainer: Trainer, *, noise: float = 0.0, shuffled: bool = False,
         columns are rollouts, rows true and imagined frames
     """
     model, drives = trainer.model, trainer.drives
-    frames = [f for f in frames if len(windows(drives.held_out, CONTEXT + f))]
-    begins = spread(windows(drives.held_out, CONTEXT + frames[-1]), CHECKS)
+    fitting = [f for f in CHECKED if len(windows(drives.held_out, CONTEXT + f))]
+    begins = spread(windows(drives.held_out, CONTEXT + fitting[-1]), CHECKS)
+    frames = [f for f in frames if f in fitting]
     rng = torch.Generator().manual_seed(0)
     others = begins[np.roll(np.random.default_rng(0).permutation(len(begins)), 1)]
     state, told, strips = model.first(len(begins)), {}, []
@@ -335,7 +345,7 @@ def _report(run: Run, trainer: Trainer, rows: List[Dict[str, float]]) -> Dict[st
     decisive = max((f for f in CHECKED if f <= DECISIVE and f'psnr_{f}' in told), default=1)
     other, _ = validate(trainer, shuffled=True, frames=[decisive])
     row['gap'] = told[f'psnr_{decisive}'] - other[f'psnr_{decisive}']
-    if trainer.num_pairs:
+    if trainer.most_pairs:
         sampled, drawn = validate(trainer, noise=1.0, frames=CHECKED[:-1])
         row.update({f'sampled_{key}': value for key, value in sampled.items()})
         sheet = np.concatenate([sheet, drawn])

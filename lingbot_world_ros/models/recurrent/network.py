@@ -2,11 +2,13 @@
 """
 A world that knows pictures and commands only, and runs free. Needs torch.
 
-A coarse field of features stands for what is in view, a vector for where that is and how it moves.
-The newest commands move both; a true picture corrects the field; a decoder draws it. Noise in the
-vector makes one future of many; without noise it is the best guess. The field is always a mean of
-values in -1..1, so no rollout can run away.
-Axes: b batch, c channel, y x rows and columns of the field, d vector, m commands, a action.
+A coarse field of features stands for what is in view, a vector for where that is and how it goes.
+The newest commands move the vector, which tells how the field flows and what comes into view; a
+true picture corrects the field; a decoder draws it. Noise in the vector makes one future of many;
+without noise it is the best guess. The field is always a mean of values in -1..1, so that no
+rollout can run away.
+Axes: b batch, c channel, y x rows and columns of the field, d vector, m commands, a action,
+k flows.
 Source: the recurrent state-space model (arXiv 1811.04551) in convolutional form; noise that all of
 the picture shares, trained by a proper score, as in arXiv 2506.10772; no code taken from either.
 """
@@ -23,6 +25,8 @@ from torch.nn import functional as F
 STRIDE = 8  # pixels a side of a cell of the field
 MULTIPLE = 2 * STRIDE  # of which both sides of a picture are
 NORM_GROUPS = 8
+REACH = 0.25  # of a flow of length one, in halves of the picture
+HORIZON = -0.3  # height of what one moves towards, -1 top, 1 bottom
 KEEP, CORRECT = 1.0, 1.0  # the gates begin with old values, and with what is seen
 
 
@@ -38,6 +42,7 @@ class RecurrentSpec:
     commands: int = 8  # the newest ones that are remembered
     noise: int = 16
     mapped: int = 8  # channels that the vector adds to the field when it moves and is drawn
+    flows: int = 6  # ways in which the field can flow; 0: it stays
     pooled: int = 192  # numbers that the vector is told of the field
     drawn: Tuple[int, int] = (96, 64)  # channels of the decoder, coarse and fine
 
@@ -68,6 +73,7 @@ class RecurrentNetwork(nn.Module):
 
     action_mean: Tensor
     action_scale: Tensor
+    places: Tensor  # (y, x, 2) of the cells, -1..1
 
     def __init__(self, spec: RecurrentSpec):
         """Build the parts; actions are scaled by what the model remembers."""
@@ -89,6 +95,12 @@ class RecurrentNetwork(nn.Module):
         self.modulate = nn.Linear(d, 2 * c)
         self.map = nn.Sequential(nn.Linear(d, spec.mapped * rows * cols),
                                  nn.Unflatten(1, (spec.mapped, rows, cols)))
+        if spec.flows:
+            self.flow = nn.Linear(d, spec.flows)
+            nn.init.zeros_(self.flow.weight)
+            nn.init.zeros_(self.flow.bias)
+            self.flows = nn.Parameter(_first_flows(spec))
+            self.register_buffer('places', _places(spec), persistent=False)
         self.look = nn.Conv2d(c, c, 3, 1, 1)
         self.norm = _norm(c)
         self.move = nn.Conv2d(c + spec.mapped, 2 * c, 3, 1, 1)
@@ -118,9 +130,16 @@ class RecurrentNetwork(nn.Module):
         told = torch.cat([self.pool(state.field), commands.flatten(1), noise], -1)
         hidden = self.gru(self.enter(told), state.hidden)
         gain, offset = self.modulate(hidden)[:, :, None, None].chunk(2, 1)
-        looked = F.silu(self.norm(self.look(state.field)) * (1 + gain) + offset)
+        flown = self._flown(state.field, hidden) if self.spec.flows else state.field
+        looked = F.silu(self.norm(self.look(flown)) * (1 + gain) + offset)
         moved = self.move(torch.cat([looked, self.map(hidden)], 1))
-        return State(_blended(state.field, moved, -KEEP), hidden, commands)
+        return State(_blended(flown, moved, -KEEP), hidden, commands)
+
+    def _flown(self, field: Tensor, hidden: Tensor) -> Tensor:
+        """Let a field flow by a sum of learned flows; the vector tells how much of each."""
+        flow = (self.flow(hidden).float() @ self.flows.flatten(1)).unflatten(
+            1, self.flows.shape[1:])  # b k, k y x 2 -> b y x 2
+        return F.grid_sample(field, self.places + REACH * flow, 'bilinear', 'border', False)
 
     def see(self, rgb: Tensor) -> Tensor:
         """
@@ -165,6 +184,21 @@ class Residual(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Apply it; the shape stays."""
         return x + self.body(x)
+
+
+def _places(spec: RecurrentSpec) -> Tensor:
+    rows, cols = ((torch.arange(n) + 0.5) * 2 / n - 1 for n in spec.grid)
+    return torch.stack([cols.expand(len(rows), -1), rows[:, None].expand(-1, len(cols))], -1)
+
+
+def _first_flows(spec: RecurrentSpec) -> Tensor:
+    """Begin with turning, with going ahead, and with noise; (k, y, x, 2)."""
+    places = _places(spec)
+    flows = 0.3 * torch.randn(spec.flows, *places.shape)
+    for i, known in enumerate((torch.tensor([1.0, 0.0]), places - torch.tensor([0.0, HORIZON]))):
+        if i < spec.flows:
+            flows[i] = known
+    return flows
 
 
 def _norm(channels: int) -> nn.GroupNorm:
