@@ -34,9 +34,10 @@ from torch import Tensor
 SEEN = 4, 11  # fewest true frames that a row begins with, and one more than the most
 CONTEXT = 12  # true frames before a checked rollout
 FIRST_HORIZON = 4  # frames; it grows to ``--horizon``
-GROWN = 0.4  # share of the time after which horizon and weights are what was asked for
+GROWN = 0.3  # share of the time after which horizon and weights are what was asked for
 PAIRED = 0.4  # share of the time from which on there are pairs
 LONGEST = 400  # frames that a pair runs free
+BLIND = 0.35  # share of the drawn frames for which the decoder has the vector alone
 SQUARES, SLOPES = 2.0, 0.5  # weights of the squared error and of the slopes' error
 CHECKED = 1, 5, 20, 60  # frames after which a rollout is checked
 DECISIVE = 20  # frame after which the best checkpoint is the best
@@ -150,6 +151,7 @@ class Trainer:
         self.most_pairs = 0 if args.straight else args.rows // 4
         self.num_pairs, self.num_guesses = 0, args.rows
         self.horizon, self.drawn = args.horizon, args.drawn
+        self.blind = 0.0 if args.straight else BLIND
         self.most_texture = 0.0 if args.straight else args.texture
         self.texture = 0.0
         self.slopes = 0.0 if args.straight else SLOPES
@@ -229,6 +231,8 @@ class Trainer:
             self._keep(begins[g:] + num_seen + horizon, num_seen + horizon,
                        State(*(part[g:].detach() for part in state)))
         field = torch.cat([s.field for s in states]).contiguous(memory_format=torch.channels_last)
+        if self.blind:
+            field = field * (torch.rand(len(field), 1, 1, 1) >= self.blind)
         pictures = model.draw(State(field, torch.cat([s.hidden for s in states]),
                                     states[0].commands))
         return pictures.unflatten(0, (len(states), len(twins)))
@@ -284,9 +288,10 @@ def texture(rgb: Tensor) -> Tensor:
     Tell how much there is to see in each place, wherever exactly it is.
 
     :param rgb: (b, 3, h, w) 0..1
-    :return: (b, 1, h / 4, w / 4) about, mean length of the slope of 8 x 8 pixels
+    :return: (b, 1, h / 8, w / 8) about, mean length of the slope of 16 x 16 pixels; of pairs of
+        pixels, so that a pattern of single ones does not count
     """
-    grey = rgb.mean(1, keepdim=True)
+    grey = torch.nn.functional.avg_pool2d(rgb.mean(1, keepdim=True), 2)
     right, down = grey[..., :-1, :].diff(dim=-1), grey[..., :-1].diff(dim=-2)
     return torch.nn.functional.avg_pool2d((right.square() + down.square() + 1e-5).sqrt(), 8, 4)
 
