@@ -28,6 +28,7 @@ from lingbot_world_ros.training.orthogonal import Muon, split_parameters
 from lingbot_world_ros.training.recurrent_data import Drives, split_drives, spread, windows
 from lingbot_world_ros.training.runs import cosine, Run
 import numpy as np
+from safetensors.torch import load_file
 import torch
 from torch import Tensor
 
@@ -37,7 +38,7 @@ FIRST_HORIZON = 4  # frames; it grows to ``--horizon``
 GROWN = 0.3  # share of the time after which horizon and weights are what was asked for
 PAIRED = 0.4  # share of the time from which on there are pairs
 LONGEST = 400  # frames that a pair runs free
-BLIND = 0.35  # share of the drawn frames for which the decoder has the vector alone
+BLIND = 0.15  # share of the drawn frames for which the decoder has the vector alone
 SQUARES, SLOPES = 2.0, 0.5  # weights of the squared error and of the slopes' error
 CHECKED = 1, 5, 20, 60  # frames after which a rollout is checked
 DECISIVE = 20  # frame after which the best checkpoint is the best
@@ -78,6 +79,8 @@ def parse(argv: Optional[Sequence[str]]) -> argparse.Namespace:
     parser.add_argument('--recording', type=Path, nargs='+', required=True,
                         help='aligned recordings, in the order in which they were made')
     parser.add_argument('--out', type=Path, required=True, help='folder for weights and curve')
+    parser.add_argument('--start', type=Path, help='weights of another world to begin with, as '
+                        'far as they fit')
     parser.add_argument('--minutes', type=float, default=20.0, help='training time in all')
     parser.add_argument('--stop-after', type=float, default=1e9, help='minutes of this attempt')
     parser.add_argument('--held-out', type=int, default=4, help='long pieces, the last ones')
@@ -85,7 +88,7 @@ def parse(argv: Optional[Sequence[str]]) -> argparse.Namespace:
     parser.add_argument('--horizon', type=int, default=24, help='frames that a row runs free')
     parser.add_argument('--drawn', type=int, default=3, help='of which so many are drawn')
     parser.add_argument('--channels', type=int, help='of the field; as the minutes are without')
-    parser.add_argument('--texture', type=float, default=1.0, help='weight of sharpness')
+    parser.add_argument('--texture', type=float, default=0.3, help='weight of sharpness')
     parser.add_argument('--straight', action='store_true', help='no flow, no noise, no texture: '
                         'a ConvGRU as in textbooks, for comparison')
     parser.add_argument('--learning-rate', type=float, default=1.5e-3)
@@ -109,7 +112,24 @@ def make_model(drives: Drives, args: argparse.Namespace) -> RecurrentNetwork:
     learned = actions[np.concatenate([np.arange(a, b) for a, b in drives.training])]
     model.action_mean.copy_(torch.from_numpy(learned.mean(0)))
     model.action_scale.copy_(torch.from_numpy(np.maximum(learned.std(0), 1e-3)))
+    if args.start:
+        begin_with(model, args.start)
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+@torch.no_grad()
+def begin_with(model: RecurrentNetwork, path: Path) -> None:
+    """
+    Take over the weights of another world; of a tensor that is smaller there, a corner.
+
+    :param model: that takes them
+    :param path: safetensors file of ``save_recurrent``
+    """
+    theirs = load_file(path)
+    for name, ours in model.state_dict().items():
+        if name in theirs and theirs[name].ndim == ours.ndim and not name.startswith('action_'):
+            corner = tuple(slice(min(a, b)) for a, b in zip(ours.shape, theirs[name].shape))
+            ours[corner] = theirs[name][corner]
 
 
 def train(args: argparse.Namespace, run: Run, model: RecurrentNetwork,
@@ -151,6 +171,7 @@ class Trainer:
         self.most_pairs = 0 if args.straight else args.rows // 4
         self.num_pairs, self.num_guesses = 0, args.rows
         self.horizon, self.drawn = args.horizon, args.drawn
+        self.is_grown = args.start is not None
         self.blind = 0.0 if args.straight else BLIND
         self.most_texture = 0.0 if args.straight else args.texture
         self.texture = 0.0
@@ -170,7 +191,7 @@ class Trainer:
         :param progress: of the training, 0..1
         :return: what to make small, and numbers for the curve
         """
-        grown = min(1.0, progress / GROWN)
+        grown = 1.0 if self.is_grown else min(1.0, progress / GROWN)
         horizon = round(FIRST_HORIZON + (self.horizon - FIRST_HORIZON) * grown)
         self.texture = self.most_texture * grown
         self.num_pairs = self.most_pairs if progress >= PAIRED else 0
@@ -288,10 +309,9 @@ def texture(rgb: Tensor) -> Tensor:
     Tell how much there is to see in each place, wherever exactly it is.
 
     :param rgb: (b, 3, h, w) 0..1
-    :return: (b, 1, h / 8, w / 8) about, mean length of the slope of 16 x 16 pixels; of pairs of
-        pixels, so that a pattern of single ones does not count
+    :return: (b, 1, h / 4, w / 4) about, mean length of the slope of 8 x 8 pixels
     """
-    grey = torch.nn.functional.avg_pool2d(rgb.mean(1, keepdim=True), 2)
+    grey = rgb.mean(1, keepdim=True)
     right, down = grey[..., :-1, :].diff(dim=-1), grey[..., :-1].diff(dim=-2)
     return torch.nn.functional.avg_pool2d((right.square() + down.square() + 1e-5).sqrt(), 8, 4)
 

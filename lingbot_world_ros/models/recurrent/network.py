@@ -41,7 +41,8 @@ class RecurrentSpec:
     hidden: int = 256  # numbers of the vector
     commands: int = 8  # the newest ones that are remembered
     noise: int = 16
-    placed: int = 24  # channels of what the vector knows of the place
+    mapped: int = 8  # channels of what the vector knows of the view
+    placed: int = 16  # and of the place
     flows: int = 6  # ways in which the field can flow; 0: it stays
     pooled: int = 192  # numbers that the vector is told of the field
     drawn: Tuple[int, int] = (96, 64)  # channels of the decoder, coarse and fine
@@ -86,14 +87,15 @@ class RecurrentNetwork(nn.Module):
             nn.Conv2d(64, c, 4, 2, 1), _norm(c), nn.SiLU(),
             nn.Conv2d(c, c, 3, 1, 1), _norm(c), nn.SiLU())
         self.correct = nn.Conv2d(2 * c, 2 * c, 3, 1, 1)
-        self.pool = nn.Sequential(
-            nn.Conv2d(c, 32, 4, 2, 1), _norm(32), nn.SiLU(), nn.Conv2d(32, 32, 3, 1, 1), nn.SiLU(),
-            nn.Flatten(), nn.Linear(8 * rows * cols, spec.pooled))
+        self.pool = nn.Sequential(nn.Conv2d(c, 16, 1), nn.SiLU(), nn.AvgPool2d(2), nn.Flatten(),
+                                  nn.Linear(16 * (rows // 2) * (cols // 2), spec.pooled))
         told = spec.pooled + spec.commands * spec.action_dim + spec.noise
         self.enter = nn.Sequential(nn.Linear(told, spec.pooled), nn.LayerNorm(spec.pooled),
                                    nn.SiLU())
         self.gru = nn.GRUCell(spec.pooled, d)
         self.modulate = nn.Linear(d, 2 * c)
+        self.map = nn.Sequential(nn.Linear(d, spec.mapped * rows * cols),
+                                 nn.Unflatten(1, (spec.mapped, rows, cols)))
         self.place = _place(spec)
         if spec.flows:
             self.flow = nn.Linear(d, spec.flows)
@@ -103,7 +105,7 @@ class RecurrentNetwork(nn.Module):
             self.register_buffer('places', _places(spec), persistent=False)
         self.look = nn.Conv2d(c, c, 3, 1, 1)
         self.norm = _norm(c)
-        self.move = nn.Conv2d(c + spec.placed, 2 * c, 3, 1, 1)
+        self.move = nn.Conv2d(c + spec.mapped + spec.placed, 2 * c, 3, 1, 1)
         self.decoder = _decoder(spec)
         self.register_buffer('action_mean', torch.zeros(spec.action_dim))
         self.register_buffer('action_scale', torch.ones(spec.action_dim))
@@ -132,15 +134,14 @@ class RecurrentNetwork(nn.Module):
         gain, offset = self.modulate(hidden)[:, :, None, None].chunk(2, 1)
         flown = self._flown(state.field, hidden) if self.spec.flows else state.field
         looked = F.silu(self.norm(self.look(flown)) * (1 + gain) + offset)
-        moved = self.move(torch.cat([looked, self.place(hidden)], 1))
+        moved = self.move(torch.cat([looked, *self._known(hidden)], 1))
         return State(_blended(flown, moved, -KEEP), hidden, commands)
 
     def _flown(self, field: Tensor, hidden: Tensor) -> Tensor:
         """Let a field flow by a sum of learned flows; the vector tells how much of each."""
         flow = (self.flow(hidden).float() @ self.flows.flatten(1)).unflatten(
             1, self.flows.shape[1:])  # b k, k y x 2 -> b y x 2
-        flown = F.grid_sample(field, self.places + REACH * flow, 'bicubic', 'border', False)
-        return flown.clamp(-1, 1)  # a sharp kernel overshoots
+        return F.grid_sample(field, self.places + REACH * flow, 'bilinear', 'border', False)
 
     def see(self, rgb: Tensor) -> Tensor:
         """
@@ -169,7 +170,12 @@ class RecurrentNetwork(nn.Module):
         :param state: any
         :return: (b, 3, h, w) float, about 0..1
         """
-        return self.decoder(torch.cat([state.field, self.place(state.hidden)], 1)).float() + 0.5
+        known = self._known(state.hidden)
+        return self.decoder(torch.cat([state.field, *known], 1)).float() + 0.5
+
+    def _known(self, hidden: Tensor) -> Tuple[Tensor, Tensor]:
+        """Return what the vector knows of view and place, on the grid of the field."""
+        return self.map(hidden), self.place(hidden)
 
 
 class Residual(nn.Module):
@@ -226,8 +232,8 @@ def _place(spec: RecurrentSpec) -> nn.Sequential:
 def _decoder(spec: RecurrentSpec) -> nn.Sequential:
     coarse, fine = spec.drawn
     return nn.Sequential(
-        nn.Conv2d(spec.channels + spec.placed, coarse, 3, 1, 1), _norm(coarse), nn.SiLU(),
-        Residual(coarse), nn.Conv2d(coarse, 4 * fine, 1), nn.PixelShuffle(2), Residual(fine),
+        nn.Conv2d(spec.channels + spec.mapped + spec.placed, coarse, 3, 1, 1), _norm(coarse),
+        nn.SiLU(), Residual(coarse), nn.Conv2d(coarse, 4 * fine, 1), nn.PixelShuffle(2), Residual(fine),
         _norm(fine), nn.SiLU(), nn.Conv2d(fine, 48, 3, 1, 1), nn.PixelShuffle(4))
 
 
