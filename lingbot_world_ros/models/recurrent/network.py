@@ -233,8 +233,8 @@ def _decoder(spec: RecurrentSpec) -> nn.Sequential:
     coarse, fine = spec.drawn
     return nn.Sequential(
         nn.Conv2d(spec.channels + spec.mapped + spec.placed, coarse, 3, 1, 1), _norm(coarse),
-        nn.SiLU(), Residual(coarse), nn.Conv2d(coarse, 4 * fine, 1), nn.PixelShuffle(2), Residual(fine),
-        _norm(fine), nn.SiLU(), nn.Conv2d(fine, 48, 3, 1, 1), nn.PixelShuffle(4))
+        nn.SiLU(), Residual(coarse), nn.Conv2d(coarse, 4 * fine, 1), nn.PixelShuffle(2),
+        Residual(fine), _norm(fine), nn.SiLU(), nn.Conv2d(fine, 48, 3, 1, 1), nn.PixelShuffle(4))
 
 
 def save_recurrent(model: RecurrentNetwork, path: Union[str, Path],
