@@ -12,6 +12,7 @@ given again. Writes ``recurrent.safetensors`` (the best by what it does in open 
 pieces), ``curve.jsonl``, ``pictures.png`` and ``checkpoint.pt``.
 """
 import argparse
+from copy import deepcopy
 from dataclasses import dataclass, replace
 import json
 from pathlib import Path
@@ -26,7 +27,7 @@ from lingbot_world_ros.progress import progress_bar
 from lingbot_world_ros.recording.aligned import load_aligned
 from lingbot_world_ros.training.orthogonal import Muon, split_parameters
 from lingbot_world_ros.training.recurrent_data import Drives, split_drives, spread, windows
-from lingbot_world_ros.training.runs import cosine, Run
+from lingbot_world_ros.training.runs import cosine, Run, update_average
 import numpy as np
 from safetensors.torch import load_file
 import torch
@@ -36,14 +37,15 @@ SEEN = 4, 11  # fewest true frames that a row begins with, and one more than the
 CONTEXT = 12  # true frames before a checked rollout
 FIRST_HORIZON = 4  # frames; it grows to ``--horizon``
 GROWN = 0.3  # share of the time after which horizon and weights are what was asked for
-PAIRED = 0.4  # share of the time from which on there are pairs
+PAIRED = 0.5  # share of the time from which on there are pairs
 LONGEST = 400  # frames that a pair runs free
+AVERAGED = 0.99  # of the running mean of the weights, kept in a step
 BLIND = 0.15  # share of the drawn frames for which the decoder has the vector alone
 SQUARES, SLOPES = 2.0, 0.5  # weights of the squared error and of the slopes' error
 CHECKED = 1, 5, 20, 60  # frames after which a rollout is checked
 DECISIVE = 20  # frame after which the best checkpoint is the best
 CHECKS = 32  # rollouts of a check
-REPORT_S = 240.0
+REPORT_S = 120.0
 # minutes -> channels of the field; more would not be used in the time
 SIZES = (8.0, 32), (25.0, 48), (90.0, 64), (float('inf'), 96)
 
@@ -64,11 +66,13 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     torch.set_num_threads(args.threads)
     drives = split_drives([load_aligned(folder) for folder in args.recording], args.held_out)
     model = make_model(drives, args)
+    average = deepcopy(model).requires_grad_(False)
     matrices, rest = split_parameters(model)
     muon = Muon(matrices, args.matrix_rate)
     adam = torch.optim.AdamW(rest, args.learning_rate, weight_decay=1e-4)
-    run = Run(args.out, args.minutes, args.stop_after, model=model, muon=muon, adam=adam)
-    train(args, run, model, (muon, adam), drives)
+    run = Run(args.out, args.minutes, args.stop_after, time.process_time, model=model,
+              average=average, muon=muon, adam=adam)
+    train(args, run, Trainer(args, model, average, drives, run.step), (muon, adam))
     print(f'Written: {args.out / "recurrent.safetensors"}')
     return 0
 
@@ -81,7 +85,8 @@ def parse(argv: Optional[Sequence[str]]) -> argparse.Namespace:
     parser.add_argument('--out', type=Path, required=True, help='folder for weights and curve')
     parser.add_argument('--start', type=Path, help='weights of another world to begin with, as '
                         'far as they fit')
-    parser.add_argument('--minutes', type=float, default=20.0, help='training time in all')
+    parser.add_argument('--minutes', type=float, default=20.0, help='training time in all, of '
+                        'one core, however busy the machine is')
     parser.add_argument('--stop-after', type=float, default=1e9, help='minutes of this attempt')
     parser.add_argument('--held-out', type=int, default=4, help='long pieces, the last ones')
     parser.add_argument('--rows', type=int, default=8, help='of a step, a multiple of four')
@@ -132,14 +137,12 @@ def begin_with(model: RecurrentNetwork, path: Path) -> None:
             ours[corner] = theirs[name][corner]
 
 
-def train(args: argparse.Namespace, run: Run, model: RecurrentNetwork,
-          optimizers: Sequence[torch.optim.Optimizer], drives: Drives) -> None:
+def train(args: argparse.Namespace, run: Run, trainer: 'Trainer',
+          optimizers: Sequence[torch.optim.Optimizer]) -> None:
     """Optimise until the minutes or the steps are used up."""
-    trainer = Trainer(args, model, drives, np.random.default_rng([args.seed, run.step]))
-    rates = [optimizer.param_groups[0]['initial_lr'] if 'initial_lr' in optimizer.param_groups[0]
-             else rate for optimizer, rate in zip(optimizers, (args.matrix_rate,
-                                                               args.learning_rate))]
-    reported, rows = time.monotonic(), []  # type: float, List[Dict[str, float]]
+    model = trainer.model
+    rates = args.matrix_rate, args.learning_rate
+    reported, rows = run.used_s, []  # type: float, List[Dict[str, float]]
     with progress_bar(total=round(run.budget_s), unit='s', mininterval=2.0) as bar:
         while run.active and run.step < args.max_steps:
             for optimizer, rate in zip(optimizers, rates):
@@ -150,12 +153,13 @@ def train(args: argparse.Namespace, run: Run, model: RecurrentNetwork,
             told['gradient'] = float(torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0))
             for optimizer in optimizers:
                 optimizer.step()
+            update_average(trainer.average, model, AVERAGED)
             rows.append(told)
             run.step += 1
             bar.update(int(run.progress * run.budget_s) - bar.n)
-            if time.monotonic() - reported > REPORT_S:
+            if run.used_s - reported > REPORT_S:
                 bar.set_postfix(_report(run, trainer, rows))
-                reported, rows = time.monotonic(), []
+                reported, rows = run.used_s, []
     if rows:
         _report(run, trainer, rows)
 
@@ -163,10 +167,19 @@ def train(args: argparse.Namespace, run: Run, model: RecurrentNetwork,
 class Trainer:
     """Draws batches and scores them."""
 
-    def __init__(self, args: argparse.Namespace, model: RecurrentNetwork, drives: Drives,
-                 rng: np.random.Generator):
-        """Keep what every step needs."""
-        self.model, self.drives, self.rng = model, drives, rng
+    def __init__(self, args: argparse.Namespace, model: RecurrentNetwork,
+                 average: RecurrentNetwork, drives: Drives, step: int):
+        """
+        Keep what every step needs.
+
+        :param args: as ``parse`` gives them
+        :param model: that learns
+        :param average: running mean of its weights; what is checked and ships
+        :param drives: what to learn from
+        :param step: to begin at
+        """
+        self.model, self.average, self.drives = model, average, drives
+        self.rng = np.random.default_rng([args.seed, step])
         self.num_rows = args.rows
         self.most_pairs = 0 if args.straight else args.rows // 4
         self.num_pairs, self.num_guesses = 0, args.rows
@@ -329,7 +342,7 @@ def validate(trainer: Trainer, *, noise: float = 0.0, shuffled: bool = False,
     :return: 'psnr_<frame>' [dB] and 'sharp_<frame>' (share of the true slope), and a picture:
         columns are rollouts, rows true and imagined frames
     """
-    model, drives = trainer.model, trainer.drives
+    model, drives = trainer.average, trainer.drives
     fitting = [f for f in CHECKED if len(windows(drives.held_out, CONTEXT + f))]
     begins = spread(windows(drives.held_out, CONTEXT + fitting[-1]), CHECKS)
     frames = [f for f in frames if f in fitting]
@@ -363,7 +376,6 @@ def _slope(rgb: Tensor) -> Tensor:
 def _report(run: Run, trainer: Trainer, rows: List[Dict[str, float]]) -> Dict[str, Any]:
     """Append to the curve, keep checkpoint, pictures and the best weights."""
     row = {'step': run.step, 'minutes': run.used_s / 60,
-           'cpu_minutes': time.process_time() / 60,
            **{key: float(np.mean([r[key] for r in rows])) for key in rows[0]}}
     told, sheet = validate(trainer)
     row.update(told)
@@ -377,7 +389,7 @@ def _report(run: Run, trainer: Trainer, rows: List[Dict[str, float]]) -> Dict[st
     cv2.imwrite(str(run.folder / 'pictures.png'), np.ascontiguousarray(sheet[..., ::-1]))
     row = {key: round(value, 4) for key, value in row.items()}
     score = row[f'psnr_{decisive}'] + row['gap']
-    _keep_best(run, trainer.model, score, row)
+    _keep_best(run, trainer.average, score, row)
     with (run.folder / 'curve.jsonl').open('a') as file:
         file.write(json.dumps(row) + '\n')
     run.save()
