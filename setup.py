@@ -38,6 +38,7 @@ setup(
     python_requires='>=3.10',
     packages=find_packages(include=['lingbot_world_ros', 'lingbot_world_ros.*']),
     package_data={'lingbot_world_ros': ['models/room/weights/*', 'view/page/*',
+                                        'worlds/learned/*/*',
                                         'report/*.html']},
     data_files=[
         ('share/lingbot_world_ros', ['package.xml']), *(

@@ -5,7 +5,7 @@ import math
 import os
 from pathlib import Path
 import time
-from typing import Any
+from typing import Any, Callable
 
 import torch
 
@@ -19,17 +19,19 @@ class Run:
     Progress is the share of the time budget that is used; it survives an interruption.
     """
 
-    def __init__(self, folder: Path, minutes: float, stop_after: float = 1e9, **parts: Any):
+    def __init__(self, folder: Path, minutes: float, stop_after: float = 1e9,
+                 clock: Callable[[], float] = time.monotonic, **parts: Any):
         """
         Open or resume a run.
 
         :param folder: where its files are
         :param minutes: budget of training time, all attempts together
         :param stop_after: minutes of this attempt, then it pauses
+        :param clock: seconds; ``time.process_time`` where others use the machine too
         :param parts: name -> module, optimiser or anything with (load_)state_dict
         """
         self.folder, self.budget_s, self.parts = Path(folder), 60.0 * minutes, parts
-        self.step, self._used_s, self._since = 0, 0.0, time.monotonic()
+        self.step, self._used_s, self._clock, self._since = 0, 0.0, clock, clock()
         self._pause_s = 60.0 * stop_after
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / 'checkpoint.pt'
@@ -42,7 +44,7 @@ class Run:
     @property
     def used_s(self) -> float:
         """Seconds of training so far."""
-        return self._used_s + time.monotonic() - self._since
+        return self._used_s + self._clock() - self._since
 
     @property
     def progress(self) -> float:
@@ -52,7 +54,7 @@ class Run:
     @property
     def active(self) -> bool:
         """Whether neither the budget nor this attempt's time is used up."""
-        return self.progress < 1.0 and time.monotonic() - self._since < self._pause_s
+        return self.progress < 1.0 and self._clock() - self._since < self._pause_s
 
     def save(self) -> None:
         """Write the checkpoint; a crash while writing leaves the one before."""
