@@ -14,7 +14,7 @@ pytest.importorskip('rosbags')
 from bench import bags  # noqa: E402, I100
 import cv2  # noqa: E402
 from learned_rooms import (CAMERA, distances_in_room, drive, look,  # noqa: E402
-                            T_BASE_OPTICAL)
+                           T_BASE_OPTICAL)
 from lingbot_world_ros.cli import evaluate as verb  # noqa: E402
 from lingbot_world_ros.errors import SpecError  # noqa: E402
 from lingbot_world_ros.evaluation.learned import evaluate_learned, spread_starts  # noqa: E402

@@ -13,7 +13,9 @@ from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.evaluation.learned import (evaluate_learned, HORIZONS, Imagining,
                                                   NUM_STARTS, spread_starts)
 from lingbot_world_ros.evaluation.mapped_world import MappedImagining
+from lingbot_world_ros.evaluation.recurrent_world import RecurrentWorld
 from lingbot_world_ros.evaluation.tables import to_json
+from lingbot_world_ros.models.recurrent.runtime import RecurrentModel
 from lingbot_world_ros.recording.aligned import AlignedRecording
 from lingbot_world_ros.worlds.learned import MEAN_PICTURE, read_learned
 import numpy as np
@@ -68,7 +70,7 @@ def _opened(folder: Path, about: Mapping[str, Any], recording: AlignedRecording,
     if about['kind'] == 'mapped':
         world = MappedImagining(folder, recording, say)
         return world, world.pieces, world.found
-    raise SpecError(f'{folder}: worlds of kind {about["kind"]!r} cannot be judged yet.')
+    return RecurrentWorld(RecurrentModel(folder)), recording.segments, {}
 
 
 def _mean_rgb(folder: Path, recording: AlignedRecording

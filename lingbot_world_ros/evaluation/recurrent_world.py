@@ -20,6 +20,7 @@ class RecurrentWorld:
         """
         self.model, self.is_sampled = model, is_sampled
         self.num_context = model.num_context
+        self.familiar = model.calibration.familiar
         self._state: State = {}
         self._rng: Optional[np.random.Generator] = None
 

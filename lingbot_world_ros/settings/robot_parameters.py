@@ -28,7 +28,9 @@ def with_robot(values: Mapping[str, Any]) -> Dict[str, Any]:
         if values['engine'] not in (DEFAULT_ENGINE, LEARNED.name):
             raise SpecError(f'world={quoted(values["world"])} was learned, and runs with engine '
                             f'{LEARNED.name!r} only, not with {quoted(values["engine"])}.')
-        values['engine'], robot = LEARNED.name, robot or str(folder / ROBOT)
+        values['engine'] = LEARNED.name
+        if not robot and (folder / ROBOT).is_file():  # there is none where only pictures are known
+            robot = str(folder / ROBOT)
     if not robot:
         return values
     default = load_profile(DEFAULT_PROFILE)
