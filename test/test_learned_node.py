@@ -186,7 +186,7 @@ def test_what_cannot_be_is_refused_in_a_sentence(start, args, words):
     ('map.safetensors', 'junk', 'map.safetensors cannot be read'),
     ('renderer.onnx', None, 'renderer.onnx is missing'),
     ('renderer.onnx', '', 'renderer.onnx cannot be read'),
-    ('robot.yaml', None, 'robot.yaml is not a file'), ('robot.yaml', 'urdf: [', 'robot.yaml'),
+    ('robot.yaml', None, 'robot.yaml is missing'), ('robot.yaml', 'urdf: [', 'robot.yaml'),
     ('robot.urdf', None, 'robot.urdf'), ('world.yaml', 'format: [', 'world.yaml cannot be read'),
     ('world.yaml', 'format: 1\nkind: mapped\nsha256: {}\n', 'world.yaml'),
     ('world.yaml', None, 'nor the folder of a learned world')])

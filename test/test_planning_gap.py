@@ -47,9 +47,9 @@ def test_pairs_begin_alike_and_episodes_that_are_there_are_not_played_again(tmp_
     assert [(e['scene'], e['seed']) for e in learned] == [(e['scene'], e['seed']) for e in true]
     assert {e['engine'] for e in learned} == {'room'} and {e['engine'] for e in true} == {
         'reference'}
-    assert results['gap'] == results['true']['success'] - results['learned']['success']
+    assert results['gap'] == results['true']['success'] - results['imagined']['success']
     assert results['gap_interval'][0] <= results['gap'] <= results['gap_interval'][1]
-    assert results['learned']['seconds']['p95'] >= results['learned']['seconds']['p50'] > 0.0
+    assert results['imagined']['seconds']['p95'] >= results['imagined']['seconds']['p50'] > 0.0
     assert '| reference |' in markdown(results) and 'Gap (true minus learned)' in markdown(results)
     kept = sorted(tmp_path.glob('*.json'))
     assert len(kept) == 4

@@ -82,7 +82,7 @@ def planning_gap(spec: GapSpec, folder: Optional[Path] = None, workers: Optional
     learned, true = told[::2], told[1::2]
     won_learned, won_true = (np.array([row['success'] for row in rows])
                              for rows in (learned, true))
-    return {'spec': asdict(spec), 'truth': TRUTH_ENGINE, 'learned': _summary(learned),
+    return {'spec': asdict(spec), 'truth': TRUTH_ENGINE, 'imagined': _summary(learned),
             'true': _summary(true), 'gap': float(won_true.mean() - won_learned.mean()),
             'gap_interval': paired_interval(won_true, won_learned),
             'episodes': [{name: value for name, value in row.items()
@@ -151,7 +151,7 @@ def markdown(results: Dict[str, Any]) -> str:
              'intervals are 95 %.', '',
              '| imagines with | success [%] | plan p50 / p95 [s] | of that CPU p50 / p95 [s] |',
              '|---|---|---|---|']
-    for name, engine in (('learned', spec['engine']), ('true', results['truth'])):
+    for name, engine in (('imagined', spec['engine']), ('true', results['truth'])):
         row = results[name]
         low, high = row['interval']
         lines.append(f'| {engine} | {100 * row["success"]:.0f} ({100 * low:.0f} to '
