@@ -9,7 +9,8 @@ from lingbot_world_ros.errors import SpecError
 NAME = 'learn'
 HELP = 'learn a world from recordings of your robot'
 STAGES = {'alignment': 'Aligning the recording', 'poses': 'Correcting poses',
-          'surfaces': 'Finding surfaces', 'map': 'Learning how it looks'}
+          'surfaces': 'Finding surfaces', 'map': 'Learning how it looks',
+          'training': 'Training', 'export': 'Writing the world'}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

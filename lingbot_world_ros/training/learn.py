@@ -20,6 +20,8 @@ from lingbot_world_ros.evaluation.learned import mean_picture
 from lingbot_world_ros.recording.align import align
 from lingbot_world_ros.recording.aligned import AlignedRecording, is_aligned, load_aligned
 from lingbot_world_ros.robots.load import load_robot
+from lingbot_world_ros.training import learn_recurrent
+from lingbot_world_ros.training.learn_recurrent import picture_size
 from lingbot_world_ros.training.mapped import measure
 from lingbot_world_ros.training.mapped.folder import card, write_about, write_robot
 from lingbot_world_ros.training.mapped.learn import (camera_entry, check_recording, joint_follow,
@@ -79,20 +81,23 @@ def learn(paths: Sequence[Path], wanted: Wanted,
     if wanted.robot:
         load_robot(wanted.robot)  # refused now, not after an hour
     work = out.with_name(f'{out.name}{WORK}')
-    recordings = _aligned(paths, wanted, work, say)
-    try:
-        _check_kind(recordings, wanted.kind or kind_of(recordings))
-    except SpecError:
-        shutil.rmtree(work, ignore_errors=True)  # nothing in it is worth keeping
-        raise
-    recording = recordings[0]
-    spec = LearnSpec(name, wanted.minutes, wanted.seed, wanted.robot, wanted.footprint_m)
-    learned = learn_place(recording, spec, work, say)
+    recordings, kind = _aligned(paths, wanted, work, say)
+    if kind == 'mapped':
+        try:
+            _check_place(recordings)
+        except SpecError:
+            shutil.rmtree(work, ignore_errors=True)  # nothing in it is worth keeping
+            raise
     part = out.with_name(f'{out.name}{PART}')
     shutil.rmtree(part, ignore_errors=True)
     try:
-        about = _write(part, learned, recording, wanted, paths)
-        _check_good(about, wanted)
+        if kind == 'mapped':
+            spec = LearnSpec(name, wanted.minutes, wanted.seed, wanted.robot, wanted.footprint_m)
+            about = _write(part, learn_place(recordings[0], spec, work, say), recordings[0],
+                           wanted, paths)
+            _check_good(about, wanted)
+        else:
+            about = _pictures(part, name, wanted, paths, work, say)
         part.rename(out)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
@@ -101,16 +106,28 @@ def learn(paths: Sequence[Path], wanted: Wanted,
     return about
 
 
-def _check_kind(recordings: Sequence[AlignedRecording], kind: str) -> None:
-    """Refuse recordings that such a world cannot be learned from."""
-    if kind == 'recurrent':
-        raise SpecError('These recordings have pictures and commands only: a recurrent world. '
-                        'It is trained with "python -m '
-                        'lingbot_world_ros.training.train_recurrent".')
+def _check_place(recordings: Sequence[AlignedRecording]) -> None:
+    """Refuse recordings that no place can be learned from."""
     if len(recordings) > 1:
         raise SpecError(f'A place is learned from one recording; {len(recordings)} were given. '
                         'Give the longest one.')
     check_recording(recordings[0])
+
+
+def _pictures(part: Path, name: str, wanted: Wanted, paths: Sequence[Path], work: Path,
+              say: Say) -> Dict[str, Any]:
+    """Learn a world of pictures and commands."""
+    spec = learn_recurrent.RecurrentSpec(name, wanted.minutes, wanted.seed, ', '.join(
+        Path(p).name for p in paths), wanted.licence)
+    folders = ([Path(path) for path in paths] if all(is_aligned(path) for path in paths)
+               else sorted((work / 'aligned').iterdir()))
+    about = learn_recurrent.learn_recurrent(folders, spec, work, part, say)
+    problem = learn_recurrent.problem(about)
+    if problem and not wanted.anyway:
+        raise SpecError(f'This world is not good enough: {problem}. Train it for longer '
+                        '(--minutes); --anyway keeps the world as it is.')
+    (part / 'README.md').write_text(card(about, table(about)))
+    return about
 
 
 def kind_of(recordings: Sequence[AlignedRecording]) -> str:
@@ -129,24 +146,31 @@ def kind_of(recordings: Sequence[AlignedRecording]) -> str:
 
 
 def _aligned(paths: Sequence[Path], wanted: Wanted, work: Path,
-             say: Say) -> List[AlignedRecording]:
-    """Align the recordings, or take those of an attempt before with the same request."""
+             say: Say) -> Tuple[List[AlignedRecording], str]:
+    """Align the recordings, or take those of an attempt before; and choose the kind of world."""
     if all(is_aligned(path) for path in paths):
-        return [load_aligned(path) for path in paths]
-    request = json.dumps([[str(Path(p).resolve()) for p in paths], wanted.rate_hz,
+        given = [load_aligned(path) for path in paths]
+        return given, wanted.kind or kind_of(given)
+    request = json.dumps([[str(Path(p).resolve()) for p in paths], wanted.kind, wanted.rate_hz,
                           sorted(dict(wanted.topics).items()), wanted.robot, wanted.seed])
-    kept = work / 'request.json'
+    kept, folder, topics = work / 'request.json', work / 'aligned', dict(wanted.topics)
     if kept.exists() and kept.read_text() == request:
-        return [load_aligned(folder) for folder in sorted((work / 'aligned').iterdir())]
+        made = [load_aligned(path) for path in sorted(folder.iterdir())]
+        return made, wanted.kind or kind_of(made)
     shutil.rmtree(work, ignore_errors=True)
     say('alignment', 0, 1)
-    rate = wanted.rate_hz or None
-    made = align(paths, work / 'aligned', rate_hz=rate, topics=dict(wanted.topics))
-    if not rate and kind_of(made) == 'mapped' and made[0].rate_hz > 1.3 * PLACE_RATE_HZ:
-        shutil.rmtree(work / 'aligned')
-        made = align(paths, work / 'aligned', rate_hz=PLACE_RATE_HZ, topics=dict(wanted.topics))
+    rate: Optional[float] = wanted.rate_hz or None
+    made = align(paths, folder, rate_hz=rate, topics=topics)
+    kind, size = wanted.kind or kind_of(made), None
+    if kind == 'recurrent':
+        size = picture_size(made[0])
+    elif not rate and made[0].rate_hz > 1.3 * PLACE_RATE_HZ:
+        rate = PLACE_RATE_HZ
+    if size or rate != (wanted.rate_hz or None):
+        shutil.rmtree(folder)
+        made = align(paths, folder, rate_hz=rate, size=size, topics=topics)
     kept.write_text(request)
-    return made
+    return made, kind
 
 
 def _write(part: Path, learned: Learned, recording: AlignedRecording, wanted: Wanted,
@@ -191,6 +215,8 @@ def table(about: Mapping[str, Any]) -> List[Tuple[str, str]]:
     :return: name and value of each
     """
     numbers = about['numbers']
+    if about['kind'] == 'recurrent':
+        return learn_recurrent.rows(dict(about))
     rows = [('pictures from known poses, end of the recording (held out)',
              f'{numbers["held_out_psnr_db"]:.1f} dB, 10th percentile '
              f'{numbers["held_out_psnr_p10_db"]:.1f} dB')]
