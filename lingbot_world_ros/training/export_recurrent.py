@@ -7,8 +7,8 @@ A trained recurrent world -> the folder that ships. Needs torch.
 
 Learns what the world tells of its own reliability from rollouts on the training pieces, and
 measures on held-out ones how far to trust that. Takes the states to begin from out of the training
-pieces. Writes ``world.yaml``, three ONNX graphs with weights in half precision and
-``starts.safetensors``.
+pieces. Writes ``world.yaml``, three ONNX graphs, ``weights.bin`` with the weights of all of them
+in half precision, and ``starts.safetensors``.
 """
 import argparse
 from dataclasses import dataclass
@@ -34,9 +34,10 @@ import yaml
 CONTEXT = 12  # true frames before a rollout
 FREE = 60  # frames of a rollout
 ROWS = 32
-NUM_STARTS = 48
+NUM_STARTS = 32
 RARE = 0.99  # share of held-out states within the limits
 FIT_STEPS, FIT_RATE = 600, 2e-3
+ALIGNED = 64  # bytes
 MIN_HALVED = 64  # numbers of a tensor from which it is kept in half precision
 DRAWN = 6  # frames of a rollout of which the error is measured
 
@@ -285,6 +286,8 @@ def export_graphs(model: RecurrentNetwork, doubt: Doubt, out: Path) -> None:
     _export(ImagineGraph(model), (*state, action, noise), out / 'imagine.onnx',
             (*PARTS, 'action', 'noise'), after)
     _export(DrawGraph(model, doubt), state, out / 'draw.onnx', PARTS, ('rgb', 'doubt'))
+    share_weights([out / f'{name}.onnx' for name in ('observe', 'imagine', 'draw')],
+                  out / 'weights.bin')
 
 
 def _export(graph: nn.Module, example: Tuple[Tensor, ...], path: Path, inputs: Sequence[str],
@@ -293,21 +296,46 @@ def _export(graph: nn.Module, example: Tuple[Tensor, ...], path: Path, inputs: S
         torch.onnx.export(graph.eval(), example, str(path), input_names=list(inputs),
                           output_names=list(outputs), opset_version=18, dynamo=False,
                           dynamic_axes={name: {0: 'batch'} for name in (*inputs, *outputs)})
-    _halve(path)
 
 
-def _halve(path: Path) -> None:
-    """Keep large weights in half precision, and turn them back where they are read."""
-    model = onnx.load(str(path))
-    for part in list(model.graph.initializer):
-        array = numpy_helper.to_array(part)
-        if array.dtype != np.float32 or array.size < MIN_HALVED:
-            continue
-        name = part.name
-        part.CopyFrom(numpy_helper.from_array(array.astype(np.float16), f'{name}.half'))
-        model.graph.node.insert(0, helper.make_node('Cast', [f'{name}.half'], [name],
-                                                    to=TensorProto.FLOAT))
-    onnx.save(model, str(path))
+def share_weights(paths: Sequence[Path], target: Path) -> None:
+    """
+    Move large weights of graphs into one file, each once, in half precision.
+
+    :param paths: ONNX files, changed in place; they turn the weights back where they are read
+    :param target: file beside them
+    """
+    models = [onnx.load(str(path)) for path in paths]
+    places: Dict[bytes, int] = {}
+    content = bytearray()
+    for model in models:
+        for part in list(model.graph.initializer):
+            array = numpy_helper.to_array(part)
+            if array.dtype == np.float32 and array.size >= MIN_HALVED:
+                half = array.astype(np.float16).tobytes()
+                if half not in places:
+                    places[half] = len(content)
+                    content += half + bytes(-len(half) % ALIGNED)
+                _point(model, part, array.shape, target.name, places[half], len(half))
+    target.write_bytes(content)
+    digest = hashlib.sha256(content).hexdigest()
+    for model, path in zip(models, paths):
+        model.doc_string = f'weights {digest}'  # so that other weights make another graph
+        onnx.save(model, str(path))
+
+
+def _point(model: onnx.ModelProto, part: TensorProto, shape: Sequence[int], location: str,
+           offset: int, length: int) -> None:
+    """Let a tensor of a graph be read from another file."""
+    name = part.name
+    part.Clear()
+    part.name, part.data_type = f'{name}.half', TensorProto.FLOAT16
+    part.dims.extend(shape)
+    part.data_location = TensorProto.EXTERNAL
+    for key, value in (('location', location), ('offset', offset), ('length', length)):
+        part.external_data.add(key=key, value=str(value))
+    model.graph.node.insert(0, helper.make_node('Cast', [part.name], [name],
+                                                to=TensorProto.FLOAT))
 
 
 if __name__ == '__main__':

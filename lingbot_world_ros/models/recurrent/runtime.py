@@ -2,9 +2,10 @@
 """
 A recurrent world as it ships, on OpenVINO. Needs no torch.
 
-A folder holds ``world.yaml``, the graphs ``observe``, ``imagine`` and ``draw`` as ONNX, and
-``starts.safetensors`` with states to begin from. A state is a dict of arrays, a row for each
-world; nothing of it is shared with another, so that a copy of the arrays is a snapshot.
+A folder holds ``world.yaml``, the graphs ``observe``, ``imagine`` and ``draw`` as ONNX with their
+weights in ``weights.bin``, and ``starts.safetensors`` with states to begin from. A state is a dict
+of arrays, a row for each world; nothing of it is shared with another, so that a copy of the arrays
+is a snapshot.
 Axes: b rows, c y x field, d vector, m commands, a action, n noise, h w image.
 """
 from dataclasses import dataclass
