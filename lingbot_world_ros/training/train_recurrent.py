@@ -47,7 +47,7 @@ BRIGHTER = 0.1  # share of brightness that they gain or lose at most
 SQUARES, SLOPES = 2.0, 0.5  # weights of the squared error and of the slopes' error
 CHECKED = 1, 5, 20, 60  # frames after which a rollout is checked
 DECISIVE = 20  # frame after which the best checkpoint is the best
-CHECKS = 32  # rollouts of a check
+CHECKS = 64  # rollouts of a check
 REPORT_S = 120.0
 # minutes -> channels of the field; more would not be used in the time
 SIZES = (8.0, 32), (25.0, 48), (90.0, 64), (float('inf'), 96)
@@ -422,7 +422,7 @@ def validate(trainer: Trainer, *, noise: float = 0.0, shuffled: bool = False,
                 number = frame - CONTEXT + 1
                 told[f'psnr_{number}'] = float(-10 * torch.log10(error + 1e-6).mean())
                 told[f'sharp_{number}'] = float(_slope(drawn).mean() / _slope(true).mean())
-                strips.append(torch.cat([true[::4], drawn[::4]], 2))
+                strips.append(torch.cat([true[::8], drawn[::8]], 2))
     sheet = torch.cat(strips, 2).permute(2, 0, 3, 1).flatten(1, 2)
     return told, (sheet.float() * 255).round().to(torch.uint8).numpy()
 
