@@ -268,7 +268,7 @@ class Trainer:
             for i in np.flatnonzero(pairs.age):
                 begins[g + i] = pairs.frame[i]
                 is_free[g + i] = True
-                look.put(g + i, pairs.look, i)
+                look.put(g + i, pairs.look, int(i))
                 for part, kept in zip(state, pairs.state):
                     part[[g + i, g + p + i]] = kept[[i, p + i]]
         return begins, state, torch.cat([is_free, is_free[g:]]), look
