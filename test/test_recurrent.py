@@ -118,6 +118,21 @@ def test_training_goes_on_where_it_stopped_and_tells(world):
     assert (run / 'pictures.png').exists()
 
 
+def test_training_begins_with_the_weights_of_another_world(world, recording, tmp_path):
+    """What fits is taken over, of a larger tensor a corner."""
+    from lingbot_world_ros.models.recurrent.network import load_recurrent
+    from lingbot_world_ros.training import train_recurrent
+    weights = world.parent / 'run' / 'recurrent.safetensors'
+    folder = Path(recording.rgb.filename).parent
+    train_recurrent.main(['--recording', str(folder), '--out', str(tmp_path), '--channels', '24',
+                          '--rows', '4', '--horizon', '2', '--held-out', '1', '--max-steps', '1',
+                          '--matrix-rate', '0', '--learning-rate', '0', '--start', str(weights)])
+    ours, theirs = (load_recurrent(path).encoder[4].weight.detach().numpy()
+                    for path in (tmp_path / 'recurrent.safetensors', weights))
+    assert ours.shape[0] == 24
+    np.testing.assert_allclose(ours[:16], theirs, rtol=0.01, atol=1e-5)
+
+
 def test_steps_of_muon_are_orthogonal():
     """Singular values end near one, whatever they were."""
     torch = pytest.importorskip('torch')
@@ -182,7 +197,7 @@ def test_true_pictures_correct_the_state(model, recording):
         state = model.observe(state, recording.rgb[frame:frame + 1], np.array([[0.5, 0.0]]))
         other = model.observe(other, recording.rgb[200:201], np.array([[0.5, 0.0]]))
     assert not np.array_equal(model.draw(state)[0], model.draw(other)[0])
-    assert 0 < state['surprise'][0] < 1
+    assert 0 <= state['surprise'][0] < other['surprise'][0] + 1
 
 
 def test_minutes_stay_finite(model):
@@ -204,6 +219,22 @@ def test_unheard_of_commands_raise_doubt(model):
 
     assert doubt(9.0) > model.calibration.familiar
     assert doubt(9.0) > doubt(0.5)
+
+
+def test_pictures_of_another_place_raise_doubt(model, recording):
+    """What was never seen is flagged as long as it is looked at, what was seen is not."""
+    def doubt(pictures):
+        state = model.blank()
+        for frame in range(model.num_context):
+            sent = recording.action[300 + frame:301 + frame]
+            state = model.observe(state, pictures[frame:frame + 1], sent)
+        return state['surprise'][0] / model.calibration.limits['surprise'], model.draw(state)[1][0]
+
+    rng = np.random.default_rng(0)
+    foreign = rng.integers(0, 256, (model.num_context, SIZE[1], SIZE[0], 3), np.uint8)
+    known, _ = doubt(recording.rgb[301:])
+    strange, expected = doubt(np.sort(foreign, 2))
+    assert known < 1 < strange and expected > model.calibration.familiar
 
 
 def test_runtime_needs_no_torch():

@@ -7,8 +7,8 @@ A trained recurrent world -> the folder that ships. Needs torch.
 
 Learns what the world tells of its own reliability from rollouts on the training pieces, and
 measures on held-out ones how far to trust that. Takes the states to begin from out of the training
-pieces. Writes ``world.yaml``, three ONNX graphs with weights in half precision and
-``starts.safetensors``.
+pieces. Writes ``world.yaml``, three ONNX graphs, ``weights.bin`` with the weights of all of them
+in half precision, and ``starts.safetensors``.
 """
 import argparse
 from dataclasses import dataclass
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from lingbot_world_ros.models.recurrent.doubt import Doubt, features, SIGNS
+from lingbot_world_ros.models.recurrent.familiar import Familiar, learn_familiar, MAX_KEPT
 from lingbot_world_ros.models.recurrent.network import load_recurrent, RecurrentNetwork, State
 from lingbot_world_ros.models.recurrent.runtime import (ABOUT, FORMAT, KIND, PARTS, STARTS,
                                                         SURPRISE)
@@ -29,15 +30,19 @@ from onnx import helper, numpy_helper, TensorProto
 from safetensors.torch import save_file
 import torch
 from torch import nn, Tensor
+from torch.nn import functional as F
 import yaml
 
 CONTEXT = 12  # true frames before a rollout
 FREE = 60  # frames of a rollout
 ROWS = 32
-NUM_STARTS = 48
-RARE = 0.99  # share of held-out states within the limits
+NUM_STARTS = 32
+RARE = 0.97  # share of held-out states within the limits
 FIT_STEPS, FIT_RATE = 600, 2e-3
+ALIGNED = 64  # bytes
 MIN_HALVED = 64  # numbers of a tensor from which it is kept in half precision
+SHARPENED = 2.3  # times what a picture has beyond its blurred self, added to it
+BLUR_PX = 1.0  # standard deviation
 DRAWN = 6  # frames of a rollout of which the error is measured
 
 
@@ -61,6 +66,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     parser.add_argument('--name', required=True, help='of the world')
     parser.add_argument('--source', required=True, help='where the recording is from')
     parser.add_argument('--licence', required=True, help='of the recording, with its holder')
+    parser.add_argument('--sharpened', type=float, default=SHARPENED,
+                        help='how much pictures are sharpened, 0: not at all')
     parser.add_argument('--seed', type=int, default=0)
     args = parser.parse_args(argv)
     torch.manual_seed(args.seed)
@@ -68,14 +75,14 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     drives = split_drives([load_aligned(folder) for folder in args.recording], args.held_out)
     model = load_recurrent(args.run / 'recurrent.safetensors')
     about = {'name': args.name, 'source': args.source, 'licence': args.licence}
-    export_world(model, drives, args.out, about)
+    export_world(model, drives, args.out, about, args.sharpened)
     size = sum(path.stat().st_size for path in args.out.iterdir())
     print(f'Written: {args.out}, {size / 1e6:.1f} MB')
     return 0
 
 
-def export_world(model: RecurrentNetwork, drives: Drives, out: Path,
-                 about: Dict[str, Any]) -> None:
+def export_world(model: RecurrentNetwork, drives: Drives, out: Path, about: Dict[str, Any],
+                 sharpened: float = SHARPENED) -> None:
     """
     Write a folder that ``RecurrentModel`` opens.
 
@@ -83,11 +90,14 @@ def export_world(model: RecurrentNetwork, drives: Drives, out: Path,
     :param drives: what it was trained on, split as then
     :param out: the folder
     :param about: name, source and licence
+    :param sharpened: what a picture has beyond its blurred self is added so many times
     """
     out.mkdir(parents=True, exist_ok=True)
-    doubt, told = learn_doubt(model, drives)
-    save_starts(model, drives, out / STARTS)
-    export_graphs(model, doubt, out)
+    kept = spread(windows(drives.training, 1), MAX_KEPT)
+    familiar = learn_familiar([drives.rgb(part) for part in np.array_split(kept, 20)])
+    doubt, told = learn_doubt(model, drives, Familiar(familiar))
+    save_starts(model, drives, familiar, out / STARTS)
+    export_graphs(model, doubt, out, sharpened)
     recording, spec = drives.recordings[0], model.spec
     actions = np.concatenate([drives.actions()[a:b] for a, b in drives.training])
     sums = {path.name: hashlib.sha256(path.read_bytes()).hexdigest()
@@ -95,7 +105,7 @@ def export_world(model: RecurrentNetwork, drives: Drives, out: Path,
     (out / ABOUT).write_text(yaml.safe_dump({
         'kind': KIND, 'format': FORMAT, **about, 'recordings': [r.name for r in drives.recordings],
         'rate_hz': recording.rate_hz, 'width_px': spec.width_px, 'height_px': spec.height_px,
-        'num_context': CONTEXT, 'num_noise': spec.noise,
+        'num_context': CONTEXT, 'num_noise': spec.noise, 'sharpened': sharpened,
         'action_names': list(recording.action_names),
         'action_low': [round(float(x), 4) for x in actions.min(0)],
         'action_high': [round(float(x), 4) for x in actions.max(0)],
@@ -109,16 +119,18 @@ def export_world(model: RecurrentNetwork, drives: Drives, out: Path,
         'uncertainty': told, 'sha256': sums}, sort_keys=False, allow_unicode=True))
 
 
-def learn_doubt(model: RecurrentNetwork, drives: Drives) -> Tuple[Doubt, Dict[str, Any]]:
+def learn_doubt(model: RecurrentNetwork, drives: Drives,
+                familiar: Familiar) -> Tuple[Doubt, Dict[str, Any]]:
     """
     Learn what tells of errors, and calibrate it.
 
     :param model: trained
     :param drives: training pieces teach, held-out ones calibrate
+    :param familiar: the pictures of the training pieces
     :return: the heads, and what ``Calibration`` needs
     """
-    learned = measure(model, drives, drives.training, 10 * ROWS)
-    checked = measure(model, drives, drives.held_out, 3 * ROWS, seed=1)
+    learned = measure(model, drives, familiar, drives.training, 10 * ROWS)
+    checked = measure(model, drives, familiar, drives.held_out, 3 * ROWS, 1)
     doubt = Doubt(learned.features.shape[1], learned.commands.shape[1])
     doubt.fit('state', learned.features)
     doubt.fit('commands', learned.commands)
@@ -162,13 +174,14 @@ def _fit_heads(doubt: Doubt, white: Tensor, error: Tensor) -> None:
 
 
 @torch.inference_mode()
-def measure(model: RecurrentNetwork, drives: Drives, pieces: Sequence[Tuple[int, int]],
-            count: int, seed: int = 0) -> Measured:
+def measure(model: RecurrentNetwork, drives: Drives, familiar: Familiar,
+            pieces: Sequence[Tuple[int, int]], count: int, seed: int = 0) -> Measured:
     """
     Roll out, half of the rows with noise, and compare some frames with true ones.
 
     :param model: trained
     :param drives: with the pieces
+    :param familiar: the pictures of the training
     :param pieces: where to begin
     :param count: rollouts
     :param seed: of noise, and of which frames are compared
@@ -184,7 +197,7 @@ def measure(model: RecurrentNetwork, drives: Drives, pieces: Sequence[Tuple[int,
         noisy = torch.from_numpy(rng.integers(2, size=(len(rows), 1)).astype(np.float32))
         state = model.first(len(rows))
         compared = {CONTEXT - 1, *(CONTEXT + rng.permutation(free)[:DRAWN]).tolist()}
-        surprise = torch.zeros(len(rows))
+        surprise = np.zeros(len(rows), np.float32)
         for frame in range(max(compared) + 1):
             noise = torch.from_numpy(rng.standard_normal((len(rows), model.spec.noise),
                                                          np.float32)) * noisy
@@ -192,27 +205,29 @@ def measure(model: RecurrentNetwork, drives: Drives, pieces: Sequence[Tuple[int,
             state = model.imagine(state, sent, noise)
             if frame < CONTEXT:
                 state = model.observe(state, model.see(drives.pictures(rows + frame)))
+                surprise = familiar.after(surprise, drives.rgb(rows + frame))
             if frame in compared:
                 error = _rms(model.draw(state), drives.pictures(rows + frame))
-                surprise = error if frame < CONTEXT else surprise
-                parts.append((*features(model, state), error.log(), surprise))
+                parts.append((*features(model, state), error.log(), torch.from_numpy(surprise)))
     return Measured(*(torch.cat(column).clone() for column in zip(*parts)))
 
 
 @torch.inference_mode()
-def save_starts(model: RecurrentNetwork, drives: Drives, path: Path) -> None:
+def save_starts(model: RecurrentNetwork, drives: Drives, familiar: Dict[str, np.ndarray],
+                path: Path) -> None:
     """Write states after ``CONTEXT`` true frames, evenly over the training pieces."""
     begins = spread(windows(drives.training, CONTEXT), NUM_STARTS)
     actions = torch.from_numpy(drives.actions())
     state = model.first(len(begins))
     noise = torch.zeros(len(begins), model.spec.noise)
+    known, surprise = Familiar(familiar), np.zeros(len(begins), np.float32)
     for frame in range(CONTEXT):
         state = model.imagine(state, actions[np.maximum(begins + frame - 1, 0)], noise)
         state = model.observe(state, model.see(drives.pictures(begins + frame)))
-    error = _rms(model.draw(state), drives.pictures(begins + CONTEXT - 1))
-    tensors = dict(zip(PARTS, state))
-    save_file({name: tensor.half().contiguous() for name, tensor in
-               {**tensors, SURPRISE: error}.items()}, path)
+        surprise = known.after(surprise, drives.rgb(begins + frame))
+    tensors = {**dict(zip(PARTS, state)), SURPRISE: torch.from_numpy(surprise),
+               **{name: torch.from_numpy(array) for name, array in familiar.items()}}
+    save_file({name: tensor.half().contiguous() for name, tensor in tensors.items()}, path)
 
 
 def _rms(drawn: Tensor, true: Tensor) -> Tensor:
@@ -229,12 +244,11 @@ class ObserveGraph(nn.Module):
 
     def forward(self, field: Tensor, hidden: Tensor, commands: Tensor, action: Tensor,
                 rgb: Tensor) -> Tuple[Tensor, ...]:
-        """Return the next ``PARTS`` and the error with which the picture is redrawn."""
+        """Return the next ``PARTS``."""
         picture = rgb.permute(0, 3, 1, 2).float() / 255
         noise = torch.zeros(1, self.model.spec.noise).expand(action.shape[0], -1)
         state = self.model.imagine(State(field, hidden, commands), action, noise)
-        state = self.model.observe(state, self.model.see(picture))
-        return (*state, _rms(self.model.draw(state), picture))
+        return tuple(self.model.observe(state, self.model.see(picture)))
 
 
 class ImagineGraph(nn.Module):
@@ -252,28 +266,37 @@ class ImagineGraph(nn.Module):
 
 
 class DrawGraph(nn.Module):
-    """Bytes instead of floats, and the signs of doubt."""
+    """Bytes instead of floats, sharpened, and the signs of doubt."""
 
-    def __init__(self, model: RecurrentNetwork, doubt: Doubt):
+    kernel: Tensor
+
+    def __init__(self, model: RecurrentNetwork, doubt: Doubt, sharpened: float):
         """Wrap them."""
         super().__init__()
-        self.model, self.doubt = model, doubt
+        self.model, self.doubt, self.sharpened = model, doubt, sharpened
+        line = torch.exp(-torch.arange(-3.0, 4.0).square() / (2 * BLUR_PX ** 2))
+        kernel = line[:, None] * line / line.sum() ** 2
+        self.register_buffer('kernel', kernel.expand(3, 1, -1, -1).clone())
 
     def forward(self, field: Tensor, hidden: Tensor, commands: Tensor) -> Tuple[Tensor, ...]:
         """Return the picture, (b, h, w, 3) uint8, and what ``Doubt`` tells, (b, 4)."""
         state = State(field, hidden, commands)
-        rgb = self.model.draw(state).clamp(0, 1).permute(0, 2, 3, 1)
+        rgb = self.model.draw(state)
+        wide = F.pad(rgb, (3, 3, 3, 3), mode='replicate')
+        rgb = rgb + self.sharpened * (rgb - F.conv2d(wide, self.kernel, groups=3))
+        rgb = rgb.clamp(0, 1).permute(0, 2, 3, 1)
         return ((255 * rgb + 0.5).floor().to(torch.uint8),
                 self.doubt(*features(self.model, state)))
 
 
-def export_graphs(model: RecurrentNetwork, doubt: Doubt, out: Path) -> None:
+def export_graphs(model: RecurrentNetwork, doubt: Doubt, out: Path, sharpened: float) -> None:
     """
     Write the three graphs.
 
     :param model: trained
     :param doubt: trained
     :param out: folder
+    :param sharpened: see ``export_world``
     """
     spec = model.spec
     state = tuple(torch.rand_like(part) for part in model.first(2))
@@ -281,10 +304,12 @@ def export_graphs(model: RecurrentNetwork, doubt: Doubt, out: Path) -> None:
     rgb = torch.zeros(2, spec.height_px, spec.width_px, 3, dtype=torch.uint8)
     after = tuple(f'{name}_next' for name in PARTS)
     _export(ObserveGraph(model), (*state, action, rgb), out / 'observe.onnx',
-            (*PARTS, 'action', 'rgb'), (*after, SURPRISE))
+            (*PARTS, 'action', 'rgb'), after)
     _export(ImagineGraph(model), (*state, action, noise), out / 'imagine.onnx',
             (*PARTS, 'action', 'noise'), after)
-    _export(DrawGraph(model, doubt), state, out / 'draw.onnx', PARTS, ('rgb', 'doubt'))
+    _export(DrawGraph(model, doubt, sharpened), state, out / 'draw.onnx', PARTS, ('rgb', 'doubt'))
+    share_weights([out / f'{name}.onnx' for name in ('observe', 'imagine', 'draw')],
+                  out / 'weights.bin')
 
 
 def _export(graph: nn.Module, example: Tuple[Tensor, ...], path: Path, inputs: Sequence[str],
@@ -293,21 +318,46 @@ def _export(graph: nn.Module, example: Tuple[Tensor, ...], path: Path, inputs: S
         torch.onnx.export(graph.eval(), example, str(path), input_names=list(inputs),
                           output_names=list(outputs), opset_version=18, dynamo=False,
                           dynamic_axes={name: {0: 'batch'} for name in (*inputs, *outputs)})
-    _halve(path)
 
 
-def _halve(path: Path) -> None:
-    """Keep large weights in half precision, and turn them back where they are read."""
-    model = onnx.load(str(path))
-    for part in list(model.graph.initializer):
-        array = numpy_helper.to_array(part)
-        if array.dtype != np.float32 or array.size < MIN_HALVED:
-            continue
-        name = part.name
-        part.CopyFrom(numpy_helper.from_array(array.astype(np.float16), f'{name}.half'))
-        model.graph.node.insert(0, helper.make_node('Cast', [f'{name}.half'], [name],
-                                                    to=TensorProto.FLOAT))
-    onnx.save(model, str(path))
+def share_weights(paths: Sequence[Path], target: Path) -> None:
+    """
+    Move large weights of graphs into one file, each once, in half precision.
+
+    :param paths: ONNX files, changed in place; they turn the weights back where they are read
+    :param target: file beside them
+    """
+    models = [onnx.load(str(path)) for path in paths]
+    places: Dict[bytes, int] = {}
+    content = bytearray()
+    for model in models:
+        for part in list(model.graph.initializer):
+            array = numpy_helper.to_array(part)
+            if array.dtype == np.float32 and array.size >= MIN_HALVED:
+                half = array.astype(np.float16).tobytes()
+                if half not in places:
+                    places[half] = len(content)
+                    content += half + bytes(-len(half) % ALIGNED)
+                _point(model, part, array.shape, target.name, places[half], len(half))
+    target.write_bytes(content)
+    digest = hashlib.sha256(content).hexdigest()
+    for model, path in zip(models, paths):
+        model.doc_string = f'weights {digest}'  # so that other weights make another graph
+        onnx.save(model, str(path))
+
+
+def _point(model: onnx.ModelProto, part: TensorProto, shape: Sequence[int], location: str,
+           offset: int, length: int) -> None:
+    """Let a tensor of a graph be read from another file."""
+    name = part.name
+    part.Clear()
+    part.name, part.data_type = f'{name}.half', TensorProto.FLOAT16
+    part.dims.extend(shape)
+    part.data_location = TensorProto.EXTERNAL
+    for key, value in (('location', location), ('offset', offset), ('length', length)):
+        part.external_data.add(key=key, value=str(value))
+    model.graph.node.insert(0, helper.make_node('Cast', [part.name], [name],
+                                                to=TensorProto.FLOAT))
 
 
 if __name__ == '__main__':

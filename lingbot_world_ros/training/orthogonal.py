@@ -12,7 +12,7 @@ from torch import nn, Tensor
 
 COEFFICIENTS = 3.4445, -4.7750, 2.0315  # of the quintic that drives singular values to one
 ROUNDS = 5
-DECAY = 0.01  # of weights, times the learning rate
+DECAY = 0.05  # of weights, times the learning rate
 MAX_SIDE = 384  # of a matrix; the shorter side of larger ones would cost more than it brings
 MIN_FAN_IN = 5
 

@@ -41,13 +41,39 @@ PAIRED = 0.5  # share of the time from which on there are pairs
 LONGEST = 400  # frames that a pair runs free
 AVERAGED = 0.99  # of the running mean of the weights, kept in a step
 BLIND = 0.15  # share of the drawn frames for which the decoder has the vector alone
+MIRRORED = 0.4  # share of the rows that are seen in a mirror, where the commands allow it
+SHIFTED_PX = 6, 4  # most that the pictures of a row are shifted, across and down
+BRIGHTER = 0.1  # share of brightness that they gain or lose at most
 SQUARES, SLOPES = 2.0, 0.5  # weights of the squared error and of the slopes' error
 CHECKED = 1, 5, 20, 60  # frames after which a rollout is checked
 DECISIVE = 20  # frame after which the best checkpoint is the best
-CHECKS = 32  # rollouts of a check
+CHECKS = 64  # rollouts of a check
 REPORT_S = 120.0
 # minutes -> channels of the field; more would not be used in the time
 SIZES = (8.0, 32), (25.0, 48), (90.0, 64), (float('inf'), 96)
+
+
+# what a mirror does to commands; of others it is not known
+IN_A_MIRROR = {'linear_x': 1, 'linear_y': -1, 'linear_z': 1, 'angular_x': -1, 'angular_y': 1,
+               'angular_z': -1}
+
+
+@dataclass
+class Look:
+    """How rows see the recording: other than it is, so that they do not learn it by heart."""
+
+    mirrored: np.ndarray  # (n,) bool
+    shift_px: np.ndarray  # (n, 2) int, across and down
+    gain: np.ndarray  # (n,) float32
+
+    def take(self, rows: Any) -> 'Look':
+        """Return some rows."""
+        return Look(self.mirrored[rows], self.shift_px[rows], self.gain[rows])
+
+    def put(self, row: int, other: 'Look', i: int) -> None:
+        """Take one row over."""
+        self.mirrored[row], self.gain[row] = other.mirrored[i], other.gain[i]
+        self.shift_px[row] = other.shift_px[i]
 
 
 @dataclass
@@ -57,6 +83,7 @@ class Pairs:
     frame: np.ndarray  # (p,) the next frame of each
     age: np.ndarray  # (p,) frames it ran free, 0: none yet
     state: Optional[State] = None  # of 2 p rows
+    look: Optional[Look] = None
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
@@ -191,6 +218,9 @@ class Trainer:
         self.slopes = 0.0 if args.straight else SLOPES
         self.actions = torch.from_numpy(drives.actions())
         window = SEEN[1] + args.horizon
+        names = drives.recordings[0].action_names
+        self.mirror = (np.array([IN_A_MIRROR[name] for name in names], np.float32)
+                       if set(names) <= set(IN_A_MIRROR) else None)
         self.begins = windows(drives.training, window)
         long = windows(drives.training, window + 4 * args.horizon)
         self.long_begins = long if len(long) else self.begins
@@ -212,11 +242,10 @@ class Trainer:
         num_seen = int(self.rng.integers(*SEEN))
         drawn = np.unique([num_seen - 1 - self.rng.integers(2),
                            *(num_seen + self.rng.permutation(horizon)[:self.drawn])])
-        begins, state, is_free = self._begin()
-        true = self.drives.pictures((begins + drawn[:, None]).ravel()).unflatten(
-            0, (len(drawn), len(begins)))
+        begins, state, is_free, look = self._begin()
+        true = self._pictures(begins + drawn[:, None], look)
         with self.quick:
-            pictures = self._roll(begins, state, is_free, num_seen, horizon, drawn)
+            pictures = self._roll(begins, state, is_free, look, num_seen, horizon, drawn)
         g = self.num_guesses
         loss = self._guess_loss(pictures[:, :g].flatten(0, 1), true[:, :g].flatten(0, 1))
         told = {'guess': float(loss.detach()), 'apart': 0.0, 'pairs': 0.0}
@@ -227,32 +256,54 @@ class Trainer:
             loss = loss + sampled
         return loss, told
 
-    def _begin(self) -> Tuple[np.ndarray, State, Tensor]:
-        """Return first frames of guesses and pairs, states of all rows, which see nothing."""
+    def _begin(self) -> Tuple[np.ndarray, State, Tensor, Look]:
+        """Return first frames of guesses and pairs, states of all rows, which see nothing, how."""
         begins = np.concatenate([self.rng.choice(self.begins, self.num_guesses),
                                  self.rng.choice(self.long_begins, self.num_pairs)])
         pairs, g, p = self.pairs, self.num_guesses, self.num_pairs
         state = self.model.first(g + 2 * p)
         is_free = torch.zeros(g + p, dtype=torch.bool)
-        if pairs.state is not None and p:
+        look = self._looks(g + p)
+        if pairs.state is not None and pairs.look is not None and p:
             for i in np.flatnonzero(pairs.age):
                 begins[g + i] = pairs.frame[i]
                 is_free[g + i] = True
+                look.put(g + i, pairs.look, int(i))
                 for part, kept in zip(state, pairs.state):
                     part[[g + i, g + p + i]] = kept[[i, p + i]]
-        return begins, state, torch.cat([is_free, is_free[g:]])
+        return begins, state, torch.cat([is_free, is_free[g:]]), look
 
-    def _roll(self, begins: np.ndarray, state: State, is_free: Tensor, num_seen: int, horizon: int,
-              drawn: np.ndarray) -> Tensor:
+    def _looks(self, count: int) -> Look:
+        across, down = SHIFTED_PX
+        shift = self.rng.integers((-across, -down), (across + 1, down + 1), (count, 2))
+        gain = 1 + BRIGHTER * self.rng.uniform(-1, 1, count)
+        mirrored = self.rng.random(count) < (MIRRORED if self.mirror is not None else 0)
+        return Look(mirrored, shift, gain.astype(np.float32))
+
+    def _pictures(self, frames: np.ndarray, look: Look) -> Tensor:
+        """Return what rows see; (f, n) frames to (f, n, 3, h, w)."""
+        whole = self.drives.pictures(frames.ravel()).unflatten(0, frames.shape)
+        rows = []
+        for i, (across, down) in enumerate(look.shift_px):
+            row = whole[:, i].flip(-1) if look.mirrored[i] else whole[:, i]
+            for axis, shift in ((-1, across), (-2, down)):
+                places = torch.arange(row.shape[axis]) + int(shift)
+                row = row.index_select(axis, places.clamp(0, row.shape[axis] - 1))
+            rows.append(row * float(look.gain[i]))
+        return torch.stack(rows, 1).clamp(0, 1)
+
+    def _roll(self, begins: np.ndarray, state: State, is_free: Tensor, look: Look, num_seen: int,
+              horizon: int, drawn: np.ndarray) -> Tensor:
         """Return pictures of drawn frames, (f, rows, 3, h, w); keep pairs where they end."""
         g, p, model = self.num_guesses, self.num_pairs, self.model
-        seen = model.see(self.drives.pictures((begins + np.arange(num_seen)[:, None]).ravel()))
+        seen = model.see(self._pictures(begins + np.arange(num_seen)[:, None], look).flatten(0, 1))
         seen = seen.unflatten(0, (num_seen, g + p))
+        sign = self._signs(np.concatenate([look.mirrored, look.mirrored[g:]]))
         twins = np.concatenate([begins, begins[g:]])
         is_noisy = (torch.arange(g + 2 * p) >= g).float()[:, None]
         states = []
         for frame in range(num_seen + horizon):
-            action = self.actions[np.maximum(twins + frame - 1, 0)]
+            action = self.actions[np.maximum(twins + frame - 1, 0)] * sign
             noise = is_noisy * torch.randn(len(twins), model.spec.noise)
             state = model.imagine(state, action, noise)
             if frame < num_seen:
@@ -262,6 +313,7 @@ class Trainer:
             if frame in drawn:
                 states.append(state)
         if p:
+            self.pairs.look = look.take(slice(g, None))
             self._keep(begins[g:] + num_seen + horizon, num_seen + horizon,
                        State(*(part[g:].detach() for part in state)))
         field = torch.cat([s.field for s in states]).contiguous(memory_format=torch.channels_last)
@@ -270,6 +322,13 @@ class Trainer:
         pictures = model.draw(State(field, torch.cat([s.hidden for s in states]),
                                     states[0].commands))
         return pictures.unflatten(0, (len(states), len(twins)))
+
+    def _signs(self, mirrored: np.ndarray) -> Tensor:
+        """Return by what the commands of rows are multiplied, (n, a)."""
+        signs = np.ones((len(mirrored), self.actions.shape[1]), np.float32)
+        if self.mirror is not None:
+            signs[mirrored] = self.mirror
+        return torch.from_numpy(signs)
 
     def _keep(self, frames: np.ndarray, steps: int, state: State) -> None:
         """Remember pairs that can go on."""
@@ -363,7 +422,7 @@ def validate(trainer: Trainer, *, noise: float = 0.0, shuffled: bool = False,
                 number = frame - CONTEXT + 1
                 told[f'psnr_{number}'] = float(-10 * torch.log10(error + 1e-6).mean())
                 told[f'sharp_{number}'] = float(_slope(drawn).mean() / _slope(true).mean())
-                strips.append(torch.cat([true[::4], drawn[::4]], 2))
+                strips.append(torch.cat([true[::8], drawn[::8]], 2))
     sheet = torch.cat(strips, 2).permute(2, 0, 3, 1).flatten(1, 2)
     return told, (sheet.float() * 255).round().to(torch.uint8).numpy()
 

@@ -2,9 +2,10 @@
 """
 A recurrent world as it ships, on OpenVINO. Needs no torch.
 
-A folder holds ``world.yaml``, the graphs ``observe``, ``imagine`` and ``draw`` as ONNX, and
-``starts.safetensors`` with states to begin from. A state is a dict of arrays, a row for each
-world; nothing of it is shared with another, so that a copy of the arrays is a snapshot.
+A folder holds ``world.yaml``, the graphs ``observe``, ``imagine`` and ``draw`` as ONNX with their
+weights in ``weights.bin``, and ``starts.safetensors`` with states to begin from and with what the
+training's pictures look like. A state is a dict of arrays, a row for each world; nothing of it is
+shared with another, so that a copy of the arrays is a snapshot.
 Axes: b rows, c y x field, d vector, m commands, a action, n noise, h w image.
 """
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any, Dict, Mapping, Optional, Tuple
 
 from lingbot_world_ros.errors import SpecError
+from lingbot_world_ros.models.recurrent.familiar import Familiar, NAMES as FAMILIAR
 from lingbot_world_ros.models.room.runtime import ManyRows
 import numpy as np
 from safetensors.numpy import load_file
@@ -20,7 +22,7 @@ import yaml
 KIND, FORMAT = 'recurrent', 1
 ABOUT, STARTS = 'world.yaml', 'starts.safetensors'
 PARTS = 'field', 'hidden', 'commands'  # of a state, as graphs take them
-SURPRISE = 'surprise'  # the fourth: RMS error with which the last true picture was redrawn
+SURPRISE = 'surprise'  # the fourth: how strange the last true pictures were
 REMEDY = 'Restore the folder, or learn the world again.'
 State = Dict[str, np.ndarray]
 
@@ -69,7 +71,9 @@ class RecurrentModel:
         self.num_noise = int(self.about['num_noise'])
         told = self.about['uncertainty']
         self.calibration = Calibration(told['offset'], told['limits'], told['familiar'])
-        self._starts = _read_starts(self.folder / STARTS)
+        tensors = _read_tensors(self.folder / STARTS)
+        self._starts = {name: tensors[name] for name in (*PARTS, SURPRISE)}
+        self._familiar = Familiar(tensors)
         self._observe, self._imagine, self._draw = (
             ManyRows(self.folder / f'{name}.onnx', {}, threads)
             for name in ('observe', 'imagine', 'draw'))
@@ -110,7 +114,7 @@ class RecurrentModel:
         """
         out = self._observe({**_parts(state), 'action': _floats(action),
                              'rgb': np.ascontiguousarray(rgb, np.uint8)})
-        return {**_next(out), SURPRISE: out[SURPRISE]}
+        return {**_next(out), SURPRISE: self._familiar.after(state[SURPRISE], rgb)}
 
     def step(self, state: State, action: np.ndarray,
              rng: Optional[np.random.Generator] = None) -> State:
@@ -160,10 +164,10 @@ def read_about(folder: Path) -> Dict[str, Any]:
     return about
 
 
-def _read_starts(path: Path) -> State:
+def _read_tensors(path: Path) -> State:
     try:
         told = {name: array.astype(np.float32) for name, array in load_file(path).items()}
-        return {name: told[name] for name in (*PARTS, SURPRISE)}
+        return {name: told[name] for name in (*PARTS, SURPRISE, *FAMILIAR)}
     except Exception as error:  # the library raises its own, undocumented types
         raise SpecError(f'{path} cannot be read ({error!r}). {REMEDY}') from error
 
