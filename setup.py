@@ -37,7 +37,8 @@ setup(
     project_urls={link.get('type'): link.text for link in MANIFEST.findall('url')},
     python_requires='>=3.10',
     packages=find_packages(include=['lingbot_world_ros', 'lingbot_world_ros.*']),
-    package_data={'lingbot_world_ros': ['models/room/weights/*', 'view/page/*',
+    package_data={'lingbot_world_ros': ['models/room/weights/*', 'worlds/learned_worlds/*/*',
+                                        'view/page/*',
                                         'worlds/learned/*/*',
                                         'report/*.html']},
     data_files=[
