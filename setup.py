@@ -39,7 +39,6 @@ setup(
     packages=find_packages(include=['lingbot_world_ros', 'lingbot_world_ros.*']),
     package_data={'lingbot_world_ros': ['models/room/weights/*', 'worlds/learned_worlds/*/*',
                                         'view/page/*',
-                                        'worlds/learned/*/*',
                                         'report/*.html']},
     data_files=[
         ('share/lingbot_world_ros', ['package.xml']), *(
