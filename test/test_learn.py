@@ -22,10 +22,10 @@ from lingbot_world_ros.engines.interface import State  # noqa: E402
 from lingbot_world_ros.engines.learned.load import learned_world  # noqa: E402
 from lingbot_world_ros.geometry import se2, se3  # noqa: E402
 from lingbot_world_ros.models.mapped.motion import Motion, path  # noqa: E402
-from lingbot_world_ros.training.mapped.motion_fit import fit_motion  # noqa: E402
-from lingbot_world_ros.training.mapped.registration import (  # noqa: E402
+from lingbot_world_ros.models.mapped.registration import (  # noqa: E402
     pose_errors, register, rigidly_aligned, upright_points)
-from lingbot_world_ros.training.mapped.surfaces import body_mask, fit_surfaces  # noqa: E402
+from lingbot_world_ros.models.mapped.surfaces import body_mask, fit_surfaces  # noqa: E402
+from lingbot_world_ros.training.mapped.motion_fit import fit_motion  # noqa: E402
 import yaml  # noqa: E402
 
 RATE = box_room.RATE_HZ

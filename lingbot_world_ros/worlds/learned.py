@@ -47,7 +47,7 @@ def learned_folder(world: str) -> Optional[Path]:
         if path.name == FILE:
             path = path.parent
         return path.resolve() if (path / FILE).is_file() else None
-    except (OSError, ValueError, LookupError):
+    except (OSError, ValueError, LookupError, RuntimeError):  # of a home that is not there, too
         return None
 
 

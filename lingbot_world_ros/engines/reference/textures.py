@@ -301,7 +301,7 @@ def _poster(rng: np.random.Generator, n: int, material: str) -> np.ndarray:
 
 
 _DRAWERS = (
-    ('paint', _paint), ('tiles', _tiles), ('poster', _poster),
+    ('paint_', _paint), ('tiles', _tiles), ('poster', _poster),
     ('wood', _planks), ('living_floor', _living_floor),
     ('office_floor', _checker((0.70, 0.72, 0.75), (0.42, 0.48, 0.56), 4)),
     ('workshop_floor', _concrete), ('living_wall', _wall), ('office_wall', _wall),

@@ -10,14 +10,13 @@ Source: iterative closest point with planes (Chen and Medioni 1992), frame to mo
 Newcombe et al. 2011).
 """
 from dataclasses import dataclass
-from typing import Callable, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, List, NamedTuple, Optional, Tuple
 
 from lingbot_world_ros.geometry import se2
 from lingbot_world_ros.geometry.camera import PinholeCamera
 from lingbot_world_ros.geometry.se3 import transformed
 from lingbot_world_ros.models.mapped.surfaces import fit_surfaces
 import numpy as np
-from scipy.spatial import cKDTree
 
 STRIDE_PX = 3
 MAX_DEPTH_M = 5.5
@@ -55,7 +54,7 @@ class _Model:
     xyz: np.ndarray
     normal: np.ndarray
     cells: set
-    tree: Optional[cKDTree] = None
+    tree: Any = None  # cKDTree of ``xyz``
     num_in_tree: int = 0
 
     def add(self, points: Points, pose: np.ndarray) -> None:
@@ -70,6 +69,7 @@ class _Model:
         self.xyz = np.concatenate([self.xyz, xyz[new]])
         self.normal = np.concatenate([self.normal, normal[new]])
         if self.tree is None or len(self.xyz) > 1.02 * self.num_in_tree:
+            from scipy.spatial import cKDTree  # who only drives needs no SciPy
             self.tree, self.num_in_tree = cKDTree(self.xyz), len(self.xyz)
 
 
