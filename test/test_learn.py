@@ -157,7 +157,8 @@ def test_a_learned_world_draws_depth_and_feels_walls(world, drive):
     before = seen.base_pose[0, 0]
     for _ in range(10):
         seen = imagined.step(action, render=False)
-    assert np.hypot(*se2.relative(before, seen.base_pose[0, 0])[:2]) < 0.1
+    # Free, it would drive 0.24 m; along a wall it slides a little.
+    assert np.hypot(*se2.relative(before, seen.base_pose[0, 0])[:2]) < 0.18
 
 
 def test_a_world_that_exists_is_not_overwritten(world, bag, capsys):

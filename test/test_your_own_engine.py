@@ -59,7 +59,8 @@ def test_it_is_there_beside_those_that_ship(folder):
     assert list(registry.engines()) == [*SHIPPED, 'example']
     assert make_world('example', tile_m=2.0).spec.scenes == ('floor',)
     assert 'example' not in registry.comparable_engines()
-    with pytest.raises(SpecError, match="Did you mean 'example'.*Known: example, learned, lingbot_world"):
+    known = "Did you mean 'example'.*Known: example, learned, lingbot_world"
+    with pytest.raises(SpecError, match=known):
         make_world('exmaple')
 
 
