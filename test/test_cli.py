@@ -19,7 +19,7 @@ pytest.importorskip('lingbot_world_ros.msg')
 from fake_world import FakeWorld  # noqa: E402, I100
 from geometry_msgs.msg import Twist  # noqa: E402
 from lingbot_world_ros.cli.main import _apart, main, verb_names  # noqa: E402
-from lingbot_world_ros.cli.teleop import _asked, _RawTerminal  # noqa: E402
+from lingbot_world_ros.cli.teleop import _asked, _drive, _RawTerminal  # noqa: E402
 from lingbot_world_ros.messages.commands import twist_to_msg  # noqa: E402
 from lingbot_world_ros.nodes.pair import make_pair  # noqa: E402
 from lingbot_world_ros.nodes.world_model import WorldModelNode  # noqa: E402
@@ -377,6 +377,32 @@ def test_teleop_stops_the_robot_when_a_signal_ends_it(domain, hears_hangups, num
                            'the stop')
         finally:
             process.kill()
+
+
+@pytest.mark.parametrize('name, keys', [('send_twist', b'w'), ('send_joints', b'j')])
+def test_teleop_stops_what_it_had_just_begun_when_a_signal_came(monkeypatch, name, keys):
+    """A signal right after the first command left the robot moving."""
+    sent = {'send_twist': [], 'send_joints': []}
+
+    class Interrupted:
+        linear_mps, angular_radps, lateral_mps = 0.5, 1.0, 0.0
+        joint_names, joint_speeds = ('a', ), np.ones(1)
+
+        def __getattr__(self, called):
+            def take(*values):
+                if called in sent:
+                    sent[called].append(np.array(values).ravel())
+                    if called == name and len(sent[called]) == 1:
+                        raise KeyboardInterrupt
+            return take
+
+    keyboard, terminal = pty.openpty()
+    with os.fdopen(terminal) as stdin:
+        monkeypatch.setattr('sys.stdin', stdin)
+        os.write(keyboard, keys)
+        with pytest.raises(KeyboardInterrupt):
+            _drive(Interrupted(), float('inf'))
+    assert len(sent[name]) == 2 and sent[name][0].any() and not sent[name][1].any()
 
 
 @pytest.mark.parametrize('name', ['rclpy', 'geometry_msgs', 'lingbot_world_ros.msg'])

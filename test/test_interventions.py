@@ -225,7 +225,7 @@ def observation():
 
 def test_entities_move_along_the_axes_of_the_scene():
     c, s = np.cos(0.5), np.sin(0.5)
-    entities = entities_of(observation(), 'robot', ('ball', 'box'))
+    entities = entities_of(observation(), 5, 'robot', ('ball', 'box'))
     assert entities['robot'].twist == pytest.approx([0.4 * c - 0.1 * s, 0.4 * s + 0.1 * c, 0.2])
     assert entities['robot'].pose.tolist() == [1.0, 2.0, 0.5]
 

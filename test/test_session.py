@@ -731,6 +731,22 @@ def test_teleport_moves_the_robot_but_not_its_odometry():
         [5.0 + 0.02 * np.cos(1.0), 6.0 + 0.02 * np.sin(1.0)], abs=1e-6)
 
 
+def test_entities_carry_the_stamp_of_the_frame_they_are_in_while_it_leaves():
+    """Whoever asked while a frame left got its poses with the stamp of the one before."""
+    world, told = FakeWorld(), []
+    asking = {n: lambda: told.append((session.entities()['robot'], seen.frames[-1]))
+              for n in range(2, 6)}
+    session, seen = run(world, paused=True, at=asking)
+    session.set_embedding(embedding_of(world, 0.3))
+    session.advance(3).result(PATIENCE_S)
+    session.reset().result(PATIENCE_S)
+    session.close()
+    assert len(told) == 4 and told[2][0].pose[0] > 0
+    for entity, frame in told:
+        assert entity.stamp_ns == frame.stamp_ns
+        assert entity.pose.tolist() == frame.base_pose.tolist()
+
+
 def test_digest_depends_on_everything_shown_and_starts_over_with_the_world():
     def digests(v, seed=0):
         world = FakeWorld()

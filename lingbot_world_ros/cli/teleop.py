@@ -95,9 +95,10 @@ def _drive(node: 'TeleopNode', max_curvature: float) -> None:
                     drive.press(key, now_s)
                 base, joints = drive.velocities(now_s)
                 wanted = (any(base), bool(joints.any()))
-                if wanted[0] or moving[0]:
+                moving = (wanted[0] or moving[0], wanted[1] or moving[1])
+                if moving[0]:  # known before it is sent: a signal may come right after
                     node.send_twist(*base)
-                if wanted[1] or moving[1]:
+                if moving[1]:
                     node.send_joints(joints)
                 moving = wanted
                 terminal.show(_asked(drive.scale, base, joints, node.lateral_mps > 0.0))
@@ -106,6 +107,7 @@ def _drive(node: 'TeleopNode', max_curvature: float) -> None:
                 node.send_twist(0.0, 0.0, 0.0)
             if moving[1]:
                 node.send_joints(joints * 0.0)
+            node.part()
 
 
 def _asked(scale: float, base: Sequence[float], joints: 'np.ndarray', strafes: bool) -> str:

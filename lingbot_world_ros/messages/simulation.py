@@ -120,16 +120,15 @@ def named_pose_to_msg(pose: NamedPose, out: Any) -> None:
     _set_pose(out.pose, *pose.pose)
 
 
-def entity_to_msg(entity: EntityState, stamp_ns: int, out: Any) -> None:
+def entity_to_msg(entity: EntityState, out: Any) -> None:
     """
     Write where an entity is and how it moves, in the scene frame.
 
     :param entity: state, the floor point below its centre
-    :param stamp_ns: sim time it belongs to
     :param out: simulation_interfaces/EntityState to fill
     """
     out.header.frame_id = WORLD_FRAME
-    set_stamp(out.header.stamp, stamp_ns)
+    set_stamp(out.header.stamp, entity.stamp_ns)
     x, y, yaw = (float(value) for value in entity.pose)
     _set_pose(out.pose, x, y, 0.0, yaw)
     out.twist.linear.x, out.twist.linear.y = float(entity.twist[0]), float(entity.twist[1])

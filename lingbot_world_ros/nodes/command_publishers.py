@@ -82,6 +82,13 @@ class CommandPublishers:
         self._node.destroy_publisher(self._twist)
         self._twist = None
 
+    def part(self) -> None:
+        """Wait until listeners have what was sent last, ``PARTING`` for each topic at most."""
+        with self._lock:
+            for publisher in (self._twist, self._joints):
+                if publisher is not None:
+                    publisher.wait_for_all_acked(PARTING)
+
     def joint_velocities(self, names: Iterable[str], velocities: Iterable[float]) -> None:
         """Publish velocities, rad/s or m/s, of the joints named."""
         self._joints.publish(joint_command_to_msg(names, velocity=velocities))

@@ -37,18 +37,16 @@ class EntityServices:
     async def get_states(self, request: Any, response: Any) -> None:
         """Tell where entities are."""
         session = self._answers.session()
-        stamp_ns = session.status.stamp_ns
         message = installed('msg', 'EntityState')
         for entity in self._chosen(session, request.filters):
             response.entities.append(entity.name)
             response.states.append(message())
-            standard.entity_to_msg(entity, stamp_ns, response.states[-1])
+            standard.entity_to_msg(entity, response.states[-1])
 
     async def get_state(self, request: Any, response: Any) -> None:
         """Tell where one entity is."""
-        session = self._answers.session()
-        stamp_ns = session.status.stamp_ns
-        standard.entity_to_msg(self._entity(session, request.entity), stamp_ns, response.state)
+        entity = self._entity(self._answers.session(), request.entity)
+        standard.entity_to_msg(entity, response.state)
 
     async def get_info(self, request: Any, response: Any) -> None:
         """Tell what an entity is."""

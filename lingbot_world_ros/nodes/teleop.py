@@ -53,3 +53,7 @@ class TeleopNode(Node):
     def send_joints(self, velocities: Union[np.ndarray, Sequence[float]]) -> None:
         """Publish the velocities of all joints, (J,) rad/s or m/s."""
         self._commands.joint_velocities(self.joint_names, velocities)
+
+    def part(self) -> None:
+        """Wait a moment until what was sent last is heard."""
+        self._commands.part()

@@ -14,28 +14,31 @@ class EntityState:
     Something in the scene that can be moved.
 
     ``category`` is ``'robot'`` or ``'object'``; ``pose`` (3,) x, y [m], yaw [rad] and ``twist``
-    (3,) v_x, v_y [m/s], w_z [rad/s], both along the axes of the scene frame.
+    (3,) v_x, v_y [m/s], w_z [rad/s], both along the axes of the scene frame; ``stamp_ns`` sim time
+    at which it is there.
     """
 
     name: str
     category: str
     pose: np.ndarray
     twist: np.ndarray
+    stamp_ns: int
 
 
-def entities_of(observation: Observation, robot: str,
+def entities_of(observation: Observation, stamp_ns: int, robot: str,
                 objects: Sequence[str]) -> Dict[str, EntityState]:
     """
     List robot and movable objects.
 
     :param observation: its last frame counts
+    :param stamp_ns: its sim time
     :param robot: name of the robot
     :param objects: names in the order of ``object_pose``
     :return: name -> EntityState
     """
     pose, twist = observation.base_pose[0, -1], observation.base_twist[0, -1]
-    entities = [EntityState(robot, 'robot', pose, se2.rotated(twist, pose[2]))]
-    entities += [EntityState(name, 'object', pose, np.zeros(3))
+    entities = [EntityState(robot, 'robot', pose, se2.rotated(twist, pose[2]), stamp_ns)]
+    entities += [EntityState(name, 'object', pose, np.zeros(3), stamp_ns)
                  for name, pose in zip(objects, observation.object_pose[0, -1])]
     return {entity.name: entity for entity in entities}
 

@@ -42,10 +42,10 @@ class Interventions:
 
     def entities(self) -> Dict[str, EntityState]:
         """Return what can be moved, by name; empty without a world. From any thread."""
-        seen, definition = self._player.observation, self._get_definition()
+        (seen, stamp_ns), definition = self._player.shown, self._get_definition()
         if seen is None or definition is None:
             return {}
-        return entities_of(seen, self._get_spec().entity_name,
+        return entities_of(seen, stamp_ns, self._get_spec().entity_name,
                            self._engine.world.object_names(definition.scene))
 
     def move(self, entity: str, pose: Optional[np.ndarray],

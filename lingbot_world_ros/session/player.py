@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Steps are made and their frames leave, each when it is due. No ROS."""
 from dataclasses import dataclass
-from typing import Callable, Optional
+from typing import Callable, Optional, Tuple
 
 from lingbot_world_ros.engines.interface import Observation
 from lingbot_world_ros.session.action_reader import ActionReader, Latched
@@ -61,13 +61,27 @@ class Player:
         self._pacer = ChunkPacer(engine.world.spec.frames_per_step)
         self._chunk: Optional[_Chunk] = None  # whose frames leave
         self._ahead: Optional[Latched] = None  # what the step ahead acts on
-        self.observation: Optional[Observation] = None  # newest shown, t = 1; None: no world
+        self._shown: Tuple[Optional[Observation], int] = None, 0
         self.origin = np.zeros(3)  # of odometry, scene frame
 
     @property
     def is_ahead(self) -> bool:
         """Whether steps are made while the frames of the one before leave."""
         return self._engine.makes_ahead and self._get_spec().mode == Mode.REALTIME
+
+    @property
+    def shown(self) -> Tuple[Optional[Observation], int]:
+        """What was shown last, t = 1, None without a world; its sim time. From any thread."""
+        return self._shown
+
+    @property
+    def observation(self) -> Optional[Observation]:
+        """What was shown last, t = 1; None without a world."""
+        return self._shown[0]
+
+    @observation.setter
+    def observation(self, observation: Optional[Observation]) -> None:
+        self._shown = observation, self._sim.now_ns  # both at once, for other threads
 
     @property
     def seen(self) -> Observation:
@@ -154,10 +168,10 @@ class Player:
         :param observation: the first one; odometry counts from there
         :param is_time_zero: sim time starts over
         """
-        self.observation, self.origin = observation, observation.base_pose[0, -1].copy()
-        self._reader.clear()
         if is_time_zero:
             self._sim.reset()
+        self.observation, self.origin = observation, observation.base_pose[0, -1].copy()
+        self._reader.clear()
 
     def show_start(self) -> None:
         """Let the first frame of a world leave; it has a period of its own."""
@@ -172,6 +186,7 @@ class Player:
         self._reader.clear()
         self._notifier.time_begins()
         stamp_ns = self._sim.tick()
+        self.observation = self.seen  # from now on it is of the new time
         self._notifier.show(frame_of(self.seen, -1, self._notifier.status.frame, stamp_ns,
                                      self.origin))
         self._ticker.jump(stamp_ns)
@@ -253,9 +268,9 @@ class Player:
     def _hand_out(self, observation: Observation, t: int, planned_ns: Optional[int] = None,
                   answers: Optional[Latched] = None) -> None:
         """Let a frame leave; what clients see of the world follows it."""
+        stamp_ns = self._sim.tick()
         self.observation = moment(observation, t)
-        frame = frame_of(observation, t, self._notifier.status.frame + 1, self._sim.tick(),
-                         self.origin)
+        frame = frame_of(observation, t, self._notifier.status.frame + 1, stamp_ns, self.origin)
         self._notifier.show(frame)
         now_ns, period_ns = self._clock.now_ns(), self._wall_ns(1)
         # How late it is; None for a frame that leaves as soon as it can.
