@@ -14,7 +14,7 @@ GROUPS = {
     'services': ('conformance', 'simulation_services'),
     'robustness': ('faults', 'fuzz', 'soak'),
     'view': ('view*', 'page*', 'glass'),
-    'recordings': ('record', 'replay', 'report', 'follower'),
+    'recordings': ('record', 'recorded_drive', 'replay', 'report', 'follower'),
     'engines': ('engine_contract', 'envs', 'ros_env', 'evaluate*', 'isolated', 'planning_gap',
                 'reference_world',
                 'room_world', 'session_engines', 'training', 'worlds'),

@@ -320,3 +320,29 @@ def test_aligned_recording_survives_the_disk(recording):
     again = load_aligned(Path(recording.rgb.filename).parent)
     assert again.segments == recording.segments
     assert np.array_equal(again.action, recording.action)
+
+
+def test_world_begins_where_a_recording_does_and_the_recording_goes_on(world, recording):
+    """A seed names a piece: the world has seen the true pictures up to where it begins."""
+    from lingbot_world_ros.evaluation.drive import open_drive
+    from lingbot_world_ros.evaluation.recurrent_world import RecurrentWorld
+    from lingbot_world_ros.models.recurrent.runtime import RecurrentModel
+    from lingbot_world_ros.recording.drive import RecordedWorld
+    opened = open_drive(world, recording)
+    engine, truth = opened.make_world(), RecordedWorld(opened.drive)
+    begin, end = recording.segments[1]
+    first, last = opened.drive.piece(4)
+    told = RecurrentWorld(RecurrentModel(world))
+    assert (first, last) == (begin + told.num_context - 1, end)
+    told.reset_from(recording, np.array([begin]), 0)
+    (scene,) = engine.spec.scenes
+    for frame in range(first, first + 4):
+        if frame == first:
+            imagined, true = (it.reset(scene, 4) for it in (engine, truth))
+        else:
+            action = recording.action[frame - 1][None]
+            imagined, true = (it.step(action[None]) for it in (engine, truth))
+            told.step(action)
+        assert np.array_equal(true.rgb[0, 0], recording.rgb[frame])
+        assert np.array_equal(imagined.rgb[:, 0], told.draw()[0])
+    assert engine.spec.model != world.name and not truth.spec.knows_base

@@ -15,7 +15,6 @@ from lingbot_world_ros.errors import SpecError
 
 if TYPE_CHECKING:
     from lingbot_world_ros.evaluation.evaluate import EvaluationSpec
-    from lingbot_world_ros.recording.aligned import AlignedRecording
 
 NAME = 'evaluate'
 HELP = 'score imagined rollouts against the reference world, or against a recording'
@@ -109,14 +108,18 @@ def _against_recording(args: argparse.Namespace) -> int:
                                                              write_evaluated)
     from lingbot_world_ros.evaluation.tables import to_json
     from lingbot_world_ros.progress import Stages
+    from lingbot_world_ros.recording.align import aligned_like
     from lingbot_world_ros.worlds.learned import learned_folder, read_learned
     folder = learned_folder(args.world) or Path(args.world)
     about = read_learned(folder, verify=True)
     aligned = args.out / ALIGNED
+    topics = {role: getattr(args, role) for role in ROLES if getattr(args, role)}
+    shutil.rmtree(aligned, ignore_errors=True)
     try:
         with Stages(STAGES) as stages:
             told = evaluate_world(
-                folder, _recording(args, about, aligned), horizons=args.horizons or HORIZONS,
+                folder, aligned_like(args.recording, about, aligned, topics),
+                horizons=args.horizons or HORIZONS,
                 num_starts=args.sequences or (QUICK_STARTS if args.quick else STARTS),
                 seed=args.seed, say=stages)
     finally:
@@ -126,20 +129,6 @@ def _against_recording(args: argparse.Namespace) -> int:
     print(to_json(told.results) if args.json else
           markdown(told.results) + '\nWritten: ' + ', '.join(map(str, files)))
     return 0
-
-
-def _recording(args: argparse.Namespace, about: Dict[str, Any],
-               aligned: Path) -> 'AlignedRecording':
-    """Bring a recording to the rate and the size of a world's pictures."""
-    from lingbot_world_ros.recording.aligned import is_aligned, load_aligned
-    if is_aligned(args.recording):
-        return load_aligned(args.recording)
-    from lingbot_world_ros.recording.align import align
-    from lingbot_world_ros.worlds.learned import picture_size
-    shutil.rmtree(aligned, ignore_errors=True)
-    topics = {role: getattr(args, role) for role in ROLES if getattr(args, role)}
-    return align([args.recording], aligned, rate_hz=float(about['rate_hz']),
-                 size=picture_size(about), topics=topics)[0]
 
 
 def _against_reference(args: argparse.Namespace) -> int:

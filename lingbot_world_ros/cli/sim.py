@@ -12,7 +12,7 @@ import shlex
 import shutil
 import sys
 import time
-from typing import Any, Dict, List, Mapping, Sequence, Tuple, TYPE_CHECKING
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, TYPE_CHECKING
 
 from lingbot_world_ros.engines.registry import engine_entry, KEYS, TRUTH_ENGINE
 from lingbot_world_ros.errors import SpecError
@@ -20,9 +20,13 @@ from lingbot_world_ros.output import outlive_output, told
 
 if TYPE_CHECKING:
     from lingbot_world_ros.engines.interface import WorldSpec
+    from lingbot_world_ros.evaluation.drive import OpenedDrive
     from lingbot_world_ros.nodes.action_encoder import ActionEncoderNode
+    from lingbot_world_ros.nodes.recorded_driver import RecordedDriverNode
+    from lingbot_world_ros.nodes.spinner import Spinner
     from lingbot_world_ros.nodes.world_model import WorldModelNode
     from lingbot_world_ros.processes import Companions
+    from lingbot_world_ros.recording.drive import RecordedDrive
     from lingbot_world_ros.session.status import SessionStatus
     import numpy as np
 
@@ -30,6 +34,9 @@ NAME = 'sim'
 HELP = 'start an imagined world and its ROS topics'
 PAGE, TRUTH = 'page', 'truth'  # what may run beside a world
 PAGE_PATIENCE_S = 20.0
+LOCKSTEP = 'lockstep'
+PATIENT_S = 3600.0  # wall time that a world waits for a command of a recording
+STAGES = {'poses': 'Finding the recording in the place'}
 # A name for a node, as launch gives one: here it is that of the world, or all would have it.
 NODE_NAME = re.compile(r'^(?=__(?:node|name):=)')
 OVERRIDES = ('engine', 'robot', 'isolate_engine', 'world', 'scene', 'start_image', 'prompt',
@@ -60,8 +67,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='serve a page that shows the world and drives it')
     parser.add_argument('--open', action='store_true',
                         help='the same, and open it in a browser if there is a screen')
-    parser.add_argument('--truth', action='store_true',
-                        help='run the MuJoCo reference world beside it, with the same actions')
+    parser.add_argument('--truth', nargs='?', const='', metavar='RECORDING',
+                        help='run the MuJoCo reference world beside it, with the same actions; '
+                        'with a recording: drive a learned --world as it was driven there, and '
+                        'show the recording beside it')
     parser.add_argument('--worlds', type=int, default=1, metavar='N',
                         help='number of worlds, world_0, world_1 ..., each with its own '
                         'process, namespace, clock, frames and seed (default: 1)')
@@ -86,20 +95,32 @@ def run(args: argparse.Namespace) -> int:
     """
     outlive_output()
     started_s = time.monotonic()
-    from lingbot_world_ros.processes import Companions
-    from lingbot_world_ros.progress import show_until_end
-    from lingbot_world_ros.settings.profiles import load_profile, params_file
+    from lingbot_world_ros.settings.profiles import load_profile
     args.ros_args = [NODE_NAME.sub('world_model:', arg) for arg in args.ros_args]
     values = load_profile(args.profile)
     overrides = _overrides(args, values)
-    _check_truth(args.truth)
+    _check_truth(args.truth == '')
+    if args.truth:
+        overrides = _in_lockstep(args, overrides)
+        opened = _opened(Path(args.truth), {**values, **overrides})
+        overrides['lockstep_commands'] = opened.drive.messages_per_frame
+        return _run_world(args, overrides, time.monotonic(), opened)
     if args.worlds != 1:
         return _run_worlds(args, values, overrides)
+    return _run_world(args, overrides, started_s)
+
+
+def _run_world(args: argparse.Namespace, overrides: Mapping[str, Any], started_s: float,
+               opened: Optional['OpenedDrive'] = None) -> int:
+    """Run one world, by itself or as a recording was driven."""
     from lingbot_world_ros.nodes.pair import make_pair
     from lingbot_world_ros.nodes.parameters import as_overrides
     from lingbot_world_ros.nodes.ros_environment import node_args
     from lingbot_world_ros.nodes.ros_process import end_process, end_ros, INTERRUPTED, start_ros
     from lingbot_world_ros.nodes.spinner import interrupt_on_signals, Spinner, stop_on_signals
+    from lingbot_world_ros.processes import Companions
+    from lingbot_world_ros.progress import show_until_end
+    from lingbot_world_ros.settings.profiles import params_file
     with params_file(args.profile) as file:
         start_ros(node_args(file, args.namespace,
                             ['--log-level', args.log_level, *args.ros_args]))
@@ -107,7 +128,9 @@ def run(args: argparse.Namespace) -> int:
     try:
         with Companions(_companions(args, overrides)) as companions, Spinner() as spinner:
             interrupt_on_signals()
-            world, encoder = make_pair(parameter_overrides=as_overrides(overrides))
+            driver = opened and _begin_drive(opened.drive, spinner, overrides)
+            world, encoder = make_pair(opened and opened.make_world, [driver] if driver else [],
+                                       parameter_overrides=as_overrides(overrides))
             spinner.add(world)
             spinner.add(encoder)
             stop_on_signals(spinner)
@@ -118,11 +141,13 @@ def run(args: argparse.Namespace) -> int:
                 _tell_how_to_activate(world)
             else:
                 _introduce(world, encoder, first_image_s)
+            if driver is not None:
+                print(told('Repeats', driver.introduction))
             page = (companions.first_line(PAGE, PAGE_PATIENCE_S) if PAGE in companions.names
                     else '')
             print(f'Ctrl-C ends.\n\n{page}\n' if page else 'Ctrl-C ends.', flush=True)
-            show_until_end(spinner, lambda: _tell(world, companions), args.duration,
-                           kind=lambda: _kind(world))
+            show_until_end(spinner, lambda: _tell(world, companions, driver), args.duration,
+                           kind=lambda: (*_kind(world), driver and driver.has_ended))
     except KeyboardInterrupt:
         code = INTERRUPTED
     except BaseException:
@@ -141,6 +166,49 @@ def _check_truth(is_wanted: bool) -> None:
                         f'{pip_install(*missing)}.')
 
 
+def _in_lockstep(args: argparse.Namespace, overrides: Mapping[str, Any]) -> Dict[str, Any]:
+    """Let a world make a step for each command of a recording, and begin with its first piece."""
+    if overrides.get('mode', LOCKSTEP) != LOCKSTEP:
+        raise SpecError(f'--truth with a recording drives in {LOCKSTEP}, one step for each of its '
+                        'commands; leave --mode out.')
+    if args.worlds != 1:
+        raise SpecError('--truth with a recording drives one world; leave --worlds out.')
+    return {'seed': 0, 'lockstep_timeout_s': PATIENT_S, **overrides, 'mode': LOCKSTEP}
+
+
+def _opened(recording: Path, values: Mapping[str, Any]) -> 'OpenedDrive':
+    """Find a recording in a learned world, before anything starts."""
+    from lingbot_world_ros.settings.parameters import engine_options
+    from lingbot_world_ros.settings.robot_parameters import with_robot
+    from lingbot_world_ros.worlds.learned import learned_folder, read_learned
+    folder = learned_folder(values['world'])
+    if folder is None:
+        raise SpecError('--truth with a recording is for a learned world; add --world with the '
+                        'folder of one.')
+    engine_options(with_robot(values))  # refuses what such a world does not take
+    about = read_learned(folder)
+    from tempfile import TemporaryDirectory
+
+    from lingbot_world_ros.evaluation.drive import open_drive
+    from lingbot_world_ros.progress import Stages
+    from lingbot_world_ros.recording.align import aligned_like
+    # Its files stay readable, mapped into memory, when the folder is gone.
+    with TemporaryDirectory(prefix='lingbot_world_') as work, Stages(STAGES) as stages:
+        return open_drive(folder, aligned_like(recording, about, Path(work) / 'aligned'), stages)
+
+
+def _begin_drive(drive: 'RecordedDrive', spinner: 'Spinner',
+                 overrides: Mapping[str, Any]) -> 'RecordedDriverNode':
+    """Start what follows the world in the recording, and what drives it."""
+    from lingbot_world_ros.nodes.follower import FollowerNode
+    from lingbot_world_ros.nodes.parameters import as_overrides
+    from lingbot_world_ros.nodes.recorded_driver import RecordedDriverNode
+    from lingbot_world_ros.recording.drive import RecordedWorld
+    given = as_overrides(overrides)
+    spinner.add(FollowerNode(lambda: RecordedWorld(drive), parameter_overrides=given))
+    return spinner.add(RecordedDriverNode(drive, parameter_overrides=given))
+
+
 def _companions(args: argparse.Namespace,
                 overrides: Mapping[str, Any]) -> Dict[str, Sequence[str]]:
     """Return the commands of what runs beside the world, by name."""
@@ -152,7 +220,7 @@ def _companions(args: argparse.Namespace,
     commands: Dict[str, List[str]] = {}
     if args.view or args.open:
         commands[PAGE] = ['view', *(['--open'] if args.open else []), *same]
-    if args.truth:
+    if args.truth == '':
         commands[TRUTH] = ['follow', '--reset', *same]
     return {name: [sys.executable, '-m', 'lingbot_world_ros.cli', *command]
             for name, command in commands.items()}
@@ -173,7 +241,8 @@ def _run_worlds(args: argparse.Namespace, values: Mapping[str, Any],
         command = [sys.executable, '-m', 'lingbot_world_ros.cli', NAME,
                    '--profile', args.profile, '--log-level', args.log_level,
                    '--namespace', namespace, *assignments({**overrides, **apart})]
-        command += [f'--{name}' for name in ('view', 'open', 'truth') if getattr(args, name)]
+        command += [f'--{name}' for name, is_there in (
+            ('view', args.view), ('open', args.open), ('truth', args.truth == '')) if is_there]
         if args.duration is not None:
             command += ['--duration', str(args.duration)]
         commands[namespace] = command + args.ros_args
@@ -272,14 +341,16 @@ def _teleop_command() -> str:
     return 'ros2 run lingbot_world_ros teleop'
 
 
-def _tell(world: 'WorldModelNode', companions: 'Companions') -> str:
+def _tell(world: 'WorldModelNode', companions: 'Companions',
+          driver: Optional['RecordedDriverNode']) -> str:
     """Say how the world is doing, and first what has ended beside it."""
     for name, code in companions.ended():
         print(f'\nThe {name} has ended, exit code {code}; the world continues without it.')
     session = world.session
     if session is None:
         return 'not configured'
-    return status_line(session.status, session.latencies_s())
+    line = status_line(session.status, session.latencies_s())
+    return line if driver is None else f'{driver.text} | {line}'
 
 
 def _kind(world: 'WorldModelNode') -> Tuple[str, ...]:

@@ -65,7 +65,7 @@ class MappedImagining:
         self.familiar = float(about['uncertainty']['calibrated_to'])
         commands = commands_of(recording)
         self._commands, self._twists = commands, self.motion.twists(commands)
-        self._joints = _joints(recording, self.spec.robot)
+        self.joints = _joints(recording, self.spec.robot)  # (n, j)
         self._names = recording.action_names
         odometry = recording.base_pose
         self._odometry = np.asarray(odometry, np.float64) if odometry is not None else path(
@@ -88,11 +88,22 @@ class MappedImagining:
                 self.world.step(self._columns(self._commands[start - t], {}), render=False)
             known = at_rest(self._state(start))
             known.base_twist[0, 0] = self._twists[start - 1]
-            known.joint_velocity[0, 0] = (self._joints[start] - self._joints[start - 1]
+            known.joint_velocity[0, 0] = (self.joints[start] - self.joints[start - 1]
                                           ) * self.spec.frame_rate_hz
             self.world.observe(known, render=False)
             self._rows.append(self.world.snapshot())
         self._driven = self.pose[self._started].copy()
+
+    def starts(self, recording: AlignedRecording, begins: np.ndarray) -> List[Any]:
+        """
+        Start rows, and say where they are.
+
+        :param recording: as ``reset_from`` takes it
+        :param begins: (n,) as ``reset_from`` takes them
+        :return: for each, what the engine of this world takes as one of its ``starts``
+        """
+        self.reset_from(recording, begins, 0)
+        return [row for (row,) in self._rows]
 
     def step(self, action: np.ndarray) -> None:
         """Move on; see ``Imagining``."""
@@ -139,7 +150,7 @@ class MappedImagining:
         return np.clip(row, layout.low, layout.high)[None, None]
 
     def _state(self, frame: int) -> State:
-        return State(self.pose[frame][None], self._joints[frame][None], np.zeros((1, 0, 3)))
+        return State(self.pose[frame][None], self.joints[frame][None], np.zeros((1, 0, 3)))
 
     def _find(self, folder: Path, recording: AlignedRecording, view: '_Sight',
               say: Say) -> List[Tuple[int, int]]:
@@ -190,7 +201,7 @@ class MappedImagining:
         errors = []
         for i in views[::2].tolist():
             at = se2.compose(pose, se2.relative(self._odometry[views[-1]], self._odometry[i]))
-            seen = self.world.render(State(at[None], self._joints[i][None], np.zeros((1, 0, 3))))
+            seen = self.world.render(State(at[None], self.joints[i][None], np.zeros((1, 0, 3))))
             true = np.asarray(recording.rgb[i])
             errors.append(float(mean_squared_error(_exposed(_of(seen.rgb), true), true)))
         return float(np.sqrt(np.mean(errors)))

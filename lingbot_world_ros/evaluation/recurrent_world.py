@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A recurrent world to be judged by a recording."""
-from typing import Optional, Tuple
+from typing import List, Optional, Tuple
 
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.models.recurrent.runtime import RecurrentModel, State
@@ -33,6 +33,18 @@ class RecurrentWorld:
         for frame in range(self.num_context):
             sent = recording.action[np.maximum(begins + frame - 1, 0)]
             self._state = self.model.observe(self._state, recording.rgb[begins + frame], sent)
+
+    def starts(self, recording: AlignedRecording, begins: np.ndarray) -> List[State]:
+        """
+        Start rows, and say what they are.
+
+        :param recording: as ``reset_from`` takes it
+        :param begins: (n,) as ``reset_from`` takes them
+        :return: for each, what the engine of this world takes as one of its ``starts``
+        """
+        self.reset_from(recording, begins, 0)
+        return [{name: array[row:row + 1] for name, array in self._state.items()}
+                for row in range(len(begins))]
 
     def step(self, action: np.ndarray) -> None:
         """Move on; see ``Imagining``."""

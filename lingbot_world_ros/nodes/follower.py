@@ -40,7 +40,8 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Float32
 from std_srvs.srv import Trigger
 
-SHOWN = ('image', 'camera_info', 'compressed', 'joint_states', 'odom', 'path')
+SHOWN = ('image', 'camera_info', 'compressed', 'joint_states', 'odom', 'path',
+         'ground_truth_pose')
 USED = ('robot', 'world_path', 'camera_info_url', 'frame_prefix', 'field_of_view_deg',
         'image_width', 'image_height', 'jpeg_quality', 'image_reliability', 'image_queue_depth')
 WORLD, TRUTH = 0, 1  # sides of the comparison

@@ -24,6 +24,7 @@ STATUS = 'lingbot_world_ros/msg/WorldStatus'
 LEFT_OUT = {'raw': (COMPRESSED, POINTS), 'compressed': (RAW, POINTS),
             'none': (RAW, COMPRESSED, POINTS)}
 OF_NO_WORLD = ('/rosout', '/parameter_events')
+FOLLOWER = 'follower'  # publishes the truth beside the world
 LOOK_PERIOD_S = 0.2
 FLUSH_PERIOD_S = 0.5  # how much is lost if this process is killed
 PATIENCE_S = 15.0  # on a busy machine nodes take seconds to find one another
@@ -36,7 +37,8 @@ class RecorderNode(Node):
     Subscribe to what the nodes of one world publish and listen to, and write it to a bag.
 
     Which topics these are the graph knows, whatever they were renamed to: world and encoder are
-    the nodes that publish ``world_spec`` and ``action_embedding`` in the namespace of this one.
+    the nodes that publish ``world_spec`` and ``action_embedding`` in the namespace of this one;
+    a follower in it belongs to them.
     The status is that of its type.
     """
 
@@ -138,6 +140,7 @@ class RecorderNode(Node):
                 if topic == self._spec:
                     self._world_node = node_of(info) or self._world_node
         nodes.discard(None)
+        nodes.add(f'{self.get_namespace().rstrip("/")}/{FOLLOWER}')
         names = {}
         for topic, types in self.get_topic_names_and_types():
             ends = (*self.get_publishers_info_by_topic(topic),

@@ -15,7 +15,8 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.geometry.camera import T_LINK_OPTICAL
 from lingbot_world_ros.geometry.se3 import inverse, pose_from_se2
-from lingbot_world_ros.recording.aligned import AlignedRecording, AlignedWriter, load_aligned
+from lingbot_world_ros.recording.aligned import (AlignedRecording, AlignedWriter, is_aligned,
+                                                 load_aligned)
 from lingbot_world_ros.recording.lens_of_recording import Lens, lens_of
 from lingbot_world_ros.recording.roles import depth_of, refusal, rgb_of
 from lingbot_world_ros.recording.series import Clock, Times, Track
@@ -23,6 +24,7 @@ from lingbot_world_ros.recording.sources import name_of, open_source, Source
 from lingbot_world_ros.recording.survey import ALWAYS, Survey, survey, TWIST_NAMES
 from lingbot_world_ros.recording.ticks import chosen_rate, make_ticks, steady_rate, stretches
 from lingbot_world_ros.recording.transforms import matrices, planar
+from lingbot_world_ros.worlds.learned import picture_size
 import numpy as np
 
 WIDTH_PX = 160  # of pictures where none is asked for
@@ -75,6 +77,24 @@ def align(paths: Sequence[Path], out_folder: Path, rate_hz: Optional[float] = No
         raise
     work.rmdir()
     return [load_aligned(out_folder / name) for name in made]
+
+
+def aligned_like(path: Path, about: Mapping[str, Any], out_folder: Path,
+                 topics: Optional[Mapping[str, str]] = None) -> AlignedRecording:
+    """
+    Bring a recording to the rate and the size of a learned world's pictures.
+
+    :param path: as ``align`` takes it, or an aligned recording, which is opened as it is
+    :param about: content of the world's ``world.yaml``
+    :param out_folder: as ``align`` takes it
+    :param topics: as ``align`` takes them
+    :return: the recording
+    :raises SpecError: as ``align`` raises it
+    """
+    if is_aligned(path):
+        return load_aligned(path)
+    return align([path], out_folder, rate_hz=float(about['rate_hz']), size=picture_size(about),
+                 topics=topics)[0]
 
 
 @dataclass(frozen=True)

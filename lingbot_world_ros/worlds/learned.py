@@ -7,7 +7,7 @@ that ship, by its name.
 """
 import hashlib
 from pathlib import Path
-from typing import Any, Dict, Mapping, Optional, Tuple
+from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
 
 from lingbot_world_ros.errors import shown, SpecError
 from lingbot_world_ros.paths import is_uri, uri_path
@@ -82,6 +82,17 @@ def read_learned(folder: Path, verify: bool = False) -> Dict[str, Any]:
         if verify and digest(file) != expected:
             raise SpecError(f'{shown(file)} is damaged: its checksum does not match. {REMEDY}')
     return about
+
+
+def model_name(about: Mapping[str, Any], starts: Sequence[Any] = ()) -> str:
+    """
+    Say what a world calls itself, so that nobody takes a run of it for another one.
+
+    :param about: content of ``world.yaml``
+    :param starts: states that it begins in, if not in its own
+    :return: the name of its model
+    """
+    return f'{about["name"]}, begun by a recording' if starts else str(about['name'])
 
 
 def picture_size(about: Mapping[str, Any]) -> Tuple[int, int]:

@@ -26,9 +26,9 @@ can be changed. Quality of service can be overridden too:
 [Simulator profiles](../simulators.md#quality-of-service). Nothing is rendered, encoded or sent
 for a topic without subscribers. A subscriber that joins while time stands still gets the newest
 frame; `view` subscribes to images and states while a page is open. The
-reference world also has `topics.ground_truth_pose`, the true pose, and with
-`publish_wrist_camera` `topics.wrist_image` and `topics.wrist_camera_info`, drawn while somebody
-looks."""
+reference world also has `topics.ground_truth_pose`, the true pose (as a follower, below its
+prefix), and with `publish_wrist_camera` `topics.wrist_image` and `topics.wrist_camera_info`,
+drawn while somebody looks."""
 SERVICES = """
 Services of the node `world_model`, relative to its namespace; FollowJointTrajectory belongs to
 `action_encoder`, beside `topics.joint_trajectory`, Plan to `planner`, which `lingbot-world plan`

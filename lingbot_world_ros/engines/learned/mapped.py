@@ -7,7 +7,7 @@ Poses are integrated in float64. What stands in the place stays where it was. Ax
 """
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from lingbot_world_ros.actions.layout import (joint_velocities_of, robot_action_layout, twists_of)
 from lingbot_world_ros.engines.interface import (Capabilities, Observation, Rows, Scenes, Seeds,
@@ -20,7 +20,7 @@ from lingbot_world_ros.geometry.camera import MountedCamera
 from lingbot_world_ros.models.mapped.runtime import (floor_plan_of, load_place, PlaceRenderer,
                                                      read_motion, with_body)
 from lingbot_world_ros.robots.load import load_robot
-from lingbot_world_ros.worlds.learned import read_learned, ROBOT
+from lingbot_world_ros.worlds.learned import model_name, read_learned, ROBOT
 import numpy as np
 
 CAN = Capabilities(render=True)
@@ -50,7 +50,8 @@ class MappedWorld(WorldModel):
     """
 
     def __init__(self, folder: Path, batch_size: int = 1, threads: int = 1,
-                 verify: bool = False, camera: Optional[MountedCamera] = None) -> None:
+                 verify: bool = False, camera: Optional[MountedCamera] = None,
+                 starts: Sequence[_Row] = ()) -> None:
         """
         Load a world.
 
@@ -59,12 +60,14 @@ class MappedWorld(WorldModel):
         :param threads: CPU threads of the runtime
         :param verify: compare checksums first
         :param camera: to look through, in place of the one that recorded
+        :param starts: rows of snapshots that seeds begin in, one after the other, in place of
+            where the robot once was
         :raises SpecError: bad batch size; a folder that cannot be used
         """
         if batch_size < 1:
             raise SpecError(f'batch_size={batch_size} must be at least 1.')
         about = read_learned(folder, verify)
-        self.about, self.batch_size = about, batch_size
+        self.about, self.batch_size, self._starts = about, batch_size, starts
         self.camera = camera or camera_of(about)
         robot = load_robot(str(Path(folder) / ROBOT)).with_camera(self.camera)
         self._place, tensors = load_place(folder)
@@ -73,8 +76,8 @@ class MappedWorld(WorldModel):
         self._joint_follow = np.array(about['joint_follow'], np.float64)
         self._calibration = about['uncertainty']
         self.spec = WorldSpec(
-            engine='learned', model=about['name'], scenes=(about['name'],), robot=robot,
-            action=robot_action_layout(robot), frame_rate_hz=float(about['rate_hz']),
+            engine='learned', model=model_name(about, starts), scenes=(about['name'],),
+            robot=robot, action=robot_action_layout(robot), frame_rate_hz=float(about['rate_hz']),
             has_depth=True, predicted_states=('base', 'joints', 'contact'), can=CAN,
             uncertainty_limit=self._calibration['calibrated_to'],
             floor_plan=floor_plan_of(self._place))
@@ -139,6 +142,8 @@ class MappedWorld(WorldModel):
         self._rows = with_rows(self._rows, taken, self.batch_size)
 
     def _first(self, seed: int) -> _Row:
+        if self._starts:
+            return self._starts[seed % len(self._starts)]
         index = int(np.random.default_rng([abs(seed), int(seed < 0)]).integers(
             len(self._place.starts))) if seed else 0
         return self._at_rest(self._place.starts[index], self._place.start_joints[index])

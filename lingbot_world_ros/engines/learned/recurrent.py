@@ -9,7 +9,7 @@ import copy
 from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from lingbot_world_ros.actions.layout import ActionDim, ActionLayout, ANGULAR, LATERAL, LINEAR
 from lingbot_world_ros.engines.interface import (Capabilities, Observation, Rows, Scenes, Seeds,
@@ -18,10 +18,10 @@ from lingbot_world_ros.engines.rows import (check_actions, chosen_rows, row_star
                                             side_by_side, with_rows)
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.geometry.camera import PinholeCamera
-from lingbot_world_ros.models.recurrent.runtime import RecurrentModel
+from lingbot_world_ros.models.recurrent.runtime import RecurrentModel, State
 from lingbot_world_ros.robots.drive import Drive
 from lingbot_world_ros.robots.robot import Footprint, Robot, RobotCamera
-from lingbot_world_ros.worlds.learned import read_learned
+from lingbot_world_ros.worlds.learned import model_name, read_learned
 import numpy as np
 
 CAN = Capabilities(take_poses=False)
@@ -46,7 +46,8 @@ class RecurrentWorld(WorldModel):
     """
 
     def __init__(self, folder: Path, batch_size: int = 1, threads: int = 1,
-                 verify: bool = False, sample: bool = False) -> None:
+                 verify: bool = False, sample: bool = False,
+                 starts: Sequence[State] = ()) -> None:
         """
         Load a world.
 
@@ -55,17 +56,18 @@ class RecurrentWorld(WorldModel):
         :param threads: CPU threads of the runtime
         :param verify: compare checksums first
         :param sample: draw the future by chance (seeded); by default the best guess
+        :param starts: states that seeds begin in, one after the other, in place of its own
         :raises SpecError: bad batch size; a folder that cannot be used
         """
         if batch_size < 1:
             raise SpecError(f'batch_size={batch_size} must be at least 1.')
         about = read_learned(folder, verify)
         self.about, self.batch_size, self._sample = about, batch_size, sample
-        self._model = RecurrentModel(folder, threads)
+        self._model, self._starts = RecurrentModel(folder, threads), starts
         model = self._model
         action = _layout(model.action_names, model.action_low, model.action_high)
         self.spec = WorldSpec(
-            engine='learned', model=about['name'], scenes=(about['name'],),
+            engine='learned', model=model_name(about, starts), scenes=(about['name'],),
             robot=_robot(about['name'], action, model.width_px, model.height_px), action=action,
             frame_rate_hz=model.rate_hz, uncertainty_limit=float(model.calibration.familiar),
             can=CAN, has_calibration=False)
@@ -75,7 +77,7 @@ class RecurrentWorld(WorldModel):
               start: Optional[Start] = None) -> Observation:
         """Start rows where the recording once was; see ``WorldModel.reset``."""
         starts = row_starts(scenes, seeds, rows, self.batch_size, self.spec)
-        fresh = {s.row: _Row(self._model.start(abs(s.seed)), np.random.default_rng(
+        fresh = {s.row: _Row(self._first(abs(s.seed)), np.random.default_rng(
             [abs(s.seed)]) if self._sample else None) for s in starts}
         self._rows = with_rows(self._rows, fresh, self.batch_size)
         return side_by_side([self._seen(row, render) for row in fresh.values()])
@@ -110,6 +112,11 @@ class RecurrentWorld(WorldModel):
         """Put rows into the state of a snapshot."""
         taken = rows_for(snapshot, rows, self.batch_size)
         self._rows = with_rows(self._rows, taken, self.batch_size)
+
+    def _first(self, seed: int) -> State:
+        if self._starts:
+            return self._starts[seed % len(self._starts)]
+        return self._model.start(seed)
 
     def _moved(self, row: _Row, action: np.ndarray) -> _Row:
         """Return a row one frame later; one at a time, so that a row is as if it were alone."""
