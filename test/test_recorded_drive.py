@@ -124,6 +124,7 @@ def test_a_recorded_drive_stands_beside_the_imagined_one(sim, open_graph, box_dr
     (['--world', '{world}', '--worlds', '2'], 'leave --worlds out'),
     (['--world', '{world}', '--engine', 'reference'], "runs with engine 'learned' only"),
     (['--world', '{world}', '--robot', 'room'], 'takes no robot'),
+    (['--world', '{world}', '--truth-topic', 'picture:=/image'], 'give ROLE:=TOPIC'),
     (['--world', '{world}'], 'There is no recording')])
 def test_what_cannot_be_together_is_one_sentence(learned_world, tmp_path, capsys, args, words):
     args = [str(learned_world) if arg == '{world}' else arg for arg in args]

@@ -15,7 +15,7 @@ import time
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, TYPE_CHECKING
 
 from lingbot_world_ros.engines.registry import engine_entry, KEYS, TRUTH_ENGINE
-from lingbot_world_ros.errors import SpecError
+from lingbot_world_ros.errors import quoted, SpecError
 from lingbot_world_ros.output import outlive_output, told
 
 if TYPE_CHECKING:
@@ -71,6 +71,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='run the MuJoCo reference world beside it, with the same actions; '
                         'with a recording: drive a learned --world as it was driven there, and '
                         'show the recording beside it')
+    parser.add_argument('--truth-topic', action='append', default=[], metavar='ROLE:=TOPIC',
+                        help='of that recording, in place of the one that would be chosen, with '
+                        'the roles of "evaluate", for example image:=/camera/image_raw; may be '
+                        'repeated')
     parser.add_argument('--worlds', type=int, default=1, metavar='N',
                         help='number of worlds, world_0, world_1 ..., each with its own '
                         'process, namespace, clock, frames and seed (default: 1)')
@@ -100,9 +104,11 @@ def run(args: argparse.Namespace) -> int:
     values = load_profile(args.profile)
     overrides = _overrides(args, values)
     _check_truth(args.truth == '')
+    if args.truth_topic and not args.truth:
+        raise SpecError('--truth-topic is for a recording; add --truth with one.')
     if args.truth:
         overrides = _in_lockstep(args, overrides)
-        opened = _opened(Path(args.truth), {**values, **overrides})
+        opened = _opened(Path(args.truth), _topics(args.truth_topic), {**values, **overrides})
         overrides['lockstep_commands'] = opened.drive.messages_per_frame
         return _run_world(args, overrides, time.monotonic(), opened)
     if args.worlds != 1:
@@ -176,7 +182,20 @@ def _in_lockstep(args: argparse.Namespace, overrides: Mapping[str, Any]) -> Dict
     return {'seed': 0, 'lockstep_timeout_s': PATIENT_S, **overrides, 'mode': LOCKSTEP}
 
 
-def _opened(recording: Path, values: Mapping[str, Any]) -> 'OpenedDrive':
+def _topics(given: Sequence[str]) -> Dict[str, str]:
+    """Read which topics of a recording are chosen, by role."""
+    from lingbot_world_ros.cli.inspect import ROLES
+    topics = {}
+    for text in given:
+        role, found, topics[role] = text.partition(':=')
+        if not found or role not in ROLES:
+            raise SpecError(f'--truth-topic {quoted(text)}: give ROLE:=TOPIC, the role being one '
+                            f'of {", ".join(ROLES)}.')
+    return topics
+
+
+def _opened(recording: Path, topics: Mapping[str, str],
+            values: Mapping[str, Any]) -> 'OpenedDrive':
     """Find a recording in a learned world, before anything starts."""
     from lingbot_world_ros.settings.parameters import engine_options
     from lingbot_world_ros.settings.robot_parameters import with_robot
@@ -194,7 +213,8 @@ def _opened(recording: Path, values: Mapping[str, Any]) -> 'OpenedDrive':
     from lingbot_world_ros.recording.align import aligned_like
     # Its files stay readable, mapped into memory, when the folder is gone.
     with TemporaryDirectory(prefix='lingbot_world_') as work, Stages(STAGES) as stages:
-        return open_drive(folder, aligned_like(recording, about, Path(work) / 'aligned'), stages)
+        return open_drive(folder, aligned_like(recording, about, Path(work) / 'aligned', topics),
+                          stages)
 
 
 def _begin_drive(drive: 'RecordedDrive', spinner: 'Spinner',
@@ -268,7 +288,6 @@ def _world_file(given: str, world_path: str) -> Dict[str, str]:
         return {'world': given if given in learned_names() else str(folder)}
     if not given or '://' in given or not given.endswith(('.yaml', '.yml')):
         return {}
-    from lingbot_world_ros.errors import quoted
     path = Path(os.path.expanduser(given)).absolute()
     if not os.path.isfile(path):  # also where the name cannot be one
         raise SpecError(f'--world {quoted(given)}: there is no such file. Give a path, a URI or '

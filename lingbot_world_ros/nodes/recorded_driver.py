@@ -64,7 +64,7 @@ class RecordedDriverNode(Node, SessionObserver):
         seconds = [f'{(end - first) / recording.rate_hz:.1f}' for first, end in pieces]
         return [f'the recording {recording.name},',
                 f'{len(pieces)} {"piece" if len(pieces) == 1 else "pieces"} of '
-                f'{" ".join(seconds[:MAX_TOLD])} s;', 'seed 0 is the first']
+                f'{", ".join(seconds[:MAX_TOLD])} s;', 'seed 0 is the first']
 
     @property
     def text(self) -> str:
