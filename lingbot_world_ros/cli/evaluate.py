@@ -112,7 +112,7 @@ def _against_recording(args: argparse.Namespace) -> int:
     from lingbot_world_ros.worlds.learned import learned_folder, read_learned
     folder = learned_folder(args.world) or Path(args.world)
     about = read_learned(folder, verify=True)
-    aligned = args.out / ALIGNED
+    aligned, is_new = args.out / ALIGNED, not args.out.exists()
     topics = {role: getattr(args, role) for role in ROLES if getattr(args, role)}
     shutil.rmtree(aligned, ignore_errors=True)
     try:
@@ -122,6 +122,10 @@ def _against_recording(args: argparse.Namespace) -> int:
                 horizons=args.horizons or HORIZONS,
                 num_starts=args.sequences or (QUICK_STARTS if args.quick else STARTS),
                 seed=args.seed, say=stages)
+    except BaseException:
+        if is_new:  # nothing was written into it
+            shutil.rmtree(args.out, ignore_errors=True)
+        raise
     finally:
         shutil.rmtree(aligned, ignore_errors=True)
     told.results['made_by'] = environment()
