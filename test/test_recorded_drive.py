@@ -5,6 +5,7 @@ from pathlib import Path
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 from needs import need_engine
 import pytest
@@ -208,3 +209,7 @@ def test_the_driver_sends_both_kinds_of_commands(open_graph, arm_drive):
     assert world.session.status.step == 3
     assert [m.linear.x for m in base][-2:] == [9.0, 12.0]
     assert [(list(m.name), list(m.velocity)) for m in joints][-1] == ([joint], [14.0])
+    # The world may show a frame when the driver has gone already.
+    assert graph.call(Trigger, '/world_model/reset').success
+    driver.destroy_node()
+    driver.on_frame(SimpleNamespace(index=1))

@@ -133,6 +133,61 @@ def test_training_begins_with_the_weights_of_another_world(world, recording, tmp
     np.testing.assert_allclose(ours[:16], theirs, rtol=0.01, atol=1e-5)
 
 
+def test_a_camera_that_has_not_moved_sees_the_same_and_one_that_turned_left_sees_it_to_the_right():
+    """Rays are bent and straightened again; what is out of view is told."""
+    torch = pytest.importorskip('torch')
+    from lingbot_world_ros.models.recurrent.floor import Floor
+    picture = torch.rand(1, 3, 48, 64, generator=torch.Generator().manual_seed(0))
+    smooth = torch.nn.functional.avg_pool2d(picture, 9, 1, 4)
+    floor = Floor()
+    with torch.no_grad():
+        same, is_shown = floor(smooth, torch.zeros(1, 3))
+        inner = (slice(None), slice(None), slice(4, -4), slice(6, -6))
+        assert torch.allclose(same[inner], smooth[inner], atol=0.01) and is_shown[inner].all()
+        turned, is_shown = floor(smooth, torch.tensor([[0.0, 0.0, 0.3]]))
+        assert is_shown[0, 0, 24, -8:].all() and not is_shown[0, 0, 24, :8].any()
+        shifts = [float((turned[..., 12:-12, 30:50] - smooth[..., 12:-12, 30 - n:50 - n]).abs()
+                        .mean()) for n in range(-12, 13)]
+        assert np.argmin(shifts) - 12 > 3
+        behind, is_shown = floor(smooth, torch.tensor([[-3.0, 0.0, 0.0]]))
+        assert not is_shown[0, 0, -4:].any()  # nobody saw the floor before its feet
+
+
+def test_motion_is_seen_in_pictures_alone(recording):
+    """Turns are found, with their sign, where nobody commands them."""
+    torch = pytest.importorskip('torch')
+    from lingbot_world_ros.models.recurrent.network import RecurrentNetwork, RecurrentSpec
+    from lingbot_world_ros.training.odometry import learn_odometry, motions_of
+    from lingbot_world_ros.training.recurrent_data import split_drives
+    torch.manual_seed(0)
+    model = RecurrentNetwork(RecurrentSpec(*SIZE, action_dim=2, channels=16))
+    drives = split_drives([recording], 1)
+    told = learn_odometry(model, drives, 60.0, 0, max_steps=80)
+    assert told['steps'] == 80
+    felt = motions_of(model, drives)[:, 2].numpy()
+    turns = np.array(recording.action)[:, 1]
+    assert np.corrcoef(felt[LAG + 1:], turns[:-LAG - 1])[0, 1] > 0.7
+
+
+def test_what_is_remembered_is_drawn_anew_row_by_row(model):
+    """A row alone does what it does beside one whose picture is of another age."""
+    young, old = model.start(0), model.start(1)
+    action = np.array([[0.5, 0.2]], np.float32)
+    for _ in range(13):
+        old = model.step(old, action)
+    both = {name: np.concatenate([young[name], old[name]]) for name in young}
+    for frame in range(30):
+        young, old = model.step(young, action), model.step(old, action)
+        both = model.step(both, np.repeat(action, 2, 0))
+        assert both['age'].tolist() == [frame + 1, frame + 14]
+        anew = both['pose'].any(1)
+        assert anew.all() or frame in (0, 7, 20, 27)
+    for i, alone in enumerate((young, old)):
+        assert np.abs(both['key'][i] - alone['key'][0]).max() < 0.02
+        assert np.abs(both['pose'][i] - alone['pose'][0]).max() < 1e-3
+    assert np.isfinite(model.draw(both)[1]).all()
+
+
 def test_steps_of_muon_are_orthogonal():
     """Singular values end near one, whatever they were."""
     torch = pytest.importorskip('torch')

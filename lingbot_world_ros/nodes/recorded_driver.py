@@ -45,11 +45,17 @@ class RecordedDriverNode(Node, SessionObserver):
                                            self.params.topics.joint_command)
         self._lock = Lock()  # guards what is below
         self._seed = self._index = 0  # frames since the reset
-        self._is_asked = self._is_due = self._is_heard = False
+        self._is_asked = self._is_due = self._is_heard = self._is_over = False
         speed = self.params.speed
         period_s = 1.0 / (drive.spec.frame_rate_hz * speed) if speed else FASTEST_S
         self.create_timer(max(period_s, FASTEST_S), self.on_due,
                           clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    def destroy_node(self) -> None:
+        """Send nothing any more: the world may still show a frame."""
+        with self._lock:
+            self._is_over = True
+        super().destroy_node()
 
     @property
     def has_ended(self) -> bool:
@@ -102,7 +108,8 @@ class RecordedDriverNode(Node, SessionObserver):
 
     def _send(self) -> None:
         """Send the command of the newest frame, once; call it with the lock held."""
-        if not (self._is_asked and self._is_due and self._is_heard) or self.has_ended:
+        if self._is_over or self.has_ended or not (self._is_asked and self._is_due
+                                                   and self._is_heard):
             return
         self._is_asked = self._is_due = False
         first, _ = self._drive.piece(self._seed)

@@ -19,8 +19,8 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 from lingbot_world_ros.models.recurrent.doubt import Doubt, features, SIGNS
 from lingbot_world_ros.models.recurrent.familiar import Familiar, learn_familiar, MAX_KEPT
 from lingbot_world_ros.models.recurrent.network import load_recurrent, RecurrentNetwork, State
-from lingbot_world_ros.models.recurrent.runtime import (ABOUT, FORMAT, KIND, PARTS, STARTS,
-                                                        SURPRISE)
+from lingbot_world_ros.models.recurrent.runtime import (ABOUT, FORMAT, KEY, KIND, PARTS,
+                                                        STARTS, SURPRISE)
 from lingbot_world_ros.recording.aligned import load_aligned
 from lingbot_world_ros.recording.delay import command_delays
 from lingbot_world_ros.training.recurrent_data import Drives, split_drives, spread, windows
@@ -30,7 +30,6 @@ from onnx import helper, numpy_helper, TensorProto
 from safetensors.torch import save_file
 import torch
 from torch import nn, Tensor
-from torch.nn import functional as F
 import yaml
 
 CONTEXT = 12  # true frames before a rollout
@@ -41,8 +40,6 @@ RARE = 0.97  # share of held-out states within the limits
 FIT_STEPS, FIT_RATE = 600, 2e-3
 ALIGNED = 64  # bytes
 MIN_HALVED = 64  # numbers of a tensor from which it is kept in half precision
-SHARPENED = 2.3  # times what a picture has beyond its blurred self, added to it
-BLUR_PX = 1.0  # standard deviation
 DRAWN = 6  # frames of a rollout of which the error is measured
 
 
@@ -66,8 +63,6 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     parser.add_argument('--name', required=True, help='of the world')
     parser.add_argument('--source', required=True, help='where the recording is from')
     parser.add_argument('--licence', required=True, help='of the recording, with its holder')
-    parser.add_argument('--sharpened', type=float, default=SHARPENED,
-                        help='how much pictures are sharpened, 0: not at all')
     parser.add_argument('--seed', type=int, default=0)
     args = parser.parse_args(argv)
     torch.manual_seed(args.seed)
@@ -75,14 +70,14 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     drives = split_drives([load_aligned(folder) for folder in args.recording], args.held_out)
     model = load_recurrent(args.run / 'recurrent.safetensors')
     about = {'name': args.name, 'source': args.source, 'licence': args.licence}
-    export_world(model, drives, args.out, about, args.sharpened)
+    export_world(model, drives, args.out, about)
     size = sum(path.stat().st_size for path in args.out.iterdir())
     print(f'Written: {args.out}, {size / 1e6:.1f} MB')
     return 0
 
 
-def export_world(model: RecurrentNetwork, drives: Drives, out: Path, about: Dict[str, Any],
-                 sharpened: float = SHARPENED) -> None:
+def export_world(model: RecurrentNetwork, drives: Drives, out: Path,
+                 about: Dict[str, Any]) -> None:
     """
     Write a folder that ``RecurrentModel`` opens.
 
@@ -90,14 +85,13 @@ def export_world(model: RecurrentNetwork, drives: Drives, out: Path, about: Dict
     :param drives: what it was trained on, split as then
     :param out: the folder
     :param about: name, source and licence
-    :param sharpened: what a picture has beyond its blurred self is added so many times
     """
     out.mkdir(parents=True, exist_ok=True)
     kept = spread(windows(drives.training, 1), MAX_KEPT)
     familiar = learn_familiar([drives.rgb(part) for part in np.array_split(kept, 20)])
     doubt, told = learn_doubt(model, drives, Familiar(familiar))
     save_starts(model, drives, familiar, out / STARTS)
-    export_graphs(model, doubt, out, sharpened)
+    export_graphs(model, doubt, out)
     recording, spec = drives.recordings[0], model.spec
     actions = np.concatenate([drives.actions()[a:b] for a, b in drives.training])
     sums = {path.name: hashlib.sha256(path.read_bytes()).hexdigest()
@@ -105,7 +99,7 @@ def export_world(model: RecurrentNetwork, drives: Drives, out: Path, about: Dict
     (out / ABOUT).write_text(yaml.safe_dump({
         'kind': KIND, 'format': FORMAT, **about, 'recordings': [r.name for r in drives.recordings],
         'rate_hz': recording.rate_hz, 'width_px': spec.width_px, 'height_px': spec.height_px,
-        'num_context': CONTEXT, 'num_noise': spec.noise, 'sharpened': sharpened,
+        'num_context': CONTEXT, 'num_noise': spec.noise,
         'action_names': list(recording.action_names),
         'action_low': [round(float(x), 4) for x in actions.min(0)],
         'action_high': [round(float(x), 4) for x in actions.max(0)],
@@ -202,9 +196,10 @@ def measure(model: RecurrentNetwork, drives: Drives, familiar: Familiar,
             noise = torch.from_numpy(rng.standard_normal((len(rows), model.spec.noise),
                                                          np.float32)) * noisy
             sent = actions[np.maximum(rows + frame - 1, 0)]
+            state = model.renew(state)
             state = model.imagine(state, sent, noise)
             if frame < CONTEXT:
-                state = model.observe(state, model.see(drives.pictures(rows + frame)))
+                state = model.observe(state, drives.pictures(rows + frame))
                 surprise = familiar.after(surprise, drives.rgb(rows + frame))
             if frame in compared:
                 error = _rms(model.draw(state), drives.pictures(rows + frame))
@@ -223,11 +218,14 @@ def save_starts(model: RecurrentNetwork, drives: Drives, familiar: Dict[str, np.
     known, surprise = Familiar(familiar), np.zeros(len(begins), np.float32)
     for frame in range(CONTEXT):
         state = model.imagine(state, actions[np.maximum(begins + frame - 1, 0)], noise)
-        state = model.observe(state, model.see(drives.pictures(begins + frame)))
+        state = model.observe(state, drives.pictures(begins + frame))
         surprise = known.after(surprise, drives.rgb(begins + frame))
     tensors = {**dict(zip(PARTS, state)), SURPRISE: torch.from_numpy(surprise),
                **{name: torch.from_numpy(array) for name, array in familiar.items()}}
-    save_file({name: tensor.half().contiguous() for name, tensor in tensors.items()}, path)
+    tensors = {name: tensor.half().contiguous() for name, tensor in tensors.items()}
+    tensors[KEY] = (255 * state.key).round().to(torch.uint8).contiguous()
+    save_file(tensors, path)
+    path.chmod(path.parent.stat().st_mode & 0o666)  # others may read it, as the folder
 
 
 def _rms(drawn: Tensor, true: Tensor) -> Tensor:
@@ -242,13 +240,12 @@ class ObserveGraph(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, field: Tensor, hidden: Tensor, commands: Tensor, action: Tensor,
-                rgb: Tensor) -> Tuple[Tensor, ...]:
-        """Return the next ``PARTS``."""
-        picture = rgb.permute(0, 3, 1, 2).float() / 255
+    def forward(self, *given: Tensor) -> Tuple[Tensor, ...]:
+        """Return the next ``PARTS``, of ``PARTS``, (b, a) action and (b, h, w, 3) uint8."""
+        *parts, action, rgb = given
         noise = torch.zeros(1, self.model.spec.noise).expand(action.shape[0], -1)
-        state = self.model.imagine(State(field, hidden, commands), action, noise)
-        return tuple(self.model.observe(state, self.model.see(picture)))
+        state = self.model.imagine(State(*parts), action, noise)
+        return tuple(self.model.observe(state, rgb.permute(0, 3, 1, 2).float() / 255))
 
 
 class ImagineGraph(nn.Module):
@@ -259,44 +256,40 @@ class ImagineGraph(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, field: Tensor, hidden: Tensor, commands: Tensor, action: Tensor,
-                noise: Tensor) -> Tuple[Tensor, ...]:
-        """Return the next ``PARTS``."""
-        return tuple(self.model.imagine(State(field, hidden, commands), action, noise))
+    def forward(self, *given: Tensor) -> Tuple[Tensor, ...]:
+        """Return the next ``PARTS``, of ``PARTS``, (b, a) action and (b, n) noise."""
+        *parts, action, noise = given
+        return tuple(self.model.imagine(State(*parts), action, noise))
 
 
 class DrawGraph(nn.Module):
-    """Bytes instead of floats, sharpened, and the signs of doubt."""
+    """Bytes beside floats, and the signs of doubt."""
 
-    kernel: Tensor
-
-    def __init__(self, model: RecurrentNetwork, doubt: Doubt, sharpened: float):
+    def __init__(self, model: RecurrentNetwork, doubt: Doubt):
         """Wrap them."""
         super().__init__()
-        self.model, self.doubt, self.sharpened = model, doubt, sharpened
-        line = torch.exp(-torch.arange(-3.0, 4.0).square() / (2 * BLUR_PX ** 2))
-        kernel = line[:, None] * line / line.sum() ** 2
-        self.register_buffer('kernel', kernel.expand(3, 1, -1, -1).clone())
+        self.model, self.doubt = model, doubt
 
-    def forward(self, field: Tensor, hidden: Tensor, commands: Tensor) -> Tuple[Tensor, ...]:
-        """Return the picture, (b, h, w, 3) uint8, and what ``Doubt`` tells, (b, 4)."""
-        state = State(field, hidden, commands)
-        rgb = self.model.draw(state)
-        wide = F.pad(rgb, (3, 3, 3, 3), mode='replicate')
-        rgb = rgb + self.sharpened * (rgb - F.conv2d(wide, self.kernel, groups=3))
-        rgb = rgb.clamp(0, 1).permute(0, 2, 3, 1)
-        return ((255 * rgb + 0.5).floor().to(torch.uint8),
-                self.doubt(*features(self.model, state)))
+    def forward(self, *parts: Tensor) -> Tuple[Tensor, ...]:
+        """
+        Return pictures and doubt.
+
+        That is (b, h, w, 3) uint8 to be shown, what ``Doubt`` tells, (b, 4), and the picture as it
+        was drawn, (b, 3, h, w), to be remembered.
+        """
+        state = State(*parts)
+        plain = self.model.draw(state).clamp(0, 1)
+        return ((255 * plain + 0.5).floor().to(torch.uint8).permute(0, 2, 3, 1),
+                self.doubt(*features(self.model, state)), plain)
 
 
-def export_graphs(model: RecurrentNetwork, doubt: Doubt, out: Path, sharpened: float) -> None:
+def export_graphs(model: RecurrentNetwork, doubt: Doubt, out: Path) -> None:
     """
     Write the three graphs.
 
     :param model: trained
     :param doubt: trained
     :param out: folder
-    :param sharpened: see ``export_world``
     """
     spec = model.spec
     state = tuple(torch.rand_like(part) for part in model.first(2))
@@ -307,7 +300,8 @@ def export_graphs(model: RecurrentNetwork, doubt: Doubt, out: Path, sharpened: f
             (*PARTS, 'action', 'rgb'), after)
     _export(ImagineGraph(model), (*state, action, noise), out / 'imagine.onnx',
             (*PARTS, 'action', 'noise'), after)
-    _export(DrawGraph(model, doubt, sharpened), state, out / 'draw.onnx', PARTS, ('rgb', 'doubt'))
+    _export(DrawGraph(model, doubt), state, out / 'draw.onnx', PARTS,
+            ('rgb', 'doubt', 'plain'))
     share_weights([out / f'{name}.onnx' for name in ('observe', 'imagine', 'draw')],
                   out / 'weights.bin')
 

@@ -127,6 +127,9 @@ def rows(about: Dict[str, Any]) -> List[Tuple[str, str]]:
         sharp = told['world']['sharpness'][0]
         out.append((f'free for {horizon} frames', f'PSNR [dB]: {psnr}; sharpness {sharp:.2f} of '
                     'the recording'))
+    for name, told in about['delays'].items():
+        out.append((f'pictures follow {name}', f'after {told["lag_frames"]} frames'
+                    if told['found'] else 'not seen in the pictures'))
     return out
 
 

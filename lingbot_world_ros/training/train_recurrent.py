@@ -7,9 +7,10 @@ Train a recurrent world on aligned recordings of pictures and commands. Needs to
 Every step shows some rows a few true frames and lets them run free after, without noise: they
 learn the best guess. Later one half of the rows are pairs with noise, scored as samples are
 (CRPS): each near the truth, the two apart. Pairs go on in the next step where they ended, without
-seeing anything, for ``LONGEST`` frames. A run that was stopped continues when the same command is
-given again. Writes ``recurrent.safetensors`` (the best by what it does in open loop on held-out
-pieces), ``curve.jsonl``, ``pictures.png`` and ``checkpoint.pt``.
+seeing anything, for ``LONGEST`` frames. First of all it learns to see in pictures how far one
+moved (``training.odometry``), which commands have to explain. A run that was stopped continues
+when the same command is given again. Writes ``recurrent.safetensors`` (the best by what it does in
+open loop on held-out pieces), ``curve.jsonl``, ``pictures.png`` and ``checkpoint.pt``.
 """
 import argparse
 from copy import deepcopy
@@ -20,11 +21,14 @@ import time
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 import cv2
-from lingbot_world_ros.models.recurrent.network import (RecurrentNetwork, RecurrentSpec,
-                                                        save_recurrent, State)
+from lingbot_world_ros.models.recurrent.floor import shown_error
+from lingbot_world_ros.models.recurrent.network import (NOTHING, RecurrentNetwork,
+                                                        RecurrentSpec, save_recurrent, State,
+                                                        STEP)
 from lingbot_world_ros.models.room.runtime import has_bfloat16
 from lingbot_world_ros.progress import progress_bar
 from lingbot_world_ros.recording.aligned import load_aligned
+from lingbot_world_ros.training.odometry import learn_odometry, motions_of
 from lingbot_world_ros.training.orthogonal import Muon, split_parameters
 from lingbot_world_ros.training.recurrent_data import Drives, split_drives, spread, windows
 from lingbot_world_ros.training.runs import cosine, Run, update_average
@@ -45,6 +49,10 @@ MIRRORED = 0.4  # share of the rows that are seen in a mirror, where the command
 SHIFTED_PX = 6, 4  # most that the pictures of a row are shifted, across and down
 BRIGHTER = 0.1  # share of brightness that they gain or lose at most
 SQUARES, SLOPES = 2.0, 0.5  # weights of the squared error and of the slopes' error
+MOVED = 1.0  # weight of how true pictures look from where one has moved
+FELT = 0.1  # weight of motions that are not those which are seen, in steps of the network
+ODOMETRY = 0.08  # share of the time in which to see motions is learned
+COARSE = 4  # pixels a side, for motions over many frames
 CHECKED = 1, 5, 20, 60  # frames after which a rollout is checked
 DECISIVE = 20  # frame after which the best checkpoint is the best
 CHECKS = 64  # rollouts of a check
@@ -56,6 +64,7 @@ SIZES = (8.0, 32), (25.0, 48), (90.0, 64), (float('inf'), 96)
 # what a mirror does to commands; of others it is not known
 IN_A_MIRROR = {'linear_x': 1, 'linear_y': -1, 'linear_z': 1, 'angular_x': -1, 'angular_y': 1,
                'angular_z': -1}
+IN_A_MIRROR_MOTION = 1, -1, -1  # ahead, left, yaw
 
 
 @dataclass
@@ -93,12 +102,19 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     torch.set_num_threads(args.threads)
     drives = split_drives([load_aligned(folder) for folder in args.recording], args.held_out)
     model = make_model(drives, args)
-    average = deepcopy(model).requires_grad_(False)
+    average = deepcopy(model).requires_grad_(False).eval()
     matrices, rest = split_parameters(model)
     muon = Muon(matrices, args.matrix_rate)
     adam = torch.optim.AdamW(rest, args.learning_rate, weight_decay=1e-4)
     run = Run(args.out, args.minutes, args.stop_after, time.process_time, model=model,
               average=average, muon=muon, adam=adam)
+    if model.spec.remembers and not run.step:
+        seconds = ODOMETRY * run.budget_s
+        told = learn_odometry(model, drives, seconds, args.seed, 10 * args.max_steps)
+        print(f'To see motions took {told["steps"]:.0f} steps; error {told["error"]:.4f}.')
+        average.load_state_dict(model.state_dict())
+    for part in (model.odometer, model.floor):
+        part.requires_grad_(False)
     train(args, run, Trainer(args, model, average, drives, run.step), (muon, adam))
     print(f'Written: {args.out / "recurrent.safetensors"}')
     return 0
@@ -117,12 +133,12 @@ def parse(argv: Optional[Sequence[str]]) -> argparse.Namespace:
     parser.add_argument('--stop-after', type=float, default=1e9, help='minutes of this attempt')
     parser.add_argument('--held-out', type=int, default=4, help='long pieces, the last ones')
     parser.add_argument('--rows', type=int, default=8, help='of a step, a multiple of four')
-    parser.add_argument('--horizon', type=int, default=24, help='frames that a row runs free')
+    parser.add_argument('--horizon', type=int, default=26, help='frames that a row runs free')
     parser.add_argument('--drawn', type=int, default=3, help='of which so many are drawn')
     parser.add_argument('--channels', type=int, help='of the field; as the minutes are without')
     parser.add_argument('--texture', type=float, default=0.3, help='weight of sharpness')
-    parser.add_argument('--straight', action='store_true', help='no flow, no noise, no texture: '
-                        'a ConvGRU as in textbooks, for comparison')
+    parser.add_argument('--straight', action='store_true', help='no flow, no memory of a '
+                        'picture, no noise, no texture: a ConvGRU as in textbooks, to compare')
     parser.add_argument('--learning-rate', type=float, default=1.5e-3)
     parser.add_argument('--matrix-rate', type=float, default=0.02)
     parser.add_argument('--seed', type=int, default=0)
@@ -140,7 +156,8 @@ def make_model(drives: Drives, args: argparse.Namespace) -> RecurrentNetwork:
     channels = args.channels or next(c for minutes, c in SIZES if args.minutes < minutes)
     actions = drives.actions()
     spec = RecurrentSpec(width, height, actions.shape[1], channels=channels)
-    model = RecurrentNetwork(replace(spec, flows=0) if args.straight else spec)
+    model = RecurrentNetwork(replace(spec, flows=0, remembers=False) if args.straight
+                             else spec)
     learned = actions[np.concatenate([np.arange(a, b) for a, b in drives.training])]
     model.action_mean.copy_(torch.from_numpy(learned.mean(0)))
     model.action_scale.copy_(torch.from_numpy(np.maximum(learned.std(0), 1e-3)))
@@ -217,6 +234,8 @@ class Trainer:
         self.texture = 0.0
         self.slopes = 0.0 if args.straight else SLOPES
         self.actions = torch.from_numpy(drives.actions())
+        self.motions = (motions_of(average, drives) if average.spec.remembers
+                        else torch.zeros(len(self.actions), 3))
         window = SEEN[1] + args.horizon
         names = drives.recordings[0].action_names
         self.mirror = (np.array([IN_A_MIRROR[name] for name in names], np.float32)
@@ -245,16 +264,21 @@ class Trainer:
         begins, state, is_free, look = self._begin()
         true = self._pictures(begins + drawn[:, None], look)
         with self.quick:
-            pictures = self._roll(begins, state, is_free, look, num_seen, horizon, drawn)
+            (pictures, key, is_shown), moved = self._roll(begins, state, is_free, look, num_seen,
+                                                          horizon, drawn)
         g = self.num_guesses
+        coarse = [torch.nn.functional.avg_pool2d(part[:, :g].flatten(0, 1), COARSE)
+                  for part in (key, is_shown, true)]
+        moved = moved + (shown_error(*coarse) if self.model.spec.remembers else 0.0)
         loss = self._guess_loss(pictures[:, :g].flatten(0, 1), true[:, :g].flatten(0, 1))
-        told = {'guess': float(loss.detach()), 'apart': 0.0, 'pairs': 0.0}
+        told = {'guess': float(loss.detach()), 'apart': 0.0, 'pairs': 0.0,
+                'moved': float(moved.detach())}
         if self.num_pairs:
             one, two = (p.flatten(0, 1) for p in pictures[:, g:].chunk(2, 1))
             sampled, told['apart'] = self._pair_loss(one, two, true[:, g:].flatten(0, 1))
             told['pairs'] = float(sampled.detach())
             loss = loss + sampled
-        return loss, told
+        return loss + MOVED * moved, told
 
     def _begin(self) -> Tuple[np.ndarray, State, Tensor, Look]:
         """Return first frames of guesses and pairs, states of all rows, which see nothing, how."""
@@ -293,35 +317,63 @@ class Trainer:
         return torch.stack(rows, 1).clamp(0, 1)
 
     def _roll(self, begins: np.ndarray, state: State, is_free: Tensor, look: Look, num_seen: int,
-              horizon: int, drawn: np.ndarray) -> Tensor:
-        """Return pictures of drawn frames, (f, rows, 3, h, w); keep pairs where they end."""
+              horizon: int, drawn: np.ndarray) -> Tuple[Tuple[Tensor, ...], Tensor]:
+        """
+        Roll out; keep pairs where they end.
+
+        Returns what ``draw_parts`` gives of drawn frames, (f, rows, c, h, w) each, and the error
+        of motions.
+        """
         g, p, model = self.num_guesses, self.num_pairs, self.model
-        seen = model.see(self._pictures(begins + np.arange(num_seen)[:, None], look).flatten(0, 1))
+        true = self._pictures(begins + np.arange(num_seen)[:, None], look)
+        before = torch.cat([torch.zeros_like(true[:1]), true[:-1] * model.spec.remembers])
+        seen = model.see(true.flatten(0, 1), before.flatten(0, 1))
         seen = seen.unflatten(0, (num_seen, g + p))
+        felt = self._felt(begins, look, num_seen + horizon)
+        offset = self._offset(look)
+        offsets = torch.cat([offset, offset[g:]])
         sign = self._signs(np.concatenate([look.mirrored, look.mirrored[g:]]))
         twins = np.concatenate([begins, begins[g:]])
         is_noisy = (torch.arange(g + 2 * p) >= g).float()[:, None]
-        states = []
+        states, motions = [], []
         for frame in range(num_seen + horizon):
+            state = model.renew(state, offsets)
             action = self.actions[np.maximum(twins + frame - 1, 0)] * sign
             noise = is_noisy * torch.randn(len(twins), model.spec.noise)
             state = model.imagine(state, action, noise)
+            motions.append(state.motion[:g])
             if frame < num_seen:
-                told = model.observe(state, torch.cat([seen[frame], seen[frame][g:]]))
-                state = told._replace(field=torch.where(is_free[:, None, None, None], state.field,
-                                                        told.field))
+                told = model.observe(state, *(torch.cat([part[frame], part[frame][g:]])
+                                              for part in (true, seen, felt)))
+                state = State(*(torch.where(is_free.view(-1, *[1] * (kept.ndim - 1)), kept, new)
+                                for kept, new in zip(state, told)))
             if frame in drawn:
                 states.append(state)
         if p:
             self.pairs.look = look.take(slice(g, None))
             self._keep(begins[g:] + num_seen + horizon, num_seen + horizon,
                        State(*(part[g:].detach() for part in state)))
-        field = torch.cat([s.field for s in states]).contiguous(memory_format=torch.channels_last)
+        shown = State(*(torch.cat(parts) for parts in zip(*states)))
+        field = shown.field.contiguous(memory_format=torch.channels_last)
         if self.blind:
             field = field * (torch.rand(len(field), 1, 1, 1) >= self.blind)
-        pictures = model.draw(State(field, torch.cat([s.hidden for s in states]),
-                                    states[0].commands))
-        return pictures.unflatten(0, (len(states), len(twins)))
+            age = torch.where(torch.rand(len(field)) < self.blind, NOTHING, shown.age)
+            shown = shown._replace(age=age)
+        parts = model.draw_parts(shown._replace(field=field), offsets.repeat(len(states), 1))
+        parts = tuple(part.unflatten(0, (len(states), len(twins))) for part in parts)
+        off = (torch.stack(motions) - felt[:, :g]).abs().mean() / STEP
+        return parts, FELT * off
+
+    def _offset(self, look: Look) -> Tensor:
+        """Return shifts as ``Floor`` wants them, (n, 2)."""
+        return torch.from_numpy(look.shift_px.astype(np.float32)) * 2 / torch.tensor(
+            self.drives.recordings[0].size_px)
+
+    def _felt(self, begins: np.ndarray, look: Look, count: int) -> Tensor:
+        """Return how far rows moved in each frame, as the odometer sees it, (f, n, 3)."""
+        felt = self.motions[np.minimum(begins + np.arange(count)[:, None], len(self.motions) - 1)]
+        sign = np.where(look.mirrored[:, None], IN_A_MIRROR_MOTION, 1).astype(np.float32)
+        return felt * torch.from_numpy(sign)
 
     def _signs(self, mirrored: np.ndarray) -> Tensor:
         """Return by what the commands of rows are multiplied, (n, a)."""
@@ -412,10 +464,11 @@ def validate(trainer: Trainer, *, noise: float = 0.0, shuffled: bool = False,
         for frame in range(CONTEXT + frames[-1]):
             sent = others if shuffled and frame >= CONTEXT else begins
             draw = torch.randn(len(begins), model.spec.noise, generator=rng)
+            state = model.renew(state)
             state = model.imagine(state, trainer.actions[np.maximum(sent + frame - 1, 0)],
                                   noise * draw)
             if frame < CONTEXT:
-                state = model.observe(state, model.see(drives.pictures(begins + frame)))
+                state = model.observe(state, drives.pictures(begins + frame))
             elif frame - CONTEXT + 1 in frames:
                 true, drawn = drives.pictures(begins + frame), model.draw(state).clamp(0, 1)
                 error = (drawn - true).square().mean((1, 2, 3))

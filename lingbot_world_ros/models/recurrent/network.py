@@ -3,12 +3,14 @@
 A world that knows pictures and commands only, and runs free. Needs torch.
 
 A coarse field of features stands for what is in view, a vector for where that is and how it goes.
-The newest commands move the vector, which tells how the field flows and what comes into view; a
-true picture corrects the field; a decoder draws it. Noise in the vector makes one future of many;
-without noise it is the best guess. The field is always a mean of values in -1..1, so that no
-rollout can run away.
-Axes: b batch, c channel, y x rows and columns of the field, d vector, m commands, a action,
-k flows.
+The newest commands move the vector, which tells how the field flows, what comes into view and how
+far one has moved; a true picture corrects the field; a decoder draws it, and is given the last
+true picture as it would look from there, which is what keeps pictures sharp. Every ``RENEWED``
+frames without a true picture the drawn one takes its place. Noise in the vector makes one future
+of many; without noise it is the best guess. The field is always a mean of values in -1..1, so that
+no rollout can run away.
+Axes: b batch, c channel, y x rows and columns of the field, h w picture, d vector, m commands,
+a action, k flows.
 Source: the recurrent state-space model (arXiv 1811.04551) in convolutional form; noise that all of
 the picture shares, trained by a proper score, as in arXiv 2506.10772; no code taken from either.
 """
@@ -18,6 +20,8 @@ from pathlib import Path
 from typing import Any, Dict, NamedTuple, Optional, Tuple, Union
 
 from lingbot_world_ros.errors import SpecError
+from lingbot_world_ros.models.recurrent.floor import Floor
+from lingbot_world_ros.models.recurrent.runtime import NOTHING, RENEWED
 import torch
 from torch import nn, Tensor
 from torch.nn import functional as F
@@ -27,6 +31,9 @@ MULTIPLE = 2 * STRIDE  # of which both sides of a picture are
 NORM_GROUPS = 8
 REACH = 0.25  # of a flow of length one, in halves of the picture
 HORIZON = -0.3  # height of what one moves towards, -1 top, 1 bottom
+DROPPED = 0.3  # share of the vector that is hidden from what reads it, while it learns
+STEP = 0.1  # of motions, heights of the camera and rad
+FASTEST = 1.0, 0.5, 0.5  # ahead, left, yaw in a frame, by the same
 KEEP, CORRECT = 1.0, 1.0  # the gates begin with old values, and with what is seen
 
 
@@ -44,6 +51,7 @@ class RecurrentSpec:
     mapped: int = 8  # channels of what the vector knows of the view
     placed: int = 16  # and of the place
     flows: int = 6  # ways in which the field can flow; 0: it stays
+    remembers: bool = True  # the last true picture, and how far one moved since
     pooled: int = 192  # numbers that the vector is told of the field
     drawn: Tuple[int, int] = (96, 64)  # channels of the decoder, coarse and fine
 
@@ -67,6 +75,10 @@ class State(NamedTuple):
     field: Tensor  # (b, c, y, x) -1..1
     hidden: Tensor  # (b, d)
     commands: Tensor  # (b, m, a) scaled, oldest first
+    key: Tensor  # (b, 3, h, w) 0..1 the picture that is remembered
+    pose: Tensor  # (b, 3) ahead, left, yaw [rad] since; lengths in heights of the camera
+    age: Tensor  # (b,) frames since a true picture
+    motion: Tensor  # (b, 3) ahead, left, yaw [rad] of the last frame, as seen or as imagined
 
 
 class RecurrentNetwork(nn.Module):
@@ -75,6 +87,7 @@ class RecurrentNetwork(nn.Module):
     action_mean: Tensor
     action_scale: Tensor
     places: Tensor  # (y, x, 2) of the cells, -1..1
+    fastest: Tensor
 
     def __init__(self, spec: RecurrentSpec):
         """Build the parts; actions are scaled by what the model remembers."""
@@ -83,13 +96,13 @@ class RecurrentNetwork(nn.Module):
         c, d = spec.channels, spec.hidden
         rows, cols = spec.grid
         self.encoder = nn.Sequential(
-            nn.PixelUnshuffle(4), nn.Conv2d(48, 64, 3, 1, 1), _norm(64), nn.SiLU(),
+            nn.PixelUnshuffle(4), nn.Conv2d(96, 64, 3, 1, 1), _norm(64), nn.SiLU(),
             nn.Conv2d(64, c, 4, 2, 1), _norm(c), nn.SiLU(),
             nn.Conv2d(c, c, 3, 1, 1), _norm(c), nn.SiLU())
         self.correct = nn.Conv2d(2 * c, 2 * c, 3, 1, 1)
         self.pool = nn.Sequential(nn.Conv2d(c, 16, 1), nn.SiLU(), nn.AvgPool2d(2), nn.Flatten(),
                                   nn.Linear(16 * (rows // 2) * (cols // 2), spec.pooled))
-        told = spec.pooled + spec.commands * spec.action_dim + spec.noise
+        told = spec.pooled + spec.commands * spec.action_dim + spec.noise + 3
         self.enter = nn.Sequential(nn.Linear(told, spec.pooled), nn.LayerNorm(spec.pooled),
                                    nn.SiLU())
         self.gru = nn.GRUCell(spec.pooled, d)
@@ -105,8 +118,22 @@ class RecurrentNetwork(nn.Module):
             self.register_buffer('places', _places(spec), persistent=False)
         self.look = nn.Conv2d(c, c, 3, 1, 1)
         self.norm = _norm(c)
-        self.move = nn.Conv2d(c + spec.mapped + spec.placed, 2 * c, 3, 1, 1)
-        self.decoder = _decoder(spec)
+        self.move = nn.Conv2d(c + spec.mapped, 2 * c, 3, 1, 1)
+        self.drop = nn.Dropout(DROPPED)
+        self.faster = nn.Linear(d + spec.commands * spec.action_dim, 3)
+        self.odometer = _odometer(spec)
+        for part in (self.faster.parameters(), self.odometer[-1].parameters()):
+            for parameter in part:
+                nn.init.zeros_(parameter)
+        self.register_buffer('fastest', torch.tensor(FASTEST), persistent=False)
+        self.floor = Floor()
+        coarse, fine = spec.drawn
+        self.coarse = nn.Sequential(
+            nn.Conv2d(c + spec.mapped + spec.placed, coarse, 3, 1, 1), _norm(coarse), nn.SiLU(),
+            Residual(coarse), nn.Conv2d(coarse, 4 * fine, 1), nn.PixelShuffle(2))
+        self.shown = nn.Sequential(nn.PixelUnshuffle(4), nn.Conv2d(64, fine, 3, 1, 1))
+        self.fine = nn.Sequential(Residual(fine), _norm(fine), nn.SiLU(),
+                                  nn.Conv2d(fine, 64, 3, 1, 1), nn.PixelShuffle(4))
         self.register_buffer('action_mean', torch.zeros(spec.action_dim))
         self.register_buffer('action_scale', torch.ones(spec.action_dim))
 
@@ -116,7 +143,10 @@ class RecurrentNetwork(nn.Module):
         field = like.new_zeros(batch, spec.channels, *spec.grid)
         return State(field.contiguous(memory_format=torch.channels_last),
                      like.new_zeros(batch, spec.hidden),
-                     like.new_zeros(batch, spec.commands, spec.action_dim))
+                     like.new_zeros(batch, spec.commands, spec.action_dim),
+                     like.new_zeros(batch, 3, spec.height_px, spec.width_px),
+                     like.new_zeros(batch, 3), like.new_full((batch, ), NOTHING),
+                     like.new_zeros(batch, 3))
 
     def imagine(self, state: State, action: Tensor, noise: Tensor) -> State:
         """
@@ -129,13 +159,18 @@ class RecurrentNetwork(nn.Module):
         """
         scaled = (action - self.action_mean) / self.action_scale
         commands = torch.cat([state.commands[:, 1:], scaled[:, None]], 1)
-        told = torch.cat([self.pool(state.field), commands.flatten(1), noise], -1)
+        told = torch.cat([self.pool(state.field), commands.flatten(1), noise,
+                          state.motion / STEP], -1)
         hidden = self.gru(self.enter(told), state.hidden)
         gain, offset = self.modulate(hidden)[:, :, None, None].chunk(2, 1)
         flown = self._flown(state.field, hidden) if self.spec.flows else state.field
         looked = F.silu(self.norm(self.look(flown)) * (1 + gain) + offset)
-        moved = self.move(torch.cat([looked, *self._known(hidden)], 1))
-        return State(_blended(flown, moved, -KEEP), hidden, commands)
+        known = self.drop(hidden)
+        moved = self.move(torch.cat([looked, self.map(known)], 1))
+        faster = self.faster(torch.cat([known, commands.flatten(1)], -1)).float()
+        motion = torch.clamp(state.motion + STEP * faster, -self.fastest, self.fastest)
+        return State(_blended(flown, moved, -KEEP), hidden, commands, state.key,
+                     composed(state.pose, motion), state.age + 1, motion)
 
     def _flown(self, field: Tensor, hidden: Tensor) -> Tensor:
         """Let a field flow by a sum of learned flows; the vector tells how much of each."""
@@ -143,39 +178,89 @@ class RecurrentNetwork(nn.Module):
             1, self.flows.shape[1:])  # b k, k y x 2 -> b y x 2
         return F.grid_sample(field, self.places + REACH * flow, 'bilinear', 'border', False)
 
-    def see(self, rgb: Tensor) -> Tensor:
+    def see(self, rgb: Tensor, before: Tensor) -> Tensor:
         """
         Turn pictures into what corrects a field.
 
         :param rgb: (b, 3, h, w) float, 0..1
+        :param before: the same a frame earlier, or what is remembered
         :return: (b, c, y, x)
         """
-        return self.encoder(rgb * 2 - 1)
+        return self.encoder(torch.cat([rgb, before], 1) * 2 - 1)
 
-    def observe(self, state: State, seen: Tensor) -> State:
+    def feel(self, rgb: Tensor, before: Tensor) -> Tensor:
+        """
+        See how far one has moved.
+
+        :param rgb: (b, 3, h, w) float, 0..1
+        :param before: the same a frame earlier
+        :return: (b, 3) ahead, left, yaw [rad]
+        """
+        return self.feel_small(*(F.avg_pool2d(part, 2) for part in (rgb, before)))
+
+    def feel_small(self, rgb: Tensor, before: Tensor) -> Tensor:
+        """See it in pictures of half the size, (b, 3, h / 2, w / 2); see ``feel``."""
+        return STEP * self.odometer(torch.cat([rgb, before], 1) - 0.5).float()
+
+    def observe(self, state: State, rgb: Tensor, seen: Optional[Tensor] = None,
+                felt: Optional[Tensor] = None) -> State:
         """
         Correct a state that was imagined by what is seen at its frame.
 
         :param state: as ``imagine`` gave it
-        :param seen: (b, c, y, x) of the true picture
+        :param rgb: (b, 3, h, w) float, 0..1, the true picture
+        :param seen: what ``see`` made of it and of the one before
+        :param felt: what ``feel`` made of them
         :return: the corrected state
         """
+        seen = self.see(rgb, state.key) if seen is None else seen
         found = self.correct(torch.cat([state.field.to(seen.dtype), seen], 1))
-        return state._replace(field=_blended(state.field, found, CORRECT))
+        state = state._replace(field=_blended(state.field, found, CORRECT))
+        if not self.spec.remembers:
+            return state
+        felt = self.feel(rgb, state.key) if felt is None else felt
+        is_next = (state.age < 1.5)[:, None]  # else the two are further apart than a frame
+        return _remembering(state, rgb)._replace(motion=torch.where(is_next, felt, state.motion))
 
-    def draw(self, state: State) -> Tensor:
+    def draw(self, state: State, offset: Optional[Tensor] = None) -> Tensor:
         """
         Draw.
 
         :param state: any
+        :param offset: (b, 2) as of ``Floor``
         :return: (b, 3, h, w) float, about 0..1
         """
-        known = self._known(state.hidden)
-        return self.decoder(torch.cat([state.field, *known], 1)).float() + 0.5
+        return self.draw_parts(state, offset)[0]
 
-    def _known(self, hidden: Tensor) -> Tuple[Tensor, Tensor]:
-        """Return what the vector knows of view and place, on the grid of the field."""
-        return self.map(hidden), self.place(hidden)
+    def draw_parts(self, state: State,
+                   offset: Optional[Tensor] = None) -> Tuple[Tensor, Tensor, Tensor]:
+        """Return also the picture that is remembered, seen from here, and where it shows that."""
+        key, is_shown = self.floor(state.key, state.pose, offset)
+        is_shown = is_shown * (state.age < NOTHING).float()[:, None, None, None]
+        shown = torch.cat([(key - 0.5) * is_shown, is_shown - 0.5], 1)
+        hidden = self.drop(state.hidden)
+        field = torch.cat([state.field, self.map(hidden), self.place(hidden)], 1)
+        told = self.fine(self.coarse(field) + self.shown(shown)).float()
+        own, share = told[:, :3] + 0.5, torch.sigmoid(told[:, 3:]) * is_shown
+        return torch.lerp(own, key, share), key, is_shown
+
+    def renew(self, state: State, offset: Optional[Tensor] = None) -> State:
+        """
+        Let what is drawn take the place of the picture that is remembered, when that is due.
+
+        :param state: any
+        :param offset: (b, 2) as of ``Floor``
+        :return: what to ``imagine`` from
+        """
+        due = (state.age > 0) & (state.age % RENEWED == 0) & (state.age < NOTHING)
+        if not bool(due.any()):
+            return state
+        rows = State(*(part[due] for part in state))
+        with torch.no_grad():
+            drawn = self.draw(rows, None if offset is None else offset[due]).clamp(0, 1)
+        key, pose = state.key.clone(), state.pose.clone()
+        key[due], pose[due] = drawn, 0.0
+        return state._replace(key=key, pose=pose)
 
 
 class Residual(nn.Module):
@@ -191,6 +276,30 @@ class Residual(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Apply it; the shape stays."""
         return x + self.body(x)
+
+
+def _odometer(spec: RecurrentSpec) -> nn.Sequential:
+    """Two small pictures in, what lies between them out."""
+    cells = -(-spec.height_px // 16) * -(-spec.width_px // 16)
+    return nn.Sequential(
+        nn.Conv2d(6, 24, 5, 2, 2), _norm(24), nn.SiLU(),
+        nn.Conv2d(24, 32, 3, 2, 1), _norm(32), nn.SiLU(),
+        nn.Conv2d(32, 48, 3, 2, 1), _norm(48), nn.SiLU(), nn.Flatten(),
+        nn.Linear(48 * cells, 64), nn.SiLU(), nn.Linear(64, 3))
+
+
+def _remembering(state: State, rgb: Tensor) -> State:
+    """Remember another picture, of now."""
+    return state._replace(key=rgb, pose=torch.zeros_like(state.pose),
+                          age=torch.zeros_like(state.age))
+
+
+def composed(pose: Tensor, motion: Tensor) -> Tensor:
+    """Go on from poses, along the middle of each motion's arc; (b, 3)."""
+    ahead, left, turn = motion.unbind(-1)
+    yaw = pose[:, 2] + turn / 2
+    c, s = torch.cos(yaw), torch.sin(yaw)
+    return pose + torch.stack([c * ahead - s * left, s * ahead + c * left, turn], -1)
 
 
 def _places(spec: RecurrentSpec) -> Tensor:
@@ -227,14 +336,6 @@ def _place(spec: RecurrentSpec) -> nn.Sequential:
         nn.Linear(spec.hidden, spec.placed * rows * cols),
         nn.Unflatten(1, (spec.placed, rows, cols)), nn.Conv2d(spec.placed, wide, 3, 1, 1),
         _norm(wide), nn.SiLU(), nn.Conv2d(wide, wide, 3, 1, 1), nn.PixelShuffle(2))
-
-
-def _decoder(spec: RecurrentSpec) -> nn.Sequential:
-    coarse, fine = spec.drawn
-    return nn.Sequential(
-        nn.Conv2d(spec.channels + spec.mapped + spec.placed, coarse, 3, 1, 1), _norm(coarse),
-        nn.SiLU(), Residual(coarse), nn.Conv2d(coarse, 4 * fine, 1), nn.PixelShuffle(2),
-        Residual(fine), _norm(fine), nn.SiLU(), nn.Conv2d(fine, 48, 3, 1, 1), nn.PixelShuffle(4))
 
 
 def save_recurrent(model: RecurrentNetwork, path: Union[str, Path],

@@ -5,7 +5,8 @@ A recurrent world as it ships, on OpenVINO. Needs no torch.
 A folder holds ``world.yaml``, the graphs ``observe``, ``imagine`` and ``draw`` as ONNX with their
 weights in ``weights.bin``, and ``starts.safetensors`` with states to begin from and with what the
 training's pictures look like. A state is a dict of arrays, a row for each world; nothing of it is
-shared with another, so that a copy of the arrays is a snapshot.
+shared with another, so that a copy of the arrays is a snapshot. The last true picture is part of
+it, and how far one has moved since; every ``RENEWED`` frames the drawn one takes its place.
 Axes: b rows, c y x field, d vector, m commands, a action, n noise, h w image.
 """
 from dataclasses import dataclass
@@ -21,8 +22,11 @@ import yaml
 
 KIND, FORMAT = 'recurrent', 1
 ABOUT, STARTS = 'world.yaml', 'starts.safetensors'
-PARTS = 'field', 'hidden', 'commands'  # of a state, as graphs take them
-SURPRISE = 'surprise'  # the fourth: how strange the last true pictures were
+KEY, POSE, AGE = 'key', 'pose', 'age'  # picture remembered, motion since, frames since a true one
+PARTS = 'field', 'hidden', 'commands', KEY, POSE, AGE, 'motion'  # of a state, as of the graphs
+SURPRISE = 'surprise'  # one more: how strange the last true pictures were
+RENEWED = 20  # frames after which the picture that is remembered is drawn anew, each time
+NOTHING = 1e6  # age of a picture that never was
 REMEDY = 'Restore the folder, or learn the world again.'
 State = Dict[str, np.ndarray]
 
@@ -100,8 +104,9 @@ class RecurrentModel:
         :param num_rows: b
         :return: a state
         """
-        return {name: np.zeros((num_rows, *array.shape[1:]), np.float32)
-                for name, array in self._starts.items()}
+        state = {name: np.zeros((num_rows, *array.shape[1:]), np.float32)
+                 for name, array in self._starts.items()}
+        return {**state, AGE: np.full(num_rows, NOTHING, np.float32)}
 
     def observe(self, state: State, rgb: np.ndarray, action: np.ndarray) -> State:
         """
@@ -126,6 +131,7 @@ class RecurrentModel:
         :param rng: of which future it is; None for the best guess
         :return: at the next frame
         """
+        state = self._renewed(state)
         shape = len(state['hidden']), self.num_noise
         noise = rng.standard_normal(shape, np.float32) if rng else np.zeros(shape, np.float32)
         out = self._imagine({**_parts(state), 'action': _floats(action), 'noise': noise})
@@ -141,6 +147,16 @@ class RecurrentModel:
         """
         out = self._draw(_parts(state))
         return out['rgb'], self.calibration.expected(out['doubt'], state[SURPRISE])
+
+    def _renewed(self, state: State) -> State:
+        """Let what is drawn take the place of pictures that are too old."""
+        due = (state[AGE] > 0) & (state[AGE] % RENEWED == 0) & (state[AGE] < NOTHING)
+        if not due.any():
+            return state
+        rows = {name: state[name][due] for name in PARTS}
+        key, pose = state[KEY].copy(), state[POSE].copy()
+        key[due], pose[due] = self._draw(rows)['plain'], 0
+        return {**state, KEY: key, POSE: pose}
 
 
 def read_about(folder: Path) -> Dict[str, Any]:
@@ -167,6 +183,7 @@ def read_about(folder: Path) -> Dict[str, Any]:
 def _read_tensors(path: Path) -> State:
     try:
         told = {name: array.astype(np.float32) for name, array in load_file(path).items()}
+        told[KEY] /= 255  # bytes there
         return {name: told[name] for name in (*PARTS, SURPRISE, *FAMILIAR)}
     except Exception as error:  # the library raises its own, undocumented types
         raise SpecError(f'{path} cannot be read ({error!r}). {REMEDY}') from error
