@@ -17,7 +17,7 @@ from lingbot_world_ros.training.runs import cosine
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, interpolate
+from torch.nn.functional import avg_pool2d
 
 WINDOWS, FRAMES = 16, 11  # of a step; frames of a window
 CHOSEN = 6  # pairs of frames of a window that are compared in a step
@@ -40,7 +40,6 @@ def learn_odometry(model: RecurrentNetwork, drives: Drives, seconds: float, seed
     :param max_steps: end earlier
     :return: steps, and mean error of the last ones
     """
-    small = small_pictures(drives)
     rng = np.random.default_rng(seed)
     begins = windows(drives.training, FRAMES)
     camera = list(model.floor.parameters())
@@ -55,7 +54,7 @@ def learn_odometry(model: RecurrentNetwork, drives: Drives, seconds: float, seed
             group['lr'] = group['rate'] * cosine(progress)
         farthest = 1 + round((FRAMES - 2) * min(1.0, progress / GROWN))
         frames = rng.choice(begins, WINDOWS)[:, None] + np.arange(FRAMES)
-        loss = _loss(model, _floats(small[torch.from_numpy(frames)]), farthest, rng)
+        loss = _loss(model, small_pictures(drives, frames), farthest, rng)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.odometer.parameters(), 1.0)
@@ -65,15 +64,9 @@ def learn_odometry(model: RecurrentNetwork, drives: Drives, seconds: float, seed
     return {'steps': step, 'error': float(np.mean(errors[-200:]))}
 
 
-def small_pictures(drives: Drives) -> Tensor:
-    """Return all pictures at half the size, (frames, 3, h / 2, w / 2) uint8."""
-    parts = []
-    for recording in drives.recordings:
-        for first in range(0, recording.num_frames, BATCH):
-            rgb = torch.from_numpy(np.array(recording.rgb[first:first + BATCH]))
-            halved = interpolate(rgb.permute(0, 3, 1, 2).float(), scale_factor=0.5, mode='area')
-            parts.append(halved.round().to(torch.uint8))
-    return torch.cat(parts)
+def small_pictures(drives: Drives, frames: np.ndarray) -> Tensor:
+    """Return pictures at half the size, (..., 3, h / 2, w / 2) float 0..1 for (...) frames."""
+    return avg_pool2d(drives.pictures(frames.ravel()), 2).unflatten(0, frames.shape)
 
 
 @torch.inference_mode()
@@ -85,12 +78,10 @@ def motions_of(model: RecurrentNetwork, drives: Drives) -> Tensor:
     :param drives: all pieces
     :return: (frames, 3) ahead, left, yaw [rad] since the frame before; of a first one zero
     """
-    small = small_pictures(drives)
-    parts = [torch.zeros(1, 3)]
-    for first in range(1, len(small), BATCH):
-        now = _floats(small[first:first + BATCH])
-        before = _floats(small[first - 1:first - 1 + len(now)])
-        parts.append(model.feel_small(now, before))
+    parts, count = [torch.zeros(1, 3)], int(drives.firsts[-1])
+    for first in range(1, count, BATCH):
+        small = small_pictures(drives, np.arange(first - 1, min(first + BATCH, count)))
+        parts.append(model.feel_small(small[1:], small[:-1]))
     return torch.cat(parts).clone()
 
 
@@ -122,7 +113,3 @@ def _at(scale: int, drawn: Tensor, is_shown: Tensor, true: Tensor) -> Tensor:
     if scale > 1:
         parts = tuple(avg_pool2d(part, scale) for part in parts)
     return shown_error(*parts)
-
-
-def _floats(rgb: Tensor) -> Tensor:
-    return rgb.float() / 255
