@@ -56,20 +56,42 @@ def test_json_holds_the_same(tmp_path, capsys):
     (('/odom',), 'recurrent', {'poses'}),
     (('/camera/camera_info',), 'recurrent', {'camera_info'}),
     (('/tf',), 'recurrent', {'camera mount'}),
-    (('/scan', '/camera/depth'), 'mapped', {'depth or scan'}),
+    (('/scan',), 'mapped', set()),
+    (('/camera/depth',), 'recurrent', {'depth'}),
     (('/cmd_vel',), 'nothing', {'commands'}),
     (('/camera/image_raw',), 'nothing', {'images'}),
     (('/odom', '/tf', '/scan', '/camera/depth', '/camera/camera_info'), 'recurrent',
-     {'poses', 'camera_info', 'camera mount', 'depth or scan'})])
+     {'poses', 'camera_info', 'camera mount', 'depth'})])
 def test_what_is_missing_is_told_and_how_to_record_it(tmp_path, left_out, learn, missing):
     report = told(without(*left_out), tmp_path)
     assert report['learn'] == learn
     assert {one['what'] for one in report['missing']} == missing
     topics = {'poses': '/odom', 'camera_info': '/camera/camera_info', 'commands': '/cmd_vel',
               'camera mount': '/tf_static', 'images': '/camera/image_raw',
-              'depth or scan': '/camera/depth/image_rect_raw'}
+              'depth': '/camera/aligned_depth_to_color/image_raw'}
     assert report['record'].startswith('ros2 bag record -s mcap ')
     assert {topics[what] for what in missing} <= set(report['record'].split())
+
+
+def test_without_depth_no_place_is_promised(tmp_path, capsys):
+    """What can be learned is what learning does."""
+    path = bags.write_bag(tmp_path / 'bag', without('/camera/depth'))
+    assert main(['inspect', str(path)]) == 0
+    said = capsys.readouterr().out
+    assert 'Can be learned: a recurrent world' in said and 'estimated' not in said
+    assert 'depth  for mapped: registered to the images' in said
+    assert '/camera/aligned_depth_to_color/image_raw' in said.partition('Record: ')[2]
+
+
+@pytest.mark.parametrize('role, topic, words', [
+    ('depth', '/camera/image_raw', '/camera/image_raw carries colour pictures (rgb8), not depth'),
+    ('image', '/camera/depth/image_raw', 'carries depth (16UC1), not colour pictures'),
+    ('depth', '/odom', 'which cannot be depth'), ('depth', '/nope', '/nope')])
+def test_a_topic_that_cannot_be_what_was_said_is_one_line(tmp_path, capsys, role, topic, words):
+    path = bags.write_bag(tmp_path / 'bag', bags.drive(5))
+    assert main(['inspect', str(path), f'--{role}', topic]) == 2
+    err = capsys.readouterr().err
+    assert words in err and err.count('\n') == 1
 
 
 def test_gaps_and_jitter_are_those_of_the_stamps(tmp_path):

@@ -25,14 +25,14 @@ LONG_S = 10.0  # segments of this length are told apart
 PAUSE_INTERVALS = 10  # longer is a pause, which a rate leaves out
 USUAL = {'images': '/camera/image_raw', 'camera_info': '/camera/camera_info',
          'poses': '/odom', 'camera mount': '/tf_static', 'commands': '/cmd_vel',
-         'depth or scan': '/camera/depth/image_rect_raw'}
+         'depth': '/camera/aligned_depth_to_color/image_raw'}
 WHY = {'images': 'there is nothing to learn a picture from',
        'commands': 'a world that is to be driven has to see what driving does',
        'poses': 'odometry, or /tf with odom -> base_link, tells where each picture was taken',
        'camera_info': 'the intrinsics of a calibrated camera say where pixels look',
        'camera mount': '/tf and /tf_static say where the camera sits on the robot',
-       'depth or scan': 'they give the room its shape; without, it is estimated, less well'}
-NEEDS = {MAPPED: ('images', 'commands', 'poses', 'camera_info', 'camera mount'),
+       'depth': 'registered to the images, it gives the place its shape'}
+NEEDS = {MAPPED: ('images', 'commands', 'poses', 'camera_info', 'camera mount', 'depth'),
          RECURRENT: ('images', 'commands')}
 CHOICE_FLAGS = {role: f'--{role.replace("_", "-")}' for role in CHOSEN}
 
@@ -135,12 +135,12 @@ def _what_it_has(found: Survey, plan: Optional[Plan], lens: Optional[Lens]) -> D
         return {'images': False, 'commands': commands,
                 'poses': bool(len(found.odometry) or found.tree.base()),
                 'camera_info': bool(found.infos), 'camera mount': bool(found.tree.frames),
-                'depth or scan': found.first_scan is not None or bool(found.roles.get('depth'))}
+                'depth': bool(found.roles.get('depth'))}
     has_depth = plan.depth is not None and lens is not None and lens.takes_depth
     return {'images': True, 'commands': commands, 'poses': 'base_pose' in plan.arrays,
             'camera_info': bool(lens and lens.camera),
             'camera mount': 'T_base_optical' in plan.arrays or plan.T_base_optical is not None,
-            'depth or scan': has_depth or plan.scan is not None}
+            'depth': has_depth}
 
 
 def _frames(plan: Optional[Plan]) -> Optional[Dict[str, Any]]:
@@ -164,7 +164,7 @@ def missing(has: Mapping[str, bool]) -> List[Dict[str, str]]:
     :return: what, why it matters, which ways of learning need it
     """
     return [{'what': what, 'why': WHY[what],
-             'for': ' and '.join(way for way in NEEDS if what in NEEDS[way]) or 'a better shape'}
+             'for': ' and '.join(way for way in NEEDS if what in NEEDS[way])}
             for what, is_there in has.items() if not is_there]
 
 
@@ -317,7 +317,7 @@ def _segments(frames: Mapping[str, Any]) -> str:
 
 
 def _learn_lines(report: Mapping[str, Any]) -> List[str]:
-    ways = {MAPPED: 'a mapped world (poses, camera and commands: minutes of stable pictures)',
+    ways = {MAPPED: 'a mapped world (depth, poses and commands: minutes of stable pictures)',
             RECURRENT: 'a recurrent world (pictures and commands alone: seconds to tens of '
             'seconds)',
             NOTHING: 'nothing yet'}

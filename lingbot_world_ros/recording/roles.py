@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, List, Mapping, Sequence, Tuple
 
-from lingbot_world_ros.errors import SpecError, unknown_name
+from lingbot_world_ros.errors import shown, SpecError, unknown_name
 from lingbot_world_ros.messages.encodings import (compressed_depth_from_msg, compressed_from_msg,
                                                   DEPTH, depth_from_msg, rgb_from_msg)
 from lingbot_world_ros.recording.topic import Topic
@@ -131,23 +131,52 @@ def _name(roles: Roles, role: str, name: str) -> None:
     roles.others[role] = [other for other in others if other and other != name]
 
 
-def look_at(topic: Topic, msg: Any) -> Picture:
+def look_at(topic: Topic, msg: Any, role: str = '') -> Picture:
     """
     Look at the first image of a topic.
 
     :param topic: of images
     :param msg: its first message
+    :param role: that a user gave it; depth is known by its pixels, too, where nothing else tells
     :return: what it shows
     """
     encoding = str(msg.encoding if topic.kind == IMAGE else msg.format)
     frame = str(msg.header.frame_id).lstrip('/')
     is_depth = encoding in DEPTH or topic.kind == PACKED and (
         'compresseddepth' in encoding.lower() or encoding.startswith(tuple(DEPTH)))
+    if role == 'depth' and not is_depth:
+        try:
+            depth_of(msg)
+            is_depth = True
+        except Exception:  # of foreign pixels any kind of error may come
+            pass
     try:
         pixels = depth_of(msg) if is_depth else rgb_of(msg)
     except Exception as error:  # of foreign pixels any kind of error may come
         return Picture((0, 0), is_depth, encoding, frame, ' '.join(str(error).split()))
     return Picture((pixels.shape[1], pixels.shape[0]), is_depth, encoding, frame)
+
+
+def check_pictures(named: Mapping[str, str], pictures: Mapping[str, Picture]) -> None:
+    """
+    Refuse topics of images that show something else than a user said.
+
+    :param named: role -> topic
+    :param pictures: of all topics with images
+    :raises SpecError: colour for depth or the reverse, or pixels that cannot be read
+    """
+    for role in ('image', 'depth'):
+        name = named.get(role, '')
+        picture = pictures.get(name)
+        if picture is None:
+            continue
+        if picture.is_depth != (role == 'depth'):
+            held, wanted = (('depth', 'colour pictures') if picture.is_depth else
+                            ('colour pictures', 'depth'))
+            raise SpecError(f'{name} carries {held} ({shown(picture.encoding, 60)}), not {wanted}; '
+                            f'name another topic for {role}, or leave it out.')
+        if picture.problem:
+            raise SpecError(f'{name} cannot be used as {role}: {picture.problem.rstrip(".")}.')
 
 
 def rgb_of(msg: Any) -> np.ndarray:

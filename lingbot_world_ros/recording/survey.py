@@ -9,8 +9,8 @@ from typing import Any, Callable, Dict, List, Mapping, Sequence, Set, Tuple
 
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.recording.roles import (
-    ACKERMANN, ACKERMANN_STAMPED, check_named, find_roles, give_pictures, IMAGE, INFO, look_at,
-    NUMBERS, PACKED, Picture, Roles, TRAJECTORY, TWIST_STAMPED)
+    ACKERMANN, ACKERMANN_STAMPED, check_named, check_pictures, find_roles, give_pictures, IMAGE,
+    INFO, look_at, NUMBERS, PACKED, Picture, Roles, TRAJECTORY, TWIST_STAMPED)
 from lingbot_world_ros.recording.series import Track
 from lingbot_world_ros.recording.sources import Source
 from lingbot_world_ros.recording.topic import Topic
@@ -70,6 +70,7 @@ def survey(source: Source, named: Mapping[str, str], everything: bool = False) -
     for order, (name, received_ns, stored) in enumerate(source.stored(names)):
         reading.take(order, name, received_ns, stored)
     found = reading.found
+    check_pictures(named, found.pictures)
     frames = {name: msg.header.frame_id.lstrip('/') for name, msg in found.infos.items()}
     give_pictures(found.roles, source.topics, found.pictures, frames, named)
     return found
@@ -80,6 +81,7 @@ class _Reading:
 
     def __init__(self, source: Source, named: Mapping[str, str]) -> None:
         self.source = source
+        self._named = {topic: role for role, topic in named.items()}
         self.found = Survey(source.form, source.topics, find_roles(source.topics, named))
         roles, usable = self.found.roles, [t for t in source.topics if not t.problem]
         self.kinds = {topic.name: topic.kind for topic in source.topics}
@@ -120,7 +122,8 @@ class _Reading:
 
     def _look(self, name: str, stored: Any) -> Picture:
         try:
-            return look_at(self.looked_at[name], self.source.read(name, stored))
+            return look_at(self.looked_at[name], self.source.read(name, stored),
+                           self._named.get(name, ''))
         except SpecError as error:
             return Picture(problem=str(error))
 
