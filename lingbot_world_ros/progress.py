@@ -231,6 +231,15 @@ class Stages:
         if self._bar is not None:
             self._bar.close()
 
+    @property
+    def told(self) -> str:
+        """What is being done, and how far it is; '' before anything is."""
+        if self._bar is None:
+            return ''
+        name = self._names.get(self._what, self._what)
+        share = self._bar.n / self._bar.total if self._bar.total else 0.0
+        return f'{name}, {100 * share:.0f} %' if share else name
+
     def __call__(self, what: str, done: int, total: int) -> None:
         """
         Show how far a stage is.

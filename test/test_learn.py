@@ -1,6 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a recording to a driven world: what is measured on the way, and what comes out."""
+import fcntl
 import json
+import signal
+import subprocess
+import sys
+import warnings
 
 from needs import need_engine
 import numpy as np
@@ -26,6 +31,7 @@ from lingbot_world_ros.models.mapped.registration import (  # noqa: E402
     pose_errors, register, rigidly_aligned, upright_points)
 from lingbot_world_ros.models.mapped.surfaces import body_mask, fit_surfaces  # noqa: E402
 from lingbot_world_ros.training.mapped.motion_fit import fit_motion  # noqa: E402
+import torch  # noqa: E402
 import yaml  # noqa: E402
 
 RATE = box_room.RATE_HZ
@@ -47,8 +53,12 @@ def bag(drive, tmp_path_factory):
 def world(bag, tmp_path_factory):
     """Return a world that was learned from it."""
     folder = tmp_path_factory.mktemp('worlds') / 'box'
-    assert main(['learn', str(bag), '-o', str(folder), '--minutes', '0.15', '--licence',
-                 'CC0-1.0']) == 0
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter('always')
+        assert main(['learn', str(bag), '-o', str(folder), '--minutes', '0.15', '--licence',
+                     'CC0-1.0']) == 0
+    noise = 'Constant folding', 'You are using the legacy'
+    assert not [w for w in told if str(w.message).startswith(noise)]
     return folder
 
 
@@ -168,16 +178,87 @@ def test_a_world_that_exists_is_not_overwritten(world, bag, capsys):
     assert (world / 'world.yaml').read_bytes() == before
 
 
+def test_where_nothing_can_be_written_is_told_before_anything_is_loaded(tmp_path):
+    (tmp_path / 'file').write_text('')
+    code = ('import sys; from lingbot_world_ros.cli.main import main; code = main(sys.argv[1:]); '
+            'assert not {"torch", "rosbags", "cv2"} & set(sys.modules); sys.exit(code)')
+    for out, words in (('.', 'exists already'), ('file', 'is a file'),
+                       ('file/world', 'file is no folder')):
+        made = subprocess.run([sys.executable, '-c', code, 'learn', 'bag', '-o', tmp_path / out],
+                              capture_output=True, text=True)
+        assert made.returncode == 2 and words in made.stderr and made.stderr.count('\n') == 1
+
+
+def test_one_folder_is_learned_by_one_process(bag, tmp_path, capsys):
+    (tmp_path / 'out.work').mkdir()
+    with (tmp_path / 'out.work' / 'lock').open('w') as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert main(['learn', str(bag), '-o', str(tmp_path / 'out')]) == 2
+    assert 'out is being learned by another process' in capsys.readouterr().err
+    assert (tmp_path / 'out.work').exists()
+
+
+class Fit:
+    """Has one number to learn, and is interrupted in its second step."""
+
+    def __init__(self):
+        self.weights = torch.nn.Linear(1, 1)
+        self.parts, self.begun = {'weights': self.weights}, []
+
+    def step(self, progress, frames):
+        self.begun.append(progress)
+        if len(self.begun) == 2:
+            signal.raise_signal(signal.SIGINT)
+        with torch.no_grad():
+            self.weights.weight += 1.0
+
+
+def test_an_interrupted_fit_is_kept_and_goes_on(tmp_path):
+    from lingbot_world_ros.training.mapped.learn import _run, LearnSpec
+    asked = LearnSpec('box', minutes=0.01), tmp_path, lambda what, done, total: None, {}
+    first, second = Fit(), Fit()
+    before = signal.getsignal(signal.SIGINT)
+    for fit in (first, second):
+        with pytest.raises(KeyboardInterrupt):
+            _run(fit, np.arange(20), *asked)
+    assert signal.getsignal(signal.SIGINT) is before
+    saved = torch.load(tmp_path / 'checkpoint.pt', weights_only=True)
+    assert saved['step'] == 4 and len(first.begun) == len(second.begun) == 2
+    assert second.begun[0] >= first.begun[1] > 0  # of the minutes
+    assert not (tmp_path / 'checkpoint.tmp').exists()
+
+
+@pytest.mark.parametrize('kept, words', [
+    ('checkpoint.pt', 'Stopped (Learning how it looks, 35 %): the same command goes on'),
+    ('', 'nothing is kept yet')])
+def test_who_interrupts_is_told_how_far_it_was(bag, tmp_path, capsys, monkeypatch, kept, words):
+    from lingbot_world_ros.training import learn
+    out = tmp_path / 'out'
+
+    def interrupted(paths, wanted, held, say):
+        say('map', 350, 1000)
+        if kept:
+            (held.path / kept).write_text('')
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(learn, '_learn', interrupted)
+    assert main(['learn', str(bag), '-o', str(out)]) == 130
+    err = capsys.readouterr().err
+    assert err.startswith(f'Reading {bag} ...\n') and words in err
+    assert (tmp_path / 'out.work').exists() == bool(kept)
+
+
 @pytest.mark.parametrize('arguments, told', [
     (['--minutes', '0'], 'give 0.05 to 600'), (['--footprint', '9'], 'give 0.01 to 5'),
     (['--rate', '0.1'], 'give 1 to 60'), (['--robot', 'nobody'], 'nobody'),
-    (['--image', '/nothing'], '/nothing')])
+    (['--image', '/nothing'], '/nothing'), (['--depth', '/nope'], '/nope'),
+    (['--depth', '/camera/image_raw/compressed'], 'carries colour pictures (rgb8; png')])
 def test_arguments_that_cannot_be_used_leave_nothing_behind(bag, tmp_path, capsys, arguments,
                                                             told):
     assert main(['learn', str(bag), '-o', str(tmp_path / 'out'), *arguments]) == 2
     error = capsys.readouterr().err
     assert told in error and error.count('error:') == 1
-    assert not (tmp_path / 'out').exists()
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_recording_that_lacks_something_is_told_so_and_leaves_nothing(tmp_path, capsys):

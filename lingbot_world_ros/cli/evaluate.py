@@ -7,11 +7,12 @@ An engine is scored against the reference world, a learned world against a recor
 import argparse
 from pathlib import Path
 import shutil
+import sys
 from typing import Any, Dict, TYPE_CHECKING
 
 from lingbot_world_ros.cli.inspect import ROLES
 from lingbot_world_ros.engines.registry import DEFAULT_ENGINE
-from lingbot_world_ros.errors import SpecError
+from lingbot_world_ros.errors import shown, SpecError
 
 if TYPE_CHECKING:
     from lingbot_world_ros.evaluation.evaluate import EvaluationSpec
@@ -21,7 +22,8 @@ HELP = 'score imagined rollouts against the reference world, or against a record
 STARTS, QUICK_STARTS = 64, 8  # in a recording
 ALIGNED = '.aligned'  # in --out, while it is at work
 NOT_LEARNED = ('engine', 'sets', 'trials', 'batch_size', 'baseline')  # say nothing of a recording
-STAGES = {'poses': 'Finding it in the place', 'rollouts': 'Imagining'}
+STAGES = {'alignment': 'Reading the recording',
+          'poses': 'Finding it in the place', 'rollouts': 'Imagining'}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -112,13 +114,15 @@ def _against_recording(args: argparse.Namespace) -> int:
     from lingbot_world_ros.worlds.learned import learned_folder, read_learned
     folder = learned_folder(args.world) or Path(args.world)
     about = read_learned(folder, verify=True)
+    print(f'Reading {shown(args.recording)} ...', file=sys.stderr, flush=True)
     aligned, is_new = args.out / ALIGNED, not args.out.exists()
     topics = {role: getattr(args, role) for role in ROLES if getattr(args, role)}
     shutil.rmtree(aligned, ignore_errors=True)
     try:
         with Stages(STAGES) as stages:
             told = evaluate_world(
-                folder, aligned_like(args.recording, about, aligned, topics),
+                folder, aligned_like(args.recording, about, aligned, topics, lambda done, total:
+                                     stages('alignment', done, total)),
                 horizons=args.horizons or HORIZONS,
                 num_starts=args.sequences or (QUICK_STARTS if args.quick else STARTS),
                 seed=args.seed, say=stages)

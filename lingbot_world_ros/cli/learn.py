@@ -2,13 +2,19 @@
 """``lingbot-world learn``: a world of the user's own, from recordings of their robot."""
 import argparse
 from pathlib import Path
+import sys
+from typing import Dict, TYPE_CHECKING
 
 from lingbot_world_ros.cli.inspect import ROLES
-from lingbot_world_ros.errors import SpecError
+from lingbot_world_ros.errors import shown, SpecError
+
+if TYPE_CHECKING:
+    from lingbot_world_ros.training.learn import Wanted
 
 NAME = 'learn'
 HELP = 'learn a world from recordings of your robot'
-STAGES = {'alignment': 'Aligning the recording', 'poses': 'Correcting poses',
+STAGES = {'alignment': 'Aligning the recording',
+          'realignment': 'Aligning it as it is learned', 'poses': 'Correcting poses',
           'surfaces': 'Finding surfaces', 'map': 'Learning how it looks',
           'training': 'Training', 'export': 'Writing the world'}
 
@@ -57,18 +63,48 @@ def run(args: argparse.Namespace) -> int:
         raise SpecError(f'--footprint {args.footprint:g}: give 0.01 to 5 metres.')
     if args.rate and not 1.0 <= args.rate <= 60.0:
         raise SpecError(f'--rate {args.rate:g}: give 1 to 60 Hz.')
-    _require_training()
     from lingbot_world_ros.progress import Stages
-    from lingbot_world_ros.training.learn import learn, table, Wanted
+    from lingbot_world_ros.training.work_folder import check_out, has_results
+    check_out(args.out)
     topics = {role: getattr(args, role) for role in ROLES if getattr(args, role)}
-    wanted = Wanted(args.out, args.out.name, args.kind or '', args.minutes, args.rate, args.robot,
-                    args.footprint, args.licence, args.seed, args.anyway, topics)
-    with Stages(STAGES) as stages:
-        about = learn(args.recordings, wanted, stages)
+    for path in args.recordings:
+        _check_recording(path, topics)
+    print(f'Reading {", ".join(shown(path) for path in args.recordings)} ...', file=sys.stderr,
+          flush=True)
+    stages = Stages(STAGES)
+    try:
+        _require_training()
+        from lingbot_world_ros.training.learn import learn, table
+        with stages:
+            about = learn(args.recordings, _wanted(args, topics), stages)
+    except KeyboardInterrupt:
+        again = ('the same command goes on from there' if has_results(args.out) else
+                 'nothing is kept yet, the same command begins again')
+        print(f'\nStopped{f" ({stages.told})" if stages.told else ""}: {again}.',
+              file=sys.stderr, flush=True)
+        return 130
     for what, value in table(about):
         print(f'{what}: {value}')
     print(f'\nWritten: {args.out}. Drive it with: lingbot-world sim --world {args.out} --view')
     return 0
+
+
+def _wanted(args: argparse.Namespace, topics: Dict[str, str]) -> 'Wanted':
+    from lingbot_world_ros.training.learn import Wanted
+    return Wanted(args.out, args.out.name, args.kind or '', args.minutes, args.rate, args.robot,
+                  args.footprint, args.licence, args.seed, args.anyway, topics)
+
+
+def _check_recording(path: Path, topics: Dict[str, str]) -> None:
+    """Refuse what is no recording, and topics that are not in it, before anything heavy."""
+    from lingbot_world_ros.recording.aligned import is_aligned
+    from lingbot_world_ros.recording.bag import require_rosbags
+    from lingbot_world_ros.recording.roles import check_named
+    from lingbot_world_ros.recording.sources import open_source
+    if not is_aligned(path):
+        require_rosbags()
+        with open_source(path) as source:
+            check_named(topics, source.topics)
 
 
 def _require_training() -> None:

@@ -17,6 +17,7 @@ from lingbot_world_ros.evaluation.recurrent_world import RecurrentWorld
 from lingbot_world_ros.evaluation.tables import to_json
 from lingbot_world_ros.models.recurrent.runtime import RecurrentModel
 from lingbot_world_ros.recording.aligned import AlignedRecording
+from lingbot_world_ros.recording.sources import name_of
 from lingbot_world_ros.worlds.learned import MEAN_PICTURE, read_learned
 import numpy as np
 
@@ -24,6 +25,8 @@ NUM_SHOWN = 3  # starts in the strip
 NO_MEAN = 'This world keeps no mean picture of what it was trained on; it is left out.'
 OTHER_MEAN = ('The mean picture of what this world was trained on has another size than the '
               'recording; it is left out.')
+LEARNED_FROM_IT = ('**This world was learned from a recording of this name, which flatters it**: '
+                   'judge it by another drive.')
 DRAWERS = (('world', 'imagined'), ('shuffled', 'commands of another time'),
            ('copy_last', 'copy last'), ('mean_picture', 'mean picture'))
 TITLES = (('psnr', 'PSNR [dB]', 2), ('ssim', 'SSIM', 3),
@@ -59,9 +62,22 @@ def evaluate_world(folder: Path, recording: AlignedRecording, *,
     results = evaluate_learned(world, recording, pieces=pieces, mean_rgb=mean_rgb,
                                horizons=horizons, num_starts=num_starts, seed=seed, say=say)
     results = {'world': {'name': about['name'], 'kind': about['kind'],
-                         'sha256': dict(about['sha256'])},
+                         'sha256': dict(about['sha256']),
+                         'has_learned_from_it': has_learned_from(about, recording.name)},
                'found': found, 'notes': notes, **results}
     return Evaluated(results, strip(world, recording, pieces, list(results['horizons']), seed))
+
+
+def has_learned_from(about: Mapping[str, Any], name: str) -> bool:
+    """
+    Tell whether a recording is one that a world was learned from, going by names.
+
+    :param about: content of ``world.yaml``
+    :param name: of the recording
+    :return: whether it is
+    """
+    told = str((about.get('data') or {}).get('recording', ''))
+    return name in [name_of(Path(one)) for one in told.split(', ') if one]
 
 
 def _opened(folder: Path, about: Mapping[str, Any], recording: AlignedRecording, say: Say
@@ -146,6 +162,8 @@ def _heading(results: Mapping[str, Any]) -> str:
              f'{results["num_starts"]} starts in {results["num_stretches"]} stretches of the '
              f'recording, {results["rate_hz"]:g} frames a second, open loop. Mean, and its 95 % '
              'bootstrap interval over stretches; columns are frames after the last true one.']
+    if world.get('has_learned_from_it'):
+        lines += ['', LEARNED_FROM_IT]
     if 'residual_mm' in found:
         lines += ['', f'Found in the place: {100 * found["surfaces_met"]:.0f} % of what depth '
                   f'shows at the start is on its surfaces; {100 * found["frames_fitted"]:.0f} % '

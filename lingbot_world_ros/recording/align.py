@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import os
 from pathlib import Path
 import shutil
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.geometry.camera import T_LINK_OPTICAL
@@ -39,11 +39,14 @@ USED_SHARE = 0.5  # of frames that need a pose before poses count
 MOVED = 1e-5  # m, and of a rotation matrix: less is a camera that is fixed
 URDF = 'robot.urdf'  # in the folder of a recording that has one
 WORK = '.align'  # in the folder of results, while they are made
+TOLD, TOLD_EVERY = 1000, 64  # parts of a recording that are told; messages between
+Say = Callable[[int, int], None]
 
 
 def align(paths: Sequence[Path], out_folder: Path, rate_hz: Optional[float] = None,
           size: Optional[Tuple[int, int]] = None, topics: Optional[Mapping[str, str]] = None,
-          max_age_s: float = MAX_AGE_S) -> List[AlignedRecording]:
+          max_age_s: float = MAX_AGE_S,
+          say: Say = lambda done, total: None) -> List[AlignedRecording]:
     """
     Align recordings; each becomes a folder of its own, and either all of them or none.
 
@@ -55,6 +58,7 @@ def align(paths: Sequence[Path], out_folder: Path, rate_hz: Optional[float] = No
     :param topics: role -> topic (``roles.CHOSEN``) instead of the one that would be chosen
     :param max_age_s: an image or a pose may be this old, or 2.5 of its usual periods; a velocity
         command 0.5 s at least, after which it counts as 0
+    :param say: called with how much is done, and how much there is
     :return: the recordings
     :raises SpecError: one cannot be read, has no images that can be used, or is there already;
         nothing is left then
@@ -69,7 +73,8 @@ def align(paths: Sequence[Path], out_folder: Path, rate_hz: Optional[float] = No
     except OSError as error:
         raise SpecError(f'{out_folder} cannot be written ({error.strerror}).') from error
     try:
-        made = _align_all(paths, out_folder, work, _Asked(rate_hz, size, topics or {}, max_age_s))
+        made = _align_all(paths, out_folder, work, _Asked(rate_hz, size, topics or {}, max_age_s),
+                          say)
         for name in made:
             (work / name).rename(out_folder / name)
     except BaseException:
@@ -80,7 +85,8 @@ def align(paths: Sequence[Path], out_folder: Path, rate_hz: Optional[float] = No
 
 
 def aligned_like(path: Path, about: Mapping[str, Any], out_folder: Path,
-                 topics: Optional[Mapping[str, str]] = None) -> AlignedRecording:
+                 topics: Optional[Mapping[str, str]] = None,
+                 say: Say = lambda done, total: None) -> AlignedRecording:
     """
     Bring a recording to the rate and the size of a learned world's pictures.
 
@@ -88,13 +94,14 @@ def aligned_like(path: Path, about: Mapping[str, Any], out_folder: Path,
     :param about: content of the world's ``world.yaml``
     :param out_folder: as ``align`` takes it
     :param topics: as ``align`` takes them
+    :param say: as ``align`` takes it
     :return: the recording
     :raises SpecError: as ``align`` raises it
     """
     if is_aligned(path):
         return load_aligned(path)
     return align([path], out_folder, rate_hz=float(about['rate_hz']), size=picture_size(about),
-                 topics=topics)[0]
+                 topics=topics, say=say)[0]
 
 
 @dataclass(frozen=True)
@@ -116,8 +123,13 @@ class _Asked:
             raise SpecError(f'max_age_s={self.max_age_s:g} must be more than 0, at most 60.')
 
 
-def _align_all(paths: Sequence[Path], out_folder: Path, work: Path, asked: _Asked) -> List[str]:
+def _align_all(paths: Sequence[Path], out_folder: Path, work: Path, asked: _Asked,
+               say: Say) -> List[str]:
     made: List[str] = []
+
+    def tell(part: int) -> None:
+        say(TOLD * len(made) + part, TOLD * len(paths))
+
     for path in paths:
         name = name_of(path)
         if name in made:
@@ -127,9 +139,35 @@ def _align_all(paths: Sequence[Path], out_folder: Path, work: Path, asked: _Aske
             raise SpecError(f'{out_folder / name} exists already; delete it, or name another '
                             'folder.')
         with open_source(path) as source:
-            _align_one(source, name, work / name, asked)
+            _align_one(_Counting(source, tell), name, work / name, asked)
         made.append(name)
     return made
+
+
+class _Counting:
+    """A source that tells how far it is while it is read, twice."""
+
+    def __init__(self, source: Source, tell: Callable[[int], None]) -> None:
+        self.path, self.form, self.topics = source.path, source.form, source.topics
+        self.stamp_ns, self.read = source.stamp_ns, source.read
+        self._source, self._tell, self._first = source, tell, 0
+
+    def __enter__(self) -> '_Counting':
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave closing to whoever opened it."""
+
+    def stored(self, names: Sequence[str]) -> Iterator[Tuple[str, int, Any]]:
+        """Yield messages."""
+        first, half = self._first, TOLD // 2
+        total = max(1, sum(topic.count for topic in self.topics if topic.name in names))
+        self._first = half
+        for i, message in enumerate(self._source.stored(names)):
+            if i % TOLD_EVERY == 0:
+                self._tell(first + min(half, half * i // total))
+            yield message
+        self._tell(first + half)
 
 
 def _align_one(source: Source, name: str, folder: Path, asked: _Asked) -> None:

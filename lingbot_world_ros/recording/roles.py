@@ -173,8 +173,8 @@ def check_pictures(named: Mapping[str, str], pictures: Mapping[str, Picture]) ->
         if picture.is_depth != (role == 'depth'):
             held, wanted = (('depth', 'colour pictures') if picture.is_depth else
                             ('colour pictures', 'depth'))
-            raise SpecError(f'{name} carries {held} ({shown(picture.encoding, 60)}), not {wanted}; '
-                            f'name another topic for {role}, or leave it out.')
+            raise SpecError(f'{name} carries {held} ({shown(picture.encoding, 60)}), not '
+                            f'{wanted}; name another topic for {role}, or leave it out.')
         if picture.problem:
             raise SpecError(f'{name} cannot be used as {role}: {picture.problem.rstrip(".")}.')
 

@@ -23,6 +23,7 @@ from lingbot_world_ros.models.recurrent.runtime import (ABOUT, FORMAT, KEY, KIND
                                                         STARTS, SURPRISE)
 from lingbot_world_ros.recording.aligned import load_aligned
 from lingbot_world_ros.recording.delay import command_delays
+from lingbot_world_ros.training.quiet_export import quiet_export
 from lingbot_world_ros.training.recurrent_data import Drives, split_drives, spread, windows
 import numpy as np
 import onnx
@@ -308,7 +309,7 @@ def export_graphs(model: RecurrentNetwork, doubt: Doubt, out: Path) -> None:
 
 def _export(graph: nn.Module, example: Tuple[Tensor, ...], path: Path, inputs: Sequence[str],
             outputs: Sequence[str]) -> None:
-    with torch.no_grad():
+    with torch.no_grad(), quiet_export():
         torch.onnx.export(graph.eval(), example, str(path), input_names=list(inputs),
                           output_names=list(outputs), opset_version=18, dynamo=False,
                           dynamic_axes={name: {0: 'batch'} for name in (*inputs, *outputs)})

@@ -7,7 +7,6 @@ commands alone a *recurrent* one.
 """
 from dataclasses import dataclass
 import json
-import os
 from pathlib import Path
 import shutil
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
@@ -15,7 +14,7 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 import cv2
 from lingbot_world_ros.engines.learned.mapped import MappedWorld
 from lingbot_world_ros.environment import environment
-from lingbot_world_ros.errors import shown, SpecError
+from lingbot_world_ros.errors import SpecError
 from lingbot_world_ros.evaluation.learned import mean_picture
 from lingbot_world_ros.recording.align import align
 from lingbot_world_ros.recording.aligned import AlignedRecording, is_aligned, load_aligned
@@ -26,12 +25,12 @@ from lingbot_world_ros.training.mapped import measure
 from lingbot_world_ros.training.mapped.folder import card, write_about, write_robot
 from lingbot_world_ros.training.mapped.learn import (camera_entry, check_recording, joint_follow,
                                                      learn_place, Learned, LearnSpec, write_place)
+from lingbot_world_ros.training.work_folder import check_out, PART, REQUEST, WorkFolder
 from lingbot_world_ros.worlds.learned import MEAN_PICTURE
 import numpy as np
 
 KINDS = ('mapped', 'recurrent')
 PLACE_RATE_HZ = 15.0
-WORK, PART = '.work', '.part'  # beside the folder that is made
 FILES = ('map.safetensors', 'renderer.onnx', 'robot.yaml', 'robot.urdf', MEAN_PICTURE)
 MIN_PSNR_DB, MIN_GAP_DB = 20.0, 0.5
 PICTURES = 6  # of the strip
@@ -73,21 +72,22 @@ def learn(paths: Sequence[Path], wanted: Wanted,
     :raises SpecError: the folder exists, a recording cannot be used, or the world is not good
         enough to be kept; what was computed is kept beside the folder
     """
-    out = wanted.out
-    if os.path.lexists(out):
-        raise SpecError(f'{shown(out)} exists already; name another folder with -o, or delete '
-                        'it.')
-    name = wanted.name or out.name
+    check_out(wanted.out)
     if wanted.robot:
         load_robot(wanted.robot)  # refused now, not after an hour
-    work = out.with_name(f'{out.name}{WORK}')
-    recordings, kind = _aligned(paths, wanted, work, say)
+    with WorkFolder(wanted.out) as work:
+        about = _learn(paths, wanted, work, say)
+        work.delete()
+    return about
+
+
+def _learn(paths: Sequence[Path], wanted: Wanted, held: WorkFolder, say: Say) -> Dict[str, Any]:
+    """Learn in a work folder that this process holds."""
+    out, work, name = wanted.out, held.path, wanted.name or wanted.out.name
+    check_out(out)  # another process may just have made it
+    recordings, kind = _aligned(paths, wanted, held, say)
     if kind == 'mapped':
-        try:
-            _check_place(recordings)
-        except SpecError:
-            shutil.rmtree(work, ignore_errors=True)  # nothing in it is worth keeping
-            raise
+        _check_place(recordings)
     part = out.with_name(f'{out.name}{PART}')
     shutil.rmtree(part, ignore_errors=True)
     try:
@@ -102,7 +102,6 @@ def learn(paths: Sequence[Path], wanted: Wanted,
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
-    shutil.rmtree(work, ignore_errors=True)
     return about
 
 
@@ -145,7 +144,7 @@ def kind_of(recordings: Sequence[AlignedRecording]) -> str:
     return 'mapped'
 
 
-def _aligned(paths: Sequence[Path], wanted: Wanted, work: Path,
+def _aligned(paths: Sequence[Path], wanted: Wanted, held: WorkFolder,
              say: Say) -> Tuple[List[AlignedRecording], str]:
     """Align the recordings, or take those of an attempt before; and choose the kind of world."""
     if all(is_aligned(path) for path in paths):
@@ -153,14 +152,14 @@ def _aligned(paths: Sequence[Path], wanted: Wanted, work: Path,
         return given, wanted.kind or kind_of(given)
     request = json.dumps([[str(Path(p).resolve()) for p in paths], wanted.kind, wanted.rate_hz,
                           sorted(dict(wanted.topics).items()), wanted.robot, wanted.seed])
-    kept, folder, topics = work / 'request.json', work / 'aligned', dict(wanted.topics)
+    topics, folder = dict(wanted.topics), held.path / 'aligned'
+    kept = held.path / REQUEST
     if kept.exists() and kept.read_text() == request:
         made = [load_aligned(path) for path in sorted(folder.iterdir())]
         return made, wanted.kind or kind_of(made)
-    shutil.rmtree(work, ignore_errors=True)
-    say('alignment', 0, 1)
+    held.clear()
     rate: Optional[float] = wanted.rate_hz or None
-    made = align(paths, folder, rate_hz=rate, topics=topics)
+    made = align(paths, folder, rate_hz=rate, topics=topics, say=_part_of(say, 'alignment'))
     kind, size = wanted.kind or kind_of(made), None
     if kind == 'recurrent':
         size = picture_size(made[0])
@@ -168,9 +167,15 @@ def _aligned(paths: Sequence[Path], wanted: Wanted, work: Path,
         rate = PLACE_RATE_HZ
     if size or rate != (wanted.rate_hz or None):
         shutil.rmtree(folder)
-        made = align(paths, folder, rate_hz=rate, size=size, topics=topics)
+        made = align(paths, folder, rate_hz=rate, size=size, topics=topics,
+                     say=_part_of(say, 'realignment'))
     kept.write_text(request)
     return made, kind
+
+
+def _part_of(say: Say, what: str) -> Callable[[int, int], None]:
+    """Return what tells of one part."""
+    return lambda done, total: say(what, done, total)
 
 
 def _write(part: Path, learned: Learned, recording: AlignedRecording, wanted: Wanted,

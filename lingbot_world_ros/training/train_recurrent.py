@@ -30,6 +30,7 @@ from lingbot_world_ros.progress import progress_bar
 from lingbot_world_ros.recording.aligned import load_aligned
 from lingbot_world_ros.training.odometry import learn_odometry, motions_of
 from lingbot_world_ros.training.orthogonal import Muon, split_parameters
+from lingbot_world_ros.training.pause import Pause
 from lingbot_world_ros.training.recurrent_data import Drives, split_drives, spread, windows
 from lingbot_world_ros.training.runs import cosine, Run, update_average
 import numpy as np
@@ -187,7 +188,8 @@ def train(args: argparse.Namespace, run: Run, trainer: 'Trainer',
     model = trainer.model
     rates = args.matrix_rate, args.learning_rate
     reported, rows = run.used_s, []  # type: float, List[Dict[str, float]]
-    with progress_bar(total=round(run.budget_s), unit='s', mininterval=2.0) as bar:
+    with Pause() as pause, progress_bar(total=round(run.budget_s), unit='s',
+                                        mininterval=2.0) as bar:
         while run.active and run.step < args.max_steps:
             for optimizer, rate in zip(optimizers, rates):
                 optimizer.param_groups[0]['lr'] = rate * cosine(run.progress)
@@ -200,6 +202,9 @@ def train(args: argparse.Namespace, run: Run, trainer: 'Trainer',
             update_average(trainer.average, model, AVERAGED)
             rows.append(told)
             run.step += 1
+            if pause.is_asked:
+                run.save()
+            pause.take()
             bar.update(int(run.progress * run.budget_s) - bar.n)
             if run.used_s - reported > REPORT_S:
                 bar.set_postfix(_report(run, trainer, rows))

@@ -7,6 +7,7 @@ from lingbot_world_ros.models.mapped.network import (CAMERA_TENSORS, MappedRende
                                                      SCENE_TENSORS, share_unseen)
 from lingbot_world_ros.models.room.renderer import Renderer
 from lingbot_world_ros.training.export import export_graph, halve, sensitivity
+from lingbot_world_ros.training.quiet_export import quiet_export
 from lingbot_world_ros.training.train_renderer import load_network
 import torch
 from torch import nn, Tensor
@@ -72,7 +73,8 @@ def export_place(renderer: MappedRenderer, scene: Dict[str, Tensor], camera: Dic
     named = {**camera, **scene}
     example = (torch.eye(4).expand(2, 4, 4).contiguous(), torch.rand(2, num_joints),
                torch.rand(2, 2 + num_joints), *(named[name] for name in CONSTANTS))
-    export_graph(MappedGraph(renderer, has_arm), example, path, INPUTS, CONSTANTS, OUTPUTS)
+    with quiet_export():
+        export_graph(MappedGraph(renderer, has_arm), example, path, INPUTS, CONSTANTS, OUTPUTS)
     halve(path)
 
 

@@ -32,6 +32,7 @@ from lingbot_world_ros.training.mapped.fit import (ARM_NEAR, arm_near, held_out_
                                                    run_fit, Views)
 from lingbot_world_ros.training.mapped.fusion import fuse, Fused, Grid, grid_for, MARGIN_M
 from lingbot_world_ros.training.mapped.motion_fit import fit_motion, MotionFit
+from lingbot_world_ros.training.pause import Pause
 import numpy as np
 from safetensors.numpy import save_file
 from scipy.ndimage import distance_transform_edt
@@ -321,18 +322,21 @@ def _run(fit: MapFit, train: np.ndarray, spec: LearnSpec, work: Path, say: Say,
         except (KeyError, ValueError, RuntimeError):
             used_s, step = 0.0, 0  # of another recording
     next_save = [used_s / budget_s + 0.1]
+    say('map', int(1000 * min(used_s / budget_s, 1.0)), 1000)
 
     def on_step(progress: float, number: int) -> None:
         say('map', int(1000 * min(progress, 1.0)), 1000)
-        if progress >= next_save[0]:
+        if progress >= next_save[0] or pause.is_asked:
             next_save[0] = progress + 0.1
             state = {name: part.state_dict() for name, part in fit.parts.items()}
             torch.save({**state, 'used_s': progress * budget_s, 'step': number},
                        work / 'checkpoint.tmp')
             (work / 'checkpoint.tmp').replace(path)
+        pause.take()
 
-    numbers['steps'] = run_fit(fit, train, budget_s, time.process_time, spec.seed, on_step,
-                               used_s, step)
+    with Pause() as pause:
+        numbers['steps'] = run_fit(fit, train, budget_s, time.process_time, spec.seed, on_step,
+                                   used_s, step)
     numbers['cpu_s_of_fit'] = budget_s
 
 
