@@ -59,6 +59,14 @@ def test_everything_a_robot_records_is_there(tmp_path):
     assert made.scan_geometry == (-1.0, 1.0, 0.0, 0.0, 0.0)
 
 
+def test_how_far_it_is_is_told(tmp_path):
+    told = []
+    one, two = (bags.write_bag(tmp_path / name, bags.drive(10)) for name in 'ab')
+    align([one, two], tmp_path / 'out', say=lambda done, total: told.append((done, total)))
+    parts = [done for done, _ in told]
+    assert parts == sorted(parts) and told[-1] == (2000, 2000) and 1000 in parts
+
+
 def test_a_gap_splits_and_commands_are_the_newest_not_later(tmp_path):
     times = [0.05 * i for i in range(10)] + [0.75 + 0.05 * i for i in range(10)]  # 0.3 s apart
     commands = [('/cmd_vel', T + at, bags.twist(at, 0.0)) for at in (

@@ -426,7 +426,8 @@ def test_what_follows_the_end_of_the_arguments_of_ros_is_for_the_verb():
 
 @pytest.mark.parametrize('given, words', [
     ('n' * 300 + '.yaml', 'there is no such file'), ('~no such user/w.yaml', 'no such file'),
-    ('a:b/w.yaml', 'a colon in its name')])
+    ('a:b/w.yaml', 'a colon in its name'), ('/nope', 'there is no such folder'),
+    ('./a:b', 'is no learned world')])
 def test_paths_of_worlds_that_cannot_be_are_one_error(tmp_path, monkeypatch, capsys, given, words):
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'a:b').mkdir()

@@ -18,6 +18,8 @@ from learned_rooms import (CAMERA, distances_in_room, drive, look,  # noqa: E402
 from lingbot_world_ros.cli import evaluate as verb  # noqa: E402
 from lingbot_world_ros.errors import SpecError  # noqa: E402
 from lingbot_world_ros.evaluation.learned import evaluate_learned, spread_starts  # noqa: E402
+from lingbot_world_ros.evaluation.learned_report import (_heading,  # noqa: E402
+                                                         has_learned_from)
 from lingbot_world_ros.geometry import se2  # noqa: E402
 from lingbot_world_ros.models.mapped.localise import follow, locate  # noqa: E402
 from lingbot_world_ros.models.mapped.registration import upright_points  # noqa: E402
@@ -218,12 +220,13 @@ def test_arguments_that_say_nothing_together_are_refused(given, words):
         evaluated(*given)
 
 
-def test_recordings_that_cannot_be_used_are_refused_and_nothing_stays(stub, tmp_path):
+def test_recordings_that_cannot_be_used_are_refused_and_nothing_stays(stub, tmp_path, capsys):
     blind = bags.write_bag(tmp_path / 'blind', [
         ('/cmd_vel', bags.START_S + 0.1 * i, bags.twist(0.1, 0.0)) for i in range(20)])
     out = tmp_path / 'out'
     with pytest.raises(SpecError, match='no images that can be used'):
         evaluated('--world', stub, '--recording', blind, '--out', out)
+    assert capsys.readouterr().err.startswith(f'Reading {blind} ...\n')
     with pytest.raises(SpecError, match='There is no recording'):
         evaluated('--world', stub, '--recording', tmp_path / 'none', '--out', out)
     assert not out.exists()
@@ -241,9 +244,24 @@ def test_world_of_a_room_is_judged_by_another_drive_in_it(box_world, box_drive, 
     assert last['shuffling_costs_db'][0] > 2 and 'mean_picture' in last
     assert last['state']['position_m'][0] < 0.1 and last['state']['yaw_deg'][0] < 4
     assert told['found']['surfaces_met'] > 0.9 and told['notes'] == []
+    assert not told['world']['has_learned_from_it']
     picture = cv2.imread(str(tmp_path / 'out' / 'strip.png'))
     assert picture.shape == (3 * 2 * 48 + 2 * 4, 4 * 64, 3)
     assert '## Sharpness' in (tmp_path / 'out' / 'evaluation.md').read_text()
+
+
+@pytest.mark.parametrize('recording, has', [
+    ('kitchen', True), ('hall, kitchen.mcap', True), ('hall', False), (None, False)])
+def test_the_recording_that_taught_is_known_by_its_name(recording, has):
+    about = {} if recording is None else {'data': {'recording': recording}}
+    assert has_learned_from(about, 'kitchen') is has
+
+
+def test_a_flattered_world_is_told_so():
+    told = {'world': {'name': 'box', 'has_learned_from_it': True}, 'found': {}, 'notes': [],
+            'recording': 'kitchen', 'num_starts': 1, 'num_stretches': 1, 'rate_hz': 15.0}
+    assert 'flatters' in _heading(told)
+    assert 'flatters' not in _heading({**told, 'world': {'name': 'box'}})
 
 
 def test_recording_is_found_where_it_was(box_world, box_drive):

@@ -75,7 +75,8 @@ def test_incomplete_weights_are_exit_code_1_with_the_download(tmp_path, capsys):
 
 
 @pytest.mark.parametrize('args, words', [
-    (['nothing'], 'does not exist'), (['{fast}', '--height', '250'], 'use 240 or 256'),
+    (['nothing'], 'There is no such file or folder'),
+    (['{fast}', '--height', '250'], 'use 240 or 256'),
     (['{fast}', '--window', '2'], 'the window holds the chunk too')])
 def test_mistakes_are_one_line_and_exit_code_2(args, words, tmp_path, capsys):
     fast = tiny.write_fast(tmp_path)

@@ -185,11 +185,23 @@ def no_bag(tmp_path):
 
 @pytest.mark.parametrize('make, words', [
     (emptied, 'cannot be read'), (no_bag, 'cannot be read'),
-    (lambda p: p / 'nowhere', 'does not exist'), (lambda p: p, 'Nor is it a recording')])
+    (lambda p: p / 'nowhere', 'There is no such file or folder'),
+    (lambda p: p, 'is no recording (a rosbag2 folder')])
 def test_what_cannot_be_read_is_one_line_and_exit_code_2(tmp_path, make, words, capsys):
     assert main(['inspect', str(make(tmp_path))]) == 2
     out, err = capsys.readouterr()
     assert out == '' and words in err and err.count('\n') == 1
+
+
+def test_a_learned_world_says_that_it_is_one(tmp_path, capsys):
+    (tmp_path / 'world.yaml').write_text(
+        'format: 1\nkind: mapped\nname: box\nrate_hz: 15.0\nsha256: {}\n'
+        'data: {recording: box drive}\n')
+    (tmp_path / 'README.md').write_text('# box\n\nIts numbers.\n')
+    assert main(['inspect', str(tmp_path)]) == 0
+    out, err = capsys.readouterr()
+    assert 'is a learned world: box, mapped, 15 frames a second, from box drive' in out
+    assert 'Its numbers.' in out and err == ''
 
 
 def test_a_tub_is_told(tmp_path, capsys):

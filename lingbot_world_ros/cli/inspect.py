@@ -8,9 +8,10 @@ learned from it and what is missing.
 import argparse
 import json
 import os
+from pathlib import Path
 from typing import Any, Dict, List, TYPE_CHECKING
 
-from lingbot_world_ros.errors import SpecError
+from lingbot_world_ros.errors import shown, SpecError
 
 if TYPE_CHECKING:
     from lingbot_world_ros.models.wan.checkpoint import Checkpoint, Expert
@@ -25,6 +26,7 @@ ROLES = {  # of topics in a recording that may be chosen
     'joint_states': 'topic of the joint states', 'scan': 'topic of the laser scan'}
 GPU_DECODER = 'fp16'  # as the engine decodes on a GPU
 CLIP_LATENTS = 21  # 81 frames
+WEIGHTS = '.safetensors', '.pt', '.pth', '.bin', '.index.json'
 SHOWN_PRECISIONS = ('bf16', 'fp8', 'nf4')
 PART_NAMES = {'weights': 'weights', 'kv_cache': 'cache of keys and values',
               'text_cache': 'cache of the prompt', 'camera_cache': 'cache of the camera',
@@ -69,17 +71,50 @@ def run(args: argparse.Namespace) -> int:
     from lingbot_world_ros.recording.sources import is_recording
     if is_recording(args.path):
         return _recording(args)
+    from lingbot_world_ros.worlds.learned import learned_folder
+    folder = learned_folder(args.path)
+    if folder is not None:
+        return _learned(folder, args)
     from lingbot_world_ros.models.wan.checkpoint import open_checkpoint
+    path = os.path.expanduser(args.path)
+    if args.path and not os.path.exists(path):
+        raise SpecError(f'There is no such file or folder: {shown(args.path)}.')
     try:
         checkpoint = open_checkpoint(args.path)
     except SpecError as error:
-        if not os.path.exists(args.path):
+        if not args.path:
             raise
-        raise SpecError(f'{error} Nor is it a recording: those are rosbag2 folders, .mcap and '
-                        '.db3 files, Donkey tubs and LeRobot data sets.') from error
+        if os.path.isdir(path) and _has_weights(path):
+            raise SpecError(f'{error} Nor is it a recording.') from error
+        raise SpecError(
+            f'{shown(args.path)} is no recording (a rosbag2 folder, an .mcap or .db3 file, a '
+            'Donkey tub or a LeRobot data set), no learned world and no LingBot-World '
+            'checkpoint.') from error
     report = describe(checkpoint, args)
     print(json.dumps(report, indent=2) if args.json else as_text(report))
     return 0 if report['complete'] else 1
+
+
+def _has_weights(folder: str) -> bool:
+    """Tell whether a folder looks like a checkpoint that is not whole."""
+    return any(name.endswith(WEIGHTS) or name == 'config.json' or name.endswith('_noise_model')
+               for name in os.listdir(folder))
+
+
+def _learned(folder: Path, args: argparse.Namespace) -> int:
+    """Tell about a world of the user's own."""
+    from lingbot_world_ros.worlds.learned import read_learned
+    about = read_learned(folder, verify=True)
+    if args.json:
+        print(json.dumps({'path': str(folder), **about}, indent=2, default=str))
+        return 0
+    data = about.get('data') or {}
+    print(f'{shown(args.path)} is a learned world: {about["name"]}, {about["kind"]}, '
+          f'{about.get("rate_hz", 0):g} frames a second, from {data.get("recording", "?")}; its '
+          'files are whole.')
+    card = folder / 'README.md'
+    print(f'\n{card.read_text().strip()}' if card.is_file() else '')
+    return 0
 
 
 def _recording(args: argparse.Namespace) -> int:

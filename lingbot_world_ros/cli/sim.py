@@ -286,7 +286,13 @@ def _world_file(given: str, world_path: str) -> Dict[str, str]:
     folder = learned_folder(given or '')
     if folder is not None:
         return {'world': given if given in learned_names() else str(folder)}
-    if not given or '://' in given or not given.endswith(('.yaml', '.yml')):
+    if not given or '://' in given:
+        return {}
+    if not given.endswith(('.yaml', '.yml')):
+        if '/' in given:
+            raise SpecError(f'--world {quoted(given)}: ' + (
+                'that folder is no learned world; give one that "lingbot-world learn" wrote.'
+                if os.path.isdir(os.path.expanduser(given)) else 'there is no such folder.'))
         return {}
     path = Path(os.path.expanduser(given)).absolute()
     if not os.path.isfile(path):  # also where the name cannot be one
