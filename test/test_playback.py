@@ -199,6 +199,16 @@ def test_a_world_that_cannot_start_leaves_nothing_in_the_graph(domain, folder):
         assert not graph.probe.count_publishers('/world_model/transition_event'), error.value
 
 
+def test_a_world_whose_parameters_are_refused_leaves_nothing_in_the_graph(domain):
+    """It stayed there until memory was cleaned up, which other graphs of the process saw."""
+    with Graph(lambda: [], domain, ('-p', 'engine:=nobody')) as graph:
+        with pytest.raises(SpecError, match='nobody') as error:
+            WorldModelNode()
+        graph.probe.create_publisher(String, 'last', 1)  # known after all that was there before
+        graph.wait_for(lambda: graph.probe.count_publishers('/last'), 'the last publisher')
+        assert not graph.probe.count_publishers('/world_model/transition_event'), error.value
+
+
 def test_an_encoder_alone_refuses_a_world_with_a_fixed_camera(domain, folder):
     spec = world_spec_to_msg(FakeWorld().spec, SessionStatus(State.PLAYING, Mode.STEPPED),
                              'base_link')

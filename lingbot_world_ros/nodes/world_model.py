@@ -108,6 +108,18 @@ class WorldModelNode(LifecycleNode):
         :raises SpecError: a parameter, scene or the engine's files cannot be used
         """
         super().__init__('world_model', start_parameter_services=False, **node_args)
+        try:
+            self._set_up(world, encoder, definition, observers)
+            if self.params.autostart:
+                self._bring_up()
+        except BaseException:
+            self.destroy_node()  # else it stays in the graph until memory is cleaned up
+            raise
+
+    def _set_up(self, world: Optional[Callable[[], WorldModel]], encoder: Optional[Encoder],
+                definition: Optional[WorldDefinition],
+                observers: Sequence[SessionObserver]) -> None:
+        """Declare everything; see ``__init__``."""
         SafeParameterService(self)
         refuse_strange_transitions(self)
         self._made_s, self._bond = time.monotonic(), ManagerBond(self)
@@ -147,12 +159,6 @@ class WorldModelNode(LifecycleNode):
         self.create_timer(1.0, self.on_second, clock=steady)
         self.create_timer(BEAT_S, self.on_beat, clock=steady)
         self.create_timer(WATCH_PERIOD_S, self.on_watch, clock=steady)
-        if self.params.autostart:
-            try:
-                self._bring_up()
-            except BaseException:
-                self.destroy_node()  # else it stays in the graph until memory is cleaned up
-                raise
 
     def destroy_node(self) -> None:
         """End the worker before its publishers go away."""
