@@ -52,7 +52,7 @@ OF_A_WORKSPACE = ('ros2', 'colcon', 'rosdep', 'rviz2')
 LEFT, ENDED_BY_HAND, AFTER = 'leave it running', 'Ctrl-C ends it', 'once the world has ended'
 READY = re.compile(r'Ctrl-C|https?://')  # what a verb says once it runs
 HAS_RECORDED = re.compile(r', step \d')
-PATIENCE_S, END_S = 120.0, 60.0  # guards against hanging, three pages at a time
+PATIENCE_S, END_S = 400.0, 60.0  # guards against hanging, three pages at a time
 PAGES_AT_A_TIME = 3
 QUICK = ('README', 'first_run', 'policies', 'your_own_engine', 'your_own_scene', 'your_own_robot')
 PAGES = [path for path in pages() if path.parent.name != 'reference']
